@@ -1,0 +1,56 @@
+"""What passes between the stages of the data path: one immutable value per stage.
+
+They are ``msgspec.Struct`` rather than dataclasses because one of each is made per message: a frozen
+dataclass costs ten times as much to make.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class MqttMessage(msgspec.Struct, frozen=True, gc=False):
+    """A PUBLISH as the broker sent it.
+
+    A topic that was not UTF-8 (a protocol error of the sender, MQTT 5, 1.5.4) carries its bytes as
+    surrogate escapes: it is still a message that we owe an answer.
+    """
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    packet_id: int
+    """0 with QoS 0, which has none."""
+    received_at: int
+    """Nanoseconds since the epoch, by this machine's clock."""
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """One row for a GDN stream: ``payload`` is the JSON object the worker reads, UTF-8."""
+
+    stream: str
+    payload: bytes
+
+
+class DeadLetter(msgspec.Struct, frozen=True, gc=False):
+    """A message that can't become rows, kept whole with the reason."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    received_at: int
+    route: str | None
+    """The topic template of the route that took it; None when no route did."""
+    reason: str
+    """A reason code (docs/mapping.md lists them)."""
+    detail: str
+    """The reason in words, for the person who has to mend it."""
+
+
+class OutboxRecord(msgspec.Struct, frozen=True, gc=False):
+    """A row that is on disk. ``id`` grows, is never used twice, and travels as the send's context."""
+
+    id: int
+    stream: str
+    payload: bytes

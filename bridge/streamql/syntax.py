@@ -1,0 +1,240 @@
+"""The syntax tree of a stream worker definition: plain values, no behaviour beyond look-ups.
+
+Names are case-sensitive, keywords and types are not (gdn-api.md F.1). Places are 1-based.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class AttributeType(Enum):
+    """The attribute types of the language (gdn-api.md F.3)."""
+
+    STRING = "string"
+    INT = "int"
+    LONG = "long"
+    FLOAT = "float"
+    DOUBLE = "double"
+    BOOL = "bool"
+    OBJECT = "object"
+
+
+class Scope(Enum):
+    """LOCAL: one region, topic ``c8locals.N``. GLOBAL: replicated, ``c8globals.N`` (gdn-api.md C.1)."""
+
+    LOCAL = "local"
+    GLOBAL = "global"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something stands in the text."""
+
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """A column."""
+
+    name: str
+    type: AttributeType
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """``@App:name('x')``: name ``App:name`` as written, elements ``((None, 'x'),)``."""
+
+    name: str
+    elements: tuple[tuple[str | None, str], ...]
+    place: Place
+
+    @property
+    def value(self) -> str | None:
+        """The first element's value: what a one-value annotation says."""
+        return self.elements[0][1] if self.elements else None
+
+
+# --- expressions ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A constant. ``type`` as the language reads it: 5 int, 5L long, 5.0 double, 5f float, 'x' string, true bool."""
+
+    value: str | int | float | bool
+    type: AttributeType
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeRef:
+    """``temperature`` or ``Stream.temperature``."""
+
+    name: str
+    source: str | None
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """``fn(a, b)`` or ``str:concat(a, b)``; ``namespace`` is None without one."""
+
+    name: str
+    namespace: str | None
+    arguments: tuple[Expression, ...]
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Unary:
+    """``operator`` is ``not``, ``-`` or ``is null``."""
+
+    operator: str
+    operand: Expression
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """``operator`` is one of ``and or == != < <= > >= + - * / %`` (``=`` isn't one)."""
+
+    operator: str
+    left: Expression
+    right: Expression
+    place: Place
+
+
+Expression = Literal | AttributeRef | Call | Unary | Binary
+
+
+# --- definitions ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StreamDefinition:
+    """CREATE [SOURCE|SINK] STREAM, CREATE SOURCE, CREATE SINK.
+
+    ``kind`` is ``stream``, ``source stream``, ``sink stream``, ``source`` or ``sink``. ``properties`` are those of
+    WITH(…), keys as written in lower case, the last of equal keys winning. ``attributes`` is None where the parentheses
+    hold a mapping instead of typed columns ("no schema", gdn-api.md F.3).
+    """
+
+    kind: str
+    name: str
+    scope: Scope
+    attributes: tuple[Attribute, ...] | None
+    properties: dict[str, str]
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class TableDefinition:
+    """CREATE TABLE (``kind`` ``table``) or CREATE STORE (``kind`` ``store``)."""
+
+    kind: str
+    name: str
+    scope: Scope
+    attributes: tuple[Attribute, ...] | None
+    properties: dict[str, str]
+    place: Place
+
+    @property
+    def collection(self) -> str:
+        """The GDN collection behind it: its ``collection`` property, else its name."""
+        return self.properties.get("collection", self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionDefinition:
+    """CREATE FUNCTION name[language] RETURN type { body }; ``body`` without its outer braces, as written."""
+
+    name: str
+    language: str
+    returns: AttributeType
+    body: str
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class OtherDefinition:
+    """A statement that is recognised and not looked into: window, trigger, aggregation, index, query-worker, partition."""
+
+    construct: str
+    name: str | None
+    text: str
+    place: Place
+
+
+# --- queries -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """``expression AS name``; the name of a bare attribute is its own."""
+
+    name: str
+    expression: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """``INSERT INTO target SELECT … FROM source[filter]`` and nothing more.
+
+    ``selection`` is None for ``SELECT *`` or none at all.
+    """
+
+    name: str | None
+    target: str
+    source: str
+    filters: tuple[Expression, ...]
+    selection: tuple[Selected, ...] | None
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class OtherQuery:
+    """A query that uses more than ``Query`` holds. ``construct`` names the first thing beyond it, ``place`` is that thing's.
+
+    ``target`` and ``sources`` are what could be read: names only, () if none.
+    """
+
+    name: str | None
+    construct: str
+    target: str | None
+    sources: tuple[str, ...]
+    text: str
+    place: Place
+
+
+Definition = StreamDefinition | TableDefinition | FunctionDefinition | OtherDefinition
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A whole stream worker definition."""
+
+    name: str
+    annotations: tuple[Annotation, ...]
+    definitions: tuple[Definition, ...]
+    queries: tuple[Query | OtherQuery, ...]
+    text: str = field(repr=False)
+    """The definition as it was read, byte for byte: what is sent to GDN."""
+
+    @property
+    def streams(self) -> dict[str, StreamDefinition]:
+        """Streams, sources and sinks by their name in the definition."""
+        return {d.name: d for d in self.definitions if isinstance(d, StreamDefinition)}
+
+    @property
+    def tables(self) -> dict[str, TableDefinition]:
+        """Tables and stores by their name in the definition."""
+        return {d.name: d for d in self.definitions if isinstance(d, TableDefinition)}
+
+    @property
+    def functions(self) -> dict[str, FunctionDefinition]:
+        """Script functions by name."""
+        return {d.name: d for d in self.definitions if isinstance(d, FunctionDefinition)}
