@@ -1,0 +1,132 @@
+"""The producer's side of a Pulsar-like WebSocket producer (gdn-api.md C.5), as a state machine without I/O.
+
+One object per connection: records become send requests, answers become receipts, and what is unreceipted when the
+connection ends is handed back in the order in which it was sent. The pipeline's thread owns it.
+"""
+
+from __future__ import annotations
+
+from binascii import b2a_base64
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from bridge.errors import LocalProtocolError, RemoteProtocolError
+from bridge.message import OutboxRecord
+
+
+class Refusal(NamedTuple):
+    """GDN answered a send with an error. The connection stays open (C.5)."""
+
+    record: OutboxRecord
+    result: str
+    """``send-error:N``; 7 means that the request was at fault, 8 that the broker could not take it now."""
+    error: str
+
+    @property
+    def is_permanent(self) -> bool:
+        """Whether sending the same again can't help: 7, payload missing or not readable."""
+        return self.result == "send-error:7"
+
+
+class Receipts(NamedTuple):
+    """What a block of answers settles."""
+
+    receipted: list[int]
+    """Record ids, in the order of their receipts."""
+    refused: list[Refusal]
+    unknown: int
+    """Answers that match nothing in the window: receipts that came twice, or a context that isn't ours."""
+
+
+class _Answer(msgspec.Struct):
+    result: str
+    context: str | None = None
+    errorMsg: str | None = None  # noqa: N815 - the wire's name
+
+
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+
+
+class ProducerProtocol:
+    """The window of one connection.
+
+    Args:
+        window: records that may be unreceipted at a time. Pulsar answers with errors beyond its own
+            ``maxPendingMessages``, so it stays at or below what the connection asked for.
+    """
+
+    def __init__(self, *, window: int) -> None:
+        self._window = window
+        self._unreceipted: dict[int, tuple[OutboxRecord, float]] = {}  # in send order: dicts keep it
+
+    @property
+    def room(self) -> int:
+        """How many records the window can take now."""
+        return self._window - len(self._unreceipted)
+
+    @property
+    def oldest_sent_at(self) -> float | None:
+        """When the oldest unreceipted record was sent; None when there is none."""
+        for _, sent_at in self._unreceipted.values():
+            return sent_at
+        return None
+
+    def send(self, records: Sequence[OutboxRecord], now: float) -> list[bytes]:
+        """The request for each record, as JSON text.
+
+        Raises:
+            LocalProtocolError: more records than the window has room for, or one that is in it already.
+        """
+        if len(records) > self.room:
+            raise LocalProtocolError(f"{len(records)} records for a window with room for {self.room}")
+        requests = []
+        for record in records:
+            if record.id in self._unreceipted:
+                raise LocalProtocolError(f"record {record.id} is in the window already")
+            self._unreceipted[record.id] = (record, now)
+            requests.append(
+                b'{"payload":"%b","context":"%d"}' % (b2a_base64(record.payload, newline=False), record.id)
+            )
+        return requests
+
+    def receive(self, answers: Iterable[bytes]) -> Receipts:
+        """What the answers settle. Matched by context, never by order: the broker publishes asynchronously.
+
+        Raises:
+            RemoteProtocolError: an answer isn't one, or refuses a request without saying which. What is
+                unreceipted then can only be sent again, on another connection.
+        """
+        receipted: list[int] = []
+        refused: list[Refusal] = []
+        unknown = 0
+        for text in answers:
+            try:
+                answer = _decode_answer(text)
+            except (msgspec.DecodeError, RecursionError) as exc:
+                raise RemoteProtocolError(f"an answer on the producer socket can't be read: {exc}") from exc
+            context = answer.context
+            if context is None and answer.result != "ok":
+                raise RemoteProtocolError(
+                    f"GDN refused a send without saying which: {answer.result} {(answer.errorMsg or '')[:200]!r}"
+                )
+            # isdecimal and isascii: int() would also take "+1", " 1 " and digits of other scripts.
+            sent = (
+                self._unreceipted.pop(int(context), None)
+                if context and len(context) < 20 and context.isascii() and context.isdecimal()
+                else None
+            )
+            if sent is None:
+                unknown += 1
+            elif answer.result == "ok":
+                receipted.append(sent[0].id)
+            else:
+                refused.append(Refusal(sent[0], answer.result, (answer.errorMsg or "")[:500]))
+        return Receipts(receipted, refused, unknown)
+
+    def unreceipted(self) -> list[OutboxRecord]:
+        """Every record that was sent and has no receipt, in send order. Empties the window."""
+        records = [record for record, _ in self._unreceipted.values()]
+        self._unreceipted.clear()
+        return records

@@ -1,0 +1,160 @@
+"""A reader's position among the tokens: looking ahead, taking what must be there, saying what wasn't."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+
+from bridge.streamql.source import Source, StreamQLError
+from bridge.streamql.syntax import Place
+from bridge.streamql.tokens import Kind, Token, tokens
+
+# No keyword is longer; comparing takes time in the square of the length.
+_LONGEST_COMPARED = 24
+_LONGEST_SHOWN = 40
+CREATED = ("stream", "source", "sink", "table", "store", "window", "trigger", "aggregation", "function", "index")
+"""The words after CREATE that make a statement of it (gdn-api.md F.3)."""
+
+
+def did_you_mean(word: str, keywords: Sequence[str]) -> str:
+    """``; did you mean X?`` when ``word`` looks like a mistyped keyword, else nothing."""
+    if len(word) > _LONGEST_COMPARED:
+        return ""
+    close = get_close_matches(word.upper(), keywords, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+class Cursor:
+    """Reads tokens as they are needed and keeps them, so that a statement can be gone through again."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._coming: Iterator[Token] = tokens(source)
+        self._read: list[Token] = []
+        self.index = 0
+        """How many tokens have been taken."""
+
+    def peek(self, ahead: int = 0) -> Token:
+        """The token that comes, or one behind it."""
+        while len(self._read) <= self.index + ahead:
+            self._read.append(next(self._coming))
+        return self._read[self.index + ahead]
+
+    def next(self) -> Token:
+        """Take a token. The end can be taken again and again."""
+        token = self.peek()
+        self.index += 1
+        return token
+
+    @property
+    def place(self) -> Place:
+        """Where the coming token stands."""
+        return self.place_of(self.peek())
+
+    def place_of(self, token: Token) -> Place:
+        """Where a token stands."""
+        return self.source.place(token.start)
+
+    def at_word(self, *words: str) -> bool:
+        """Whether one of these keywords (lower case) comes."""
+        return self.peek().is_word(*words)
+
+    def at_symbol(self, *symbols: str) -> bool:
+        """Whether one of these symbols comes."""
+        return self.peek().is_symbol(*symbols)
+
+    def take_word(self, *words: str) -> bool:
+        """Take one of these keywords if it comes."""
+        if self.at_word(*words):
+            self.index += 1
+            return True
+        return False
+
+    def take_symbol(self, symbol: str) -> bool:
+        """Take this symbol if it comes."""
+        if self.at_symbol(symbol):
+            self.index += 1
+            return True
+        return False
+
+    def expect_word(self, word: str) -> Token:
+        """Take this keyword (lower case) or raise."""
+        if not self.at_word(word):
+            raise self.unexpected(word.upper(), keywords=(word.upper(),))
+        return self.next()
+
+    def expect_symbol(self, symbol: str, *, expected: str = "") -> Token:
+        """Take this symbol or raise, calling it ``expected``."""
+        if not self.at_symbol(symbol):
+            raise self.unexpected(expected or f"'{symbol}'")
+        return self.next()
+
+    def expect_name(self, expected: str) -> Token:
+        """Take a name or raise, calling it ``expected``."""
+        if not self.peek().is_name:
+            raise self.unexpected(expected)
+        return self.next()
+
+    @property
+    def at_end_of_statement(self) -> bool:
+        """Whether a semicolon or the end comes."""
+        return self.peek().kind is Kind.END or self.at_symbol(";")
+
+    def skip_statement(self) -> None:
+        """Go to the end of the statement without looking into it.
+
+        Raises:
+            StreamQLError: another statement begins before a semicolon.
+        """
+        while not self.at_end_of_statement:
+            if self._at_next_statement():
+                raise self.unexpected("';' at the end of the statement before this")
+            self.next()
+
+    def _at_next_statement(self) -> bool:
+        if self.at_symbol("@"):
+            return True
+        if self.at_word("create"):
+            return self.peek(1).is_word(*CREATED)
+        return self.at_word("insert") and self.peek(1).is_word("into") and not self.previous.is_word("or")
+
+    @property
+    def previous(self) -> Token:
+        """The token taken last; only after one has been."""
+        return self._read[self.index - 1]
+
+    def taken_since(self, index: int) -> Sequence[Token]:
+        """The tokens taken since ``index`` was the position."""
+        return self._read[index : self.index]
+
+    def text_since(self, start: Token) -> str:
+        """The text from ``start`` to the token taken last, as written."""
+        return self.source.text[start.start : self.previous.end]
+
+    def unexpected(self, expected: str, *, keywords: Sequence[str] = ()) -> StreamQLError:
+        """The error that something else was expected here; ``keywords`` may have been mistyped.
+
+        What a string holds is never shown: it may be a password.
+        """
+        token = self.peek()
+        advice = did_you_mean(token.text, keywords) if token.kind is Kind.WORD else ""
+        return self.source.error(token.start, f"expected {expected}, found {_shown(token)}{advice}{self._doubt()}")
+
+    def _doubt(self) -> str:
+        """A word on the string before, when it may have swallowed more than was meant."""
+        if self.index == 0 or self.previous.kind is not Kind.STRING:
+            return ""
+        string = self.previous
+        first, last = self.source.place(string.start).line, self.source.place(string.end).line
+        if first == last or self.source.text.startswith('"""', string.start):
+            return ""
+        return f" (the string before it opens on line {first}: is its closing quote missing there?)"
+
+
+def _shown(token: Token) -> str:
+    if token.kind is Kind.END:
+        return f"the {token.kind.value}"
+    if token.kind in (Kind.STRING, Kind.BODY):
+        return f"a {token.kind.value}"
+    text = token.text if len(token.text) <= _LONGEST_SHOWN else token.text[:_LONGEST_SHOWN] + "…"
+    return f"'{text}'"
