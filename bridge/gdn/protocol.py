@@ -35,6 +35,8 @@ class Receipts(NamedTuple):
 
     receipted: list[int]
     """Record ids, in the order of their receipts."""
+    payload_bytes: int
+    """Of the receipted records together."""
     refused: list[Refusal]
     unknown: int
     """Answers that match nothing in the window: receipts that came twice, or a context that isn't ours."""
@@ -100,7 +102,7 @@ class ProducerProtocol:
         """
         receipted: list[int] = []
         refused: list[Refusal] = []
-        unknown = 0
+        unknown = payload_bytes = 0
         for text in answers:
             try:
                 answer = _decode_answer(text)
@@ -121,9 +123,10 @@ class ProducerProtocol:
                 unknown += 1
             elif answer.result == "ok":
                 receipted.append(sent[0].id)
+                payload_bytes += len(sent[0].payload)
             else:
                 refused.append(Refusal(sent[0], answer.result, (answer.errorMsg or "")[:500]))
-        return Receipts(receipted, refused, unknown)
+        return Receipts(receipted, payload_bytes, refused, unknown)
 
     def unreceipted(self) -> list[OutboxRecord]:
         """Every record that was sent and has no receipt, in send order. Empties the window."""

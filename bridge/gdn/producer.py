@@ -1,0 +1,209 @@
+"""One WebSocket connection to a stream, running the producer protocol: frames in and out by the batch.
+
+The only websocket-client, and of it only the handshake: once the upgrade is answered the socket is ours, non-blocking.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
+
+import websocket
+
+from bridge.dial import Tls, open_socket
+from bridge.errors import GdnAuthError, GdnError, GdnRejected, GdnUnavailable, RemoteProtocolError
+from bridge.gdn.frames import FrameParser, Opcode, encode
+from bridge.gdn.protocol import ProducerProtocol, Receipts
+from bridge.message import OutboxRecord
+
+READ_SIZE = 256 * 1024
+OUTGOING_BYTES = 1024 * 1024
+"""While this much waits for the socket nothing more is framed: a slow link must not fill memory."""
+
+NO_RECEIPTS = Receipts([], 0, [], 0)
+
+
+class ProducerLink:
+    """A connected producer. Owned by the pipeline's thread once it is handed over.
+
+    Args:
+        sock: connected and upgraded.
+        window: records unreceipted at a time.
+        receipt_timeout: seconds after which a missing receipt ends the connection.
+        ping_interval: seconds between pings; a connection silent for twice as long is over.
+    """
+
+    def __init__(
+        self,
+        *,
+        sock: socket.socket,
+        window: int,
+        receipt_timeout: float,
+        ping_interval: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self.error: str | None = None
+        """Why the link is unusable; None while it isn't."""
+        self._protocol = ProducerProtocol(window=window)
+        self._frames = FrameParser()
+        self._outgoing = bytearray()
+        self._receipt_timeout = receipt_timeout
+        self._ping_interval = ping_interval
+        self._heard_at = self._pinged_at = clock()
+
+    @property
+    def room(self) -> int:
+        """How many records can be sent now."""
+        return self._protocol.room if len(self._outgoing) < OUTGOING_BYTES else 0
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every record that was sent has its receipt."""
+        return self._protocol.oldest_sent_at is None
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether bytes wait for the socket to take them."""
+        return bool(self._outgoing)
+
+    @property
+    def has_buffered(self) -> bool:
+        """Whether TLS holds bytes that no selector will report."""
+        return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
+
+    def send(self, records: Sequence[OutboxRecord], now: float) -> None:
+        """Frame the records and write what the socket takes now."""
+        requests = self._protocol.send(records, now)
+        self._outgoing += encode(Opcode.TEXT, requests, masks=os.urandom(4 * len(requests)))
+        self.flush()
+
+    def read(self, now: float) -> Receipts:
+        """What one read settles. ``error`` says if the link is over.
+
+        Raises:
+            RemoteProtocolError: GDN broke the protocol; drop the link.
+        """
+        try:
+            data = self.sock.recv(READ_SIZE)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return NO_RECEIPTS
+        except OSError as exc:
+            self.error = self.error or f"the producer connection failed: {exc}"
+            return NO_RECEIPTS
+        if not data:
+            self.error = self.error or "GDN closed the producer connection"
+            return NO_RECEIPTS
+        self._heard_at = now
+        answers = []
+        for opcode, payload in self._frames.feed(data):
+            if opcode == Opcode.TEXT:
+                answers.append(payload)
+            elif opcode == Opcode.PING:
+                self._outgoing += encode(Opcode.PONG, [payload], masks=os.urandom(4))
+            elif opcode == Opcode.CLOSE:
+                code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else 1005
+                reason = payload[2:].decode("utf-8", "replace")
+                self.error = f"GDN closed the producer connection: {code} {reason!r}"
+            elif opcode == Opcode.BINARY:
+                raise RemoteProtocolError("GDN sent a binary message on a producer socket")
+        return self._protocol.receive(answers)
+
+    def flush(self) -> None:
+        """Write what the socket takes now."""
+        outgoing = self._outgoing
+        while outgoing and self.error is None:
+            try:
+                sent = self.sock.send(outgoing)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return
+            except OSError as exc:
+                self.error = f"the producer connection failed: {exc}"
+                return
+            del outgoing[:sent]
+
+    def tick(self, now: float) -> None:
+        """Pings and timeouts; to be called each turn. ``now`` is monotonic seconds."""
+        oldest = self._protocol.oldest_sent_at
+        if oldest is not None and now - oldest > self._receipt_timeout:
+            # A live socket with a dead producer behind it answers pings, but not this.
+            self.error = self.error or f"GDN sent no receipt for {self._receipt_timeout:g} s"
+        elif now - self._heard_at > 2 * self._ping_interval:
+            self.error = self.error or f"GDN was silent for {2 * self._ping_interval:g} s"
+        elif now - self._pinged_at >= self._ping_interval:
+            self._pinged_at = now
+            self._outgoing += encode(Opcode.PING, [b""], masks=os.urandom(4))
+            self.flush()
+
+    def close(self) -> list[OutboxRecord]:
+        """Close the connection; returns what is unreceipted, in send order."""
+        if self.error is None:
+            self._outgoing += encode(Opcode.CLOSE, [(1000).to_bytes(2, "big")], masks=os.urandom(4))
+            self.flush()
+        self.sock.close()
+        return self._protocol.unreceipted()
+
+
+def dial(
+    *,
+    url: str,
+    headers: Sequence[str],
+    tls: Tls,
+    connect_timeout: float,
+    window: int,
+    receipt_timeout: float,
+    ping_interval: float,
+) -> ProducerLink:
+    """A connected producer. Blocks.
+
+    Args:
+        url: of the producer, with its parameters; may carry an OTP, and so is in no message.
+        headers: of the upgrade, such as ``Authorization: …``.
+        tls: files used when the URL says ``wss``.
+        connect_timeout: seconds for each of name look-up with connect, TLS, upgrade.
+        window, receipt_timeout, ping_interval: see ``ProducerLink``.
+
+    Raises:
+        GdnUnavailable, GdnAuthError, GdnRejected: by what the upgrade was answered (gdn-api.md C.5).
+    """
+    parts = urlsplit(url)
+    secure = parts.scheme == "wss"
+    host = parts.hostname or ""
+    place = f"the producer {host}{parts.path}"
+    try:
+        sock = open_socket(
+            host, parts.port or (443 if secure else 80), tls=tls if secure else None, timeout=connect_timeout
+        )
+    except OSError as exc:
+        raise GdnUnavailable(f"{place} can't be reached: {exc}") from exc
+    try:
+        upgraded = websocket.WebSocket(enable_multithread=False)
+        upgraded.connect(url, socket=sock, header=list(headers), suppress_origin=True)
+    except websocket.WebSocketBadStatusException as exc:
+        sock.close()
+        raise _refused(place, exc) from exc
+    except (websocket.WebSocketException, OSError, ValueError) as exc:
+        sock.close()
+        raise GdnUnavailable(f"{place} did not upgrade to WebSocket: {type(exc).__name__}") from exc
+    return ProducerLink(
+        sock=sock, window=window, receipt_timeout=receipt_timeout, ping_interval=ping_interval
+    )
+
+
+def _refused(place: str, exc: websocket.WebSocketBadStatusException) -> GdnError:
+    status = exc.status_code
+    message = f"{place}: the upgrade was answered with HTTP {status}"
+    if status in (401, 403):
+        return GdnAuthError(f"{message}. See that the API key may publish to the stream, and that the tenant is right")
+    if status == 404:
+        return GdnUnavailable(f"{message}: GDN has no such stream (it is made when the worker is activated)")
+    if status == 400:
+        return GdnRejected(message, status=status)
+    retry_after = (exc.resp_headers or {}).get("retry-after", "")
+    seconds = float(retry_after) if retry_after.isascii() and retry_after.isdecimal() else None
+    return GdnUnavailable(message, retry_after=seconds)

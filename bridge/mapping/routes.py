@@ -1,0 +1,238 @@
+"""Routes: which messages feed which stream, compiled once, run for every message."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping as MappingOf, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgspec
+
+from bridge.mapping.coercion import COERCIONS, Coercion, from_text
+from bridge.mapping.fields import Field, Scalar, compile_field
+from bridge.mapping.payload import MAX_PAYLOAD, objects
+from bridge.mapping.reasons import Reason, Unmappable
+from bridge.mapping.topics import TopicTemplate
+from bridge.message import DeadLetter, MqttMessage, Row
+from bridge.streamql.streams import InputStream
+from bridge.streamql.syntax import Attribute, AttributeType
+
+MAX_ROW = 720 * 1024
+"""Bytes. With base64 and envelope it stays below GDN's frame limit of 1 MiB (gdn-api.md C.5)."""
+
+CACHED_TOPICS = 10_000
+"""Topics whose match is remembered; beyond it the memory is cleared and fills anew."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What a setting says: messages under ``topic`` feed ``stream``, ``fields`` naming what isn't there by name."""
+
+    topic: str
+    stream: str
+    fields: MappingOf[str, Scalar] = field(default_factory=dict)
+
+
+class _Column(NamedTuple):
+    name: str
+    coerce: Coercion
+    field: Field | None
+    """None: the payload's member of the column's name."""
+
+
+class _Plan(NamedTuple):
+    """A route made ready."""
+
+    template: TopicTemplate
+    stream: str
+    columns: tuple[_Column, ...]
+
+
+class _Match(NamedTuple):
+    """What a topic alone decides."""
+
+    plan: _Plan
+    captures: dict[str, str]
+
+
+class Mapping:
+    """Maps messages to rows. The first route whose topic matches takes a message.
+
+    Args:
+        routes: in order of precedence.
+        streams: what the worker reads, by GDN stream name.
+        max_payload: bytes of a payload that are looked at.
+
+    Raises:
+        ValueError: a route is wrong; ``check`` lists all that is.
+    """
+
+    def __init__(
+        self, *, routes: Sequence[Route], streams: MappingOf[str, InputStream], max_payload: int = MAX_PAYLOAD
+    ) -> None:
+        problems = check(routes, streams)
+        if problems:
+            raise ValueError("\n".join(problems))
+        self._plans = [_plan(route, streams[route.stream]) for route in routes]
+        self._max_payload = max_payload
+        self._matches: dict[str, _Match | None] = {}
+        self.filters = tuple(dict.fromkeys(plan.template.filter for plan in self._plans))
+        """Topic filters to subscribe."""
+
+    def map(self, message: MqttMessage) -> list[Row] | DeadLetter:
+        """The message's rows, or the dead letter it becomes; never an exception for what a device sent."""
+        match = self._match(message.topic)
+        try:
+            if match is None:
+                if not _is_storable(message.topic):
+                    raise Unmappable(Reason.BAD_TOPIC, "the topic is not UTF-8 or holds a NUL")
+                raise Unmappable(Reason.NO_ROUTE, "no route takes this topic")
+            return _rows(match, objects(message.payload, max_payload=self._max_payload))
+        except Unmappable as exc:
+            topic = message.topic.encode("utf-8", "backslashreplace").decode()
+            route = None if match is None else match.plan.template.text
+            return DeadLetter(
+                topic, message.payload, message.qos, message.received_at, route, exc.reason.value, str(exc)
+            )
+
+    def _match(self, topic: str) -> _Match | None:
+        try:
+            return self._matches[topic]
+        except KeyError:
+            pass
+        found = None
+        if _is_storable(topic):
+            for plan in self._plans:
+                captures = plan.template.match(topic)
+                if captures is not None:
+                    found = _Match(plan, captures)
+                    break
+        if len(self._matches) >= CACHED_TOPICS:
+            self._matches.clear()
+        self._matches[topic] = found
+        return found
+
+
+def _rows(match: _Match, elements: list[dict[str, Any]]) -> list[Row]:
+    rows = []
+    stream, columns, captures = match.plan.stream, match.plan.columns, match.captures
+    for number, element in enumerate(elements):
+        values = {}
+        for name, coerce, compiled in columns:
+            try:
+                value = element.get(name) if compiled is None else compiled(captures, element)
+                if value is None:
+                    # The worker drops a row that lacks an attribute, without a word (gdn-api.md F.6).
+                    raise Unmappable(Reason.MISSING_FIELD, "there is no value for it")
+                values[name] = coerce(value)
+            except Unmappable as exc:
+                where = f"element {number}, " if len(elements) > 1 else ""
+                raise Unmappable(exc.reason, f"{where}column {name}: {exc}") from None
+        payload = _encode(values)
+        if len(payload) > MAX_ROW:
+            raise Unmappable(Reason.TOO_LARGE, f"the row has {len(payload)} bytes, at most {MAX_ROW} can be sent")
+        rows.append(Row(stream, payload))
+    return rows
+
+
+def _is_storable(topic: str) -> bool:
+    if topic.isascii():
+        return "\0" not in topic
+    try:
+        topic.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in topic
+
+
+def _plan(route: Route, stream: InputStream) -> _Plan:
+    template = TopicTemplate.parse(route.topic)
+    names = frozenset(name for name in template.captures if name is not None)
+    return _Plan(
+        template, route.stream, tuple(_column(a, route.fields, names) for a in stream.attributes or ())
+    )
+
+
+def _column(attribute: Attribute, fields: MappingOf[str, Scalar], captures: frozenset[str]) -> _Column:
+    name, wanted = attribute.name, attribute.type
+    compiled: Field | None = None
+    if name in fields:
+        compiled = compile_field(fields[name], captures=captures, wanted=wanted)
+    elif name in captures:
+        compiled = _capture(name, wanted)
+    return _Column(name, COERCIONS[wanted], compiled)
+
+
+def _capture(name: str, wanted: AttributeType) -> Field:
+    return lambda captured, _payload: from_text(captured[name], wanted)
+
+
+# --- what `check` says before the first message ---------------------------------------------------------
+
+
+def check(routes: Sequence[Route], streams: MappingOf[str, InputStream]) -> list[str]:
+    """What is wrong with the routes, a sentence each, naming the setting; empty if nothing is."""
+    problems: list[str] = []
+    taken: dict[str, int] = {}
+    for number, route in enumerate(routes):
+        place = f"routes[{number}]"
+        captures: frozenset[str] = frozenset()
+        try:
+            template = TopicTemplate.parse(route.topic)
+        except ValueError as exc:
+            problems.append(f"{place}.topic {route.topic!r}: {exc}")
+        else:
+            captures = frozenset(name for name in template.captures if name is not None)
+            earlier = taken.setdefault(template.filter, number)
+            if earlier != number:
+                problems.append(
+                    f"{place}.topic {route.topic!r}: routes[{earlier}] takes the same topics, so this one never gets "
+                    "a message; remove one of them"
+                )
+        stream = streams.get(route.stream)
+        if stream is None:
+            problems.append(
+                f"{place}.stream {route.stream!r}: the worker reads no such stream"
+                f"{suggestion(route.stream, streams)}"
+            )
+        elif stream.attributes is None:
+            problems.append(f"{place}.stream {route.stream!r}: the worker declares no columns for it")
+        elif not stream.read_by_worker:
+            problems.append(f"{place}.stream {route.stream!r}: the worker writes it and doesn't read it")
+        else:
+            problems += _check_fields(place, route, stream.attributes, captures)
+    return problems
+
+
+def _check_fields(
+    place: str, route: Route, attributes: Sequence[Attribute], captures: frozenset[str]
+) -> list[str]:
+    problems = []
+    types = {attribute.name: attribute.type for attribute in attributes}
+    for name, value in route.fields.items():
+        where = f"{place}.fields.{name}"
+        wanted = types.get(name)
+        if wanted is None:
+            problems.append(f"{where}: stream {route.stream} has no such column{suggestion(name, types)}")
+            continue
+        try:
+            compiled = compile_field(value, captures=captures, wanted=wanted)
+            if not isinstance(value, str) or value.startswith("="):
+                COERCIONS[wanted](compiled({}, {}))
+        except Unmappable as exc:
+            problems.append(f"{where}: the constant never fits: {exc}")
+        except ValueError as exc:
+            problems.append(f"{where}: {exc}")
+    return problems
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """``; did you mean …`` for a near miss, else the names there are."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; there are: {', '.join(names[:10])}" if names else ""

@@ -1,0 +1,77 @@
+"""Topic templates: ``devices/{deviceID}/rooms/+/telemetry`` (MQTT 5, 4.7, with names for what the wildcards match)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_CAPTURE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class TopicTemplate:
+    """A parsed template. ``filter`` is what is subscribed; ``captures`` names its levels, None for plain ones."""
+
+    text: str
+    filter: str
+    levels: tuple[str, ...]
+    captures: tuple[str | None, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> TopicTemplate:
+        """The template in ``text``.
+
+        Raises:
+            ValueError: it isn't one; the message says what is wrong where.
+        """
+        if not text or "\0" in text:
+            raise ValueError("a topic must hold at least one character, and no NUL")
+        prefix, rest = "", text
+        if text.startswith("$share/"):
+            parts = text.split("/", 2)
+            if len(parts) < 3 or not parts[1] or not parts[2] or "+" in parts[1] or "#" in parts[1]:
+                raise ValueError("a shared subscription is written $share/GROUP/TOPIC (MQTT 5, 4.8.2)")
+            prefix, rest = f"$share/{parts[1]}/", parts[2]
+        levels: list[str] = []
+        captures: list[str | None] = []
+        written = rest.split("/")
+        for number, level in enumerate(written, start=1):
+            capture = _CAPTURE.fullmatch(level)
+            if capture:
+                if capture[1] in captures:
+                    raise ValueError(f"the capture {{{capture[1]}}} stands twice")
+                levels.append("+")
+                captures.append(capture[1])
+                continue
+            if "{" in level or "}" in level:
+                raise ValueError(f"level {number}, {level!r}: a capture fills a whole level and is named like {{name}}")
+            if ("+" in level and level != "+") or ("#" in level and level != "#"):
+                raise ValueError(f"level {number}, {level!r}: + and # fill a whole level")
+            if level == "#" and number != len(written):
+                raise ValueError("# can only be the last level")
+            levels.append(level)
+            captures.append(None)
+        return cls(text, prefix + "/".join(levels), tuple(levels), tuple(captures))
+
+    def match(self, topic: str) -> dict[str, str] | None:
+        """What the captures hold for ``topic``; None if the template doesn't match it."""
+        given = topic.split("/")
+        levels = self.levels
+        # MQTT 5, 4.7.2: a wildcard at the first level doesn't match topics of the server's own.
+        if topic.startswith("$") and levels[0] in ("+", "#"):
+            return None
+        if levels[-1] == "#":
+            # "a/#" matches "a" as well (4.7.1.2).
+            if len(given) < len(levels) - 1:
+                return None
+        elif len(given) != len(levels):
+            return None
+        captured: dict[str, str] = {}
+        for level, name, value in zip(levels, self.captures, given, strict=False):
+            if name is not None:
+                captured[name] = value
+            elif level == "#":
+                break
+            elif level not in ("+", value):
+                return None
+        return captured

@@ -1,0 +1,406 @@
+"""The data path's one thread: receive, map, store, ack, send, settle; each step once for all that has gathered.
+
+A selector waits on the MQTT socket, the producers' sockets and a wake-up pipe. Links come from the dialling threads
+through a queue; everything else here belongs to this thread alone. What others may read (``snapshot``,
+``heartbeat``) is swapped whole.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import time
+from collections.abc import Callable, Mapping as MappingOf
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+
+from bridge.books import Books, Traffic
+from bridge.delivery import Delivery
+from bridge.dial import Dialer
+from bridge.errors import OutboxUnavailable, RemoteProtocolError
+from bridge.gdn.producer import ProducerLink
+from bridge.log import get_logger
+from bridge.mapping import Mapping
+from bridge.message import DeadLetter, MqttMessage, Row
+from bridge.mqtt_source import MqttLink
+from bridge.outbox import Outbox
+from bridge.timing import Deadline
+
+IDLE_TURN = 0.5
+"""Seconds. Even with nothing to do a turn comes round: pings, timeouts, heartbeat."""
+
+RELEASE_WITHIN = 0.05
+"""Seconds. Releases ride along with the next batch's commit, or get one of their own after this."""
+
+STORE_RETRY = 1.0
+"""Seconds before a store that failed is tried again."""
+
+log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Sender:
+    """One stream: its records, the dialler of its producer, and the link while there is one."""
+
+    delivery: Delivery
+    dialer: Dialer[ProducerLink]
+    link: ProducerLink | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What others may know of the data path, of one moment."""
+
+    books: Books = field(default_factory=Books)
+    traffic: Traffic = field(default_factory=Traffic)
+    store_error: str | None = None
+
+
+class Pipeline:
+    """Runs the data path.
+
+    Args:
+        mapping: messages to rows or dead letters.
+        outbox: open; closed by whoever opened it, after ``run`` has returned.
+        senders: by GDN stream.
+        linger: seconds to let a batch gather at the start of a turn; 0 doesn't wait.
+    """
+
+    def __init__(
+        self,
+        *,
+        mapping: Mapping,
+        outbox: Outbox,
+        senders: MappingOf[str, Sender],
+        linger: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], int] = time.time_ns,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._mapping = mapping
+        self._outbox = outbox
+        self._senders = senders
+        self._linger = linger
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._sleep = sleep
+        self._mqtt_dialer: Dialer[MqttLink] | None = None
+        self._mqtt: MqttLink | None = None
+        self._mqtt_is_up = False
+        self._handed_over: SimpleQueue[tuple[str | None, MqttLink | ProducerLink]] = SimpleQueue()
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._selector = selectors.DefaultSelector()
+        self._stop: Deadline | None = None
+        self._release_due: float | None = None
+        self._store_retry_at = 0.0
+        self._store_error: str | None = None
+        self._messages = self._acked = self._sends = self._receipts = self._unknown = 0
+        self.heartbeat = clock()  # monotonic seconds of the last turn; read by any thread
+        self.snapshot = Snapshot(outbox.books())  # swapped whole, read by any thread
+
+    # --- other threads ------------------------------------------------------------------------------------
+
+    def attach_mqtt(self, dialer: Dialer[MqttLink]) -> None:
+        """The dialler of the broker's link; before ``run``."""
+        self._mqtt_dialer = dialer
+
+    def hand_over_mqtt(self, link: MqttLink) -> None:
+        """A freshly dialled connection to the broker. Any thread."""
+        self._handed_over.put((None, link))
+        self._wake()
+
+    def hand_over_producer(self, stream: str, link: ProducerLink) -> None:
+        """A freshly dialled producer. Any thread."""
+        self._handed_over.put((stream, link))
+        self._wake()
+
+    def request_stop(self, deadline: Deadline) -> None:
+        """Stop: read no more, wait for receipts until the deadline, and return from ``run``. Any thread."""
+        self._stop = deadline
+        self._wake()
+
+    def _wake(self) -> None:
+        # A full pipe wakes just as well; a closed one means that the thread is gone.
+        try:
+            self._wake_writer.send(b"\0")
+        except OSError:
+            return
+
+    # --- the pipeline's thread ----------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """The thread's body: turns until asked to stop, then the orderly end."""
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        self._selector.register(self._wake_reader, selectors.EVENT_READ)
+        try:
+            while self._stop is None:
+                self._turn(receiving=True)
+            self._finish(self._stop)
+        finally:
+            self._selector.close()
+            self._wake_reader.close()
+            self._wake_writer.close()
+
+    def _turn(self, *, receiving: bool) -> None:
+        ready = self._wait()
+        now = self.heartbeat = self._clock()
+        self._adopt()
+        self._settle(ready, now)
+        messages = self._receive(ready) if receiving else []
+        rows, dead_letters = self._map(messages)
+        if self._store(rows, dead_letters, now):
+            self._ack(messages)
+        self._send(now)
+        self._tick(now)
+        self.snapshot = Snapshot(
+            self._outbox.books(),
+            Traffic(
+                mqtt_messages=self._messages,
+                acked=self._acked,
+                sends=self._sends,
+                receipts=self._receipts,
+                reconnects=self._reconnects(),
+            ),
+            self._store_error,
+        )
+
+    def _wait(self) -> set[object]:
+        """The links with something to read."""
+        timeout = IDLE_TURN
+        now = self._clock()
+        if self._release_due is not None:
+            timeout = min(timeout, max(0.0, max(self._release_due, self._store_retry_at) - now))
+        links: list[MqttLink | ProducerLink] = [s.link for s in self._senders.values() if s.link is not None]
+        if self._mqtt is not None:
+            links.append(self._mqtt)
+        for link in links:
+            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.wants_write else 0)
+            if self._selector.get_key(link.sock).events != wanted:
+                self._selector.modify(link.sock, wanted, link)
+        for sender in self._senders.values():
+            if sender.link is not None and sender.link.room and sender.delivery.has_work:
+                timeout = min(timeout, max(0.0, sender.delivery.paused_until - now))
+        ready: set[object] = {link for link in links if link.has_buffered}
+        for key, events in self._selector.select(0 if ready else timeout):
+            if key.data is None:
+                self._wake_reader.recv(4096)
+                continue
+            if events & selectors.EVENT_WRITE:
+                key.data.flush()
+            if events & selectors.EVENT_READ:
+                ready.add(key.data)
+        if self._linger and ready:
+            self._sleep(self._linger)
+        return ready
+
+    def _adopt(self) -> None:
+        """Take over the links that the dialling threads made."""
+        while True:
+            try:
+                stream, link = self._handed_over.get_nowait()
+            except Empty:
+                return
+            self._selector.register(link.sock, selectors.EVENT_READ, link)
+            if isinstance(link, MqttLink):
+                self._mqtt, self._mqtt_is_up = link, False
+            elif stream is not None:
+                sender = self._senders[stream]
+                sender.link = link
+                sender.dialer.up()
+                log.info("producer.connected", stream=stream)
+
+    def _settle(self, ready: set[object], now: float) -> None:
+        for sender in self._senders.values():
+            link = sender.link
+            if link is None or link not in ready:
+                continue
+            try:
+                receipts = link.read(now)
+            except RemoteProtocolError as exc:
+                self._drop_producer(sender, str(exc))
+                continue
+            self._receipts += len(receipts.receipted) + len(receipts.refused)
+            sender.delivery.settle(receipts.receipted, receipts.payload_bytes)
+            if receipts.refused:
+                sender.delivery.refuse(receipts.refused, now, self._wall_clock())
+                first = receipts.refused[0]
+                log.warning(
+                    "producer.refused",
+                    stream=sender.delivery.stream,
+                    count=len(receipts.refused),
+                    result=first.result,
+                    error=first.error,
+                )
+            if receipts.unknown:
+                log.warning("producer.unknown_receipts", stream=sender.delivery.stream, count=receipts.unknown)
+            if self._release_due is None and (sender.delivery.released or sender.delivery.refused):
+                self._release_due = now + RELEASE_WITHIN
+
+    def _receive(self, ready: set[object]) -> list[MqttMessage]:
+        link = self._mqtt
+        if link is None or link not in ready:
+            return []
+        try:
+            messages = link.read(self._wall_clock())
+        except RemoteProtocolError as exc:
+            self._drop_mqtt(str(exc))
+            return []
+        self._messages += len(messages)
+        return messages
+
+    def _map(self, messages: list[MqttMessage]) -> tuple[list[Row], list[DeadLetter]]:
+        rows: list[Row] = []
+        dead_letters: list[DeadLetter] = []
+        for message in messages:
+            try:
+                mapped = self._mapping.map(message)
+            except Exception as exc:  # a bug of ours must cost its message, not the rest (P5)
+                log.exception("mapping.failed", topic=message.topic)
+                topic = message.topic.encode("utf-8", "backslashreplace").decode()
+                mapped = DeadLetter(
+                    topic, message.payload, message.qos, message.received_at, None, "internal_error", repr(exc)
+                )
+            if isinstance(mapped, DeadLetter):
+                dead_letters.append(mapped)
+            else:
+                rows.extend(mapped)
+        return rows, dead_letters
+
+    def _store(self, rows: list[Row], dead_letters: list[DeadLetter], now: float) -> bool:
+        """Commit the batch with the releases that are due. False: nothing is durable, so nothing may be acked."""
+        due = self._release_due is not None and now >= max(self._release_due, self._store_retry_at)
+        if not (rows or dead_letters or due):
+            return True
+        deliveries = [sender.delivery for sender in self._senders.values()]
+        try:
+            records = self._outbox.commit(
+                rows=rows,
+                dead_letters=dead_letters,
+                released=[record_id for d in deliveries for record_id in d.released],
+                refused=[refused for d in deliveries for refused in d.refused],
+            )
+        except OutboxUnavailable as exc:
+            # Unacknowledged messages come again only on a new connection (MQTT 5, 4.4): drop this one.
+            log.error("outbox.unavailable", error=str(exc))
+            self._store_error = str(exc)
+            self._store_retry_at = now + STORE_RETRY
+            if rows or dead_letters:
+                self._drop_mqtt("the outbox can't store: nothing is acknowledged until it can")
+            return False
+        self._store_error = None
+        self._release_due = None
+        for letter in dead_letters:
+            log.warning("message.dead_lettered", topic=letter.topic, reason=letter.reason, detail=letter.detail)
+        for delivery in deliveries:
+            delivery.forget_released()
+        if len(self._senders) == 1:
+            if records:
+                deliveries[0].offer(records)
+        else:
+            for stream, sender in self._senders.items():
+                if mine := [record for record in records if record.stream == stream]:
+                    sender.delivery.offer(mine)
+        return True
+
+    def _ack(self, messages: list[MqttMessage]) -> None:
+        if messages and self._mqtt is not None:
+            self._mqtt.ack(messages)
+            self._mqtt.flush()
+            self._acked += sum([1 for m in messages if m.qos])
+
+    def _send(self, now: float) -> None:
+        for sender in self._senders.values():
+            link = sender.link
+            if link is None or link.error is not None:
+                continue
+            try:
+                records = sender.delivery.take(link.room, now)
+            except OutboxUnavailable as exc:
+                self._store_error = str(exc)
+                log.error("outbox.unavailable", error=str(exc))
+                continue
+            if records:
+                self._sends += len(records)
+                link.send(records, now)
+
+    def _tick(self, now: float) -> None:
+        for sender in self._senders.values():
+            if sender.link is not None:
+                sender.link.tick(now)
+                if sender.link.error is not None:
+                    self._drop_producer(sender, sender.link.error)
+        link = self._mqtt
+        if link is None:
+            return
+        link.tick(now)
+        link.flush()
+        if link.error is not None:
+            self._drop_mqtt(link.error)
+        elif link.subscribed and not self._mqtt_is_up:
+            self._mqtt_is_up = True
+            self._report_subscribed(link)
+
+    def _report_subscribed(self, link: MqttLink) -> None:
+        assert self._mqtt_dialer is not None
+        log.info("mqtt.subscribed", session_present=link.session_present, refused=link.refused)
+        self._mqtt_dialer.up()
+        if link.refused:
+            self._mqtt_dialer.trouble(
+                f"the broker refused a subscription: {', '.join(link.refused)}. "
+                "See what its access rules allow this user and client id"
+            )
+
+    def _drop_producer(self, sender: Sender, error: str) -> None:
+        link, sender.link = sender.link, None
+        if link is None:
+            return
+        link.error = link.error or error
+        self._selector.unregister(link.sock)
+        unreceipted = link.close()
+        sender.delivery.lost(unreceipted)
+        sender.dialer.lost(error)
+        log.warning(
+            "producer.lost", stream=sender.delivery.stream, error=error, unreceipted=len(unreceipted)
+        )
+
+    def _drop_mqtt(self, error: str) -> None:
+        link, self._mqtt = self._mqtt, None
+        if link is None or self._mqtt_dialer is None:
+            return
+        link.error = link.error or error
+        self._selector.unregister(link.sock)
+        link.close()
+        self._mqtt_dialer.lost(error)
+        log.warning("mqtt.lost", error=error)
+
+    def _reconnects(self) -> dict[str, int]:
+        dialers = [sender.dialer for sender in self._senders.values()]
+        attempts = {d.name: d.attempts for d in dialers}
+        if self._mqtt_dialer is not None:
+            attempts["mqtt"] = self._mqtt_dialer.attempts
+        return {name: max(0, n - 1) for name, n in attempts.items()}
+
+    def _finish(self, deadline: Deadline) -> None:
+        """Say goodbye to the broker, let what is in the windows be receipted, release it; the rest is on disk."""
+        if self._mqtt is not None:
+            self._selector.unregister(self._mqtt.sock)
+            self._mqtt.close()
+            self._mqtt = None
+        half = deadline.left() / 2  # the other half is for the commit and for the other threads
+        patience = Deadline(half, clock=self._clock)
+        while patience.left() and any(s.link is not None and not s.link.is_settled for s in self._senders.values()):
+            ready = self._wait()
+            now = self.heartbeat = self._clock()
+            self._settle(ready, now)
+            for sender in self._senders.values():
+                if sender.link is not None and sender.link.error is not None:
+                    self._drop_producer(sender, sender.link.error)
+        for sender in self._senders.values():
+            if sender.link is not None:
+                self._selector.unregister(sender.link.sock)
+                sender.link.close()
+                sender.link = None
+        self._release_due = self._store_retry_at = 0.0
+        self._store([], [], self._clock())
+        self.snapshot = Snapshot(self._outbox.books(), self.snapshot.traffic, self._store_error)
