@@ -16,7 +16,7 @@ from bridge.mapping.reasons import Reason, Unmappable
 from bridge.mapping.topics import TopicTemplate
 from bridge.message import DeadLetter, MqttMessage, Row
 from bridge.streamql.streams import InputStream
-from bridge.streamql.syntax import Attribute, AttributeType
+from bridge.streamql.syntax import Attribute
 
 MAX_ROW = 720 * 1024
 """Bytes. With base64 and envelope it stays below GDN's frame limit of 1 MiB (gdn-api.md C.5)."""

@@ -1,0 +1,99 @@
+"""An MQTT broker for demonstrations: Mosquitto when it is on PATH, else the embedded one (iotcore)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Protocol
+
+START_SECONDS = 10.0
+
+
+class Broker(Protocol):
+    """A running broker on the loopback interface."""
+
+    name: str
+    port: int
+    protocol: str
+    """What a client should speak: ``5`` or ``3.1.1``."""
+
+    def stop(self) -> None:
+        """End it."""
+
+
+def start_broker(directory: Path) -> Broker:
+    """The best broker there is, on a free port, ready for clients. ``directory`` takes its configuration.
+
+    Raises:
+        RuntimeError: it did not come up.
+    """
+    mosquitto = shutil.which("mosquitto", path=_system_path())
+    return Mosquitto(mosquitto, directory) if mosquitto else Embedded()
+
+
+def _system_path() -> str:
+    """PATH, with the place where Debian puts servers but leaves off an ordinary user's PATH."""
+    return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on at this moment."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class Mosquitto:
+    """A Mosquitto process with room for a demonstration's backlog."""
+
+    protocol = "5"
+
+    def __init__(self, program: str, directory: Path) -> None:
+        self.name = "Mosquitto"
+        self.port = free_port()
+        configuration = directory / "mosquitto.conf"
+        # Its default of 1,000 queued messages is where slow readers lose data; 0 is no limit.
+        configuration.write_text(
+            f"listener {self.port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n"
+            "max_inflight_messages 1000\nlog_type error\n"
+        )
+        self._process = subprocess.Popen(  # noqa: S603 - found on PATH
+            [program, "-c", str(configuration)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        deadline = time.monotonic() + START_SECONDS
+        while self._process.poll() is None and time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=0.2).close()
+                return
+            except OSError:
+                time.sleep(0.02)
+        self._process.kill()
+        _, error = self._process.communicate()
+        raise RuntimeError(f"Mosquitto did not start: {error.decode(errors='replace').strip()}")
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.communicate(timeout=10)
+
+
+class Embedded:
+    """The embedded broker. It speaks MQTT 3.1.1 and forgets its sessions when it ends."""
+
+    protocol = "3.1.1"
+
+    def __init__(self) -> None:
+        from iotcore import Broker as IotcoreBroker  # noqa: PLC0415 - not needed where Mosquitto is
+
+        self.name = "the embedded broker"
+        self.port = free_port()
+        self._broker = IotcoreBroker(port=self.port, listen="127.0.0.1")
+        self._broker.start()
+
+    def stop(self) -> None:
+        """End it."""
+        self._broker.stop()

@@ -1,0 +1,242 @@
+"""The demonstration: a broker, a local GDN, simulated devices and the bridge, on this machine, with the books at the end.
+
+Bridge and local GDN run as processes of their own, as they would in earnest; only the devices run in here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bridge.local.broker import Broker, free_port, start_broker
+from bridge.local.devices import Devices
+from bridge.streamql import parse
+
+API_KEY = "demo.local.key"
+TENANT = "demo"
+START_SECONDS = 30.0
+DRAIN_SECONDS = 30.0
+SHOWN_ROWS = 10
+
+WORKER = """@App:name('demo_worker')
+@App:qlVersion("2")
+CREATE FUNCTION roomOf[javascript] return string {
+    return data[0] + '-' + data[1];
+};
+CREATE STREAM readings (deviceID string, roomNo int, temperature double);
+CREATE TABLE GLOBAL temperatures (id string, temperature double);
+INSERT INTO temperatures
+SELECT roomOf(roomNo, deviceID) AS id, temperature
+FROM readings;
+"""
+COLLECTION = "temperatures"
+ROUTES = [{"topic": "devices/{deviceID}/rooms/{roomNo}/telemetry", "stream": "readings"}]
+
+
+def run_demo(*, seconds: float, rate: float, as_json: bool) -> int:
+    """Run it; returns the exit code: 0 if everything is accounted for.
+
+    Args:
+        seconds: how long the devices publish.
+        rate: their messages a second.
+        as_json: print one JSON object on stdout and nothing else.
+    """
+    console = Console(stderr=as_json, quiet=as_json)
+    with tempfile.TemporaryDirectory(prefix="gdn-bridge-demo-") as name:
+        demo = _Demo(Path(name), console)
+        try:
+            result = demo.run(seconds=seconds, rate=rate)
+        except (RuntimeError, OSError, KeyboardInterrupt) as exc:
+            print(f"gdn-bridge: the demonstration ended early: {exc or 'interrupted'}", file=sys.stderr)
+            return 1
+        finally:
+            demo.stop()
+    if as_json:
+        print(json.dumps(result))
+    else:
+        _show(console, result)
+    return 0 if result["balanced"] else 1
+
+
+class _Demo:
+    def __init__(self, directory: Path, console: Console) -> None:
+        self._directory = directory
+        self._console = console
+        self._broker: Broker | None = None
+        self._devices: Devices | None = None
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._gdn = f"http://127.0.0.1:{free_port()}"
+        self._status = f"http://127.0.0.1:{free_port()}"
+        self.rows: list[dict[str, Any]] = []
+
+    def run(self, *, seconds: float, rate: float) -> dict[str, Any]:
+        self._broker = broker = start_broker(self._directory)
+        self._console.print(f"{broker.name} on port {broker.port}; the local GDN on {self._gdn}")
+        self._start("local-gdn", "--port", self._gdn.rpartition(":")[2], "--api-key", API_KEY, "--tenant", TENANT)
+        bridge = self._start("run", environment=self._settings(broker))
+        self._wait("the bridge", bridge, lambda: self._readiness()["ready"])
+        self._console.print(f"the bridge is ready; its status page is {self._status}\n")
+
+        self._devices = devices = Devices(port=broker.port, rate=rate)
+        ended = threading.Event()
+        watching = threading.Thread(target=self._watch, args=(devices, ended), daemon=True)
+        watching.start()
+        devices.publish_for(seconds)
+        published = devices.acknowledged
+        self._drain(len(published))
+        ended.set()
+        watching.join()
+
+        self.rows = self._query(f"FOR d IN {COLLECTION} RETURN d")
+        found = {row["id"] for row in self.rows}
+        books = self._readiness()["books"]
+        return {
+            "published": len(published),
+            "received": books["received"],
+            "delivered": books["delivered"],
+            "outbox": books["outbox"],
+            "dead_lettered": books["dead_lettered"],
+            "dropped": books["dropped"],
+            "rows": len(self.rows),
+            "balanced": bool(
+                books["balanced"] and published <= found and len(self.rows) >= books["delivered"] >= len(published) > 0
+            ),
+            "sample": sorted(self.rows, key=lambda row: str(row["id"]))[:SHOWN_ROWS],
+        }
+
+    def stop(self) -> None:
+        if self._devices is not None:
+            self._devices.stop()
+        for process in reversed(self._processes):
+            process.terminate()
+        for process in self._processes:
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if self._broker is not None:
+            self._broker.stop()
+
+    def _settings(self, broker: Broker) -> dict[str, str]:
+        definition = self._directory / "worker.sql"
+        definition.write_text(WORKER)
+        return {
+            "BRIDGE_MQTT__URL": f"mqtt://127.0.0.1:{broker.port}",
+            "BRIDGE_MQTT__PROTOCOL": broker.protocol,
+            "BRIDGE_MQTT__CLIENT_ID": "gdn-bridge-demo",
+            "BRIDGE_GDN__URL": self._gdn,
+            "BRIDGE_GDN__API_KEY": API_KEY,
+            "BRIDGE_GDN__TENANT": TENANT,
+            "BRIDGE_WORKER__DEFINITION": str(definition),
+            "BRIDGE_WORKER__SETTLE_TIME": "1",
+            "BRIDGE_HEALTH__QUERY_INTERVAL": "2",
+            "BRIDGE_ROUTES": json.dumps(ROUTES),
+            "BRIDGE_OUTBOX__PATH": str(self._directory / "outbox.db"),
+            "BRIDGE_STATUS__LISTEN": self._status.removeprefix("http://"),
+            "BRIDGE_LOG__LEVEL": "warning",
+        }
+
+    def _start(self, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+        log = self._directory / f"{arguments[0]}.log"
+        # Settings of the person's own must not reach the demonstration.
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("BRIDGE_")}
+        with log.open("wb") as stderr:
+            process = subprocess.Popen(  # noqa: S603 - this program itself
+                [sys.executable, "-m", "bridge", *arguments],
+                env={**inherited, **(environment or {})},
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+            )
+        self._processes.append(process)
+        return process
+
+    def _wait(self, what: str, process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                if condition():
+                    return
+            except OSError:
+                pass  # not listening yet
+            time.sleep(0.1)
+        logs = "\n".join(f"{log.name}:\n{log.read_text(errors='replace')[-2000:]}" for log in self._directory.glob("*.log"))
+        raise RuntimeError(f"{what} did not become ready.\n{logs}")
+
+    def _watch(self, devices: Devices, ended: threading.Event) -> None:
+        while not ended.wait(1.0):
+            books = self._readiness()["books"]
+            self._console.print(
+                f"published {len(devices.acknowledged):>6}   received {books['received']:>6}   "
+                f"delivered {books['delivered']:>6}   in the outbox {books['outbox']:>4}"
+            )
+
+    def _drain(self, published: int) -> None:
+        """Until what was published is delivered and the worker has made its rows, or the time is up."""
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while time.monotonic() < deadline:
+            books = self._readiness()["books"]
+            if books["outbox"] == 0 and books["delivered"] >= published:
+                (rows,) = self._query(f"RETURN LENGTH({COLLECTION})")
+                if rows >= books["delivered"]:
+                    return
+            time.sleep(0.1)
+
+    def _readiness(self) -> dict[str, Any]:
+        try:
+            with urllib.request.urlopen(f"{self._status}/readyz", timeout=5) as answer:  # noqa: S310 - our own address
+                body = answer.read()
+        except urllib.error.HTTPError as exc:  # 503: not ready, with the same body
+            body = exc.read()
+        return json.loads(body)  # type: ignore[no-any-return]
+
+    def _query(self, query: str) -> list[Any]:
+        """All rows of a query, asked of the local GDN directly: the far end's word, not the bridge's."""
+        path = "/_fabric/_system/_api/cursor"
+        answer = self._call("POST", path, {"query": query, "batchSize": 1000})
+        rows = list(answer["result"])
+        while answer["hasMore"]:
+            answer = self._call("PUT", f"{path}/{answer['id']}", None)
+            rows += answer["result"]
+        return rows
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        request = urllib.request.Request(  # noqa: S310 - our own address
+            self._gdn + path,
+            data=None if body is None else json.dumps(body).encode(),
+            method=method,
+            headers={"Authorization": f"apikey {API_KEY}", "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+            return json.load(answer)  # type: ignore[no-any-return]
+
+
+def _show(console: Console, result: dict[str, Any]) -> None:
+    table = Table(title=f"collection {COLLECTION}: {result['rows']} rows, the first {len(result['sample'])}")
+    columns = [column.name for column in parse(WORKER).tables[COLLECTION].attributes or ()]
+    for column in columns:
+        table.add_column(column)
+    for row in result["sample"]:
+        table.add_row(*(str(row[column]) for column in columns))
+    console.print(table)
+    console.print(
+        f"received {result['received']} = delivered {result['delivered']} + outbox {result['outbox']} "
+        f"+ dead-lettered {result['dead_lettered']} + dropped {result['dropped']}"
+    )
+    if result["balanced"]:
+        console.print(f"all {result['published']} published readings are rows of the collection; the books balance")
+    else:
+        console.print("[bold red]the books don't balance, or readings are missing[/]")

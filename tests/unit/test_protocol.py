@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.errors import LocalProtocolError, RemoteProtocolError
+from bridge.gdn.protocol import ProducerProtocol
+from bridge.message import OutboxRecord
+
+
+def record(n: int) -> OutboxRecord:
+    return OutboxRecord(n, "s", b'{"n":%d}' % n)
+
+
+def ok(n: int | str) -> bytes:
+    return json.dumps({"result": "ok", "messageId": "CAAQAw==", "context": str(n)}).encode()
+
+
+def test_a_request_carries_the_payload_in_base64_and_the_record_id_as_context() -> None:
+    (request,) = ProducerProtocol(window=10).send([record(7)], 0.0)
+
+    decoded = json.loads(request)
+    assert base64.b64decode(decoded["payload"], validate=True) == b'{"n":7}'
+    assert decoded["context"] == "7"
+
+
+def test_receipts_are_matched_by_context_not_by_order() -> None:
+    protocol = ProducerProtocol(window=10)
+    protocol.send([record(1), record(2), record(3)], 0.0)
+
+    receipts = protocol.receive([ok(3), ok(1)])
+
+    assert receipts.receipted == [3, 1]
+    assert protocol.unreceipted() == [record(2)]
+
+
+def test_the_window_is_never_exceeded() -> None:
+    protocol = ProducerProtocol(window=2)
+    protocol.send([record(1)], 0.0)
+
+    assert protocol.room == 1
+    with pytest.raises(LocalProtocolError):
+        protocol.send([record(2), record(3)], 0.0)
+
+
+def test_a_record_is_never_twice_in_the_window() -> None:
+    protocol = ProducerProtocol(window=5)
+    protocol.send([record(1)], 0.0)
+
+    with pytest.raises(LocalProtocolError):
+        protocol.send([record(1)], 0.0)
+
+
+def test_a_refusal_hands_its_record_back_and_says_whether_it_is_for_good() -> None:
+    protocol = ProducerProtocol(window=5)
+    protocol.send([record(1), record(2)], 0.0)
+
+    receipts = protocol.receive(
+        [
+            b'{"result":"send-error:7","errorMsg":"bad payload","context":"1"}',
+            b'{"result":"send-error:8","context":"2"}',
+        ]
+    )
+
+    assert [(r.record.id, r.is_permanent, r.error) for r in receipts.refused] == [
+        (1, True, "bad payload"),
+        (2, False, ""),
+    ]
+    assert protocol.unreceipted() == []
+
+
+@pytest.mark.parametrize("context", ["", "99", "+1", "-1", "x", "１", "9" * 40, " 1"])
+def test_receipts_twice_or_with_a_foreign_context_change_nothing(context: str) -> None:
+    protocol = ProducerProtocol(window=5)
+    protocol.send([record(1), record(2)], 0.0)
+    protocol.receive([ok(2)])
+
+    receipts = protocol.receive([ok(2), ok(context)])
+
+    assert (receipts.receipted, receipts.unknown) == ([], 2)
+    assert protocol.unreceipted() == [record(1)]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"context":"1"}', b'{"result":3}', b"[" * 10_000, b'{"result":"send-error:3"}'],
+)
+def test_an_answer_that_is_none_ends_the_connection(answer: bytes) -> None:
+    protocol = ProducerProtocol(window=5)
+    protocol.send([record(1)], 0.0)
+
+    with pytest.raises(RemoteProtocolError):
+        protocol.receive([answer])
+
+    assert protocol.unreceipted() == [record(1)]
+
+
+@given(st.binary(max_size=60))
+def test_whatever_comes_as_an_answer_no_record_is_settled_that_was_not_named(answer: bytes) -> None:
+    protocol = ProducerProtocol(window=5)
+    protocol.send([record(10**15)], 0.0)
+    try:
+        receipts = protocol.receive([answer])
+    except RemoteProtocolError:
+        return
+
+    assert receipts.receipted == []
+
+
+def test_the_oldest_send_time_follows_the_receipts() -> None:
+    protocol = ProducerProtocol(window=5)
+    protocol.send([record(1)], 1.0)
+    protocol.send([record(2)], 2.0)
+
+    assert protocol.oldest_sent_at == 1.0
+    protocol.receive([ok(1)])
+    assert protocol.oldest_sent_at == 2.0
+    protocol.receive([ok(2)])
+    assert protocol.oldest_sent_at is None
