@@ -1,6 +1,6 @@
-"""The command line: verbs in, exit codes out. What a person did wrong is said in sentences, never as a traceback.
+"""The command line: verbs in, exit codes out. What a person did wrong is said in sentences, not in tracebacks.
 
-Exit codes: 0 done · 1 failed while running · 2 wrong usage · 69 GDN could not be asked · 78 settings or files are wrong.
+Exit codes: 0 done · 1 failed while running · 2 wrong usage · 69 GDN could not be asked · 78 settings are wrong.
 """
 
 from __future__ import annotations
@@ -201,8 +201,10 @@ def _worker(arguments: argparse.Namespace) -> int:
         print(f"worker {name}: not there; the bridge creates it when it runs")
     else:
         active = "active" if state.is_active else "not active"
-        print(f"worker {name}: {active} in {', '.join(state.regions)}; its definition is "
-              f"{'the same as' if found['definition'] == 'same' else 'not that of'} {planned.settings.worker.definition}")
+        print(
+            f"worker {name}: {active} in {', '.join(state.regions)}; its definition is "
+            f"{'the same as' if found['definition'] == 'same' else 'not that of'} {planned.settings.worker.definition}"
+        )
     return 0
 
 
@@ -258,4 +260,6 @@ def _need_local() -> None:
         import quickjs  # noqa: F401, PLC0415
         import rich  # noqa: F401, PLC0415
     except ImportError as exc:
-        raise ConfigError(f"this verb needs the extra `local` ({exc.name} is missing): pip install 'gdn-bridge[local]'") from exc
+        raise ConfigError(
+            f"this verb needs the extra `local` ({exc.name} is missing): pip install 'gdn-bridge[local]'"
+        ) from exc

@@ -9,7 +9,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping as MappingOf
+from collections.abc import Callable
+from collections.abc import Mapping as MappingOf
 from queue import SimpleQueue
 from typing import Any
 
@@ -17,7 +18,7 @@ from bridge import mqtt_source
 from bridge.config import Settings
 from bridge.delivery import Delivery
 from bridge.dial import Dialer, Tls
-from bridge.errors import BridgeError, ConfigError, GdnAuthError, GdnRejected, GdnUnavailable, OutboxUnavailable
+from bridge.errors import GdnAuthError, GdnRejected, GdnUnavailable
 from bridge.gdn import producer
 from bridge.gdn.address import GdnAddress, with_otp
 from bridge.gdn.rest import GdnRest
@@ -236,9 +237,7 @@ class Daemon:
         settled = True
         while not self._stopping.is_set():
             try:
-                ensured = ensure_worker(
-                    self._rest, worker=self._worker, regions=self._settings.worker.regions, log=log
-                )
+                ensured = ensure_worker(self._rest, worker=self._worker, regions=self._settings.worker.regions, log=log)
             except (GdnUnavailable, GdnAuthError, GdnRejected) as exc:
                 wait = max(backoff.next(), getattr(exc, "retry_after", None) or 0.0)
                 if not isinstance(exc, GdnUnavailable):
@@ -250,7 +249,7 @@ class Daemon:
                 settled = False
                 self._stopping.wait(wait)
                 continue
-            if ensured.activated or not settled and ensured.created:
+            if ensured.activated or not settled:
                 settle = self._settings.worker.settle_time
                 log.info("worker.settling", seconds=settle)
                 self._provision_status = PartStatus("worker", "connecting", time.time(), None, time.time() + settle)

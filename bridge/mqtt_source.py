@@ -58,7 +58,7 @@ class _PacketEnd:
     def fileno(self) -> int:
         return self._sock.fileno()
 
-    def setblocking(self, flag: bool) -> None:  # noqa: FBT001 - a socket's signature
+    def setblocking(self, flag: bool) -> None:
         pass
 
     def close(self) -> None:
@@ -142,9 +142,7 @@ class MqttLink:
         else:
             self._client.subscribe([(f, 1) for f in self._filters])
 
-    def _on_subscribe(
-        self, _client: Any, _data: Any, _mid: int, reasons: list[ReasonCode], _properties: Any
-    ) -> None:
+    def _on_subscribe(self, _client: Any, _data: Any, _mid: int, reasons: list[ReasonCode], _properties: Any) -> None:
         self.refused = [
             f"{f} ({reason if reason.is_failure else 'granted at QoS 0: messages may be lost'})"
             for f, reason in zip(self._filters, reasons, strict=False)
@@ -152,9 +150,7 @@ class MqttLink:
         ]
         self.subscribed = True
 
-    def _on_disconnect(
-        self, _client: Any, _data: Any, flags: Any, reason: ReasonCode, _properties: Any
-    ) -> None:
+    def _on_disconnect(self, _client: Any, _data: Any, flags: Any, reason: ReasonCode, _properties: Any) -> None:
         who = "the broker closed the session" if flags.is_disconnect_packet_from_server else "disconnected"
         self.error = self.error or f"{who}: {reason}"
 

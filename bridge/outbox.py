@@ -154,12 +154,8 @@ class Outbox:
             try:
                 if records:
                     db.executemany(INSERT_RECORD, ((r.id, r.stream, r.payload) for r in records))
-                delivered = sum(
-                    db.execute(DELETE_RECORDS, run).rowcount for run in _runs(released)
-                )
-                gone = sum(
-                    db.execute(DELETE_RECORDS, (r.record_id, r.record_id)).rowcount for r in refused
-                )
+                delivered = sum(db.execute(DELETE_RECORDS, run).rowcount for run in _runs(released))
+                gone = sum(db.execute(DELETE_RECORDS, (r.record_id, r.record_id)).rowcount for r in refused)
                 db.executemany(
                     INSERT_DEAD_LETTER,
                     (

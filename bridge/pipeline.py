@@ -10,7 +10,8 @@ from __future__ import annotations
 import selectors
 import socket
 import time
-from collections.abc import Callable, Mapping as MappingOf
+from collections.abc import Callable
+from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
@@ -360,9 +361,7 @@ class Pipeline:
         unreceipted = link.close()
         sender.delivery.lost(unreceipted)
         sender.dialer.lost(error)
-        log.warning(
-            "producer.lost", stream=sender.delivery.stream, error=error, unreceipted=len(unreceipted)
-        )
+        log.warning("producer.lost", stream=sender.delivery.stream, error=error, unreceipted=len(unreceipted))
 
     def _drop_mqtt(self, error: str) -> None:
         link, self._mqtt = self._mqtt, None

@@ -48,7 +48,9 @@ class _Collector(Collector):
         yield _by("dead_lettered", "Records set aside as dead letters.", "reason", books.dead_lettered)
         yield _by("dropped", "Records dropped by policy.", "reason", books.dropped)
         yield GaugeMetricFamily("gdn_bridge_outbox_records", "Records in the outbox.", value=books.outbox)
-        yield _counter("mqtt_messages", "PUBLISH packets read since the start, repetitions included.", traffic.mqtt_messages)
+        yield _counter(
+            "mqtt_messages", "PUBLISH packets read since the start, repetitions included.", traffic.mqtt_messages
+        )
         yield _counter("acked", "PUBACKs sent since the start.", traffic.acked)
         yield _counter("sends", "Records sent to GDN since the start, repetitions included.", traffic.sends)
         yield _counter("receipts", "Receipts from GDN since the start, refusals included.", traffic.receipts)

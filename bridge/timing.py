@@ -26,9 +26,7 @@ class Backoff:
     accepts and drops at once into a busy loop.
     """
 
-    def __init__(
-        self, *, base: float = 0.5, cap: float = 30.0, rng: Callable[[], float] = random.random
-    ) -> None:
+    def __init__(self, *, base: float = 0.5, cap: float = 30.0, rng: Callable[[], float] = random.random) -> None:
         self._base = base
         self._cap = cap
         self._rng = rng

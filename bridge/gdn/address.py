@@ -21,7 +21,7 @@ _HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 
 @dataclass(frozen=True, slots=True)
 class GdnAddress:
-    """One GDN endpoint, normalised. ``host`` carries ``api-`` where it is due, and its port if it isn't the usual one."""
+    """One GDN endpoint, normalised. ``host`` carries ``api-`` where it is due, and an unusual port."""
 
     host: str
     secure: bool

@@ -166,7 +166,9 @@ def dial(
         headers: of the upgrade, such as ``Authorization: …``.
         tls: files used when the URL says ``wss``.
         connect_timeout: seconds for each of name look-up with connect, TLS, upgrade.
-        window, receipt_timeout, ping_interval: see ``ProducerLink``.
+        window: see ``ProducerLink``, as for the other two.
+        receipt_timeout: seconds.
+        ping_interval: seconds.
 
     Raises:
         GdnUnavailable, GdnAuthError, GdnRejected: by what the upgrade was answered (gdn-api.md C.5).
@@ -190,9 +192,7 @@ def dial(
     except (websocket.WebSocketException, OSError, ValueError) as exc:
         sock.close()
         raise GdnUnavailable(f"{place} did not upgrade to WebSocket: {type(exc).__name__}") from exc
-    return ProducerLink(
-        sock=sock, window=window, receipt_timeout=receipt_timeout, ping_interval=ping_interval
-    )
+    return ProducerLink(sock=sock, window=window, receipt_timeout=receipt_timeout, ping_interval=ping_interval)
 
 
 def _refused(place: str, exc: websocket.WebSocketBadStatusException) -> GdnError:

@@ -241,9 +241,7 @@ class GdnRest:
         decoded = _decoded(answer.body)
         if not isinstance(decoded, dict):
             raise GdnUnavailable(
-                self._redacted(
-                    f"{answer.place}: {answer.status} with {_described(answer)}, not GDN's JSON object"
-                )
+                self._redacted(f"{answer.place}: {answer.status} with {_described(answer)}, not GDN's JSON object")
             )
         return decoded
 
@@ -288,9 +286,7 @@ class GdnRest:
         for chunk in response.iter_content(_CHUNK):
             body += chunk
             if len(body) > limit:
-                raise GdnUnavailable(
-                    f"{place}: {response.status_code} with more than {limit} bytes; not read on"
-                )
+                raise GdnUnavailable(f"{place}: {response.status_code} with more than {limit} bytes; not read on")
             if not deadline.left():
                 raise GdnUnavailable(f"{place}: {response.status_code}, but its body took over {timeout:g} s")
         return bytes(body)
@@ -335,9 +331,7 @@ class GdnRest:
                 self._redacted(f"{message}; check the API key and that it belongs to this tenant's GDN")
             )
         if status == 403:
-            return GdnAuthError(
-                self._redacted(f"{message}; grant the API key access to this fabric and its streams")
-            )
+            return GdnAuthError(self._redacted(f"{message}; grant the API key access to this fabric and its streams"))
         if 300 <= status < 400:
             return GdnUnavailable(
                 self._redacted(f"{message}; a redirect to {_target(answer)}, not followed: check the GDN URL")
@@ -371,13 +365,9 @@ def _states(envelope: Mapping[str, Any], *, place: str) -> list[WorkerState]:
             case {"name": str(name), "definition": str(definition), "isActive": bool(is_active)}:
                 regions = item.get("regions")
                 names = tuple(str(region) for region in regions) if isinstance(regions, list) else ()
-                states.append(
-                    WorkerState(name=name, definition=definition, regions=names, is_active=is_active)
-                )
+                states.append(WorkerState(name=name, definition=definition, regions=names, is_active=is_active))
             case _:
-                raise GdnUnavailable(
-                    f"{place}: the answer holds a worker without name, definition and isActive"
-                )
+                raise GdnUnavailable(f"{place}: the answer holds a worker without name, definition and isActive")
     return states
 
 

@@ -24,16 +24,14 @@ class Ensured:
     """The worker exists and is active."""
 
     activated: bool
-    """It became active during the call, through us or through a twin: what is sent before it has settled is lost to it."""
+    """It became active during the call, by us or a twin: what is sent before it has settled is lost to it."""
     created: bool
     """This call created it."""
     differs: bool
     """GDN's definition isn't ours (outer white space aside), and was left as it is."""
 
 
-def ensure_worker(
-    rest: GdnRest, *, worker: Worker, regions: Sequence[str], log: FilteringBoundLogger
-) -> Ensured:
+def ensure_worker(rest: GdnRest, *, worker: Worker, regions: Sequence[str], log: FilteringBoundLogger) -> Ensured:
     """Create the worker if it is missing, activate it if it isn't active, and see that it is.
 
     May be called again after any error or crash: each step looks first. Waiting for the worker to settle is

@@ -1,4 +1,4 @@
-"""The demonstration: a broker, a local GDN, simulated devices and the bridge, on this machine, with the books at the end.
+"""The demonstration: broker, local GDN, simulated devices and bridge on this machine, and the books at the end.
 
 Bridge and local GDN run as processes of their own, as they would in earnest; only the devices run in here.
 """
@@ -173,7 +173,9 @@ class _Demo:
             except OSError:
                 pass  # not listening yet
             time.sleep(0.1)
-        logs = "\n".join(f"{log.name}:\n{log.read_text(errors='replace')[-2000:]}" for log in self._directory.glob("*.log"))
+        logs = "\n".join(
+            f"{log.name}:\n{log.read_text(errors='replace')[-2000:]}" for log in self._directory.glob("*.log")
+        )
         raise RuntimeError(f"{what} did not become ready.\n{logs}")
 
     def _watch(self, devices: Devices, ended: threading.Event) -> None:

@@ -19,7 +19,7 @@ class Reason(StrEnum):
     OUT_OF_RANGE = "out_of_range"
 
 
-class Unmappable(Exception):  # noqa: N818 - not an error of the program, the fate of one message
+class Unmappable(Exception):
     """A message's way ends here. ``reason`` is its code, the text says it in words."""
 
     def __init__(self, reason: Reason, detail: str) -> None:

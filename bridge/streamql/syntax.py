@@ -63,7 +63,7 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    """A constant. ``type`` as the language reads it: 5 int, 5L long, 5.0 double, 5f float, 'x' string, true bool."""
+    """A constant. ``type``: 5 is an int, 5L a long, 5.0 a double, 5f a float, 'x' a string, true a bool."""
 
     value: str | int | float | bool
     type: AttributeType
@@ -161,7 +161,7 @@ class FunctionDefinition:
 
 @dataclass(frozen=True, slots=True)
 class OtherDefinition:
-    """A statement that is recognised and not looked into: window, trigger, aggregation, index, query-worker, partition."""
+    """Recognised and not looked into: window, trigger, aggregation, index, query-worker, partition."""
 
     construct: str
     name: str | None
@@ -197,7 +197,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class OtherQuery:
-    """A query that uses more than ``Query`` holds. ``construct`` names the first thing beyond it, ``place`` is that thing's.
+    """A query that uses more than ``Query`` holds: ``construct`` names the first thing beyond it, at ``place``.
 
     ``target`` and ``sources`` are what could be read: names only, () if none.
     """

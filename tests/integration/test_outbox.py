@@ -104,9 +104,7 @@ def test_streams_are_read_apart_and_in_order(open_outbox: Callable[[], Outbox]) 
     assert sorted(outbox.streams()) == ["a", "b"]
 
 
-def test_a_failed_commit_stores_nothing_and_counts_nothing(
-    open_outbox: Callable[[], Outbox], tmp_path: Path
-) -> None:
+def test_a_failed_commit_stores_nothing_and_counts_nothing(open_outbox: Callable[[], Outbox], tmp_path: Path) -> None:
     outbox = open_outbox()
     outbox.commit(rows=rows(1))
     before = outbox.books()
@@ -130,10 +128,12 @@ def test_the_file_is_its_owners_alone(open_outbox: Callable[[], Outbox], tmp_pat
     assert {f.stat().st_mode & 0o777 for f in (tmp_path / "data").iterdir()} == {0o600}
 
 
-def test_a_second_bridge_on_the_same_outbox_is_refused_by_name(open_outbox: Callable[[], Outbox], tmp_path: Path) -> None:
+def test_a_second_bridge_on_the_same_outbox_is_refused_by_name(
+    open_outbox: Callable[[], Outbox], tmp_path: Path
+) -> None:
     open_outbox()
 
-    with pytest.raises(ConfigError, match="BRIDGE_OUTBOX__PATH.*another bridge"):
+    with pytest.raises(ConfigError, match=r"BRIDGE_OUTBOX__PATH.*another bridge"):
         Outbox(tmp_path / "data" / "outbox.db").open()
 
 

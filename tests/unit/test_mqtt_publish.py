@@ -18,7 +18,9 @@ def varint(n: int) -> bytes:
             return out
 
 
-def publish(topic: bytes, payload: bytes, *, qos: int = 1, packet_id: int = 1, version: int = 5, props: bytes = b"") -> bytes:
+def publish(
+    topic: bytes, payload: bytes, *, qos: int = 1, packet_id: int = 1, version: int = 5, props: bytes = b""
+) -> bytes:
     body = len(topic).to_bytes(2, "big") + topic
     if qos:
         body += packet_id.to_bytes(2, "big")
@@ -45,7 +47,10 @@ def test_messages_and_other_packets_are_told_apart(version: int) -> None:
 
 
 @given(
-    st.lists(st.tuples(st.text("abc/é", min_size=1), st.binary(max_size=300), st.integers(0, 1), st.binary(max_size=200)), max_size=6),
+    st.lists(
+        st.tuples(st.text("abc/é", min_size=1), st.binary(max_size=300), st.integers(0, 1), st.binary(max_size=200)),
+        max_size=6,
+    ),
     st.integers(0, 2000),
 )
 def test_a_block_cut_anywhere_gives_the_whole_packets_and_asks_for_the_rest(packets, cut) -> None:  # type: ignore[no-untyped-def]
@@ -56,7 +61,9 @@ def test_a_block_cut_anywhere_gives_the_whole_packets_and_asks_for_the_rest(pack
     first = take(data[:cut])
     second = take(data[first.consumed :])
 
-    assert [(m.topic, m.payload, m.qos) for m in first.messages + second.messages] == [(t, p, q) for t, p, q, _ in packets]
+    assert [(m.topic, m.payload, m.qos) for m in first.messages + second.messages] == [
+        (t, p, q) for t, p, q, _ in packets
+    ]
     assert second.consumed == len(data) - first.consumed
     if first.needed:
         assert first.consumed + first.needed <= len(data)

@@ -87,7 +87,17 @@ def test_receipts_twice_or_with_a_foreign_context_change_nothing(context: str) -
 
 @pytest.mark.parametrize(
     "answer",
-    [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"context":"1"}', b'{"result":3}', b"[" * 10_000, b'{"result":"send-error:3"}'],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b'{"context":"1"}',
+        b'{"result":3}',
+        b"[" * 10_000,
+        b'{"result":"send-error:3"}',
+    ],
 )
 def test_an_answer_that_is_none_ends_the_connection(answer: bytes) -> None:
     protocol = ProducerProtocol(window=5)

@@ -1,0 +1,141 @@
+"""From the sources to checked settings, or to everything that is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource
+
+from bridge.config.layers import Layer, Problems, layer_of
+from bridge.config.settings import Settings
+from bridge.config.sources import command_line, environment, secret_files, state_directory, toml
+from bridge.config.tree import (
+    FILE_SUFFIX,
+    Location,
+    allowed,
+    annotation_at,
+    dotted,
+    field_at,
+    is_group,
+    is_secret,
+    suggest_key,
+    variable,
+)
+from bridge.errors import ConfigError
+
+SECRET_DIRECTORIES = (Path("/run/secrets"),)
+"""Where Docker and Podman mount secrets. systemd names its own in $CREDENTIALS_DIRECTORY."""
+
+
+def load(
+    *,
+    config_file: Path | None,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, str] | None = None,
+    secret_directories: Sequence[Path] = SECRET_DIRECTORIES,
+) -> Settings:
+    """The settings. The strongest source first: overrides, environment, secret files, TOML file, defaults.
+
+    Args:
+        config_file: the TOML file; None: there is none.
+        environ: variables; those that start with BRIDGE_ must all be settings.
+        overrides: dotted key to text, from the command line: ``{"log.level": "debug"}``.
+        secret_directories: looked through after $CREDENTIALS_DIRECTORY.
+
+    Raises:
+        ConfigError: with every problem found; each names its variable or file and line, none shows a value.
+    """
+    problems = Problems()
+    here = Path()
+    layers = [
+        layer_of(command_line(overrides or {}, problems), base=here, problems=problems),
+        layer_of(environment(environ, problems), base=here, problems=problems),
+        layer_of(secret_files(environ, secret_directories, problems), base=here, problems=problems),
+    ]
+    if config_file is not None:
+        try:
+            layers.append(toml(config_file))
+        except ConfigError as exc:
+            # Whatever it would have said is missing now, so nothing more can be judged.
+            raise ConfigError(*exc.problems, *problems.texts) from None
+    layers.append(layer_of(state_directory(environ), base=here, problems=problems))
+    # A group that nobody mentions is empty, not missing: then each required setting in it is named.
+    groups = [name for name, field in Settings.model_fields.items() if is_group(field.annotation)]
+    layers.append(Layer({name: {} for name in groups}, lambda _location: None))
+
+    settings, errors = _merged(layers)
+    for error in errors:
+        location = _known(error["loc"])
+        if not (error["type"] == "missing" and problems.explains(location)):
+            problems.add(_explained(error, location, layers, config_file))
+    if settings is None or problems.texts:
+        raise ConfigError(*dict.fromkeys(problems.texts))
+    return settings
+
+
+def _merged(layers: Sequence[Layer]) -> tuple[Settings | None, list[ErrorDetails]]:
+    class Merged(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return tuple(InitSettingsSource(settings_cls, layer.tree) for layer in layers)
+
+    try:
+        return Merged(), []
+    except ValidationError as exc:
+        return None, exc.errors(include_url=False, include_input=False)
+
+
+def _known(location: Location) -> Location:
+    """An error's location as far as it is a setting's; beyond it pydantic names members of unions and the like."""
+    for end in range(1, len(location) + 1):
+        if annotation_at(location[:end]) is None:
+            return location[: end - 1]
+    return location
+
+
+def _explained(error: ErrorDetails, location: Location, layers: Sequence[Layer], config_file: Path | None) -> str:
+    if error["type"] == "extra_forbidden":
+        location = (*location, error["loc"][len(location)])
+    place = next((found for layer in layers if (found := layer.place(location))), None)
+    if error["type"] == "extra_forbidden":
+        return f"{place}: there is no such setting{suggest_key(dotted(location))}"
+    if error["type"] == "missing":
+        return _missing(location, layers, config_file)
+    if error["type"] == "value_error":
+        what = str(error["ctx"]["error"])
+    elif location == ("routes",) and error["type"] == "too_short":
+        what = "must hold at least one route"
+    elif error["type"] == "string_too_short":
+        what = "must not be empty"
+    elif error["type"] == "string_too_long":
+        what = f"must have at most {error['ctx']['max_length']} characters"
+    else:
+        field = field_at(location)
+        what = f"must be {allowed(annotation_at(location), () if field is None else field.metadata)}"
+    return f"{place or variable(location)}: {what}"
+
+
+def _missing(location: Location, layers: Sequence[Layer], config_file: Path | None) -> str:
+    holder = next((found for layer in layers if (found := layer.place(location[:-1]))), None)
+    if location[0] == "routes" and len(location) > 1 and holder is not None:
+        return f"{holder}: {location[-1]} is required and not set"
+    file = "the configuration file" if config_file is None else str(config_file)
+    if location == ("routes",):
+        return (
+            f"{variable(location)}: at least one route is required; write [[routes]] with topic and stream into {file}"
+        )
+    ways = [f"set the variable, or {dotted(location)} in {file}"]
+    if is_secret(annotation_at(location)):
+        ways = ["set the variable", f"{variable(location)}{FILE_SUFFIX} to the path of a file that holds it"]
+        ways.append(f"or provide a secret file named {'__'.join(map(str, location))}")
+    return f"{variable(location)}: is required and not set; {', '.join(ways)}"

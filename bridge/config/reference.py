@@ -1,0 +1,76 @@
+"""The reference of all settings, docs/settings.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic.fields import FieldInfo
+
+from bridge.config.settings import Route, Settings
+from bridge.config.tree import Location, allowed, annotation_at, container, every_setting, variable
+
+REGENERATE = "python -m bridge.config > docs/settings.md"
+
+_INTRODUCTION = f"""\
+# Settings
+
+<!-- Generated: `{REGENERATE}` -->
+
+Every setting has a variable and a key in a TOML file (`config/bridge.toml` shows them all). Where several
+sources have one, the first of these counts:
+
+1. the command line,
+2. the environment,
+3. secret files: the file that a variable like `BRIDGE_GDN__API_KEY_FILE` names (secrets only); in
+   `$CREDENTIALS_DIRECTORY` (systemd) and then in `/run/secrets` (Docker, Podman) a file named `gdn__api_key`
+   or `bridge_gdn__api_key`. A line break at the end doesn't count,
+4. the TOML file,
+5. the default.
+
+- An unknown `BRIDGE_` variable, an unknown key and a wrong value end the start with exit code 78 and a list of
+  all that is wrong. Values are never shown in it.
+- An empty variable counts as not set.
+- Relative paths count from the TOML file's directory if they stand in it, else from the working directory.
+- A list or a whole table may be set by one variable, as JSON: `BRIDGE_WORKER__REGIONS='["gdn-us-west"]'`. A
+  number in the name means one element, from 0: `BRIDGE_ROUTES__0__TOPIC`. Routes in the environment replace those
+  of the file.
+"""
+
+
+def reference() -> str:
+    """The text of docs/settings.md."""
+    sections = [_INTRODUCTION]
+    for name, field in Settings.model_fields.items():
+        if not container(field.annotation):
+            continue
+        model = Route if name == "routes" else annotation_at((name,))
+        heading = "[[routes]]" if name == "routes" else f"[{name}]"
+        inside = [(loc, inner) for loc, inner in every_setting() if loc[0] == name]
+        sections.append(f"## `{heading}`\n\n{' '.join((model.__doc__ or '').split())}\n\n{_table(inside)}")
+    top = [(location, field) for location, field in every_setting() if len(location) == 1]
+    sections.append(f"## Without a table\n\nIn the file these stand above the first table.\n\n{_table(top)}")
+    return "\n".join(sections)
+
+
+def _table(fields: Sequence[tuple[Location, FieldInfo]]) -> str:
+    rows = ["| variable | key | value | default | what it does |", "|---|---|---|---|---|"]
+    for location, field in fields:
+        article, _, rest = allowed(field.annotation, field.metadata).partition(" ")
+        value = rest if article == "a" else f"{article} {rest}"
+        cells = [
+            f"`{variable(location)}`",
+            f"`{location[-1]}`",
+            value,
+            _default(field),
+            field.description or "",
+        ]
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    if field.default is None:
+        return "not set"
+    return f"`{field.default:.10g}`" if isinstance(field.default, float) else f"`{field.default}`"

@@ -1,0 +1,405 @@
+"""The settings: every group and every setting with its default, its bounds and what it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from bridge.config.values import (
+    KEY,
+    Scalar,
+    Text,
+    checked_file,
+    listen_endpoint,
+    lower,
+    mqtt_endpoint,
+    number_as_text,
+)
+from bridge.gdn.address import GdnAddress
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+
+
+class Mqtt(_Group):
+    """The broker that devices publish to."""
+
+    url: str = Field(
+        description="The broker: `mqtt://host[:port]` (port 1883) or `mqtts://host[:port]` (TLS, port 8883). "
+        "Without user and password: those have settings of their own."
+    )
+    username: Text | None = Field(default=None, description="User name for the broker. Not set: log in without.")
+    password: SecretStr | None = Field(default=None, description="Password for `username`.")
+    client_id: Text = Field(
+        default="gdn-bridge",
+        max_length=65535,
+        description="Name of the session at the broker. Keep it: under another name the bridge gets none of "
+        "what the broker kept. Two bridges with the same name throw each other out.",
+    )
+    protocol: Annotated[Literal["5", "3.1.1"], BeforeValidator(number_as_text)] = Field(
+        default="5", description="MQTT version. 3.1.1 only for a broker that doesn't speak 5."
+    )
+    keepalive: int = Field(
+        default=30,
+        ge=5,
+        le=65535,
+        description="Seconds between signs of life. A link that died without a word is noticed after at most "
+        "one and a half of them.",
+    )
+    session_expiry: int = Field(
+        default=604800,
+        ge=60,
+        le=4294967295,
+        description="Seconds that the broker keeps the session, and messages for it, while the bridge is "
+        "away (MQTT 5; the broker may allow less). An outage that lasts longer loses what was "
+        "published in it. 4294967295: for ever. With 3.1.1 the broker alone decides.",
+    )
+    receive_maximum: int = Field(
+        default=1000,
+        ge=1,
+        le=65535,
+        description="Messages that the broker may have under way to the bridge, unacknowledged (MQTT 5). At "
+        "the bound it waits for acknowledgements; a small one slows a broker that is far away.",
+    )
+    ca_file: Path | None = Field(
+        default=None,
+        description="PEM file with the authorities that may vouch for the broker, with `mqtts://`. Not set: "
+        "the system's.",
+    )
+    cert_file: Path | None = Field(
+        default=None, description="PEM file with the bridge's own certificate, for brokers that ask for one."
+    )
+    key_file: Path | None = Field(
+        default=None,
+        validate_default=True,
+        description="PEM file with the key of `cert_file`, without passphrase.",
+    )
+    connect_timeout: float = Field(
+        default=10,
+        ge=1,
+        le=300,
+        description="Seconds that a connection attempt may take, TLS included. After them it is given up and "
+        "made again later.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        mqtt_endpoint(url)
+        return url
+
+    @field_validator("password")
+    @classmethod
+    def _check_password(cls, password: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if password is not None and info.data.get("username", "") is None:
+            raise ValueError("is set, but mqtt.username isn't; a broker takes a password only with a user name")
+        return password
+
+    @field_validator("ca_file", "cert_file", "key_file")
+    @classmethod
+    def _check_file(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        url = info.data.get("url")
+        if path is not None and url is not None and not mqtt_endpoint(url)[0]:
+            raise ValueError("is for TLS, but mqtt.url starts with mqtt://; write mqtts:// or take this out")
+        if info.field_name == "key_file" and "cert_file" in info.data:
+            if path is None and info.data["cert_file"] is not None:
+                raise ValueError("is required with mqtt.cert_file")
+            if path is not None and info.data["cert_file"] is None:
+                raise ValueError("is set, but mqtt.cert_file isn't; a key is of no use without its certificate")
+        return checked_file(path)
+
+    @property
+    def tls(self) -> bool:
+        """Whether the URL asks for TLS."""
+        return mqtt_endpoint(self.url)[0]
+
+    @property
+    def host(self) -> str:
+        """The broker's name or address; an IPv6 address without brackets."""
+        return mqtt_endpoint(self.url)[1]
+
+    @property
+    def port(self) -> int:
+        """The broker's port, the scheme's own if the URL names none."""
+        return mqtt_endpoint(self.url)[2]
+
+
+class Gdn(_Group):
+    """The GDN account that rows go to."""
+
+    url: str = Field(
+        description="The federation or region: `https://host` or just the host, with or without `api-` "
+        "before it. `http://` only for a GDN on this machine: the API key goes over it readable."
+    )
+    api_key: SecretStr = Field(
+        description="The API key, bare, as GDN showed it. It needs the right to administrate the fabric (to "
+        "keep the worker) and to write the streams. Keep it out of the TOML file: use a secret "
+        "file."
+    )
+    tenant: Text = Field(
+        description="The tenant's name, as GDN's account page shows it; not the e-mail address of the account."
+    )
+    fabric: Text = Field(default="_system", description="The fabric that holds worker, streams and collections.")
+    authentication: Literal["otp", "header"] = Field(
+        default="otp",
+        description="How a producer logs in. `otp`: with a one-time password, one more request for each "
+        "connection. `header`: with the API key in the header of the WebSocket request.",
+    )
+    ca_file: Path | None = Field(
+        default=None,
+        description="PEM file with the authorities that may vouch for GDN. Not set: the usual public ones.",
+    )
+    request_timeout: float = Field(
+        default=30,
+        ge=1,
+        le=600,
+        description="Seconds that a request may take. Activating a worker takes GDN 3 seconds and more; "
+        "after the time a request counts as failed and is made again later.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        try:
+            GdnAddress.parse(url)
+        except ValueError:  # its text repeats the host, which may be a secret here
+            raise ValueError(
+                "must be https://host or host, without user, path or query, as in https://api-play.paas.macrometa.io"
+            ) from None
+        return url
+
+    @field_validator("api_key")
+    @classmethod
+    def _check_api_key(cls, key: SecretStr) -> SecretStr:
+        if not KEY.fullmatch(key.get_secret_value()):
+            raise ValueError("must be the bare key: printable ASCII without spaces, and without `apikey` before it")
+        return key
+
+    @field_validator("tenant", "fabric")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if "/" in name or " " in name:
+            raise ValueError("must be the bare name, without slash or space")
+        return name
+
+    @field_validator("ca_file")
+    @classmethod
+    def _check_file(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is not None and info.data.get("url", "").lower().startswith("http://"):
+            raise ValueError("is for TLS, but gdn.url starts with http://; write https:// or take this out")
+        return checked_file(path)
+
+
+class Worker(_Group):
+    """The stream worker that the bridge keeps in place."""
+
+    definition: Path = Field(
+        description="File with the stream worker's definition. The bridge creates and activates the worker "
+        "from it, and reads from it what columns the streams have."
+    )
+    regions: list[Text] = Field(
+        default=[],
+        description="Regions the worker runs in, as GDN names them, such as `gdn-us-west`. Empty: the region "
+        "that answers.",
+    )
+    settle_time: float = Field(
+        default=10,
+        ge=0,
+        le=600,
+        description="Seconds between activating the worker and the first row. A fresh worker hears nothing "
+        "until its inputs are attached: with too little time, first rows are received by GDN but "
+        "not seen by the worker. Not waited for if the worker was active already.",
+    )
+
+    @field_validator("definition")
+    @classmethod
+    def _check_file(cls, path: Path) -> Path:
+        checked_file(path)
+        return path
+
+
+class Route(_Group):
+    """Which messages become rows of which stream. The first route that matches a topic takes the message."""
+
+    topic: Text = Field(
+        max_length=65535,
+        description="Topic to subscribe. `{name}` takes one level and gives it a name, `+` takes one, `#` at "
+        "the end takes the rest, as in `devices/{deviceID}/rooms/{roomNo}/telemetry`.",
+    )
+    stream: Text = Field(description="The worker's input stream, by its name in the definition.")
+    fields: dict[str, Scalar] = Field(
+        default={},
+        description="Where columns come from that are neither a capture of the topic nor a member of the "
+        "payload by their own name: column = dotted path (`sensors.0.temp`), `{capture}`, text "
+        "with several `{…}`, a constant (`=text`), a number or a boolean. docs/mapping.md has "
+        "the whole of it.",
+    )
+    name: Text | None = Field(default=None, description="A name for people, to find the route by.")
+
+
+class OutboxSettings(_Group):
+    """The store on disk between broker and GDN."""
+
+    path: Path = Field(
+        default=Path("outbox.db"),
+        description="The store's file. Not set: `outbox.db` in `$STATE_DIRECTORY` (systemd sets it), else in "
+        "the working directory. On a disk that survives a restart: everything acknowledged and "
+        "not delivered is in it.",
+    )
+
+    @field_validator("path")
+    @classmethod
+    def _check_path(cls, path: Path) -> Path:
+        if path.is_dir():
+            raise ValueError("is a directory; name a file in it, as in /var/lib/gdn-bridge/outbox.db")
+        return path
+
+
+class DeliverySettings(_Group):
+    """How rows travel to a stream."""
+
+    window: int = Field(
+        default=500,
+        ge=1,
+        le=1000,
+        description="Rows per stream that may be under way without a receipt. At the bound, rows wait in the "
+        "outbox. It must cover rate x round trip (500 at 20 ms: some 20,000 a second); GDN "
+        "refuses more than 1000. What is under way when a link breaks is sent again, so a small "
+        "window means few duplicates.",
+    )
+    receipt_timeout: float = Field(
+        default=30,
+        ge=1,
+        le=600,
+        description="Seconds to wait for a row's receipt. After them the link counts as broken: it is made "
+        "anew and the rows without a receipt are sent again. GDN itself gives up after 30.",
+    )
+    ping_interval: float = Field(
+        default=20,
+        ge=1,
+        le=240,
+        description="Seconds between pings on an idle link, which keep it from being cut. GDN cuts after 300 "
+        "at the latest, gateways on the way often after 60.",
+    )
+    linger: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="Milliseconds to wait for a batch to gather. 5 halves the CPU at 1,000 messages a second "
+        "and adds up to that much latency; 0 sends at once, in batches only as far as load makes "
+        "them.",
+    )
+
+
+class HealthSettings(_Group):
+    """Asking GDN whether rows really come out at the far end. Each check is one request; GDN's free tier allows
+    20,000 a day, and a check every 60 seconds takes 1,440 of them.
+    """
+
+    query: str | None = Field(
+        default=None,
+        min_length=1,
+        description="C8QL query that yields one number which grows with the rows. Not set: count the "
+        "worker's output table.",
+    )
+    query_interval: float = Field(
+        default=60,
+        ge=1,
+        le=86400,
+        description="Seconds between queries. What goes wrong behind the stream is noticed no sooner.",
+    )
+    worker_interval: float = Field(
+        default=60,
+        ge=1,
+        le=86400,
+        description="Seconds between looks whether the worker is still active: GDN switches off a worker "
+        "that breaks a limit.",
+    )
+
+
+class StatusSettings(_Group):
+    """The page, the probes and the metrics for operators."""
+
+    listen: str = Field(
+        default="127.0.0.1:8080",
+        description="Address for /livez, /readyz, /metrics and the status page, `host:port`. It asks no "
+        "password: bind it to other than this machine only where the network is yours. Port 0 "
+        "takes any free one.",
+    )
+
+    @field_validator("listen")
+    @classmethod
+    def _check_listen(cls, listen: str) -> str:
+        listen_endpoint(listen)
+        return listen
+
+    @property
+    def host(self) -> str:
+        """The address to bind; an IPv6 address without brackets."""
+        return listen_endpoint(self.listen)[0]
+
+    @property
+    def port(self) -> int:
+        """The port to bind."""
+        return listen_endpoint(self.listen)[1]
+
+
+class LogSettings(_Group):
+    """What is written to standard error."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = Field(
+        default="info",
+        description="The least level that is written. Libraries speak from warning on, whatever this says.",
+    )
+    format: Annotated[Literal["auto", "json", "console"], BeforeValidator(lower)] = Field(
+        default="auto",
+        description="`json`: one object a line. `console`: for people. `auto`: console on a terminal, else json.",
+    )
+
+
+class Settings(BaseSettings):
+    """All settings, checked. Made by ``load``: by itself it reads neither environment nor files."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False, case_sensitive=True
+    )
+
+    mqtt: Mqtt
+    gdn: Gdn
+    worker: Worker
+    routes: list[Route] = Field(min_length=1)
+    outbox: OutboxSettings = OutboxSettings()
+    delivery: DeliverySettings = DeliverySettings()
+    health: HealthSettings = HealthSettings()
+    status: StatusSettings = StatusSettings()
+    log: LogSettings = LogSettings()
+    stop_timeout: float = Field(
+        default=10,
+        ge=1,
+        le=600,
+        description="Seconds that stopping may take. What isn't delivered by then stays in the outbox. Give "
+        "systemd's TimeoutStopSec or Docker's stop_grace_period some more.",
+    )
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The values that must never be shown, for ``log.configure``."""
+        password = self.mqtt.password
+        given = (self.gdn.api_key, *([] if password is None else [password]))
+        return tuple(secret.get_secret_value() for secret in given)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what the caller hands in: the library's sources stop at their first problem and name no place."""
+        return (init_settings,)

@@ -1,0 +1,183 @@
+"""The sources of settings: command line, environment, secret files, TOML file, state directory."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bridge.config.layers import Entry, Layer, Problems, with_base
+from bridge.config.settings import Settings
+from bridge.config.tree import (
+    FILE_SUFFIX,
+    PREFIX,
+    Location,
+    annotation_at,
+    dotted,
+    is_secret,
+    resolve,
+    suggest_key,
+    suggest_variable,
+    variable,
+)
+from bridge.errors import ConfigError
+
+
+def environment(environ: Mapping[str, str], problems: Problems) -> Iterator[Entry]:
+    """Variables that start with BRIDGE_."""
+    for name, value in sorted(environ.items()):
+        if not name.upper().startswith(PREFIX) or _secret_file_target(name) is not None:
+            continue
+        location = resolve(name[len(PREFIX) :].split("__"))
+        if location is None or variable(location) != name:
+            problems.add(f"{name}: there is no such setting{suggest_variable(name)}")
+        elif value:  # compose files hand on an unset variable as an empty one
+            yield Entry(name, location, value)
+
+
+def _secret_file_target(name: str) -> Location | None:
+    """The secret whose file the variable names: ``BRIDGE_GDN__API_KEY_FILE``."""
+    if not (name.startswith(PREFIX) and name.endswith(FILE_SUFFIX)):
+        return None
+    location = resolve(name[len(PREFIX) : -len(FILE_SUFFIX)].split("__"))
+    return location if location is not None and is_secret(annotation_at(location)) else None
+
+
+def secret_files(environ: Mapping[str, str], directories: Sequence[Path], problems: Problems) -> Iterator[Entry]:
+    """Files that a variable names, then $CREDENTIALS_DIRECTORY, then ``directories``; the first one counts."""
+    found: dict[Location, tuple[str, Path]] = {}
+    for name, value in sorted(environ.items()):
+        location = _secret_file_target(name)
+        if location is not None and value:
+            found[location] = (name, Path(value))
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    for directory in [*([Path(credentials)] if credentials else []), *directories]:
+        try:
+            paths = sorted(directory.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as exc:
+            problems.add(f"{directory}: the directory of secrets can't be read: {exc.strerror}")
+            continue
+        for path in paths:
+            location = _secret_location(path, problems)
+            if location is not None:
+                found.setdefault(location, (str(path), path))
+    for location, (place, path) in found.items():
+        text = _secret(path, place=place, location=location, problems=problems)
+        if text is not None:
+            yield Entry(place, location, text)
+
+
+def _secret_location(path: Path, problems: Problems) -> Location | None:
+    prefixed = path.name.upper().startswith(PREFIX)
+    names = (path.name[len(PREFIX) :] if prefixed else path.name).split("__")
+    if not prefixed and len(names) == 1:
+        return None  # somebody else's: without prefix only group__name is ours
+    location = resolve(names)
+    if location is None and (prefixed or names[0].lower() in Settings.model_fields):
+        problems.add(f"{path}: there is no such setting{suggest_variable(PREFIX + '__'.join(names).upper())}")
+    return location
+
+
+def _secret(path: Path, *, place: str, location: Location, problems: Problems) -> str | None:
+    try:
+        if path.exists() and not path.is_file():
+            problems.add(f"{place}: is not a regular file", lost=location)
+            return None
+        text = path.read_bytes().decode().rstrip("\r\n")
+    except OSError as exc:
+        problems.add(f"{place}: the secret file can't be read: {exc.strerror}", lost=location)
+    except ValueError:
+        problems.add(f"{place}: the secret file holds no UTF-8 text", lost=location)
+    else:
+        if text:
+            return text
+        problems.add(f"{place}: the secret file is empty", lost=location)
+    return None
+
+
+def command_line(overrides: Mapping[str, str], problems: Problems) -> Iterator[Entry]:
+    """Dotted keys with their texts."""
+    for key, value in overrides.items():
+        location = resolve(key.split("."))
+        if location is None:
+            problems.add(f"{key}, on the command line: there is no such setting{suggest_key(key)}")
+        else:
+            yield Entry(f"{key}, on the command line", location, value)
+
+
+def toml(file: Path) -> Layer:
+    """The configuration file.
+
+    Raises:
+        ConfigError: it can't be read or isn't TOML.
+    """
+    try:
+        text = file.read_bytes().decode().replace("\r\n", "\n")
+    except OSError as exc:
+        raise ConfigError(f"{file}: the configuration file can't be read: {exc.strerror}") from None
+    except ValueError:
+        raise ConfigError(f"{file}: the configuration file is not UTF-8 text") from None
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(_toml_problem(file, text, str(exc))) from None
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{file}: the configuration file holds a number or a nesting beyond bounds") from None
+    lines = cache(lambda: _toml_lines(text))
+
+    def locate(location: Location) -> str | None:
+        line = next((n for end in range(len(location), 0, -1) if (n := lines().get(location[:end]))), 1)
+        return f"{file}:{line}: {dotted(location)}"
+
+    return Layer(with_base(tree, Settings, file.parent), locate)
+
+
+def _toml_problem(file: Path, text: str, message: str) -> str:
+    found = re.search(r" \(at line (\d+), column (\d+)\)| \(at end of document\)", message)
+    rows = text.split("\n")
+    line, column = (found[1], found[2]) if found and found[1] else (len(rows), len(rows[-1]) + 1)
+    what = message[: found.start()] if found else message
+    return f"{file}:{line}:{column}: not TOML: {what}"
+
+
+def _toml_lines(text: str) -> dict[Location, int]:
+    """The line on which each key's statement begins.
+
+    tomllib keeps no places, so ever longer pieces are parsed: what a piece holds and the one before it didn't
+    was said in between. Only for error texts, where slow is soon enough.
+    """
+    lines: dict[Location, int] = {}
+    rows = text.split("\n")
+    parsed = 0
+    for number in range(1, len(rows) + 1):
+        try:
+            tree = tomllib.loads("\n".join(rows[:number]))
+        except ValueError:  # in the midst of a statement over several lines
+            continue
+        for location in _locations(tree):
+            lines.setdefault(location, parsed + 1)
+        parsed = number
+    return lines
+
+
+def _locations(value: Any, above: Location = ()) -> Iterator[Location]:
+    inside: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, dict):
+        inside = value.items()
+    elif isinstance(value, list):
+        inside = enumerate(value)
+    for key, element in inside:
+        yield (*above, key)
+        yield from _locations(element, (*above, key))
+
+
+def state_directory(environ: Mapping[str, str]) -> Iterator[Entry]:
+    """The outbox's place if systemd provides one."""
+    directory = environ.get("STATE_DIRECTORY", "").partition(":")[0]  # systemd may name several, systemd.exec(5)
+    if directory:
+        yield Entry("STATE_DIRECTORY", ("outbox", "path"), str(Path(directory) / "outbox.db"))

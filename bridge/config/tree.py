@@ -1,0 +1,153 @@
+"""The settings as a tree: from a name to its setting and back, and what a setting may be."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from annotated_types import Ge, Le
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from bridge.config.settings import Route, Settings
+from bridge.config.values import Scalar
+
+PREFIX = "BRIDGE_"
+FILE_SUFFIX = "_FILE"
+
+Location = tuple[str | int, ...]
+"""The way to a setting: ``("routes", 0, "topic")``."""
+
+
+def is_group(annotation: Any) -> bool:
+    """Whether the type has settings in it."""
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def container(annotation: Any) -> str | None:
+    """What a setting with parts is called, in TOML and in JSON; None for one without."""
+    if is_group(annotation) or get_origin(annotation) is dict:
+        return "table (in JSON: an object)"
+    return "list" if get_origin(annotation) is list else None
+
+
+def step(annotation: Any, key: str | int) -> Any:
+    """The type one step further, None if there is no such step."""
+    if is_group(annotation):
+        field = annotation.model_fields.get(key)
+        return None if field is None else field.annotation
+    if get_origin(annotation) is list and isinstance(key, int):
+        return get_args(annotation)[0]
+    if get_origin(annotation) is dict and isinstance(key, str) and key:
+        return get_args(annotation)[1]
+    return None
+
+
+def annotation_at(location: Location) -> Any:
+    """The type at ``location``, None if there is no such setting."""
+    annotation: Any = Settings
+    for key in location:
+        annotation = step(annotation, key)
+    return annotation
+
+
+def field_at(location: Location) -> FieldInfo | None:
+    """The field at ``location``; None for an element of a list or a dict."""
+    group = annotation_at(location[:-1])
+    return group.model_fields.get(location[-1]) if is_group(group) else None
+
+
+def resolve(names: Sequence[str]) -> Location | None:
+    """The location that the parts of a variable's name mean, None if there is no such setting."""
+    location: Location = ()
+    for name in names:
+        annotation = annotation_at(location)
+        key: str | int = name
+        if is_group(annotation):
+            key = name.lower()
+        elif get_origin(annotation) is list:
+            if not re.fullmatch("[0-9]{1,2}", name):
+                return None
+            key = int(name)
+        location = (*location, key)
+        if step(annotation, key) is None:
+            return None
+    return location
+
+
+def every_setting() -> Iterator[tuple[Location, FieldInfo]]:
+    """Every setting in the model's order; those of a route as of the first one."""
+    for name, field in Settings.model_fields.items():
+        if name == "routes":
+            yield from ((("routes", 0, key), inner) for key, inner in Route.model_fields.items())
+        elif is_group(field.annotation):
+            yield from (((name, key), inner) for key, inner in step(Settings, name).model_fields.items())
+        else:
+            yield (name,), field
+
+
+def variable(location: Location) -> str:
+    """The variable of a setting. Only columns, under a route's ``fields``, keep their case."""
+    upper = [str(key).upper() for key in location[:3]]
+    return PREFIX + "__".join([*upper, *map(str, location[3:])])
+
+
+def dotted(location: Location) -> str:
+    """``routes[0].topic``"""
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in location).removeprefix(".")
+
+
+def is_secret(annotation: Any) -> bool:
+    """Whether values of the type must never be shown."""
+    return SecretStr in (annotation, *get_args(annotation))
+
+
+def is_path(annotation: Any) -> bool:
+    """Whether values of the type are paths."""
+    return Path in (annotation, *get_args(annotation))
+
+
+def allowed(annotation: Any, metadata: Sequence[object] = ()) -> str:
+    """What a value may be, with its article: "a whole number from 1 to 1000"."""
+    options = [arg for arg in get_args(annotation) if arg is not type(None)]
+    if get_origin(annotation) is Literal:
+        return ", ".join(map(str, options[:-1])) + f" or {options[-1]}"
+    if get_origin(annotation) is list:
+        return "a list of routes" if options == [Route] else "a list of texts"
+    if get_origin(annotation) is dict:
+        return "a table of texts, numbers and booleans"
+    if annotation == Scalar:
+        return "a text, a number, true or false"
+    if is_group(annotation):
+        return "a table"
+    if is_path(annotation):
+        return "a path"
+    if int in (annotation, *options) or float in (annotation, *options):
+        low = next(f"{m.ge:.10g}" for m in metadata if isinstance(m, Ge))
+        high = next(f"{m.le:.10g}" for m in metadata if isinstance(m, Le))
+        return f"a {'whole ' if annotation is int else ''}number from {low} to {high}"
+    return "a text, secret" if is_secret(annotation) else "a text"
+
+
+def suggest_variable(name: str) -> str:
+    """The end of a sentence about an unknown variable: what may have been meant."""
+    number = re.search("__([0-9]{1,2})(?:__|$)", name)
+    known = {(*loc[:1], int(number[1]), *loc[2:]) if number and len(loc) == 3 else loc for loc, _ in every_setting()}
+    names = [variable(loc)[len(PREFIX) :] for loc in known] + ["ROUTES"]
+    secrets = [f"{variable(loc)[len(PREFIX) :]}{FILE_SUFFIX}" for loc in known if is_secret(annotation_at(loc))]
+    return _suggestion(name[len(PREFIX) :].upper(), sorted(names + secrets), PREFIX)
+
+
+def suggest_key(key: str) -> str:
+    """The end of a sentence about an unknown dotted key."""
+    number = re.search(r"\[[0-9]+\]", key)
+    keys = [dotted(location).replace("[0]", number[0] if number else "[0]") for location, _ in every_setting()]
+    return _suggestion(key, [*keys, "routes"], "")
+
+
+def _suggestion(name: str, known: Sequence[str], prefix: str) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {prefix}{close[0]}?" if close else "; docs/settings.md lists all there are"

@@ -1,0 +1,104 @@
+"""What single values must look like. Texts of errors say what was expected and never repeat the value."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, StringConstraints
+
+MQTT_PORT, MQTTS_PORT = 1883, 8883
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("holds a control character or an unprintable one; was it copied with a line break?")
+    return text
+
+
+def number_as_text(value: object) -> object:
+    """``protocol = 5`` is meant as ``"5"``."""
+    return str(value) if type(value) is int else value
+
+
+def lower(value: object) -> object:
+    """``INFO`` is meant as ``info``."""
+    return value.lower() if isinstance(value, str) else value
+
+
+Text = Annotated[str, StringConstraints(min_length=1), AfterValidator(_printable)]
+Scalar = str | int | float | bool
+
+_HOST = re.compile(r"[A-Za-z0-9._:%-]+")
+KEY = re.compile(r"[!-~]+")
+"""What can stand in an Authorization header without harm."""
+
+
+def _endpoint(text: str, advice: str) -> tuple[str, int | None]:
+    """Host and port of ``//host[:port]``.
+
+    Raises:
+        ValueError: it is anything else. Says ``advice``, never the text.
+    """
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:  # its text repeats the netloc
+        raise ValueError(advice) from None
+    if "@" in parts.netloc or parts.path not in {"", "/"} or parts.query or parts.fragment:
+        raise ValueError(advice)
+    if host is None or not _HOST.fullmatch(host):
+        raise ValueError(advice)
+    return host, port
+
+
+def mqtt_endpoint(url: str) -> tuple[bool, str, int]:
+    """(TLS, host, port) of a broker's URL.
+
+    Raises:
+        ValueError: it isn't one.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme.lower() not in {"mqtt", "mqtts"}:
+        raise ValueError("must start with mqtt:// or mqtts:// (TLS), as in mqtts://broker.example.com")
+    if "@" in rest:
+        raise ValueError("must not hold a user or password; put them into mqtt.username and mqtt.password")
+    host, port = _endpoint(f"//{rest}", "must be mqtt://host, mqtt://host:port or the same with mqtts://")
+    if port == 0:
+        raise ValueError("port 0 can't be connected to")
+    tls = scheme.lower() == "mqtts"
+    return tls, host, port or (MQTTS_PORT if tls else MQTT_PORT)
+
+
+def listen_endpoint(text: str) -> tuple[str, int]:
+    """Host and port of an address to listen on.
+
+    Raises:
+        ValueError: it isn't one.
+    """
+    advice = "must be host:port, as in 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:8080"
+    host, port = _endpoint(f"//{text}", advice)
+    if port is None:
+        raise ValueError(advice)
+    return host, port
+
+
+def checked_file(path: Path | None) -> Path | None:
+    """The path, once it could be read.
+
+    Raises:
+        ValueError: it couldn't.
+    """
+    if path is None:
+        return None
+    where = "in the TOML file a relative path counts from its directory, elsewhere from the working directory"
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as exc:
+        raise ValueError(f"can't be read: {exc.strerror}; {where}") from None
+    except ValueError:
+        raise ValueError("is not a path") from None
+    return path

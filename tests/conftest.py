@@ -1,0 +1,264 @@
+"""Fixtures for tests against real peers: a Mosquitto, a local GDN, the daemon as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+API_KEY = "acme.testkey.s3cr3tvalue"
+TENANT = "acme"
+ROOT = Path(__file__).parent.parent
+
+
+def wait_for(condition: Callable[[], Any], *, seconds: float = 30.0, what: str = "the condition") -> Any:
+    """The condition's first true value; fails the test after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    pytest.fail(f"{what} did not come true within {seconds:g} s")
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def is_listening(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=0.2).close()
+    except OSError:
+        return False
+    return True
+
+
+class Process:
+    """A child process with its log kept in a file."""
+
+    def __init__(self, command: list[str], log: Path, env: dict[str, str] | None = None) -> None:
+        self.log = log
+        with log.open("ab") as out:
+            self._popen = subprocess.Popen(command, stdout=out, stderr=out, env=env)
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._popen.poll() is None
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def kill(self) -> None:
+        self._popen.kill()
+        self._popen.wait(10)
+
+    def terminate(self, seconds: float = 20.0) -> int:
+        """SIGTERM; the exit code."""
+        self._popen.terminate()
+        return self.wait(seconds)
+
+    def wait(self, seconds: float = 20.0) -> int:
+        return self._popen.wait(seconds)
+
+    def end(self) -> None:
+        if self.is_running:
+            self._popen.terminate()
+            try:
+                self._popen.wait(10)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+
+class Mosquitto(Process):
+    """A Mosquitto on a loopback port, with a queue that holds a test's backlog."""
+
+    def __init__(self, directory: Path, *lines: str, port: int | None = None) -> None:
+        program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
+        if program is None:
+            if os.environ.get("CI"):
+                pytest.fail("Mosquitto is not installed, and in CI it must be")
+            pytest.skip("Mosquitto is not installed")
+        self.port = port or free_port()
+        configuration = directory / "mosquitto.conf"
+        configuration.write_text(
+            "\n".join(
+                [
+                    f"listener {self.port} 127.0.0.1",
+                    "max_queued_messages 0",
+                    "max_inflight_messages 1000",
+                    "persistence false",
+                    *(lines or ["allow_anonymous true"]),
+                ]
+            )
+            + "\n"
+        )
+        super().__init__([program, "-c", str(configuration)], directory / "mosquitto.log")
+        wait_for(lambda: is_listening(self.port), seconds=10, what="Mosquitto")
+
+
+class LocalGdn(Process):
+    """The local GDN as a process."""
+
+    def __init__(self, directory: Path, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        super().__init__(
+            [
+                *(sys.executable, "-m", "bridge", "local-gdn", "--port", str(self.port)),
+                *("--api-key", API_KEY, "--tenant", TENANT),
+            ],
+            directory / "gdn.log",
+        )
+        wait_for(lambda: is_listening(self.port), seconds=20, what="the local GDN")
+
+    def call(self, method: str, path: str, body: object = None) -> Any:
+        request = urllib.request.Request(
+            self.url + path,
+            data=None if body is None else json.dumps(body).encode(),
+            method=method,
+            headers={"Authorization": f"apikey {API_KEY}"},
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return json.load(answer)
+
+    def query(self, c8ql: str) -> list[Any]:
+        path = "/_fabric/_system/_api/cursor"
+        try:
+            answer = self.call("POST", path, {"query": c8ql, "batchSize": 1000})
+        except urllib.error.HTTPError as exc:
+            if exc.code == 404:  # the collection isn't there before the worker was activated
+                exc.close()
+                return []
+            raise
+        rows = list(answer["result"])
+        while answer["hasMore"]:
+            answer = self.call("PUT", f"{path}/{answer['id']}")
+            rows += answer["result"]
+        return rows
+
+    def count(self, collection: str = "tutorialAppOutputTable") -> int:
+        return int((self.query(f"RETURN LENGTH({collection})") or [0])[0])
+
+
+class Bridge:
+    """The daemon as a process, configured by environment alone; may be started, killed and started again."""
+
+    def __init__(self, directory: Path, *, mqtt_port: int, gdn_url: str, **settings: str) -> None:
+        self.directory = directory
+        self.status_port = free_port()
+        self.settings = {
+            "BRIDGE_MQTT__URL": f"mqtt://127.0.0.1:{mqtt_port}",
+            "BRIDGE_GDN__URL": gdn_url,
+            "BRIDGE_GDN__API_KEY": API_KEY,
+            "BRIDGE_GDN__TENANT": TENANT,
+            "BRIDGE_WORKER__DEFINITION": str(ROOT / "config" / "worker.sql"),
+            "BRIDGE_WORKER__SETTLE_TIME": "1",
+            "BRIDGE_ROUTES": json.dumps(
+                [{"topic": "devices/{deviceID}/rooms/{roomNo}/telemetry", "stream": "tutorialAppInputStream"}]
+            ),
+            "BRIDGE_OUTBOX__PATH": str(directory / "outbox.db"),
+            "BRIDGE_STATUS__LISTEN": f"127.0.0.1:{self.status_port}",
+            "BRIDGE_HEALTH__QUERY_INTERVAL": "1",
+            "BRIDGE_HEALTH__WORKER_INTERVAL": "1",
+            **settings,
+        }
+        self.process: Process | None = None
+
+    def environment(self) -> dict[str, str]:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("BRIDGE_")}
+        return {**inherited, **self.settings}
+
+    def start(self) -> Process:
+        self.process = Process(
+            [sys.executable, "-m", "bridge", "run"], self.directory / "bridge.log", env=self.environment()
+        )
+        return self.process
+
+    def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "bridge", *arguments],
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def get(self, path: str) -> tuple[int, str]:
+        """HTTP status and body; 0 while nothing listens."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.status_port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as exc:
+            with exc:
+                return exc.code, exc.read().decode()
+        except OSError:
+            return 0, ""
+
+    def readiness(self) -> dict[str, Any]:
+        status, body = self.get("/readyz")
+        return json.loads(body) if status else {"ready": False, "parts": [], "books": None}
+
+    def part(self, name: str) -> dict[str, Any]:
+        return next((p for p in self.readiness()["parts"] if p["name"] == name), {"state": None, "error": None})
+
+    def books(self) -> dict[str, Any]:
+        return self.readiness()["books"] or {}
+
+    def wait_ready(self) -> None:
+        wait_for(lambda: self.readiness()["ready"], what="readiness")
+
+    def wait_subscribed(self) -> None:
+        wait_for(lambda: self.part("mqtt")["state"] == "connected", what="the subscription")
+
+    def peak_memory(self) -> int:
+        """The most resident memory the running process had, in bytes."""
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1024
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
+    broker = Mosquitto(tmp_path)
+    yield broker
+    broker.end()
+
+
+@pytest.fixture
+def gdn(tmp_path: Path) -> Iterator[LocalGdn]:
+    far_end = LocalGdn(tmp_path)
+    yield far_end
+    far_end.end()
+
+
+@pytest.fixture
+def make_bridge(tmp_path: Path) -> Iterator[Callable[..., Bridge]]:
+    made: list[Bridge] = []
+
+    def make(**settings: Any) -> Bridge:
+        made.append(Bridge(tmp_path, **settings))
+        return made[-1]
+
+    yield make
+    for bridge in made:
+        if bridge.process is not None:
+            bridge.process.end()

@@ -1,0 +1,127 @@
+"""The status server on a real socket."""
+
+from __future__ import annotations
+
+import json
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from bridge.books import Books, Traffic
+from bridge.errors import ConfigError
+from bridge.health import HealthStatus, PartStatus
+from bridge.status_server import StatusServer
+
+pytestmark = pytest.mark.integration
+
+
+class State:
+    live = True
+    parts: Sequence[PartStatus] = (PartStatus("mqtt", "connected", 0.0, None, None),)
+    books = Books(received=10, delivered=5, outbox=3, dead_lettered={"not_json": 2})
+
+
+@pytest.fixture
+def state() -> State:
+    return State()
+
+
+@pytest.fixture
+def server(state: State) -> Iterator[StatusServer]:
+    server = StatusServer(
+        host="127.0.0.1",
+        port=0,
+        live=lambda: state.live,
+        parts=lambda: state.parts,
+        books=lambda: state.books,
+        traffic=lambda: Traffic(mqtt_messages=11, reconnects={"mqtt": 2}),
+        health=lambda: HealthStatus(True, (42,), 0.0),
+    )
+    server.start()
+    yield server
+    server.stop()
+
+
+def get(server: StatusServer, path: str, method: str = "GET") -> tuple[int, str]:
+    request = urllib.request.Request(f"http://127.0.0.1:{server.port}{path}", method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return exc.code, exc.read().decode()
+
+
+def test_readiness_explains_itself(server: StatusServer, state: State) -> None:
+    status, body = get(server, "/readyz")
+    assert status == 200
+    assert json.loads(body)["books"]["balanced"] is True
+
+    state.parts = [PartStatus("mqtt", "waiting", 5.0, "the broker is away", 6.5)]
+    status, body = get(server, "/readyz")
+    (part,) = json.loads(body)["parts"]
+    assert status == 503
+    assert part == {
+        "name": "mqtt",
+        "state": "waiting",
+        "since": "1970-01-01T00:00:05.000+00:00",
+        "error": "the broker is away",
+        "next_attempt": "1970-01-01T00:00:06.500+00:00",
+    }
+
+
+def test_liveness_follows_the_data_path(server: StatusServer, state: State) -> None:
+    assert get(server, "/livez")[0] == 200
+    state.live = False
+    assert get(server, "/livez")[0] == 503
+
+
+def test_metrics_carry_the_books(server: StatusServer) -> None:
+    _, body = get(server, "/metrics")
+
+    for line in (
+        "gdn_bridge_received_total 10.0",
+        "gdn_bridge_delivered_total 5.0",
+        'gdn_bridge_dead_lettered_total{reason="not_json"} 2.0',
+        "gdn_bridge_outbox_records 3.0",
+        'gdn_bridge_reconnects_total{link="mqtt"} 2.0',
+        'gdn_bridge_part_connected{part="mqtt"} 1.0',
+        "gdn_bridge_worker_active 1.0",
+        "gdn_bridge_query_result 42.0",
+    ):
+        assert line in body.splitlines()
+
+
+def test_the_page_escapes_what_comes_from_outside(server: StatusServer, state: State) -> None:
+    state.parts = [PartStatus("mqtt", "waiting", 5.0, "<script>alert(1)</script>", None)]
+
+    status, body = get(server, "/")
+    assert status == 200
+    assert "<script>" not in body
+    assert "&lt;script&gt;" in body
+
+
+def test_unknown_paths_and_head_requests_are_answered(server: StatusServer) -> None:
+    assert get(server, "/nothing")[0] == 404
+    assert get(server, "/livez", "HEAD") == (200, "")
+
+
+def test_silent_clients_do_not_keep_others_out(server: StatusServer) -> None:
+    idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(10)]
+    try:
+        assert get(server, "/livez")[0] == 200
+    finally:
+        for sock in idle:
+            sock.close()
+
+
+def test_a_port_in_use_is_named(server: StatusServer) -> None:
+    arguments: dict[str, Any] = dict.fromkeys(("live", "parts", "books", "traffic", "health"))
+    second = StatusServer(host="127.0.0.1", port=server.port, **arguments)
+
+    with pytest.raises(ConfigError, match="BRIDGE_STATUS__LISTEN"):
+        second.start()

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bridge.errors import GdnRejected, GdnUnavailable
+from bridge.gdn.rest import WorkerState
+from bridge.health import Health, PartStatus, default_query, is_ready
+from bridge.streamql import parse
+
+
+class Far:
+    """GDN as a script: answers or raises what is set."""
+
+    def __init__(self) -> None:
+        self.worker: Any = WorkerState("w", "", ("here",), True)
+        self.rows: Any = [7]
+        self.asked: list[str] = []
+
+    def get_worker(self, name: str) -> Any:
+        self.asked.append("worker")
+        if isinstance(self.worker, Exception):
+            raise self.worker
+        return self.worker
+
+    def query(self, c8ql: str, *, max_rows: int = 1000) -> list[Any]:
+        self.asked.append(c8ql)
+        if isinstance(self.rows, Exception):
+            raise self.rows
+        return list(self.rows)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def health(far: Far, clock: Clock, query: str | None = "RETURN LENGTH(t)") -> Health:
+    return Health(
+        rest=far,
+        worker_name="w",
+        query=query,
+        worker_interval=10,
+        query_interval=60,
+        clock=clock,
+        wall_clock=clock,
+    )
+
+
+def states(h: Health) -> dict[str, str]:
+    return {part.name: part.state for part in h.parts()}
+
+
+def test_a_healthy_far_end_is_asked_at_its_intervals_and_no_more() -> None:
+    far, clock = Far(), Clock()
+    h = health(far, clock)
+
+    for _ in range(61):
+        h.step()
+        clock.now += 1
+
+    assert far.asked.count("worker") == 7
+    assert far.asked.count("RETURN LENGTH(t)") == 2
+    assert states(h) == {"worker active": "connected", "query": "connected"}
+    assert (h.status.worker_active, h.status.count) == (True, 7)
+
+
+def test_an_inactive_worker_is_failing_and_says_so() -> None:
+    far, clock = Far(), Clock()
+    far.worker = WorkerState("w", "", (), False)
+    h = health(far, clock)
+    h.step()
+
+    part = h.parts()[0]
+    assert part.state == "failing"
+    assert "not active" in (part.error or "")
+    assert not is_ready(h.parts())
+
+
+def test_a_missing_worker_and_an_unreachable_gdn_are_told_apart() -> None:
+    far, clock = Far(), Clock()
+    far.worker = None
+    h = health(far, clock)
+    h.step()
+    assert "no stream worker w" in (h.parts()[0].error or "")
+
+    far.worker = GdnUnavailable("GET /x: no connection")
+    clock.now += 100
+    h.step()
+    assert h.parts()[0].error == "GET /x: no connection"
+
+
+def test_failing_keeps_the_time_it_began_and_recovers() -> None:
+    far, clock = Far(), Clock()
+    far.rows = GdnRejected("404 collection not found", status=404)
+    h = health(far, clock)
+    h.step()
+    clock.now += 100
+    h.step()
+    failing = h.parts()[1]
+    assert (failing.state, failing.since) == ("failing", 1000.0)
+    assert "isn't there yet" in (failing.error or "")
+
+    far.rows = [1]
+    clock.now += 100
+    h.step()
+    assert states(h)["query"] == "connected"
+
+
+def test_without_a_query_none_is_asked() -> None:
+    far, clock = Far(), Clock()
+    h = health(far, clock, query=None)
+    h.step()
+
+    assert far.asked == ["worker"]
+    assert is_ready(h.parts())
+
+
+def test_the_default_query_counts_the_table_that_the_worker_fills() -> None:
+    worker = parse(Path("config/worker.sql").read_text())
+
+    assert default_query(worker) == "RETURN LENGTH(`tutorialAppOutputTable`)"
+
+
+def test_ready_means_every_part_connected() -> None:
+    good, bad = PartStatus("a", "connected", 0, None, None), PartStatus("b", "connecting", 0, None, None)
+
+    assert is_ready([good])
+    assert not is_ready([good, bad])

@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from bridge.streamql.streams import InputStream, input_streams
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.mapping import Mapping, Reason, Route, check
+from bridge.mapping.topics import TopicTemplate
+from bridge.message import DeadLetter, MqttMessage
+from bridge.streamql import parse
+
+DEFINITION = """@App:name('w') @App:qlVersion("2")
+CREATE STREAM readings (deviceID string, roomNo int, temperature double);
+CREATE STREAM wide (s string, i int, l long, f float, d double, b bool, o object);
+CREATE STREAM one (v long);
+CREATE SINK STREAM output (v long);
+"""
+TOPIC = "devices/{deviceID}/rooms/{roomNo}/telemetry"
+READINGS = Route(TOPIC, "readings")
+
+
+def streams() -> dict[str, InputStream]:
+    return dict(input_streams(parse(DEFINITION)))
+
+
+def mapping(*routes: Route) -> Mapping:
+    return Mapping(routes=routes or (READINGS,), streams=streams())
+
+
+def message(payload: bytes | object, topic: str = "devices/AD11/rooms/200/telemetry") -> MqttMessage:
+    data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    return MqttMessage(topic, data, 1, False, 1, 5)
+
+
+def rows(mapped: Any) -> list[dict[str, Any]]:
+    assert isinstance(mapped, list), mapped
+    return [json.loads(row.payload) for row in mapped]
+
+
+def reason(mapped: Any) -> str:
+    assert isinstance(mapped, DeadLetter), mapped
+    return mapped.reason
+
+
+def test_columns_come_from_captures_and_payload_by_name() -> None:
+    (row,) = mapping().map(message({"temperature": 18, "extra": [1]}))  # type: ignore[union-attr]
+
+    assert row.stream == "readings"
+    assert row.payload == b'{"deviceID":"AD11","roomNo":200,"temperature":18}'
+
+
+def test_an_array_of_objects_gives_a_row_each() -> None:
+    mapped = mapping().map(message([{"temperature": 1}, {"temperature": 2}]))
+
+    assert [r["temperature"] for r in rows(mapped)] == [1, 2]
+
+
+def test_one_bad_element_makes_the_whole_message_a_dead_letter_that_names_it() -> None:
+    letter = mapping().map(message([{"temperature": 1}, {"temperature": "x"}]))
+
+    assert isinstance(letter, DeadLetter)
+    assert (letter.reason, letter.route) == (Reason.TYPE_MISMATCH, TOPIC)
+    assert "element 1, column temperature" in letter.detail
+
+
+def test_fields_take_paths_captures_templates_and_constants() -> None:
+    route = Route(
+        "a/{x}/{n}",
+        "wide",
+        {
+            "s": "{x}-{meta.site}",
+            "i": "{n}",
+            "l": 2**62,
+            "f": 'values.1."odd.name"',
+            "d": "values.0",
+            "b": True,
+            "o": "meta",
+        },
+    )
+    payload = {"meta": {"site": "K"}, "values": [0.5, {"odd.name": 1.25}]}
+
+    (row,) = rows(mapping(route).map(message(payload, "a/dev/-3")))
+
+    assert row == {"s": "dev-K", "i": -3, "l": 2**62, "f": 1.25, "d": 0.5, "b": True, "o": {"site": "K"}}
+
+
+def test_a_constant_text_starts_with_an_equals_sign() -> None:
+    route = Route("t", "readings", {"deviceID": "=lab", "roomNo": 1, "temperature": 2})
+
+    assert rows(mapping(route).map(message({}, "t"))) == [{"deviceID": "lab", "roomNo": 1, "temperature": 2}]
+
+
+@given(st.integers(-(2**63), 2**63 - 1))
+def test_64_bit_integers_stay_themselves(value: int) -> None:
+    (row,) = mapping(Route("t", "one")).map(message(b'{"v":%d}' % value, "t"))  # type: ignore[union-attr]
+
+    assert row.payload == b'{"v":%d}' % value
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "expected"),
+    [
+        ("d", 18, 18),
+        ("i", 18.0, 18),
+        ("i", 18.5, Reason.TYPE_MISMATCH),
+        ("i", "18", Reason.TYPE_MISMATCH),
+        ("i", True, Reason.TYPE_MISMATCH),
+        ("i", 2**31, Reason.OUT_OF_RANGE),
+        ("i", -(2**31), -(2**31)),
+        ("l", 2**63, Reason.OUT_OF_RANGE),
+        ("d", 2**53 + 1, Reason.OUT_OF_RANGE),
+        ("d", True, Reason.TYPE_MISMATCH),
+        ("f", 1e39, Reason.OUT_OF_RANGE),
+        ("f", 0.1, 0.1),
+        ("s", 18, "18"),
+        ("s", 2**70, str(2**70)),
+        ("s", False, "false"),
+        ("s", "Zürich 東京", "Zürich 東京"),
+        ("s", {}, Reason.TYPE_MISMATCH),
+        ("b", 1, Reason.TYPE_MISMATCH),
+        ("b", "true", Reason.TYPE_MISMATCH),
+        ("o", [1], [1]),
+        ("o", "x", Reason.TYPE_MISMATCH),
+        ("d", None, Reason.MISSING_FIELD),
+    ],
+)
+def test_values_fit_without_loss_or_not_at_all(column: str, value: object, expected: object) -> None:
+    payload = {"s": "", "i": 0, "l": 0, "f": 0, "d": 0, "b": False, "o": {}, column: value}
+    mapped = mapping(Route("t", "wide")).map(message(payload, "t"))
+
+    if isinstance(expected, Reason):
+        assert reason(mapped) == expected
+    else:
+        assert rows(mapped)[0][column] == expected
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (b"", Reason.EMPTY),
+        (b" \n", Reason.EMPTY),
+        (b"[]", Reason.EMPTY),
+        (b"\xff", Reason.NOT_JSON),
+        (b'{"temperature": "\xff"}', Reason.NOT_JSON),
+        (b'{"temperature": NaN}', Reason.NOT_JSON),
+        (b'{"temperature": 1e999}', Reason.NOT_JSON),
+        (b"[" * 10_000, Reason.NOT_JSON),
+        (b'{"a":' * 10_000, Reason.NOT_JSON),
+        (b"x" * 5_000_000, Reason.TOO_LARGE),
+        (b"21.5", Reason.NOT_AN_OBJECT),
+        (b"null", Reason.NOT_AN_OBJECT),
+        (b"[{}, 3]", Reason.NOT_AN_OBJECT),
+        (b"{}", Reason.MISSING_FIELD),
+    ],
+)
+def test_bad_payloads_become_dead_letters_with_their_bytes(payload: bytes, expected: Reason) -> None:
+    letter = mapping().map(message(payload))
+
+    assert isinstance(letter, DeadLetter)
+    assert (letter.reason, letter.payload, letter.route) == (expected, payload, TOPIC)
+    assert len(letter.detail) < 300
+
+
+def test_a_byte_order_mark_is_forgiven() -> None:
+    assert rows(mapping().map(message(b'\xef\xbb\xbf{"temperature": 1}')))[0]["temperature"] == 1
+
+
+def test_a_capture_that_is_no_number_does_not_fit_a_number() -> None:
+    letter = mapping().map(message({"temperature": 1}, "devices/AD11/rooms/kitchen/telemetry"))
+
+    assert reason(letter) == Reason.TYPE_MISMATCH
+    assert "kitchen" in letter.detail  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("topic", "expected"),
+    [("other", Reason.NO_ROUTE), ("devices/\udcff", Reason.BAD_TOPIC), ("a\0b", Reason.BAD_TOPIC)],
+)
+def test_topics_without_a_route_or_without_sense_become_storable_dead_letters(topic: str, expected: Reason) -> None:
+    letter = mapping().map(message({}, topic))
+
+    assert reason(letter) == expected
+    assert letter.topic.encode()  # type: ignore[union-attr]
+
+
+def test_the_first_matching_route_takes_the_message() -> None:
+    m = mapping(Route("a/1", "one", {"v": 1}), Route("a/+", "one", {"v": 2}))
+
+    assert rows(m.map(message({}, "a/1"))) == [{"v": 1}]
+    assert rows(m.map(message({}, "a/2"))) == [{"v": 2}]
+    assert m.filters == ("a/1", "a/+")
+
+
+@given(st.binary(max_size=300), st.text(max_size=40))
+def test_whatever_comes_rows_or_a_dead_letter_come_out(payload: bytes, topic: str) -> None:
+    m = mapping(READINGS, Route("#", "wide", {"s": "{a.b.0}", "o": "c"}))
+    mapped = m.map(message(payload, topic))
+
+    if isinstance(mapped, DeadLetter):
+        assert mapped.reason in set(Reason)
+        mapped.topic.encode()
+    else:
+        assert all(isinstance(json.loads(row.payload), dict) for row in mapped)
+
+
+# --- topics --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("template", "topic", "expected"),
+    [
+        (TOPIC, "devices/a/rooms/1/telemetry", {"deviceID": "a", "roomNo": "1"}),
+        (TOPIC, "devices/a/rooms/1", None),
+        ("a/#", "a", {}),
+        ("a/#", "a/b/c", {}),
+        ("a/#", "ab", None),
+        ("#", "$SYS/x", None),
+        ("+/x", "$SYS/x", None),
+        ("$SYS/{x}", "$SYS/uptime", {"x": "uptime"}),
+        ("{x}", "", {"x": ""}),
+        ("a/+/c", "a//c", {}),
+        ("$share/g/a/{x}", "a/b", {"x": "b"}),
+    ],
+)
+def test_templates_match_as_topic_filters_do(template: str, topic: str, expected: dict[str, str] | None) -> None:
+    assert TopicTemplate.parse(template).match(topic) == expected
+
+
+def test_a_shared_subscription_keeps_its_group_in_the_filter() -> None:
+    assert TopicTemplate.parse("$share/g/a/{x}").filter == "$share/g/a/+"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a/{x}/{x}", "a/#/b", "a/b#", "a/+b", "a/{x}b", "a/{1}", "a/{", "$share/g", "$share//a", "a\0"]
+)
+def test_templates_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        TopicTemplate.parse(text)
+
+
+# --- check ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("route", "place", "says"),
+    [
+        (Route("a", "reading"), "routes[0].stream", "did you mean 'readings'"),
+        (Route("a", "output"), "routes[0].stream", "doesn't read"),
+        (Route("a/#/b", "one"), "routes[0].topic", "# can only be the last level"),
+        (Route("a", "one", {"w": "x"}), "routes[0].fields.w", "there are: v"),
+        (Route("a", "one", {"v": "=text"}), "routes[0].fields.v", "never fits"),
+        (Route("a", "one", {"v": 1.5}), "routes[0].fields.v", "never fits"),
+        (Route("a", "one", {"v": "a..b"}), "routes[0].fields.v", "a name"),
+        (Route("a", "one", {"v": "{x"}), "routes[0].fields.v", "brace"),
+    ],
+)
+def test_check_names_the_place_and_what_to_do(route: Route, place: str, says: str) -> None:
+    (problem,) = check([route], streams())
+
+    assert problem.startswith(place)
+    assert says in problem
+
+
+def test_check_finds_a_route_that_never_gets_a_message() -> None:
+    (problem,) = check([Route("a/{x}", "one"), Route("a/+", "one")], streams())
+
+    assert problem.startswith("routes[1].topic")
+
+
+def test_check_is_content_with_what_is_right() -> None:
+    assert check([READINGS], streams()) == []
