@@ -42,7 +42,7 @@ def load(
     Args:
         config_file: the TOML file; None: there is none.
         environ: variables; those that start with BRIDGE_ must all be settings.
-        overrides: dotted key to text, from the command line: ``{"log.level": "debug"}``.
+        overrides: what the caller fixes, dotted key to text: ``{"log.level": "debug"}``.
         secret_directories: looked through after $CREDENTIALS_DIRECTORY.
 
     Raises:

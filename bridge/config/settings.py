@@ -385,13 +385,6 @@ class Settings(BaseSettings):
         "systemd's TimeoutStopSec or Docker's stop_grace_period some more.",
     )
 
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """The values that must never be shown, for ``log.configure``."""
-        password = self.mqtt.password
-        given = (self.gdn.api_key, *([] if password is None else [password]))
-        return tuple(secret.get_secret_value() for secret in given)
-
     @classmethod
     def settings_customise_sources(
         cls,

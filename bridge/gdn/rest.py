@@ -201,7 +201,7 @@ class GdnRest:
         empty = 0
         while answer.get("hasMore") is True:
             cursor = answer.get("id")
-            if not isinstance(cursor, str) or not cursor:
+            if not isinstance(cursor, str) or cursor in {"", ".", ".."}:  # dots would leave the path
                 raise GdnUnavailable(f"POST {path}: the answer says hasMore and holds no cursor id")
             cursor_path = f"{path}/{encoded(cursor)}"
             if len(rows) >= max_rows:

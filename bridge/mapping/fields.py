@@ -1,169 +1,117 @@
-"""Field expressions: what a route writes to say where a column's value comes from.
+"""What a route's ``fields`` say: constants, paths into the payload, templates of captures and paths.
 
-``sensors.0.temp`` is a path into the payload, ``{deviceID}`` a capture of the topic, ``{roomNo}-{deviceID}`` text made of
-such parts, ``=text`` and anything that isn't a string a constant.
+``=text`` is a constant; a number or a boolean is itself; ``{capture}`` is a topic level; text with several ``{…}``
+joins captures and paths; everything else is a dotted path, as ``sensors.0.temp`` or ``"a.b".c``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from bridge.mapping.coercion import to_string
+from bridge.mapping.coercion import COERCIONS, from_text
+from bridge.mapping.payload import kind
+from bridge.mapping.reasons import Reason, Unmappable
+from bridge.streamql.syntax import AttributeType
+
+Field = Callable[[Mapping[str, str], Mapping[str, Any]], Any]
+"""(captures, payload) -> the value; None where there is none."""
 
 Scalar = str | int | float | bool
 
-STEP = re.compile(r'"((?:[^"\\]|\\["\\])*)"|([^."{}]+)')
-ESCAPE = re.compile(r'\\(["\\])')
-MAX_INDEX_DIGITS = 9
+_STEP = re.compile(r'"((?:[^"\\]|\\.)*)"|([^."{}\[\]\s]+)')
+_HOLE = re.compile(r"\{([^{}]*)\}")
 
 
-@dataclass(frozen=True, slots=True)
-class Constant:
-    """The same value in every row."""
+def compile_field(value: Scalar, *, captures: frozenset[str], wanted: AttributeType) -> Field:
+    """The field that ``value`` describes.
 
-    value: Scalar
-
-
-@dataclass(frozen=True, slots=True)
-class Capture:
-    """A level of the topic, by its name."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Path:
-    """A place in the payload. Each step is a key and, if it reads as one, the index it means on an array."""
-
-    text: str
-    steps: tuple[tuple[str, int | None], ...]
-
-    def find(self, document: dict[str, Any]) -> Any:
-        """The value there; None if there is none, or null."""
-        value: Any = document
-        for key, index in self.steps:
-            if type(value) is dict:
-                value = value.get(key)
-            elif type(value) is list and index is not None and index < len(value):
-                value = value[index]
-            else:
-                return None
-        return value
+    Raises:
+        ValueError: it describes none; the message says why.
+    """
+    if not isinstance(value, str):
+        return lambda _captures, _payload: value
+    if value.startswith("="):
+        text = value[1:]
+        return lambda _captures, _payload: text
+    holes = list(_HOLE.finditer(value))
+    if not holes:
+        if "{" in value or "}" in value:
+            raise ValueError(f"a brace without its partner in {value!r}")
+        return _path_field(value)
+    if len(holes) == 1 and holes[0][0] == value:
+        return _hole(holes[0][1], captures, wanted)
+    return _template(value, holes, captures)
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
-    """Text made of literal text, captures and payload values."""
-
-    text: str
-    parts: tuple[str | Capture | Path, ...]
-
-    def bind(self, captures: dict[str, str]) -> BoundTemplate:
-        """The template with the captures of one topic filled in."""
-        return BoundTemplate(tuple(captures[p.name] if isinstance(p, Capture) else p for p in self.parts))
+def _hole(name: str, captures: frozenset[str], wanted: AttributeType) -> Field:
+    if name in captures:
+        return lambda captured, _payload: from_text(captured[name], wanted)
+    return _path_field(name)
 
 
-@dataclass(frozen=True, slots=True)
-class BoundTemplate:
-    """What is left of a template when the topic is known."""
+def _template(value: str, holes: list[re.Match[str]], captures: frozenset[str]) -> Field:
+    parts: list[str | Field] = []
+    at = 0
+    for hole in holes:
+        parts += [value[at : hole.start()], _hole(hole[1], captures, AttributeType.STRING)]
+        at = hole.end()
+    parts.append(value[at:])
+    if any(isinstance(part, str) and ("{" in part or "}" in part) for part in parts):
+        raise ValueError(f"a brace without its partner in {value!r}")
+    as_text = COERCIONS[AttributeType.STRING]
 
-    parts: tuple[str | Path, ...]
-
-    def find(self, document: dict[str, Any]) -> str | None:
-        """The text for this payload; None if a part of it is missing or null.
-
-        Raises:
-            Unmappable: a part is an object or an array.
-            TextWanted: a part is a float.
-        """
-        texts: list[str] = []
-        for part in self.parts:
+    def field(captured: Mapping[str, str], payload: Mapping[str, Any]) -> str | None:
+        texts = []
+        for part in parts:
             if isinstance(part, str):
                 texts.append(part)
                 continue
-            value = part.find(document)
-            if value is None:
+            found = part(captured, payload)
+            if found is None:
                 return None
-            texts.append(to_string(value))
+            texts.append(as_text(found))
         return "".join(texts)
 
-
-Source = Constant | Capture | Path | Template
-
-
-def parse_field(value: object, captures: Collection[str]) -> Source:
-    """Read one entry of a route's ``fields``. ``captures``: the names that the route's topic captures.
-
-    Raises:
-        ValueError: it can't be read; the text says why and what to write instead.
-    """
-    if isinstance(value, (bool, int, float)):
-        return Constant(value)
-    if not isinstance(value, str):
-        raise ValueError(f"a {type(value).__name__} can't be sent; write a string, a number, true or false")  # noqa: TRY004 - one class for all that is wrong
-    if value.startswith("="):
-        return Constant(value[1:])
-    if not value or value != value.strip():
-        raise ValueError(f"{value!r} is empty or has blanks around it; write a path, or =text for a constant text")
-    try:
-        path, end = _scan_path(value, 0)
-    except ValueError:
-        if "{" not in value and "}" not in value:
-            raise
-    else:
-        if end == len(value):
-            return path
-    return _parse_template(value, captures)
+    return field
 
 
-def _parse_template(text: str, captures: Collection[str]) -> Source:
-    parts: list[str | Capture | Path] = []
+def _path_field(text: str) -> Field:
+    steps = _steps(text)
+    if len(steps) == 1:
+        only = steps[0]
+        return lambda _captures, payload: payload.get(only)
+
+    def field(_captures: Mapping[str, str], payload: Mapping[str, Any]) -> Any:
+        found: Any = payload
+        for step in steps:
+            if isinstance(found, dict):
+                found = found.get(step)
+            elif isinstance(found, list):
+                if not (step.isascii() and step.isdecimal() and len(step) < 10):
+                    raise Unmappable(Reason.TYPE_MISMATCH, f"{text}: an array has no member {step!r}, only indices")
+                found = found[int(step)] if int(step) < len(found) else None
+            elif found is None:
+                return None
+            else:
+                raise Unmappable(Reason.TYPE_MISMATCH, f"{text}: {kind(found)} has no member {step!r}")
+        return found
+
+    return field
+
+
+def _steps(text: str) -> list[str]:
+    steps: list[str] = []
     at = 0
-    while at < len(text):
-        opened = text.find("{", at)
-        literal = text[at:] if opened < 0 else text[at:opened]
-        if "}" in literal:
-            raise ValueError(f"{text!r} has a }} without its {{; write {{name}}, or a path without braces")
-        if literal:
-            parts.append(literal)
-        if opened < 0:
-            break
-        path, end = _scan_path(text, opened + 1)
-        if not text.startswith("}", end):
-            raise ValueError(f"{text!r} has a {{ without its }}; write {{name}} or {{path.to.value}}")
-        parts.append(Capture(path.text) if path.text in captures else path)
-        at = end + 1
-    if len(parts) == 1 and not isinstance(parts[0], str):
-        return parts[0]
-    return Template(text, tuple(parts))
-
-
-def _scan_path(text: str, start: int) -> tuple[Path, int]:
-    """The path that begins at ``start``, and where it ends: at a brace or at the end of the text."""
-    steps: list[tuple[str, int | None]] = []
-    at = start
     while True:
-        match = STEP.match(text, at)
-        if match is None:
-            raise ValueError(
-                f"{text!r} is not a path: at character {at + 1} a name is missing or a quote isn't closed; "
-                'write names with dots between them, and a name that holds a dot in quotes: sensors.0."a.b"'
-            )
-        key, bare = match.groups()
-        if bare is None:
-            steps.append((ESCAPE.sub(r"\1", key), None))
-        else:
-            is_index = bare.isascii() and bare.isdigit() and len(bare) <= MAX_INDEX_DIGITS
-            steps.append((bare, int(bare) if is_index else None))
-        at = match.end()
-        if text[at : at + 1] != ".":
-            break
+        step = _STEP.match(text, at)
+        if step is None:
+            raise ValueError(f"{text!r} is no path: at character {at + 1} a name or a quoted name was expected")
+        steps.append(step[2] if step[2] is not None else re.sub(r"\\(.)", r"\1", step[1]))
+        at = step.end()
+        if at == len(text):
+            return steps
+        if text[at] != ".":
+            raise ValueError(f"{text!r} is no path: at character {at + 1} a dot was expected")
         at += 1
-    if text[at : at + 1] not in ("", "{", "}"):
-        raise ValueError(
-            f"{text!r} is not a path: at character {at + 1} a dot is missing; quotes go around a whole name"
-        )
-    return Path(text[start:at], tuple(steps)), at

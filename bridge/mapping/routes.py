@@ -1,196 +1,234 @@
-"""Routes: which topics go to which stream, and what fills its columns.
-
-All that can be worked out early is: reading the route once, and once per topic everything that depends on the topic alone.
-A message then costs its decoding, the columns it really brings, and its encoding.
-"""
+"""Routes: which messages feed which stream, compiled once, run for every message."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Sequence
+from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from bridge.mapping.coercion import COERCIONS, EXACT, Coercion, TextWanted, from_text
-from bridge.mapping.fields import (
-    BoundTemplate,
-    Capture,
-    Constant,
-    Path,
-    Scalar,
-    Source,
-    Template,
-    parse_field,
-)
-from bridge.mapping.payload import JsonObject, WrittenFloat, decode
-from bridge.mapping.reason import Reason, Unmappable
+from bridge.mapping.coercion import COERCIONS, Coercion, from_text
+from bridge.mapping.fields import Field, Scalar, compile_field
+from bridge.mapping.payload import MAX_PAYLOAD, objects
+from bridge.mapping.reasons import Reason, Unmappable
 from bridge.mapping.topics import TopicTemplate
-from bridge.message import Row
+from bridge.message import DeadLetter, MqttMessage, Row
+from bridge.streamql.streams import InputStream
+from bridge.streamql.syntax import Attribute, AttributeType
 
-if TYPE_CHECKING:
-    from bridge.streamql.streams import InputStream
-    from bridge.streamql.syntax import Attribute, AttributeType
+MAX_ROW = 720 * 1024
+"""Bytes. With base64 and envelope it stays below GDN's frame limit of 1 MiB (gdn-api.md C.5)."""
 
-MAX_ROW = 750 * 1024
-"""Bytes. In base64 (4 for 3) and with 24 KiB left for the envelope this is 1 MiB, the largest frame (gdn-api.md C.5)."""
-MAX_ROWS = 10_000
-"""Rows of one message: 500 KiB of ``{},{},…`` would be 170,000."""
-MAX_ROWS_BYTES = 4 * 1024 * 1024
-"""Bytes of all rows of one message: captures and constants repeat in each row, so rows outgrow their payload."""
+CACHED_TOPICS = 10_000
+"""Topics whose match is remembered; beyond it the memory is cleared and fills anew."""
 
-# The decoder gives floats as WrittenFloat where their text was wanted; they go out as plain floats.
-_encode = msgspec.json.Encoder(enc_hook=float).encode
+_encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Messages on ``topic`` (a topic template) become rows of ``stream``.
-
-    ``fields``: column -> field expression (docs/mapping.md), for columns that neither a capture nor a member of the payload
-    fills by bearing their name.
-    """
+    """What a setting says: messages under ``topic`` feed ``stream``, ``fields`` naming what isn't there by name."""
 
     topic: str
     stream: str
-    fields: Mapping[str, Scalar] = field(default_factory=dict)
+    fields: MappingOf[str, Scalar] = field(default_factory=dict)
 
 
-def sources(route: Route, template: TopicTemplate, attributes: tuple[Attribute, ...]) -> list[tuple[Attribute, Source]]:
-    """What fills each column, in declared order: its entry in ``fields``, else its capture, else the payload's member.
+class _Column(NamedTuple):
+    name: str
+    coerce: Coercion
+    field: Field | None
+    """None: the payload's member of the column's name."""
+
+
+class _Plan(NamedTuple):
+    """A route made ready."""
+
+    template: TopicTemplate
+    stream: str
+    columns: tuple[_Column, ...]
+
+
+class _Match(NamedTuple):
+    """What a topic alone decides."""
+
+    plan: _Plan
+    captures: dict[str, str]
+
+
+class Mapping:
+    """Maps messages to rows. The first route whose topic matches takes a message.
+
+    Args:
+        routes: in order of precedence.
+        streams: what the worker reads, by GDN stream name.
+        max_payload: bytes of a payload that are looked at.
 
     Raises:
-        ValueError: an entry can't be read.
+        ValueError: a route is wrong; ``check`` lists all that is.
     """
-    return [(a, _source(a.name, route.fields, template.names)) for a in attributes]
 
+    def __init__(
+        self, *, routes: Sequence[Route], streams: MappingOf[str, InputStream], max_payload: int = MAX_PAYLOAD
+    ) -> None:
+        problems = check(routes, streams)
+        if problems:
+            raise ValueError("\n".join(problems))
+        self._plans = [_plan(route, streams[route.stream]) for route in routes]
+        self._max_payload = max_payload
+        self._matches: dict[str, _Match | None] = {}
+        self.filters = tuple(dict.fromkeys(plan.template.filter for plan in self._plans))
+        """Topic filters to subscribe."""
 
-def _source(column: str, fields: Mapping[str, Scalar], captures: tuple[str, ...]) -> Source:
-    if column in fields:
-        return parse_field(fields[column], captures)
-    if column in captures:
-        return Capture(column)
-    return Path(column, ((column, None),))
-
-
-def constant(value: Scalar, kind: AttributeType) -> Any:
-    """A constant as the column's type. Raises Unmappable if it doesn't fit."""
-    return COERCIONS[kind](WrittenFloat(repr(value)) if isinstance(value, float) else value)
-
-
-class CompiledRoute:
-    """A route that ``check`` finds nothing wrong with, read against its stream."""
-
-    def __init__(self, route: Route, stream: InputStream) -> None:
-        assert stream.attributes is not None
-        self.template = TopicTemplate.parse(route.topic)
-        self.topic = route.topic
-        self._stream = route.stream
-        self._null_allowed = not stream.fail_on_missing
-        self._sources = sources(route, self.template, stream.attributes)
-        self._null_row: JsonObject = dict.fromkeys(a.name for a in stream.attributes)
-
-    def bind(self, captures: dict[str, str]) -> BoundRoute:
-        """The route for the one topic with these captures.
-
-        Raises:
-            Unmappable: a capture doesn't fit its column, so no message of this topic can be mapped.
-        """
-        row = self._null_row.copy()
-        steps: list[_Step] = []
-        for attribute, source in self._sources:
-            kind = attribute.type
-            match source:
-                case Constant(value):
-                    row[attribute.name] = constant(value, kind)
-                case Capture(name):
-                    row[attribute.name] = _from_topic(captures[name], attribute, name)
-                case Path(text=text, steps=((key, _),)):
-                    steps.append(self._step(attribute, key, None, text))
-                case Path(text=text):
-                    steps.append(self._step(attribute, "", source, text))
-                case Template(text=text):
-                    steps.append(self._step(attribute, "", source.bind(captures), text))
-        return BoundRoute(self.topic, self._stream, row, tuple(steps))
-
-    def _step(self, attribute: Attribute, key: str, source: Path | BoundTemplate | None, text: str) -> _Step:
-        coerce = COERCIONS[attribute.type]
-        return (
-            attribute.name,
-            key,
-            source,
-            EXACT.get(attribute.type),
-            _or_null(coerce) if self._null_allowed else coerce,
-            text,
-        )
-
-
-_Step = tuple[str, str, Path | BoundTemplate | None, type | None, Coercion, str]
-"""Column; its member of the payload, or where deeper to find it; the type that needs no coercion; the coercion; as written."""
-
-
-class BoundRoute:
-    """A route for one topic: only the payload is still to come."""
-
-    __slots__ = ("_row", "_steps", "_stream", "topic")
-
-    def __init__(self, topic: str, stream: str, row: JsonObject, steps: tuple[_Step, ...]) -> None:
-        self.topic = topic
-        """The route's topic template, as written."""
-        self._stream = stream
-        self._row = row
-        self._steps = steps
-
-    def rows(self, payload: bytes, max_payload: int) -> list[Row]:
-        """The rows of one payload. Raises Unmappable."""
+    def map(self, message: MqttMessage) -> list[Row] | DeadLetter:
+        """The message's rows, or the dead letter it becomes; never an exception for what a device sent."""
+        match = self._match(message.topic)
         try:
-            return self._rows(decode(payload, max_payload=max_payload))
-        except TextWanted:
-            return self._rows(decode(payload, max_payload=max_payload, written=True))
+            if match is None:
+                if not _is_storable(message.topic):
+                    raise Unmappable(Reason.BAD_TOPIC, "the topic is not UTF-8 or holds a NUL")
+                raise Unmappable(Reason.NO_ROUTE, "no route takes this topic")
+            return _rows(match, objects(message.payload, max_payload=self._max_payload))
+        except Unmappable as exc:
+            topic = message.topic.encode("utf-8", "backslashreplace").decode()
+            route = None if match is None else match.plan.template.text
+            return DeadLetter(
+                topic, message.payload, message.qos, message.received_at, route, exc.reason.value, str(exc)
+            )
 
-    def _rows(self, document: JsonObject | list[JsonObject]) -> list[Row]:
-        if type(document) is dict:
-            return [Row(self._stream, self._encoded(document))]
-        if len(document) > MAX_ROWS:
-            raise Unmappable(Reason.TOO_LARGE, f"the array has {len(document)} elements, the limit is {MAX_ROWS}")
-        rows: list[Row] = []
-        size = 0
-        for index, element in enumerate(document):
-            try:
-                encoded = self._encoded(element)
-            except Unmappable as exc:
-                raise Unmappable(exc.reason, f"element {index}: {exc.detail}") from exc
-            size += len(encoded)
-            if size > MAX_ROWS_BYTES:
-                raise Unmappable(Reason.TOO_LARGE, f"the rows have more than {MAX_ROWS_BYTES} bytes together")
-            rows.append(Row(self._stream, encoded))
-        return rows
-
-    def _encoded(self, document: JsonObject) -> bytes:
-        row = self._row.copy()
-        for column, key, source, exact, coerce, text in self._steps:
-            try:
-                value = document.get(key) if source is None else source.find(document)
-                row[column] = value if type(value) is exact else coerce(value)
-            except Unmappable as exc:
-                place = column if text == column else f"{column} ({text})"
-                raise Unmappable(exc.reason, f"{place}: {exc.detail}") from exc
+    def _match(self, topic: str) -> _Match | None:
         try:
-            encoded = _encode(row)
-        except RecursionError as exc:
-            raise Unmappable(Reason.NOT_JSON, "the JSON is nested too deeply") from exc
-        if len(encoded) > MAX_ROW:
-            raise Unmappable(Reason.TOO_LARGE, f"the row has {len(encoded)} bytes, the limit is {MAX_ROW}")
-        return encoded
+            return self._matches[topic]
+        except KeyError:
+            pass
+        found = None
+        if _is_storable(topic):
+            for plan in self._plans:
+                captures = plan.template.match(topic)
+                if captures is not None:
+                    found = _Match(plan, captures)
+                    break
+        if len(self._matches) >= CACHED_TOPICS:
+            self._matches.clear()
+        self._matches[topic] = found
+        return found
 
 
-def _or_null(coerce: Coercion) -> Coercion:
-    """For a stream that takes nulls (``fail.on.missing.attribute='false'``, gdn-api.md F.6)."""
-    return lambda value: None if value is None else coerce(value)
+def _rows(match: _Match, elements: list[dict[str, Any]]) -> list[Row]:
+    rows = []
+    stream, columns, captures = match.plan.stream, match.plan.columns, match.captures
+    for number, element in enumerate(elements):
+        values = {}
+        for name, coerce, compiled in columns:
+            try:
+                value = element.get(name) if compiled is None else compiled(captures, element)
+                if value is None:
+                    # The worker drops a row that lacks an attribute, without a word (gdn-api.md F.6).
+                    raise Unmappable(Reason.MISSING_FIELD, "there is no value for it")
+                values[name] = coerce(value)
+            except Unmappable as exc:
+                where = f"element {number}, " if len(elements) > 1 else ""
+                raise Unmappable(exc.reason, f"{where}column {name}: {exc}") from None
+        payload = _encode(values)
+        if len(payload) > MAX_ROW:
+            raise Unmappable(Reason.TOO_LARGE, f"the row has {len(payload)} bytes, at most {MAX_ROW} can be sent")
+        rows.append(Row(stream, payload))
+    return rows
 
 
-def _from_topic(text: str, attribute: Attribute, capture: str) -> Any:
+def _is_storable(topic: str) -> bool:
+    if topic.isascii():
+        return "\0" not in topic
     try:
-        return from_text(text, attribute.type)
-    except Unmappable as exc:
-        raise Unmappable(exc.reason, f"{attribute.name}, {{{capture}}} of the topic: {exc.detail}") from exc
+        topic.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in topic
+
+
+def _plan(route: Route, stream: InputStream) -> _Plan:
+    template = TopicTemplate.parse(route.topic)
+    names = frozenset(name for name in template.captures if name is not None)
+    return _Plan(template, route.stream, tuple(_column(a, route.fields, names) for a in stream.attributes or ()))
+
+
+def _column(attribute: Attribute, fields: MappingOf[str, Scalar], captures: frozenset[str]) -> _Column:
+    name, wanted = attribute.name, attribute.type
+    compiled: Field | None = None
+    if name in fields:
+        compiled = compile_field(fields[name], captures=captures, wanted=wanted)
+    elif name in captures:
+        compiled = _capture(name, wanted)
+    return _Column(name, COERCIONS[wanted], compiled)
+
+
+def _capture(name: str, wanted: AttributeType) -> Field:
+    return lambda captured, _payload: from_text(captured[name], wanted)
+
+
+# --- what `check` says before the first message ---------------------------------------------------------
+
+
+def check(routes: Sequence[Route], streams: MappingOf[str, InputStream]) -> list[str]:
+    """What is wrong with the routes, a sentence each, naming the setting; empty if nothing is."""
+    problems: list[str] = []
+    taken: dict[str, int] = {}
+    for number, route in enumerate(routes):
+        place = f"routes[{number}]"
+        captures: frozenset[str] = frozenset()
+        try:
+            template = TopicTemplate.parse(route.topic)
+        except ValueError as exc:
+            problems.append(f"{place}.topic {route.topic!r}: {exc}")
+        else:
+            captures = frozenset(name for name in template.captures if name is not None)
+            earlier = taken.setdefault(template.filter, number)
+            if earlier != number:
+                problems.append(
+                    f"{place}.topic {route.topic!r}: routes[{earlier}] takes the same topics, so this one never gets "
+                    "a message; remove one of them"
+                )
+        stream = streams.get(route.stream)
+        if stream is None:
+            problems.append(
+                f"{place}.stream {route.stream!r}: the worker reads no such stream{suggestion(route.stream, streams)}"
+            )
+        elif stream.attributes is None:
+            problems.append(f"{place}.stream {route.stream!r}: the worker declares no columns for it")
+        elif not stream.read_by_worker:
+            problems.append(f"{place}.stream {route.stream!r}: the worker writes it and doesn't read it")
+        else:
+            problems += _check_fields(place, route, stream.attributes, captures)
+    return problems
+
+
+def _check_fields(place: str, route: Route, attributes: Sequence[Attribute], captures: frozenset[str]) -> list[str]:
+    problems = []
+    types = {attribute.name: attribute.type for attribute in attributes}
+    for name, value in route.fields.items():
+        where = f"{place}.fields.{name}"
+        wanted = types.get(name)
+        if wanted is None:
+            problems.append(f"{where}: stream {route.stream} has no such column{suggestion(name, types)}")
+            continue
+        try:
+            compiled = compile_field(value, captures=captures, wanted=wanted)
+            if not isinstance(value, str) or value.startswith("="):
+                COERCIONS[wanted](compiled({}, {}))
+        except Unmappable as exc:
+            problems.append(f"{where}: the constant never fits: {exc}")
+        except ValueError as exc:
+            problems.append(f"{where}: {exc}")
+    return problems
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """``; did you mean …`` for a near miss, else the names there are."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; there are: {', '.join(names[:10])}" if names else ""

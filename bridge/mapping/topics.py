@@ -1,142 +1,77 @@
-"""Topic templates: a topic filter whose single-level wildcards may have names.
-
-``devices/{deviceID}/telemetry`` subscribes to ``devices/+/telemetry`` and gives ``deviceID`` for every topic that matches.
-Matching is MQTT's own (MQTT 5, 4.7): ``+`` takes one level, also an empty one; a last ``#`` takes the rest, also none of
-it; neither takes a first level that starts with ``$``.
-"""
+"""Topic templates: ``devices/{deviceID}/rooms/+/telemetry`` (MQTT 5, 4.7, with names for what the wildcards match)."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-CAPTURE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
-SHARE = "$share/"
-MAX_FILTER_BYTES = 65_535  # MQTT 5, 4.7.3
-
-ONE_LEVEL = "+"
-ALL_LEVELS = "#"
+_CAPTURE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
 class TopicTemplate:
-    """A parsed template. Make one with ``parse``."""
+    """A parsed template. ``filter`` is what is subscribed; ``captures`` names its levels, None for plain ones."""
 
     text: str
-    """As it was written."""
     filter: str
-    """The topic filter to subscribe to, ``$share/group/`` included."""
     levels: tuple[str, ...]
-    """The levels that a topic is matched against: without the share prefix, captures as ``+``."""
-    literals: tuple[tuple[int, str], ...]
-    """Which level must read how."""
-    captures: tuple[tuple[int, str], ...]
-    """Which level fills which name."""
+    captures: tuple[str | None, ...]
 
     @classmethod
     def parse(cls, text: str) -> TopicTemplate:
-        """Read a template.
+        """The template in ``text``.
 
         Raises:
-            ValueError: it isn't one; the text says what is wrong and what to write instead.
+            ValueError: it isn't one; the message says what is wrong where.
         """
-        prefix, rest = _without_share(text)
-        if not rest:
-            raise ValueError("the topic is empty; write a topic filter such as devices/{deviceID}/telemetry")
-        if "\0" in rest:
-            raise ValueError("a topic can't hold the character U+0000")
+        if not text or "\0" in text:
+            raise ValueError("a topic must hold at least one character, and no NUL")
+        prefix, rest = "", text
+        if text.startswith("$share/"):
+            parts = text.split("/", 2)
+            if len(parts) < 3 or not parts[1] or not parts[2] or "+" in parts[1] or "#" in parts[1]:
+                raise ValueError("a shared subscription is written $share/GROUP/TOPIC (MQTT 5, 4.8.2)")
+            prefix, rest = f"$share/{parts[1]}/", parts[2]
         levels: list[str] = []
-        literals: list[tuple[int, str]] = []
-        captures: list[tuple[int, str]] = []
-        parts = rest.split("/")
-        for at, part in enumerate(parts):
-            name = _capture(part, [name for _, name in captures])
-            if name is not None:
-                captures.append((at, name))
-                levels.append(ONE_LEVEL)
+        captures: list[str | None] = []
+        written = rest.split("/")
+        for number, level in enumerate(written, start=1):
+            capture = _CAPTURE.fullmatch(level)
+            if capture:
+                if capture[1] in captures:
+                    raise ValueError(f"the capture {{{capture[1]}}} stands twice")
+                levels.append("+")
+                captures.append(capture[1])
                 continue
-            _check_wildcards(part, last=at == len(parts) - 1)
-            if part not in (ONE_LEVEL, ALL_LEVELS):
-                literals.append((at, part))
-            levels.append(part)
-        topic_filter = prefix + "/".join(levels)
-        if len(topic_filter.encode("utf-8", "replace")) > MAX_FILTER_BYTES:
-            raise ValueError(f"the topic filter is longer than MQTT's {MAX_FILTER_BYTES} bytes")
-        return cls(
-            text=text,
-            filter=topic_filter,
-            levels=tuple(levels),
-            literals=tuple(literals),
-            captures=tuple(captures),
-        )
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the captures, in the order of the levels."""
-        return tuple(name for _, name in self.captures)
+            if "{" in level or "}" in level:
+                raise ValueError(f"level {number}, {level!r}: a capture fills a whole level and is named like {{name}}")
+            if ("+" in level and level != "+") or ("#" in level and level != "#"):
+                raise ValueError(f"level {number}, {level!r}: + and # fill a whole level")
+            if level == "#" and number != len(written):
+                raise ValueError("# can only be the last level")
+            levels.append(level)
+            captures.append(None)
+        return cls(text, prefix + "/".join(levels), tuple(levels), tuple(captures))
 
     def match(self, topic: str) -> dict[str, str] | None:
-        """The captures' values if the template takes this topic (perhaps none: ``{}``), else None."""
+        """What the captures hold for ``topic``; None if the template doesn't match it."""
+        given = topic.split("/")
         levels = self.levels
-        if topic.startswith("$") and levels[0] in (ONE_LEVEL, ALL_LEVELS):
-            return None  # MQTT 5, 4.7.2
-        parts = topic.split("/")
-        if levels[-1] == ALL_LEVELS:
-            if len(parts) < len(levels) - 1:  # "a/#" takes "a" too
-                return None
-        elif len(parts) != len(levels):
+        # MQTT 5, 4.7.2: a wildcard at the first level doesn't match topics of the server's own.
+        if topic.startswith("$") and levels[0] in ("+", "#"):
             return None
-        for at, literal in self.literals:
-            if parts[at] != literal:
+        if levels[-1] == "#":
+            # "a/#" matches "a" as well (4.7.1.2).
+            if len(given) < len(levels) - 1:
                 return None
-        return {name: parts[at] for at, name in self.captures}
-
-    def covers(self, other: TopicTemplate) -> bool:
-        """Whether every topic that ``other`` takes is taken by this one too: behind it, ``other`` is never reached."""
-        for at, level in enumerate(self.levels):
-            there = other.levels[at] if at < len(other.levels) else None
-            if at == 0 and level in (ONE_LEVEL, ALL_LEVELS) and there is not None and there.startswith("$"):
-                return False
-            if level == ALL_LEVELS:
-                return True
-            if there is None or there == ALL_LEVELS or level not in (ONE_LEVEL, there):
-                return False
-        return len(self.levels) == len(other.levels)
-
-
-def _without_share(text: str) -> tuple[str, str]:
-    """The ``$share/group/`` prefix ("" without one) and what follows it (MQTT 5, 4.8.2)."""
-    if not text.startswith(SHARE) and text != SHARE.rstrip("/"):
-        return "", text
-    _, _, shared = text.partition("/")
-    group, _, rest = shared.partition("/")
-    if not group or not rest or set(group) & set("+#{}"):
-        raise ValueError(
-            f"{text!r} is not a shared subscription; write $share/group/filter, the group without + # {{ }}"
-        )
-    return f"{SHARE}{group}/", rest
-
-
-def _capture(level: str, taken: list[str]) -> str | None:
-    """The name, if this level is a capture."""
-    if "{" not in level and "}" not in level:
-        return None
-    if level == "{}":
-        raise ValueError("a capture without a name; write {name}, or + if the level isn't needed")
-    match = CAPTURE.fullmatch(level)
-    if match is None:
-        raise ValueError(
-            f"the level {level!r} is not a capture; a capture fills its whole level and is named with letters, "
-            "digits and _, such as {deviceID}"
-        )
-    name = match.group(1)
-    if name in taken:
-        raise ValueError(f"the capture {{{name}}} stands twice; give each its own name")
-    return name
-
-
-def _check_wildcards(level: str, *, last: bool) -> None:
-    if ALL_LEVELS in level and (level != ALL_LEVELS or not last):
-        raise ValueError(f"# stands in {level!r}; it must be the whole last level (MQTT 5, 4.7.1)")
-    if ONE_LEVEL in level and level != ONE_LEVEL:
-        raise ValueError(f"+ stands in {level!r}; it must be a whole level (MQTT 5, 4.7.1)")
+        elif len(given) != len(levels):
+            return None
+        captured: dict[str, str] = {}
+        for level, name, value in zip(levels, self.captures, given, strict=False):
+            if name is not None:
+                captured[name] = value
+            elif level == "#":
+                break
+            elif level not in ("+", value):
+                return None
+        return captured

@@ -1,0 +1,243 @@
+"""What GdnRest does at its bounds: secrets, sizes, foreign answers, endless cursors, threads."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+import responses
+
+from bridge.errors import GdnAuthError, GdnRejected, GdnUnavailable
+from bridge.gdn.rest import ANSWER_LIMIT, MAX_EMPTY_BATCHES, RETRY_AFTER_CAP, GdnRest
+
+BASE = "https://api-x.example"
+KEY = "acme.key.s3cr3t"
+OTP = f"{BASE}/apid/otp"
+WORKERS = f"{BASE}/_fabric/_system/_api/streamapps"
+CURSOR = f"{BASE}/_fabric/_system/_api/cursor"
+
+
+def make(**changes: Any) -> GdnRest:
+    return GdnRest(**({"base_url": BASE, "fabric": "_system", "api_key": KEY} | changes))
+
+
+@pytest.fixture
+def web() -> Iterator[responses.RequestsMock]:
+    with responses.RequestsMock() as mock:
+        yield mock
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 429, 500])
+def test_a_key_that_the_far_end_repeats_is_blotted_out(web: responses.RequestsMock, status: int) -> None:
+    web.post(OTP, status=status, json={"errorMessage": f"bad key {KEY}"}, headers={"x-gdn-requestid": KEY})
+
+    with pytest.raises(Exception, match="bad key") as caught:
+        make().otp()
+
+    assert "s3cr3t" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("key", ["a.b.s3cr3t\n", "a.b.s3cr3té", ""])
+def test_a_key_that_no_header_can_carry_is_an_auth_error_without_the_key(key: str) -> None:
+    with pytest.raises(GdnAuthError) as caught:
+        make(api_key=key).otp()
+
+    assert "s3cr3t" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_the_key_is_not_in_the_repr() -> None:
+    assert "s3cr3t" not in repr(make())
+
+
+def test_an_otp_of_a_wrong_shape_is_not_repeated(web: responses.RequestsMock) -> None:
+    web.post(OTP, json={"otp": ["s3cr3t"]})
+
+    with pytest.raises(GdnUnavailable) as caught:
+        make().otp()
+
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_a_refusal_says_where_what_and_under_which_request(web: responses.RequestsMock) -> None:
+    web.get(
+        f"{WORKERS}/w",
+        status=400,
+        json={"errorNum": 10, "errorMessage": "bad parameter"},
+        headers={"x-gdn-requestid": "r-1"},
+    )
+
+    with pytest.raises(GdnRejected) as caught:
+        make().get_worker("w")
+
+    assert str(caught.value) == "GET /_fabric/_system/_api/streamapps/w: 400, errorNum 10, bad parameter (request r-1)"
+
+
+@pytest.mark.parametrize(
+    "message", ["database not found", "Response: 404, Error: 1228 - database not found"], ids=["plain", "wrapped"]
+)
+def test_a_missing_fabric_is_not_a_missing_worker(web: responses.RequestsMock, message: str) -> None:
+    web.get(f"{WORKERS}/w", status=404, json={"errorNum": 404, "errorMessage": message})
+
+    with pytest.raises(GdnRejected):
+        make().get_worker("w")
+
+
+def test_a_gateways_own_404_is_not_a_missing_worker(web: responses.RequestsMock) -> None:
+    web.get(f"{WORKERS}/w", status=404, body="<html>no route</html>", content_type="text/html")
+
+    with pytest.raises(GdnUnavailable, match="text/html"):
+        make().get_worker("w")
+
+
+def test_a_404_with_no_body_is_a_missing_worker(web: responses.RequestsMock) -> None:
+    web.get(f"{WORKERS}/w", status=404)
+    web.delete(f"{WORKERS}/w", status=404)
+    rest = make()
+
+    assert rest.get_worker("w") is None
+    assert rest.delete_worker("w") is False
+
+
+@pytest.mark.parametrize("body", [{}, {"streamApps": 3}, {"streamApps": [{"name": "w"}]}, {"streamApps": ["w"]}])
+def test_a_worker_of_a_wrong_shape_is_unavailable(web: responses.RequestsMock, body: dict[str, Any]) -> None:
+    web.get(f"{WORKERS}/w", json=body)
+
+    with pytest.raises(GdnUnavailable):
+        make().get_worker("w")
+
+
+def test_a_redirect_is_not_followed_and_its_host_is_named(web: responses.RequestsMock) -> None:
+    web.post(OTP, status=302, headers={"Location": "https://login.example/?token=s3cr3t"})
+
+    with pytest.raises(GdnUnavailable, match=r"login\.example") as caught:
+        make().otp()
+
+    assert "s3cr3t" not in str(caught.value)
+    assert len(web.calls) == 1
+
+
+def test_an_answer_over_its_size_is_not_read_on(web: responses.RequestsMock) -> None:
+    web.post(OTP, body=b" " * (ANSWER_LIMIT + 1))
+
+    with pytest.raises(GdnUnavailable, match=str(ANSWER_LIMIT)):
+        make().otp()
+
+
+def test_a_cursor_may_hold_more_than_other_answers(web: responses.RequestsMock) -> None:
+    row = "x" * (2 * ANSWER_LIMIT)
+    web.post(CURSOR, status=201, json={"result": [row], "hasMore": False})
+
+    assert make().query("RETURN 1") == [row]
+
+
+def test_a_body_that_drips_past_its_time_is_given_up(web: responses.RequestsMock) -> None:
+    web.post(OTP, json={"otp": "x"})
+    ticks = iter(range(0, 1000, 100))
+
+    with pytest.raises(GdnUnavailable, match="body"):
+        make(clock=lambda: float(next(ticks))).otp()
+
+
+@pytest.mark.parametrize("body", [b'{"otp": "\xff"}', b"[" * 50_000, b"\x00"])
+def test_bytes_that_are_no_json_are_unavailable(web: responses.RequestsMock, body: bytes) -> None:
+    web.post(OTP, body=body)
+
+    with pytest.raises(GdnUnavailable):
+        make().otp()
+
+
+def test_retry_after_is_capped(web: responses.RequestsMock) -> None:
+    web.post(OTP, status=503, headers={"Retry-After": "86400"})
+
+    with pytest.raises(GdnUnavailable) as caught:
+        make().otp()
+
+    assert caught.value.retry_after == RETRY_AFTER_CAP
+
+
+def test_an_endless_run_of_empty_batches_ends_and_gives_the_cursor_back(web: responses.RequestsMock) -> None:
+    web.post(CURSOR, status=201, json={"result": [], "hasMore": True, "id": "9"})
+    web.put(f"{CURSOR}/9", json={"result": [], "hasMore": True, "id": "9"})
+    web.delete(f"{CURSOR}/9", status=202, json={})
+
+    with pytest.raises(GdnUnavailable, match="empty batches"):
+        make().query("FOR d IN c RETURN d")
+
+    assert sum(call.request.method == "PUT" for call in web.calls) == MAX_EMPTY_BATCHES
+
+
+@pytest.mark.parametrize("cursor", [None, "", "..", 5])
+def test_more_without_a_usable_cursor_id_is_unavailable(web: responses.RequestsMock, cursor: object) -> None:
+    web.post(CURSOR, status=201, json={"result": [1], "hasMore": True, "id": cursor})
+
+    with pytest.raises(GdnUnavailable, match="cursor id"):
+        make().query("FOR d IN c RETURN d")
+
+
+def test_rows_are_kept_when_giving_the_cursor_back_fails(web: responses.RequestsMock) -> None:
+    web.post(CURSOR, status=201, json={"result": [1, 2, 3], "hasMore": True, "id": "9"})
+    web.delete(f"{CURSOR}/9", status=404, json={"errorNum": 1600, "errorMessage": "cursor not found"})
+
+    assert make().query("FOR d IN c RETURN d", max_rows=2) == [1, 2]
+
+
+def test_activating_and_deleting_get_at_least_thirty_seconds(web: responses.RequestsMock) -> None:
+    web.patch(f"{WORKERS}/w/active", json={"streamApps": []})
+    web.delete(f"{WORKERS}/w", json={})
+    rest = make(timeout=5)
+
+    rest.set_active("w", True)
+    rest.delete_worker("w")
+
+    assert [call.request.req_kwargs["timeout"] for call in web.calls] == [30.0, 30.0]  # type: ignore[attr-defined]
+    assert web.calls[0].request.params == {"active": "true"}  # type: ignore[attr-defined]
+
+
+def test_the_environment_does_not_choose_proxies_or_certificates(
+    web: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/elsewhere.pem")
+    monkeypatch.setenv("HTTPS_PROXY", "http://elsewhere.example:3128")
+    web.post(OTP, json={"otp": "x"})
+
+    make(ca_file="/ours.pem").otp()
+
+    sent: Any = web.calls[0].request
+    assert sent.req_kwargs["verify"] == "/ours.pem"
+    assert not sent.req_kwargs["proxies"]
+
+
+def test_a_ca_file_that_is_gone_is_unavailable_and_named() -> None:
+    with pytest.raises(GdnUnavailable, match=r"/nowhere/ca\.pem"):
+        make(base_url="https://127.0.0.1:1", ca_file="/nowhere/ca.pem").otp()
+
+
+def test_each_thread_has_a_session_and_close_closes_them_all(web: responses.RequestsMock) -> None:
+    web.post(OTP, json={"otp": "x"})
+    closed: list[object] = []
+
+    class Session(requests.Session):
+        def close(self) -> None:
+            closed.append(self)
+            super().close()
+
+    made: list[requests.Session] = []
+
+    def factory() -> requests.Session:
+        made.append(Session())
+        return made[-1]
+
+    rest = make(session_factory=factory)
+    rest.otp()
+    rest.otp()
+    other = threading.Thread(target=rest.otp)
+    other.start()
+    other.join()
+    rest.close()
+
+    assert len(made) == 2
+    assert set(closed) == set(made)
