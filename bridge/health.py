@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from bridge.errors import GdnError, GdnRejected
+from bridge.errors import GdnError, GdnRejected, GdnUnavailable
 from bridge.log import get_logger
 from bridge.streamql.syntax import Worker
 from bridge.timing import Backoff
@@ -146,10 +146,13 @@ class Health:
 
     def _check(self, name: str) -> float:
         """One check; returns the seconds until the next."""
+        asked_to_wait = 0.0
         try:
             error = self._look_at_worker() if name == "worker active" else self._run_query()
         except GdnError as exc:
             error = str(exc)
+            if isinstance(exc, GdnUnavailable):
+                asked_to_wait = exc.retry_after or 0.0
             if name == "query" and isinstance(exc, GdnRejected) and exc.status == 404:
                 error = f"the collection isn't there yet; it is made when the worker is activated ({exc})"
         now = self._wall_clock()
@@ -160,7 +163,7 @@ class Health:
             since = before.since if before.state == "connected" else now
             self._parts[name] = PartStatus(name, "connected", since, None, None)
             return wait
-        wait = max(1.0, self._backoffs[name].next())
+        wait = max(1.0, asked_to_wait, self._backoffs[name].next())
         since = before.since if before.state == "failing" else now
         if before.state != "failing":
             log.warning("health.failing", check=name, error=error)

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import html
 import json
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -24,7 +28,10 @@ from bridge.errors import ConfigError
 from bridge.health import HealthStatus, PartStatus, is_ready
 
 REQUEST_SECONDS = 5.0
-"""A client has this long for its request: a slow one must not hold a thread."""
+"""A client has this long for its next bytes: a silent one must not hold a thread."""
+
+CONNECTION_SECONDS = 10.0
+"""A connection lives this long at most: one that drips bytes must not hold a thread either."""
 
 MAX_CLIENTS = 32
 
@@ -199,13 +206,23 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], status: StatusServer) -> None:
         self.status = status
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self._lock = threading.Lock()
+        self._since: dict[Any, float] = {}  # under _lock: open connections, and when they came
         self._places = threading.BoundedSemaphore(MAX_CLIENTS)
         super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        """Bind, without http.server's look-up of a name nobody uses: it can hang on DNS."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self._places.acquire(blocking=False):
             self.shutdown_request(request)
             return
+        with self._lock:
+            self._since[request] = time.monotonic()
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -213,6 +230,20 @@ class _Server(ThreadingHTTPServer):
             super().process_request_thread(request, client_address)
         finally:
             self._places.release()
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._since.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Between two looks for clients: end the connections that have lived too long."""
+        oldest = time.monotonic() - CONNECTION_SECONDS
+        with self._lock:
+            for request, since in self._since.items():
+                if since < oldest:
+                    with suppress(OSError):  # it has just gone by itself
+                        request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no news."""
@@ -238,7 +269,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/metrics":
             self._answer(HTTPStatus.OK, METRICS_TYPE, status.metrics())
         elif path == "/":
-            self._answer(HTTPStatus.OK, "text/html; charset=utf-8", status.page().encode())
+            self._answer(HTTPStatus.OK, "text/html; charset=utf-8", status.page().encode(errors="backslashreplace"))
         else:
             self._answer_json(HTTPStatus.NOT_FOUND, {"error": "there are /, /livez, /readyz and /metrics"})
 

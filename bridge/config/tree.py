@@ -149,5 +149,9 @@ def suggest_key(key: str) -> str:
 
 
 def _suggestion(name: str, known: Sequence[str], prefix: str) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
+    last = re.split(r"__|\.", name)[-1]
+    # A setting looked for in the wrong group, then a slip of the pen.
+    namesakes = [other for other in known if re.split(r"__|\.", other)[-1] == last]
+    close = difflib.get_close_matches(name, namesakes, n=1, cutoff=0)
+    close += difflib.get_close_matches(name, known, n=1, cutoff=0.8)
     return f"; did you mean {prefix}{close[0]}?" if close else "; docs/settings.md lists all there are"

@@ -194,7 +194,11 @@ class _Parser:
         """GLOBAL, LOCAL or SPOT stands before the name or after it (C.2)."""
         cursor = self._cursor
         scope = default
-        if cursor.at_word("global", "local", "spot") and cursor.peek(1).is_name and not cursor.peek(1).is_word("with", "as"):
+        if (
+            cursor.at_word("global", "local", "spot")
+            and cursor.peek(1).is_name
+            and not cursor.peek(1).is_word("with", "as")
+        ):
             scope = Scope.GLOBAL if cursor.next().is_word("global") else Scope.LOCAL
         name = self._declare(cursor.expect_name("a name"))
         if cursor.at_word("global", "local", "spot"):

@@ -19,9 +19,7 @@ _REGULAR_EXPRESSION = re.compile(r"/(?:[^/\\\[\r\n]|\\[^\r\n]|\[(?:[^\]\\\r\n]|\
 _TEMPLATE_STOP = re.compile(r"\\[\s\S]|`|\$\{")
 
 # An expression follows these, so a slash after them opens a regular expression.
-_BEFORE_EXPRESSION = frozenset(
-    "await case delete do else in instanceof new of return throw typeof void yield".split()
-)
+_BEFORE_EXPRESSION = frozenset("await case delete do else in instanceof new of return throw typeof void yield".split())
 # The parentheses after these hold a condition: a statement follows, not an operator.
 _BEFORE_CONDITION = frozenset(["for", "if", "while", "with"])
 
@@ -64,9 +62,7 @@ def end_of_body(source: Source, opening: int) -> int:
         elif character == "/" and not after_operand:
             expression = _REGULAR_EXPRESSION.match(text, at)
             if expression is None:
-                raise source.error(
-                    at, "this regular expression in the function's body is never closed on its line"
-                )
+                raise source.error(at, "this regular expression in the function's body is never closed on its line")
             after_operand = True
             at = expression.end()
         elif character == "(":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bridge import status_server
 from bridge.books import Books, Traffic
 from bridge.errors import ConfigError
 from bridge.health import HealthStatus, PartStatus
@@ -125,3 +127,47 @@ def test_a_port_in_use_is_named(server: StatusServer) -> None:
 
     with pytest.raises(ConfigError, match="BRIDGE_STATUS__LISTEN"):
         second.start()
+
+
+def test_clients_that_drip_do_not_keep_others_out(server: StatusServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status_server, "CONNECTION_SECONDS", 0.3)
+    slow = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(status_server.MAX_CLIENTS)]
+    try:
+        for sock in slow:
+            sock.sendall(b"G")
+        for sock in slow:
+            assert sock.recv(1) == b""
+        deadline = time.monotonic() + 5
+        answered = 0
+        while answered != 200 and time.monotonic() < deadline:
+            try:
+                answered = get(server, "/livez")[0]
+            except OSError:  # its thread is on its way out
+                continue
+
+        assert answered == 200
+    finally:
+        for sock in slow:
+            sock.close()
+
+
+def test_a_text_that_is_not_unicode_does_not_break_the_page(server: StatusServer, state: State) -> None:
+    state.parts = [PartStatus("mqtt", "waiting", 5.0, "topic \udcff", None)]
+
+    assert get(server, "/")[0] == 200
+    assert get(server, "/readyz")[0] == 503
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+def test_an_ipv6_address_is_listened_on() -> None:
+    arguments: dict[str, Any] = dict.fromkeys(("parts", "books", "traffic", "health"))
+    server = StatusServer(host="::1", port=0, live=lambda: True, **arguments)
+    try:
+        server.start()
+    except ConfigError:
+        pytest.skip("no IPv6 loopback here")
+    try:
+        with urllib.request.urlopen(f"http://[::1]:{server.port}/livez", timeout=5) as answer:
+            assert answer.status == 200
+    finally:
+        server.stop()

@@ -130,3 +130,15 @@ def test_ready_means_every_part_connected() -> None:
 
     assert is_ready([good])
     assert not is_ready([good, bad])
+
+
+def test_gdn_is_not_asked_again_before_it_said() -> None:
+    far, clock = Far(), Clock()
+    far.worker = GdnUnavailable("429", retry_after=120)
+    h = health(far, clock, query=None)
+
+    for _ in range(120):
+        h.step()
+        clock.now += 1
+
+    assert far.asked == ["worker"]

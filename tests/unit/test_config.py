@@ -1,0 +1,477 @@
+"""Settings from their sources: what counts, what is refused, and how it is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.config import Settings, load
+from bridge.errors import ConfigError
+
+ROUTE = {"topic": "devices/{deviceID}", "stream": "readings"}
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """The least that makes a configuration."""
+    definition = tmp_path / "worker.sql"
+    definition.write_text("@App:name('w')")
+    return {
+        "BRIDGE_MQTT__URL": "mqtt://broker",
+        "BRIDGE_GDN__URL": "https://gdn.example",
+        "BRIDGE_GDN__API_KEY": "tenant.key.secret",
+        "BRIDGE_GDN__TENANT": "tenant",
+        "BRIDGE_WORKER__DEFINITION": str(definition),
+        "BRIDGE_ROUTES": json.dumps([ROUTE]),
+    }
+
+
+def read(environ: dict[str, str], config_file: Path | None = None, **more: str) -> Settings:
+    return load(config_file=config_file, environ=environ | more, secret_directories=())
+
+
+def problems(environ: dict[str, str], config_file: Path | None = None, **more: str) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        read(environ, config_file, **more)
+    return caught.value.problems
+
+
+def toml(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "bridge.toml"
+    file.write_text(text)
+    return file
+
+
+def test_the_least_configuration_has_safe_defaults(environ: dict[str, str]) -> None:
+    settings = read(environ)
+
+    assert (settings.mqtt.host, settings.mqtt.port, settings.mqtt.tls) == ("broker", 1883, False)
+    assert settings.gdn.api_key.get_secret_value() == "tenant.key.secret"
+    assert (settings.status.host, settings.status.port) == ("127.0.0.1", 8080)
+    assert settings.mqtt.session_expiry == 604800
+    assert settings.delivery.window == 500
+    assert settings.outbox.path == Path("outbox.db")
+    assert settings.routes[0].fields == {}
+
+
+def test_nothing_is_read_but_what_is_handed_over(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRIDGE_MQTT__URL", "mqtt://elsewhere")
+    monkeypatch.setenv("mqtt", '{"url": "mqtt://elsewhere"}')
+
+    assert read(environ).mqtt.host == "broker"
+
+
+def test_settings_cannot_be_changed(environ: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        read(environ).mqtt.keepalive = 7  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("mqtt://broker:1884", (False, "broker", 1884)),
+        ("mqtts://broker", (True, "broker", 8883)),
+        ("MQTT://broker/", (False, "broker", 1883)),
+        ("mqtts://[::1]:18883", (True, "::1", 18883)),
+    ],
+)
+def test_the_broker_url_is_taken_apart(environ: dict[str, str], url: str, expected: tuple[bool, str, int]) -> None:
+    mqtt = read(environ, BRIDGE_MQTT__URL=url).mqtt
+
+    assert (mqtt.tls, mqtt.host, mqtt.port) == expected
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "broker",
+        "http://broker",
+        "mqtt://",
+        "mqtt://broker:port",
+        "mqtt://broker:0",
+        "mqtt://broker:70000",
+        "mqtt://broker/topic",
+        "mqtt://broker?x=1",
+        "mqtt://[::1",
+        "mqtt://bro ker",
+        "mqtt://\u2100broker",
+    ],
+)
+def test_a_wrong_broker_url_is_refused_by_its_variable(environ: dict[str, str], url: str) -> None:
+    (problem,) = problems(environ, BRIDGE_MQTT__URL=url)
+
+    assert problem.startswith("BRIDGE_MQTT__URL: ")
+
+
+def test_user_and_password_in_the_broker_url_are_sent_to_their_own_settings(environ: dict[str, str]) -> None:
+    (problem,) = problems(environ, BRIDGE_MQTT__URL="mqtt://user:hunter2@broker")
+
+    assert "mqtt.username and mqtt.password" in problem
+    assert "hunter2" not in problem
+
+
+def test_every_problem_is_reported_at_once(environ: dict[str, str]) -> None:
+    found = problems(
+        environ,
+        BRIDGE_MQTT__KEEPALIVE="soon",
+        BRIDGE_DELIVERY__WINDOW="1001",
+        BRIDGE_GDN__AUTHENTICATION="magic",
+        BRIDGE_GDN__TENANT="a/b",
+        BRIDGE_STATUS__LISTEN="8080",
+        BRIDGE_STOP_TIMEOUT="nan",
+        BRIDGE_LOGLEVEL="debug",
+    )
+
+    assert found == (
+        "BRIDGE_LOGLEVEL: there is no such setting; did you mean BRIDGE_LOG__LEVEL?",
+        "BRIDGE_MQTT__KEEPALIVE: must be a whole number from 5 to 65535",
+        "BRIDGE_GDN__TENANT: must be the bare name, without slash or space",
+        "BRIDGE_GDN__AUTHENTICATION: must be otp or header",
+        "BRIDGE_DELIVERY__WINDOW: must be a whole number from 1 to 1000",
+        "BRIDGE_STATUS__LISTEN: must be host:port, as in 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:8080",
+        "BRIDGE_STOP_TIMEOUT: must be a number from 1 to 600",
+    )
+
+
+def test_nothing_set_names_every_required_setting() -> None:
+    names = [problem.partition(":")[0] for problem in problems({})]
+
+    assert names == [
+        "BRIDGE_MQTT__URL",
+        "BRIDGE_GDN__URL",
+        "BRIDGE_GDN__API_KEY",
+        "BRIDGE_GDN__TENANT",
+        "BRIDGE_WORKER__DEFINITION",
+        "BRIDGE_ROUTES",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("BRIDGE_MQTT__PROT", "did you mean BRIDGE_MQTT__PROTOCOL?"),
+        ("BRIDGE_MQTT_URL", "did you mean BRIDGE_MQTT__URL?"),
+        ("BRIDGE_API_KEY", "did you mean BRIDGE_GDN__API_KEY?"),
+        ("BRIDGE_GDN__APIKEY_FILE", "did you mean BRIDGE_GDN__API_KEY_FILE?"),
+        ("BRIDGE_ROUTES__3__TOPIK", "did you mean BRIDGE_ROUTES__3__TOPIC?"),
+        ("bridge_mqtt__url", "did you mean BRIDGE_MQTT__URL?"),
+        ("BRIDGE_MQTT__URL__HOST", "docs/settings.md lists all there are"),
+        ("BRIDGE_ROUTES__X__TOPIC", ""),
+        ("BRIDGE_ROUTES__01__TOPIC", ""),
+        ("BRIDGE_", ""),
+        ("BRIDGE_MQTT__", ""),
+    ],
+)
+def test_an_unknown_variable_is_refused_with_a_suggestion(environ: dict[str, str], name: str, meant: str) -> None:
+    (problem,) = problems(environ | {name: "1"})
+
+    assert problem.startswith(f"{name}: there is no such setting; ")
+    assert meant in problem
+
+
+def test_an_empty_variable_counts_as_not_set(environ: dict[str, str]) -> None:
+    assert read(environ, BRIDGE_MQTT__USERNAME="").mqtt.username is None
+
+
+def test_the_environment_comes_before_the_file(environ: dict[str, str], tmp_path: Path) -> None:
+    file = toml(tmp_path, '[mqtt]\nurl = "mqtt://other"\nkeepalive = 60\n')
+
+    settings = read(environ, file)
+
+    assert (settings.mqtt.host, settings.mqtt.keepalive) == ("broker", 60)
+
+
+def test_overrides_come_before_the_environment(environ: dict[str, str]) -> None:
+    settings = load(
+        config_file=None,
+        environ=environ | {"BRIDGE_LOG__LEVEL": "error"},
+        overrides={"log.level": "debug"},
+        secret_directories=(),
+    )
+
+    assert settings.log.level == "debug"
+
+
+def test_an_unknown_override_is_refused(environ: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"log\.levle, on the command line: .* did you mean log\.level\?"):
+        load(config_file=None, environ=environ, overrides={"log.levle": "debug"}, secret_directories=())
+
+
+# --- routes and other lists ------------------------------------------------------------------------------
+
+
+def test_routes_may_be_json_or_numbered_variables(environ: dict[str, str]) -> None:
+    as_json = read(environ, BRIDGE_ROUTES=json.dumps([ROUTE | {"fields": {"unitName": "=C"}}])).routes
+    del environ["BRIDGE_ROUTES"]
+    numbered = read(
+        environ,
+        BRIDGE_ROUTES__0__TOPIC=ROUTE["topic"],
+        BRIDGE_ROUTES__0__STREAM=ROUTE["stream"],
+        BRIDGE_ROUTES__0__FIELDS__unitName="=C",
+    ).routes
+
+    assert numbered == as_json
+
+
+def test_a_single_setting_goes_over_its_group_in_json(environ: dict[str, str]) -> None:
+    settings = read(
+        environ,
+        BRIDGE_ROUTES__0__STREAM="other",
+        BRIDGE_LOG='{"level": "error", "format": "json"}',
+        BRIDGE_LOG__LEVEL="INFO",
+    )
+
+    assert (settings.routes[0].stream, settings.routes[0].topic) == ("other", ROUTE["topic"])
+    assert (settings.log.level, settings.log.format) == ("info", "json")
+
+
+def test_a_list_in_the_environment_replaces_that_of_the_file(environ: dict[str, str], tmp_path: Path) -> None:
+    file = toml(tmp_path, '[worker]\nregions = ["a", "b"]\n')
+
+    assert read(environ, file).worker.regions == ["a", "b"]
+    assert read(environ, file, BRIDGE_WORKER__REGIONS='["c"]').worker.regions == ["c"]
+    assert read(environ, file, BRIDGE_WORKER__REGIONS="[]").worker.regions == []
+    assert read(environ, file, BRIDGE_WORKER__REGIONS__0="d").worker.regions == ["d"]
+
+
+def test_a_gap_between_numbered_routes_is_named(environ: dict[str, str]) -> None:
+    del environ["BRIDGE_ROUTES"]
+
+    found = problems(environ, BRIDGE_ROUTES__1__TOPIC="a", BRIDGE_ROUTES__1__STREAM="b")
+
+    assert [problem.partition(":")[0] for problem in found] == ["BRIDGE_ROUTES__0__TOPIC", "BRIDGE_ROUTES__0__STREAM"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[{]", "BRIDGE_ROUTES: must be a list, written as JSON: "),
+        ('{"topic": "a"}', "BRIDGE_ROUTES: must be a list of routes"),
+        ("[]", "BRIDGE_ROUTES: must hold at least one route"),
+        ("[5]", "BRIDGE_ROUTES, [0]: must be a table"),
+        ('[{"topic": "a"}]', "BRIDGE_ROUTES, [0]: stream is required and not set"),
+        ('[{"topic": "", "stream": "s"}]', "BRIDGE_ROUTES, [0].topic: must not be empty"),
+        (
+            '[{"topic": "a", "stream": "s", "fields": {"x": [1]}}]',
+            "BRIDGE_ROUTES, [0].fields.x: must be a text, a number, true or false",
+        ),
+        (
+            '[{"topic": "a", "stream": "s", "feilds": {}}]',
+            "BRIDGE_ROUTES, [0].feilds: there is no such setting; did you mean routes[0].fields?",
+        ),
+        ("[" * 100_000, "BRIDGE_ROUTES: must be a list, written as JSON"),
+    ],
+)
+def test_wrong_routes_are_one_problem_with_its_place(environ: dict[str, str], text: str, expected: str) -> None:
+    (problem,) = problems(environ, BRIDGE_ROUTES=text)
+
+    assert problem.startswith(expected)
+
+
+@given(
+    fields=st.dictionaries(
+        st.text(min_size=1).filter(str.isprintable),
+        st.text() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False) | st.booleans(),
+        max_size=4,
+    )
+)
+def test_field_values_keep_value_and_type(fields: dict[str, str | int | float | bool]) -> None:
+    environ = {"BRIDGE_ROUTES": json.dumps([ROUTE | {"fields": fields}])}
+    more = {"mqtt": "mqtt://h", "gdn": "https://h"}
+    environ |= {f"BRIDGE_{group.upper()}__URL": url for group, url in more.items()}
+    environ |= {"BRIDGE_GDN__API_KEY": "k", "BRIDGE_GDN__TENANT": "t", "BRIDGE_WORKER__DEFINITION": __file__}
+
+    read_back = read(environ).routes[0].fields
+
+    assert {key: (type(value), value) for key, value in read_back.items()} == {
+        key: (type(value), value) for key, value in fields.items()
+    }
+
+
+# --- the file --------------------------------------------------------------------------------------------
+
+WRONG = """\
+stop_timeout = 0
+
+[mqtt]
+url = "mqtt://broker"
+colour = "blue"
+keepalive = [
+  1,
+]
+
+[[routes]]
+topic = "a"
+stream = "s"
+
+[[routes]]
+topik = "b"
+stream = "s"
+fields = { x = 1, y = 1979-05-27 }
+
+[log]
+level = "loud"
+"""
+
+
+def test_problems_of_the_file_name_line_and_key(environ: dict[str, str], tmp_path: Path) -> None:
+    file = toml(tmp_path, WRONG)
+    del environ["BRIDGE_ROUTES"], environ["BRIDGE_MQTT__URL"]
+
+    assert sorted(problems(environ, file)) == [
+        f"{file}:14: routes[1]: topic is required and not set",
+        f"{file}:15: routes[1].topik: there is no such setting; did you mean routes[1].topic?",
+        f"{file}:17: routes[1].fields.y: must be a text, a number, true or false",
+        f"{file}:1: stop_timeout: must be a number from 1 to 600",
+        f"{file}:20: log.level: must be debug, info, warning or error",
+        f"{file}:5: mqtt.colour: there is no such setting; docs/settings.md lists all there are",
+        f"{file}:6: mqtt.keepalive: must be a whole number from 5 to 65535",
+    ]
+
+
+def test_lines_are_right_in_a_file_from_windows(environ: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "bridge.toml"
+    file.write_bytes(b"# a\r\n[log]\r\nlevel = 1\r\n")
+
+    assert problems(environ, file) == (f"{file}:3: log.level: must be debug, info, warning or error",)
+
+
+def test_a_table_that_is_none_is_refused(environ: dict[str, str], tmp_path: Path) -> None:
+    file = toml(tmp_path, "log = 5\n")
+
+    assert problems(environ, file) == (f"{file}:1: log: must be a table",)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[mqtt]\nurl = \n", ":2:7: not TOML: Invalid value"),
+        ("[mqtt]\nurl = 'x", ":2:9: not TOML: Expected"),
+        ("a = 1\na = 2\n", ":2:6: not TOML: Cannot overwrite a value"),
+        ("a = " + "[" * 100_000, ": the configuration file holds a number or a nesting beyond bounds"),
+        ("a = " + "1" * 5000, ": the configuration file holds a number or a nesting beyond bounds"),
+    ],
+)
+def test_a_file_that_is_no_toml_is_named_with_its_place(
+    environ: dict[str, str], tmp_path: Path, text: str, expected: str
+) -> None:
+    file = toml(tmp_path, text)
+
+    (problem,) = problems(environ, file)
+
+    assert problem.startswith(f"{file}{expected}")
+
+
+def test_a_missing_file_is_named(environ: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "absent.toml"
+
+    assert problems(environ, file) == (f"{file}: the configuration file can't be read: No such file or directory",)
+
+
+def test_a_file_in_another_coding_is_refused(environ: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "bridge.toml"
+    file.write_bytes(b"# \xff")
+
+    assert problems(environ, file) == (f"{file}: the configuration file is not UTF-8 text",)
+
+
+def test_what_the_environment_gets_wrong_is_reported_beside_a_broken_file(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    found = problems(environ, toml(tmp_path, "["), BRIDGE_LOGLEVEL="info")
+
+    assert len(found) == 2
+
+
+# --- paths -----------------------------------------------------------------------------------------------
+
+
+def test_paths_in_the_file_count_from_its_directory(environ: dict[str, str], tmp_path: Path) -> None:
+    directory = tmp_path / "etc"
+    directory.mkdir()
+    (directory / "w.sql").write_text("x")
+    file = toml(directory, '[worker]\ndefinition = "w.sql"\n[outbox]\npath = "/var/o.db"\n')
+    del environ["BRIDGE_WORKER__DEFINITION"]
+
+    settings = read(environ, file)
+
+    assert settings.worker.definition == directory / "w.sql"
+    assert settings.outbox.path == Path("/var/o.db")
+
+
+def test_paths_in_the_environment_count_from_the_working_directory(
+    environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "etc").mkdir()
+
+    settings = read(environ, toml(tmp_path / "etc", ""), BRIDGE_WORKER__DEFINITION="worker.sql")
+
+    assert settings.worker.definition == Path("worker.sql")
+
+
+def test_the_outbox_lies_in_the_state_directory_unless_set(environ: dict[str, str], tmp_path: Path) -> None:
+    file = toml(tmp_path, '[outbox]\npath = "o.db"\n')
+
+    assert read(environ, STATE_DIRECTORY="/var/lib/b:/var/lib/c").outbox.path == Path("/var/lib/b/outbox.db")
+    assert read(environ, file, STATE_DIRECTORY="/var/lib/b").outbox.path == tmp_path / "o.db"
+
+
+@pytest.mark.parametrize("name", ["BRIDGE_WORKER__DEFINITION", "BRIDGE_GDN__CA_FILE"])
+def test_a_file_that_cannot_be_read_is_refused(environ: dict[str, str], tmp_path: Path, name: str) -> None:
+    (problem,) = problems(environ | {name: str(tmp_path / "absent")})
+
+    assert problem.startswith(f"{name}: can't be read: No such file or directory")
+
+
+def test_a_directory_is_no_outbox(environ: dict[str, str], tmp_path: Path) -> None:
+    (problem,) = problems(environ, BRIDGE_OUTBOX__PATH=str(tmp_path))
+
+    assert problem.startswith("BRIDGE_OUTBOX__PATH: is a directory")
+
+
+# --- settings that need each other -----------------------------------------------------------------------
+
+
+def test_a_password_needs_a_user_name(environ: dict[str, str]) -> None:
+    (problem,) = problems(environ, BRIDGE_MQTT__PASSWORD="hunter2")
+
+    assert problem.startswith("BRIDGE_MQTT__PASSWORD: is set, but mqtt.username isn't")
+
+
+def test_certificate_and_key_need_each_other(environ: dict[str, str]) -> None:
+    environ["BRIDGE_MQTT__URL"] = "mqtts://broker"
+
+    assert problems(environ, BRIDGE_MQTT__CERT_FILE=__file__) == (
+        "BRIDGE_MQTT__KEY_FILE: is required with mqtt.cert_file",
+    )
+    assert problems(environ, BRIDGE_MQTT__KEY_FILE=__file__)[0].startswith("BRIDGE_MQTT__KEY_FILE: is set, but")
+
+
+@pytest.mark.parametrize(("group", "url"), [("MQTT", "mqtt://broker"), ("GDN", "http://gdn.example")])
+def test_tls_files_without_tls_are_refused(environ: dict[str, str], group: str, url: str) -> None:
+    (problem,) = problems(environ | {f"BRIDGE_{group}__URL": url, f"BRIDGE_{group}__CA_FILE": __file__})
+
+    assert problem.startswith(f"BRIDGE_{group}__CA_FILE: is for TLS")
+
+
+def test_protocol_5_may_be_written_as_a_number(environ: dict[str, str], tmp_path: Path) -> None:
+    assert read(environ, toml(tmp_path, "[mqtt]\nprotocol = 5\n")).mqtt.protocol == "5"
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:80", "[::1]:8080", "localhost:0"])
+def test_listen_takes_names_and_addresses(environ: dict[str, str], listen: str) -> None:
+    status = read(environ, BRIDGE_STATUS__LISTEN=listen).status
+
+    assert (status.host, status.port) == (listen.rpartition(":")[0].strip("[]"), int(listen.rpartition(":")[2]))
+
+
+@pytest.mark.parametrize("listen", ["8080", ":8080", "host:", "host:99999", "a:b:c", "http://host:80", "u@h:80"])
+def test_a_listen_address_without_host_and_port_is_refused(environ: dict[str, str], listen: str) -> None:
+    (problem,) = problems(environ, BRIDGE_STATUS__LISTEN=listen)
+
+    assert problem.startswith("BRIDGE_STATUS__LISTEN: must be host:port")

@@ -1,0 +1,348 @@
+"""The log: one line an event, no secret in it, and no way for strangers to write lines of their own."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge import log
+from bridge.log import Redactor, configure, get_logger, register_secret
+
+SECRET = 'p&ss w"ör\\d/+?'
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _own_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test its own secrets, and logging afterwards as it was."""
+    root, ours = logging.getLogger(), logging.getLogger("bridge")
+    before = root.handlers[:], root.level, ours.level
+    monkeypatch.setattr(log, "_redactor", Redactor())
+    yield
+    logging.captureWarnings(False)
+    root.handlers[:], root.level, ours.level = before
+    logging.getLogger("bridge")._cache.clear()  # type: ignore[attr-defined]  # levels were set past setLevel
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def out() -> io.StringIO:
+    return io.StringIO()
+
+
+def start(out: io.StringIO, *secrets: str, level: str = "info", format: str = "auto") -> None:
+    configure(level=level, format=format, stream=out, secrets=secrets)
+
+
+def events(out: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def test_an_event_is_one_json_line_unless_a_person_reads(out: io.StringIO) -> None:
+    start(out)
+
+    get_logger("bridge.outbox").info("outbox.opened", records=3, path=None)
+
+    (event,) = events(out)
+    assert event.pop("timestamp").endswith("Z")
+    assert event == {"level": "info", "event": "outbox.opened", "logger": "bridge.outbox", "records": 3, "path": None}
+
+
+def test_a_terminal_gets_text_for_people() -> None:
+    terminal = Terminal()
+    start(terminal)
+
+    get_logger("bridge.outbox").info("outbox.opened", records=3)
+
+    assert "\x1b[" in terminal.getvalue()
+    assert "outbox.opened" in terminal.getvalue()
+    assert not terminal.getvalue().startswith("{")
+
+
+def test_a_terminal_gets_json_when_asked() -> None:
+    terminal = Terminal()
+    start(terminal, format="json")
+
+    get_logger("bridge.x").info("a.b")
+
+    assert events(terminal)[0]["event"] == "a.b"
+
+
+def test_console_without_a_terminal_has_no_colours(out: io.StringIO) -> None:
+    start(out, format="console")
+
+    get_logger("bridge.x").info("a.b", topic="t")
+
+    assert "a.b" in out.getvalue()
+    assert "\x1b" not in out.getvalue()
+
+
+def test_events_below_the_level_are_left_out(out: io.StringIO) -> None:
+    start(out, level="warning")
+    logger = get_logger("bridge.x")
+
+    logger.info("quiet")
+    logger.warning("loud")
+
+    assert [event["event"] for event in events(out)] == ["loud"]
+
+
+@pytest.mark.parametrize(("level", "expected"), [("debug", ["careful"]), ("error", [])])
+def test_libraries_speak_from_warning_on(out: io.StringIO, level: str, expected: list[str]) -> None:
+    start(out, level=level)
+
+    logging.getLogger("urllib3.connection").info("chatty")
+    logging.getLogger("urllib3.connection").warning("%s", "careful")
+
+    assert [event["event"] for event in events(out)] == expected
+
+
+def test_a_logger_made_before_the_set_up_follows_it(out: io.StringIO) -> None:
+    logger = get_logger("bridge.early")
+    start(out)
+
+    logger.info("late")
+
+    assert events(out)[0]["logger"] == "bridge.early"
+
+
+def test_any_name_is_ours_under_the_bridge(out: io.StringIO) -> None:
+    start(out)
+
+    get_logger("__main__").info("a.b")
+
+    assert events(out)[0]["logger"] == "bridge.__main__"
+
+
+def test_a_second_set_up_replaces_the_first(out: io.StringIO) -> None:
+    start(io.StringIO())
+    start(out)
+
+    get_logger("bridge.x").info("once")
+
+    assert len(events(out)) == 1
+
+
+def test_python_warnings_go_the_same_way(out: io.StringIO) -> None:
+    start(out, SECRET)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(False)
+        logging.captureWarnings(True)
+        warnings.warn(f"old {SECRET}", DeprecationWarning, stacklevel=1)
+
+    (event,) = events(out)
+    assert event["logger"] == "py.warnings"
+    assert "old [redacted]" in event["event"]
+
+
+# --- secrets ---------------------------------------------------------------------------------------------
+
+
+def raising(logger: Any) -> None:
+    try:
+        try:
+            raise OSError(f"cause {SECRET}")
+        except OSError as exc:
+            raise ValueError(f"wss://host?otp={quote(SECRET, safe='')}") from exc
+    except ValueError:
+        logger.exception("link.failed")
+
+
+WAYS: list[Callable[[Any], None]] = [
+    lambda logger: logger.info(f"event {SECRET}"),
+    lambda logger: logger.info("e", text=f"a {SECRET} b"),
+    lambda logger: logger.info("e", **{SECRET: 1}),
+    lambda logger: logger.info("e", nested={"a": [{SECRET: (SECRET, {SECRET})}]}),
+    lambda logger: logger.info("e", deep=[[[[[[[[SECRET]]]]]]]]),
+    lambda logger: logger.info("e", raw=SECRET.encode()),
+    lambda logger: logger.info("e", error=ValueError(SECRET)),
+    lambda logger: logger.info("e", thing={"value": ValueError(SECRET)}),
+    lambda logger: logger.info("e", url=f"wss://h/?otp={quote(SECRET, safe='')}&x"),
+    lambda logger: logger.info("e", form=quote_plus(SECRET)),
+    lambda logger: logger.info("e", url=quote(SECRET, safe="").lower()),
+    lambda logger: logger.info("e", header=base64.b64encode(f"user:{SECRET}".encode()).decode()),
+    lambda logger: logger.info("e", token=base64.urlsafe_b64encode(SECRET.encode()).decode()),
+    lambda logger: logger.info("e", body=json.dumps({"otp": SECRET})),
+    lambda logger: logger.info("e", body=json.dumps({"otp": SECRET}, ensure_ascii=False)),
+    lambda logger: logger.info("e", body=repr({"otp": SECRET})),
+    raising,
+    lambda logger: logging.getLogger("urllib3").warning("to %s", SECRET),
+    lambda logger: raising(logging.getLogger("paho")),
+    lambda logger: logging.getLogger("aiohttp").warning("x", stack_info=True, extra={"key": SECRET}),
+    lambda logger: logging.getLogger("aiohttp").warning("bad %d", SECRET),
+]
+
+
+def leaks(text: str) -> list[str]:
+    """The codings of the secret that can be found in the text, by searching for pieces of it."""
+    pieces = [
+        'w"ör',
+        'w\\"ör',
+        "w\\u00f6r",
+        "ss w",
+        "%26ss",
+        "%22%c3%b6",
+        "w%22",
+        "cCZzcy",
+        "c3Mgdy",
+        "zIHci",
+        "MgdyL",
+        "yB3Is",
+    ]
+    return [piece for piece in pieces if piece.lower() in text.lower()]
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_secret_is_in_no_line_however_it_got_there(
+    way: Callable[[Any], None], format: str, out: io.StringIO, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start(out, SECRET, format=format)
+
+    way(get_logger("bridge.x"))
+
+    captured = capsys.readouterr()
+    assert leaks(out.getvalue() + captured.out + captured.err) == []
+
+
+def test_the_rest_of_a_text_with_a_secret_stays(out: io.StringIO) -> None:
+    start(out, SECRET)
+
+    raising(get_logger("bridge.x"))
+
+    (event,) = events(out)
+    assert "ValueError: wss://host?otp=[redacted]" in event["exception"]
+    assert "OSError: cause [redacted]" in event["exception"]
+
+
+def test_a_secret_learnt_later_is_kept_out_from_then_on(out: io.StringIO) -> None:
+    start(out)
+
+    register_secret("otp-12345")
+    get_logger("bridge.x").info("e", url="wss://h?otp=otp-12345")
+
+    assert events(out)[0]["url"] == "wss://h?otp=[redacted]"
+
+
+def test_learnt_secrets_are_bounded_and_configured_ones_stay() -> None:
+    redactor = Redactor(max_learnt=2)
+    redactor.add(["fixed-secret"])
+    for number in range(3):
+        redactor.learn(f"otp-number-{number}")
+
+    text = redactor.clean("fixed-secret otp-number-0 otp-number-1 otp-number-2")
+
+    assert text == "[redacted] otp-number-0 [redacted] [redacted]"
+
+
+def test_a_short_secret_is_redacted_as_a_word_only() -> None:
+    redactor = Redactor()
+    redactor.add(["a", ""])
+
+    assert redactor.clean("a bad password=a") == "[redacted] bad password=[redacted]"
+
+
+def test_of_two_secrets_the_longer_goes_first() -> None:
+    redactor = Redactor()
+    redactor.add(["secret", "secret-with-tail"])
+
+    assert redactor.clean("secret-with-tail secret") == "[redacted] [redacted]"
+
+
+@given(secret=st.text(min_size=4, max_size=40), before=st.binary(max_size=5), after=st.binary(max_size=5))
+def test_base64_around_a_secret_never_gives_it_back(secret: str, before: bytes, after: bytes) -> None:
+    redactor = Redactor()
+    redactor.add([secret])
+    data = secret.encode()
+
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        text = encode(before + data + after).decode()
+        assert "[redacted]" in redactor.clean(text)
+
+
+@given(secret=st.text(min_size=4, max_size=40), text=st.text())
+def test_a_secret_is_never_left_in_a_text(secret: str, text: str) -> None:
+    redactor = Redactor()
+    redactor.add([secret])
+
+    cleaned = redactor.clean(f"{text}{secret}{text}")
+
+    assert secret not in cleaned.replace("[redacted]", "\0")
+
+
+# --- what strangers send ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_foreign_text_cannot_forge_a_line_or_steer_a_terminal(format: str, out: io.StringIO) -> None:
+    start(out, format=format)
+    foreign = "a\n{}\r\x1b[2J\x07\u202e\u2028\x85\x00\ud800z"
+
+    get_logger("bridge.x").warning("mqtt.odd", topic=foreign, **{"k\n": 1})
+    logging.getLogger("paho").warning("%s", foreign)
+
+    lines = out.getvalue().split("\n")
+    assert len(lines) == 3
+    assert all(line.isprintable() for line in lines)
+    assert "\\x1b[2J" in out.getvalue()
+
+
+def test_foreign_text_in_a_traceback_is_indented(out: io.StringIO) -> None:
+    start(out, format="console")
+
+    try:
+        raise ValueError("bad\n2026-01-01 [info] forged\x1b[2J")
+    except ValueError:
+        get_logger("bridge.x").exception("e")
+
+    assert "\n  2026-01-01 [info] forged\\x1b[2J" in out.getvalue()
+
+
+@given(st.text())
+def test_any_text_makes_one_json_line_that_gives_it_back(text: str) -> None:
+    out = io.StringIO()
+    start(out, level="info")
+
+    get_logger("bridge.x").info("e", text=text)
+
+    (event,) = events(out)
+    assert event["text"].isprintable()
+    assert event["text"] == text or not text.isprintable()
+
+
+def test_odd_values_are_written_all_the_same(out: io.StringIO) -> None:
+    start(out)
+    loop: list[Any] = []
+    loop.append(loop)
+
+    get_logger("bridge.x").info("e", big=2**70, nan=float("nan"), loop=loop, raw=b"\xff", flag=True)
+
+    (event,) = events(out)
+    assert (event["big"], event["nan"], event["raw"], event["flag"]) == (str(2**70), None, "b'\\xff'", True)
+
+
+def test_a_broken_stream_stops_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    out = io.StringIO()
+    start(out, SECRET)
+    out.close()
+
+    get_logger("bridge.x").error("e", text=SECRET)
+
+    assert capsys.readouterr().err == ""
