@@ -81,8 +81,12 @@ def _forms(secret: str) -> Iterator[str]:
     yield secret
     yield json.dumps(secret)[1:-1]
     yield json.dumps(secret, ensure_ascii=False)[1:-1]
-    yield repr(secret)[1:-1]
     data = secret.encode("utf-8", "surrogatepass")
+    for written in (repr(secret)[1:-1], repr(data)[2:-1]):
+        yield written
+        # Within a longer text the other quote may be the one that is escaped.
+        yield written.replace("\\'", "'")
+        yield written.replace("\\'", "'").replace("'", "\\'")
     for encoded in (quote(data, safe=""), quote(data), quote_plus(data)):
         yield encoded
         yield re.sub("%..", lambda found: found[0].lower(), encoded)

@@ -24,8 +24,8 @@ class Devices:
     def __init__(self, *, port: int, rate: float) -> None:
         self._rate = rate
         self._lock = threading.Lock()
-        self._waiting: dict[int, str] = {}
-        self._acknowledged: set[str] = set()
+        self._readings: dict[int, str] = {}  # by paho's number of the message
+        self._mids: set[int] = set()  # acknowledged; may be known before publish has returned the number
         self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id="gdn-bridge-demo-devices")
         self._client.on_publish = self._on_publish
         self._client.max_inflight_messages_set(200)
@@ -37,7 +37,7 @@ class Devices:
     def acknowledged(self) -> set[str]:
         """Ids (room number, dash, device) of the readings that the broker acknowledged."""
         with self._lock:
-            return set(self._acknowledged)
+            return {self._readings[mid] for mid in self._mids & self._readings.keys()}
 
     def publish_for(self, seconds: float) -> None:
         """Publish at the rate for so long, then wait until the broker acknowledged everything (at most 10 s)."""
@@ -48,9 +48,8 @@ class Devices:
             time.sleep(0.02)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
-            with self._lock:
-                if not self._waiting:
-                    return
+            if len(self.acknowledged) == self._next:
+                return
             time.sleep(0.02)
 
     def stop(self) -> None:
@@ -62,14 +61,13 @@ class Devices:
         room, device = self._next, DEVICES[self._next % len(DEVICES)]
         self._next += 1
         temperature = round(20 + 5 * math.sin(room / 50), 2)
-        with self._lock:  # the acknowledgement may come before publish returns
-            sent = self._client.publish(
-                f"devices/{device}/rooms/{room}/telemetry", json.dumps({"temperature": temperature}), qos=1
-            )
-            self._waiting[sent.mid] = f"{room}-{device}"
+        # Not under our lock: paho calls back while it holds one of its own.
+        sent = self._client.publish(
+            f"devices/{device}/rooms/{room}/telemetry", json.dumps({"temperature": temperature}), qos=1
+        )
+        with self._lock:
+            self._readings[sent.mid] = f"{room}-{device}"
 
     def _on_publish(self, _client: object, _data: object, mid: int, _reason: object, _properties: object) -> None:
         with self._lock:
-            reading = self._waiting.pop(mid, None)
-            if reading is not None:
-                self._acknowledged.add(reading)
+            self._mids.add(mid)

@@ -475,3 +475,23 @@ def test_a_listen_address_without_host_and_port_is_refused(environ: dict[str, st
     (problem,) = problems(environ, BRIDGE_STATUS__LISTEN=listen)
 
     assert problem.startswith("BRIDGE_STATUS__LISTEN: must be host:port")
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["topic", "stream", "fields", "url", "path", "0", "x"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(
+    name=st.sampled_from(["MQTT", "GDN", "WORKER", "ROUTES", "ROUTES__0", "ROUTES__0__FIELDS", "OUTBOX", "LOG"]),
+    value=JSON_VALUES,
+)
+def test_whatever_json_is_set_is_answered_in_problems(name: str, value: object) -> None:
+    found = problems({f"BRIDGE_{name}": json.dumps(value), "BRIDGE_ROUTES__0__TOPIC": "a"})
+
+    assert [problem for problem in found if not problem.startswith("BRIDGE_")] == []

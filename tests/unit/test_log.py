@@ -31,12 +31,15 @@ class Terminal(io.StringIO):
 def _own_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each test its own secrets, and logging afterwards as it was."""
     root, ours = logging.getLogger(), logging.getLogger("bridge")
-    before = root.handlers[:], root.level, ours.level
+    levels = root.level, ours.level
     monkeypatch.setattr(log, "_redactor", Redactor())
     yield
     logging.captureWarnings(False)
-    root.handlers[:], root.level, ours.level = before
-    logging.getLogger("bridge")._cache.clear()  # type: ignore[attr-defined]  # levels were set past setLevel
+    for handler in root.handlers[:]:
+        if isinstance(handler, log._Handler):
+            root.removeHandler(handler)
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
     structlog.reset_defaults()
 
 
@@ -45,8 +48,10 @@ def out() -> io.StringIO:
     return io.StringIO()
 
 
-def start(out: io.StringIO, *secrets: str, level: str = "info", format: str = "auto") -> None:
-    configure(level=level, format=format, stream=out, secrets=secrets)
+def start(out: io.StringIO, *secrets: str, level: str = "info", style: str = "auto") -> None:
+    configure(level=level, format=style, stream=out, secrets=secrets)
+    root = logging.getLogger()
+    root.handlers[:] = [handler for handler in root.handlers if isinstance(handler, log._Handler)]  # without pytest's
 
 
 def events(out: io.StringIO) -> list[dict[str, Any]]:
@@ -76,7 +81,7 @@ def test_a_terminal_gets_text_for_people() -> None:
 
 def test_a_terminal_gets_json_when_asked() -> None:
     terminal = Terminal()
-    start(terminal, format="json")
+    start(terminal, style="json")
 
     get_logger("bridge.x").info("a.b")
 
@@ -84,7 +89,7 @@ def test_a_terminal_gets_json_when_asked() -> None:
 
 
 def test_console_without_a_terminal_has_no_colours(out: io.StringIO) -> None:
-    start(out, format="console")
+    start(out, style="console")
 
     get_logger("bridge.x").info("a.b", topic="t")
 
@@ -172,6 +177,7 @@ WAYS: list[Callable[[Any], None]] = [
     lambda logger: logger.info("e", nested={"a": [{SECRET: (SECRET, {SECRET})}]}),
     lambda logger: logger.info("e", deep=[[[[[[[[SECRET]]]]]]]]),
     lambda logger: logger.info("e", raw=SECRET.encode()),
+    lambda logger: logger.info("e", raw=[[[[[[b"it's " + SECRET.encode()]]]]]]),
     lambda logger: logger.info("e", error=ValueError(SECRET)),
     lambda logger: logger.info("e", thing={"value": ValueError(SECRET)}),
     lambda logger: logger.info("e", url=f"wss://h/?otp={quote(SECRET, safe='')}&x"),
@@ -197,6 +203,7 @@ def leaks(text: str) -> list[str]:
         'w\\"ör',
         "w\\u00f6r",
         "ss w",
+        "\\xc3\\xb6r",
         "%26ss",
         "%22%c3%b6",
         "w%22",
@@ -209,12 +216,12 @@ def leaks(text: str) -> list[str]:
     return [piece for piece in pieces if piece.lower() in text.lower()]
 
 
-@pytest.mark.parametrize("format", ["json", "console"])
+@pytest.mark.parametrize("style", ["json", "console"])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_secret_is_in_no_line_however_it_got_there(
-    way: Callable[[Any], None], format: str, out: io.StringIO, capsys: pytest.CaptureFixture[str]
+    way: Callable[[Any], None], style: str, out: io.StringIO, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    start(out, SECRET, format=format)
+    start(out, SECRET, style=style)
 
     way(get_logger("bridge.x"))
 
@@ -290,9 +297,9 @@ def test_a_secret_is_never_left_in_a_text(secret: str, text: str) -> None:
 # --- what strangers send ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("format", ["json", "console"])
-def test_foreign_text_cannot_forge_a_line_or_steer_a_terminal(format: str, out: io.StringIO) -> None:
-    start(out, format=format)
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_foreign_text_cannot_forge_a_line_or_steer_a_terminal(style: str, out: io.StringIO) -> None:
+    start(out, style=style)
     foreign = "a\n{}\r\x1b[2J\x07\u202e\u2028\x85\x00\ud800z"
 
     get_logger("bridge.x").warning("mqtt.odd", topic=foreign, **{"k\n": 1})
@@ -305,7 +312,7 @@ def test_foreign_text_cannot_forge_a_line_or_steer_a_terminal(format: str, out: 
 
 
 def test_foreign_text_in_a_traceback_is_indented(out: io.StringIO) -> None:
-    start(out, format="console")
+    start(out, style="console")
 
     try:
         raise ValueError("bad\n2026-01-01 [info] forged\x1b[2J")
