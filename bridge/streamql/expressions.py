@@ -1,6 +1,13 @@
-"""Expressions, by precedence: or, and, not, comparison and ``is null``, + and -, * / and %, unary minus."""
+"""Expressions of the simple query form.
+
+Loosest first: ``or``, ``and``, ``not``, comparisons and ``is null``, ``+ -``, ``* / %``, unary ``-``, then
+literals, attributes, calls and parentheses. What the language has beyond that raises NotSimpleError, which
+says that the query is fine and the tree can't hold it.
+"""
 
 from __future__ import annotations
+
+import math
 
 from bridge.streamql.cursor import Cursor
 from bridge.streamql.syntax import (
@@ -10,158 +17,226 @@ from bridge.streamql.syntax import (
     Call,
     Expression,
     Literal,
+    Place,
     Unary,
 )
 from bridge.streamql.tokens import Kind, Token
 
-MAX_DEPTH = 50
-"""Levels of nesting: real definitions have a few, and deeper ones would end in a RecursionError."""
+MAX_NESTING = 64
+"""Parentheses, calls and prefixes inside one another; more would exhaust Python's stack while reading."""
+MAX_DEPTH = 150
+"""Levels of a tree (``a or b or …`` is one deep for each ``or``); more would exhaust it while walking."""
 
-_SUFFIXES = {
-    "l": AttributeType.LONG,
-    "f": AttributeType.FLOAT,
-    "d": AttributeType.DOUBLE,
+_NOT = 3
+_COMPARISON = 4
+_SIGN = 7
+_LEVELS = {
+    "or": 1,
+    "and": 2,
+    **dict.fromkeys(("==", "!=", "<", "<=", ">", ">="), _COMPARISON),
+    "+": 5,
+    "-": 5,
+    "*": 6,
+    "/": 6,
+    "%": 6,
 }
+# Attributes may be called like any keyword but these: a forgotten operand is likelier than such a column.
+_NO_OPERAND = ("from", "as", "and", "or", "is", "in")
+_TIME_UNITS = tuple(
+    unit + ending
+    for unit in ("millisecond", "millisec", "second", "sec", "minute", "min", "hour", "day", "week", "month", "year")
+    for ending in ("", "s")
+)
+_FITS = {AttributeType.INT: 2**31, AttributeType.LONG: 2**63}
+_LONGEST_NUMBER = 400
 
 
-class ExpressionReader:
-    """Reads one expression after another from a cursor."""
+class NotSimpleError(Exception):
+    """Right as far as anyone knows, and more than the tree holds. ``construct`` names it in words."""
 
+    def __init__(self, construct: str, place: Place) -> None:
+        super().__init__(construct)
+        self.construct = construct
+        self.place = place
+
+
+def read_expression(cursor: Cursor) -> Expression:
+    """One whole expression. The place of an operator's node is the operator's.
+
+    Raises:
+        StreamQLError: something else stands where an operand must, or it nests too deeply.
+        NotSimpleError: it uses what ``Expression`` doesn't hold.
+    """
+    expression = _Reader(cursor).read(1)
+    too_deep = _deeper_than(MAX_DEPTH, expression)
+    if too_deep is not None:
+        raise NotSimpleError(f"an expression of more than {MAX_DEPTH} levels", too_deep.place)
+    return expression
+
+
+class _Reader:
     def __init__(self, cursor: Cursor) -> None:
         self._cursor = cursor
-        self._depth = 0
+        self._nesting = 0
 
-    def read(self) -> Expression:
-        """The expression that comes.
-
-        Raises:
-            StreamQLError: none comes, or it is nested too deeply.
-        """
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise self._cursor.source.error(
-                self._cursor.peek().start, f"this expression is nested over {MAX_DEPTH} levels deep"
-            )
-        expression = self._or()
-        self._depth -= 1
-        return expression
-
-    def _or(self) -> Expression:
-        left = self._and()
-        while self._cursor.at_word("or"):
-            token = self._cursor.next()
-            left = Binary("or", left, self._and(), self._cursor.place_of(token))
-        return left
-
-    def _and(self) -> Expression:
-        left = self._not()
-        while self._cursor.at_word("and"):
-            token = self._cursor.next()
-            left = Binary("and", left, self._not(), self._cursor.place_of(token))
-        return left
-
-    def _not(self) -> Expression:
-        negations: list[Token] = []
-        while self._cursor.at_word("not"):
-            negations.append(self._cursor.next())
-        expression = self._comparison()
-        for token in reversed(negations):
-            expression = Unary("not", expression, self._cursor.place_of(token))
-        return expression
-
-    def _comparison(self) -> Expression:
-        left = self._sum()
+    def read(self, lowest: int) -> Expression:
+        """An expression whose operators bind at least as tightly as ``lowest``."""
+        cursor = self._cursor
+        left = self._operand()
         while True:
-            token = self._cursor.peek()
-            if token.is_symbol("==", "!=", "<", "<=", ">", ">="):
-                self._cursor.next()
-                left = Binary(token.text, left, self._sum(), self._cursor.place_of(token))
-            elif token.is_symbol("="):
-                raise self._cursor.source.error(token.start, "equality is written ==")
-            elif token.is_word("is"):
-                self._cursor.next()
-                self._cursor.expect_word("null")
-                left = Unary("is null", left, self._cursor.place_of(token))
-            else:
+            token = cursor.peek()
+            if lowest <= _COMPARISON and token.is_word("is"):
+                left = self._null_test(left)
+                continue
+            level = _LEVELS.get(_operator(token), 0)
+            if lowest <= _COMPARISON:
+                self._refuse(token)
+            if level < max(lowest, 1):
                 return left
+            cursor.next()
+            right = self.read(level + 1)
+            left = Binary(_operator(token), left, right, cursor.place_of(token))
 
-    def _sum(self) -> Expression:
-        left = self._product()
-        while self._cursor.at_symbol("+", "-"):
-            token = self._cursor.next()
-            left = Binary(token.text, left, self._product(), self._cursor.place_of(token))
-        return left
+    def _refuse(self, token: Token) -> None:
+        cursor = self._cursor
+        if token.is_word("in") or (token.is_word("not") and cursor.peek(1).is_word("in")):
+            raise NotSimpleError("IN", cursor.place)
+        if token.is_symbol("="):
+            raise cursor.unexpected("'==' (a single '=' compares nothing)")
 
-    def _product(self) -> Expression:
-        left = self._signed()
-        while self._cursor.at_symbol("*", "/", "%"):
-            token = self._cursor.next()
-            left = Binary(token.text, left, self._signed(), self._cursor.place_of(token))
-        return left
+    def _null_test(self, operand: Expression) -> Expression:
+        cursor = self._cursor
+        token = cursor.next()
+        if cursor.at_word("not"):
+            raise NotSimpleError("IS NOT NULL", cursor.place_of(token))
+        cursor.expect_word("null")
+        return Unary("is null", operand, cursor.place_of(token))
 
-    def _signed(self) -> Expression:
-        signs: list[Token] = []
-        while self._cursor.at_symbol("-"):
-            signs.append(self._cursor.next())
-        expression = self._primary()
-        for token in reversed(signs):
-            expression = Unary("-", expression, self._cursor.place_of(token))
-        return expression
-
-    def _primary(self) -> Expression:
+    def _operand(self) -> Expression:
         cursor = self._cursor
         token = cursor.peek()
-        place = cursor.place_of(token)
-        if cursor.take_symbol("("):
-            expression = self.read()
-            cursor.expect_symbol(")")
-            return expression
-        if token.kind is Kind.NUMBER:
+        if token.is_word("not"):
             cursor.next()
-            return _number(token, self._cursor)
+            return Unary("not", self._nested(_NOT, token), cursor.place_of(token))
+        if token.is_symbol("-"):
+            cursor.next()
+            return Unary("-", self._nested(_SIGN, token), cursor.place_of(token))
+        if token.is_symbol("("):
+            cursor.next()
+            inner = self._nested(1, token)
+            self._close(token)
+            return inner
         if token.kind is Kind.STRING:
             cursor.next()
-            return Literal(token.text, AttributeType.STRING, place)
-        if token.is_word("true", "false") and not cursor.peek(1).is_symbol("("):
-            cursor.next()
-            return Literal(token.text.lower() == "true", AttributeType.BOOL, place)
-        cursor.expect_name("an expression")
-        if cursor.at_symbol(":"):
-            cursor.next()
-            name = cursor.expect_name("a function's name")
-            return Call(name.text, token.text, self._arguments(), place)
+            return Literal(token.text, AttributeType.STRING, cursor.place_of(token))
+        if token.kind is Kind.NUMBER:
+            return self._number()
+        if token.is_symbol("*"):
+            raise NotSimpleError("'*' among other things", cursor.place)
+        if not token.is_name or token.is_word(*_NO_OPERAND):
+            raise cursor.unexpected("an expression")
+        return self._named()
+
+    def _nested(self, lowest: int, opening: Token) -> Expression:
+        if self._nesting == MAX_NESTING:
+            raise self._cursor.source.error(
+                opening.start, f"expected at most {MAX_NESTING} parentheses, calls and signs inside one another"
+            )
+        self._nesting += 1
+        inner = self.read(lowest)
+        self._nesting -= 1
+        return inner
+
+    def _close(self, opening: Token) -> None:
+        cursor = self._cursor
+        if cursor.peek().kind is Kind.END or cursor.at_symbol(";"):
+            raise cursor.source.error(opening.start, "this '(' is never closed: expected ')'")
+        cursor.expect_symbol(")", expected="an operator or ')'")
+
+    def _number(self) -> Expression:
+        cursor = self._cursor
+        token = cursor.next()
+        if cursor.at_word(*_TIME_UNITS):
+            raise NotSimpleError("a time constant", cursor.place_of(token))
+        digits, suffix = token.text, token.text[-1].lower()
+        if suffix in "lfd":
+            digits = digits[:-1]
+        is_whole = digits.isdigit()
+        if suffix == "l" and not is_whole:
+            raise cursor.source.error(token.start, "expected a whole number before the suffix L")
+        if is_whole and suffix not in "fd":
+            number_type = AttributeType.LONG if suffix == "l" else AttributeType.INT
+            # The sign stands outside, so the one number that only fits with it is let through.
+            if len(digits) > _LONGEST_NUMBER or int(digits) > _FITS[number_type]:
+                advice = "; a long has the suffix L" if number_type is AttributeType.INT else ""
+                raise cursor.source.error(
+                    token.start, f"this number is too large: expected one that fits {number_type.value}{advice}"
+                )
+            return Literal(int(digits), number_type, cursor.place_of(token))
+        number = float(digits)
+        if math.isinf(number):
+            raise cursor.source.error(token.start, "this number is too large: expected one that fits double")
+        number_type = AttributeType.FLOAT if suffix == "f" else AttributeType.DOUBLE
+        return Literal(number, number_type, cursor.place_of(token))
+
+    def _named(self) -> Expression:
+        cursor = self._cursor
+        name = cursor.next()
+        place = cursor.place_of(name)
         if cursor.at_symbol("("):
-            return Call(token.text, None, self._arguments(), place)
+            return Call(name.text, None, self._arguments(), place)
+        if cursor.take_symbol(":"):
+            function = cursor.expect_name(f"a function's name after '{name.text}:'")
+            if not cursor.at_symbol("("):
+                raise cursor.unexpected("'(' after the function's name")
+            return Call(function.text, name.text, self._arguments(), place)
+        source = None
+        attribute = name
         if cursor.take_symbol("."):
-            name = cursor.expect_name("an attribute's name")
-            return AttributeRef(name.text, token.text, place)
-        return AttributeRef(token.text, None, place)
+            if cursor.at_symbol("*"):
+                raise NotSimpleError("'*' among other things", place)
+            source, attribute = name.text, cursor.expect_name(f"an attribute's name after '{name.text}.'")
+        if cursor.at_symbol("."):
+            raise NotSimpleError("a path into an attribute", place)
+        if cursor.at_symbol("["):
+            raise NotSimpleError("an event of a pattern by its index", place)
+        if source is None and name.is_word("true", "false"):
+            return Literal(name.is_word("true"), AttributeType.BOOL, place)
+        if source is None and name.is_word("null"):
+            raise NotSimpleError("NULL as a value", place)
+        if source is None and name.is_word("case") and cursor.at_word("when"):
+            raise NotSimpleError("CASE", place)
+        return AttributeRef(attribute.text, source, place)
 
     def _arguments(self) -> tuple[Expression, ...]:
         cursor = self._cursor
-        cursor.expect_symbol("(")
+        opening = cursor.next()
         arguments: list[Expression] = []
-        if not cursor.at_symbol(")"):
-            arguments.append(self.read())
-            while cursor.take_symbol(","):
-                arguments.append(self.read())
-        cursor.expect_symbol(")", expected="',' or ')'")
+        if cursor.take_symbol(")"):
+            return ()
+        while True:
+            arguments.append(self._nested(1, opening))
+            if not cursor.take_symbol(","):
+                break
+        self._close(opening)
         return tuple(arguments)
 
 
-def _number(token: Token, cursor: Cursor) -> Literal:
-    place = cursor.place_of(token)
-    text = token.text.lower()
-    kind = _SUFFIXES.get(text[-1])
-    if kind is not None:
-        text = text[:-1]
-    is_whole = text.isdecimal()
-    if kind is None:
-        kind = AttributeType.INT if is_whole else AttributeType.DOUBLE
-    if kind in (AttributeType.INT, AttributeType.LONG):
-        bits = 31 if kind is AttributeType.INT else 63
-        # Checked by length first: int() refuses to read thousands of digits.
-        if not is_whole or len(text) > 20 or int(text) > 2**bits - 1:
-            raise cursor.source.error(token.start, f"this number does not fit {kind.value}")
-        return Literal(int(text), kind, place)
-    return Literal(float(text), kind, place)
+def _operator(token: Token) -> str:
+    return token.text.lower() if token.kind in (Kind.WORD, Kind.SYMBOL) else ""
+
+
+def _deeper_than(limit: int, expression: Expression) -> Expression | None:
+    waiting = [(expression, 1)]
+    while waiting:
+        node, depth = waiting.pop()
+        if depth > limit:
+            return node
+        match node:
+            case Call():
+                waiting.extend((argument, depth + 1) for argument in node.arguments)
+            case Unary():
+                waiting.append((node.operand, depth + 1))
+            case Binary():
+                waiting.extend(((node.left, depth + 1), (node.right, depth + 1)))
+    return None

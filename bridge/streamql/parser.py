@@ -1,7 +1,7 @@
-"""Statements of a stream worker definition, read by recursive descent (grammar: gdn-api.md F.3).
+"""Stream worker definitions, version 2 of the language, to ``syntax.Worker`` (grammar: gdn-api.md F.3).
 
-What the bridge needs is read to the last token: streams, tables, functions, plain queries. The rest is recognised and
-kept as text (``OtherDefinition``, ``OtherQuery``): a definition that GDN takes must not be refused here.
+Statements that nobody here works with are recognised and stepped over; where the documentation is
+contradictory or silent, both ways are read.
 """
 
 from __future__ import annotations
@@ -9,471 +9,375 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bridge.streamql.cursor import CREATED, Cursor
-from bridge.streamql.expressions import ExpressionReader
+from bridge.streamql.properties import Properties, read_annotation, read_properties
+from bridge.streamql.queries import QUERY_WORDS, read_query, read_selection_of
 from bridge.streamql.source import Source, StreamQLError
 from bridge.streamql.syntax import (
     Annotation,
     Attribute,
     AttributeType,
     Definition,
-    Expression,
     FunctionDefinition,
     OtherDefinition,
     OtherQuery,
     Place,
     Query,
     Scope,
-    Selected,
     StreamDefinition,
     TableDefinition,
     Worker,
 )
 from bridge.streamql.tokens import Kind, Token
 
-_TYPES = {kind.value: kind for kind in AttributeType}
-_STATEMENTS = ("CREATE", "INSERT", "UPDATE", "DELETE", "SELECT", "FROM", "PARTITION")
-_CREATED = tuple(word.upper() for word in CREATED)
-
-# What may follow FROM … beyond a plain query, in a reader's words.
-_BEYOND = {
-    "window": "a window", "sliding_time": "a window", "tumbling_time": "a window", "join": "a join",
-    "inner": "a join", "left": "a join", "right": "a join", "full": "a join", "outer": "a join",
-    "unidirectional": "a join", "group": "GROUP BY", "having": "HAVING", "where": "WHERE", "order": "ORDER BY",
-    "limit": "LIMIT", "offset": "OFFSET", "output": "OUTPUT", "every": "a pattern", "as": "an alias", "on": "a condition",
-    "within": "WITHIN", "per": "PER",
-}  # fmt: skip
+_STATEMENTS = ("CREATE", "INSERT", "UPDATE", "DELETE", "PARTITION")
+_KINDS = (*(kind.upper() for kind in CREATED), "QUERY-WORKER")
+_TYPES = {attribute_type.value: attribute_type for attribute_type in AttributeType}
+_SCOPES = {scope.value: scope for scope in Scope}
+# Spot collections are replicated ones with a preferred region.
+_SCOPE_WORDS = {**_SCOPES, "spot": Scope.GLOBAL}
+_VERSION_ADVICE = 'the bridge reads version 2 of the language: add @App:qlVersion("2") at the top'
+# In these places no name can stand, so that END there is an attribute called end.
+_BEFORE_OPERAND = ("as", "by", "from", "having", "into", "limit", "not", "on", "or", "and", "select", "set", "where")
 
 
 def parse(text: str) -> Worker:
-    """The definition in ``text``.
+    """The tree of a stream worker definition.
 
     Raises:
-        StreamQLError: it isn't one; with the line, the column and what was expected there.
+        StreamQLError: it isn't one, or one of version 1; with the line and column of the first mistake.
     """
-    return _Parser(Source(text)).worker()
+    return _WorkerReader(Cursor(Source(text))).read()
 
 
-class _Beyond(Exception):  # noqa: N818 - not an error: the query uses more than ``Query`` holds
-    def __init__(self, construct: str, place: Place) -> None:
-        super().__init__(construct)
-        self.construct = construct
-        self.place = place
-
-
-class _Parser:
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._cursor = Cursor(source)
-        self._expressions = ExpressionReader(self._cursor)
+class _WorkerReader:
+    def __init__(self, cursor: Cursor) -> None:
+        self._cursor = cursor
         self._annotations: list[Annotation] = []
         self._definitions: list[Definition] = []
         self._queries: list[Query | OtherQuery] = []
-        self._names: dict[str, Place] = {}
+        self._places: dict[str, Place] = {}
 
-    def worker(self) -> Worker:
+    def read(self) -> Worker:
         cursor = self._cursor
-        while cursor.peek().kind is not Kind.END:
+        while True:
+            pending = self._pending_annotations()
+            if cursor.peek().kind is Kind.END:
+                if pending:
+                    raise cursor.unexpected(f"a statement after @{pending[-1].name}")
+                break
             if cursor.take_symbol(";"):
                 continue
-            before: list[Annotation] = []
-            while cursor.at_symbol("@"):
-                before.append(self._annotation())
-            # @App:… says something of the worker, wherever it stands; the rest of the statement that follows.
-            self._annotations += [a for a in before if a.name.lower().startswith("app:")]
-            if cursor.peek().kind is not Kind.END:
-                self._statement(_query_name(before))
+            self._statement(_query_name(pending))
+            if not cursor.at_end_of_statement:
+                raise cursor.unexpected("';' at the end of the statement")
+        name = self._worker_name()
+        self._check_version()
         return Worker(
-            self._name(), tuple(self._annotations), tuple(self._definitions), tuple(self._queries), self._source.text
+            name=name,
+            annotations=tuple(self._annotations),
+            definitions=tuple(self._definitions),
+            queries=tuple(self._queries),
+            text=cursor.source.text,
         )
 
-    def _name(self) -> str:
-        by_name = {a.name.lower(): a for a in self._annotations}
-        version = by_name.get("app:qlversion")
-        if version is None or version.value != "2":
-            where = version.place if version else Place(1, 1)
-            raise StreamQLError(
-                where.line, where.column, 'only version 2 of the language is read: add @App:qlVersion("2") at the top'
-            )
-        named = by_name.get("app:name")
-        if named is None or not named.value:
-            raise StreamQLError(1, 1, "the worker has no name: add @App:name('…') at the top")
-        return named.value
+    # --- annotations ---------------------------------------------------------------------------------
 
-    # --- annotations --------------------------------------------------------------------------------------
-
-    def _annotation(self) -> Annotation:
-        cursor = self._cursor
-        place = cursor.place
-        cursor.expect_symbol("@")
-        name = cursor.expect_name("an annotation's name").text
-        while cursor.at_symbol(":", "."):
-            name += cursor.next().text + cursor.expect_name("the rest of the annotation's name").text
-        if not cursor.at_symbol("("):
-            return Annotation(name, (), place)
-        return Annotation(name, self._elements(), place)
-
-    def _elements(self) -> tuple[tuple[str | None, str], ...]:
-        """What stands in the parentheses; of nested annotations only that they are there (the rest is GDN's)."""
-        cursor = self._cursor
-        opening = cursor.expect_symbol("(")
-        elements: list[tuple[str | None, str]] = []
-        depth = 1
-        key: str | None = None
-        pending = ""
-        while depth:
-            token = cursor.peek()
-            if token.kind is Kind.END:
-                raise self._source.error(opening.start, "this '(' is never closed")
-            cursor.next()
-            if token.is_symbol("("):
-                depth += 1
-            elif token.is_symbol(")"):
-                depth -= 1
-            elif depth > 1:
-                continue
-            elif token.is_symbol("="):
-                key, pending = pending or None, ""
-            elif token.is_symbol(","):
-                key, pending = None, ""
-            elif token.kind in (Kind.STRING, Kind.NUMBER):
-                elements.append((key, token.text))
+    def _pending_annotations(self) -> list[Annotation]:
+        """Keep what is said of the worker, give back what is said of the next statement."""
+        pending = []
+        while self._cursor.at_symbol("@"):
+            annotation = read_annotation(self._cursor)
+            if annotation.name.lower().startswith("app:"):
+                self._annotations.append(annotation)
             else:
-                pending += token.text
-        return tuple(elements)
+                pending.append(annotation)
+        return pending
 
-    # --- statements ---------------------------------------------------------------------------------------
+    def _app_annotation(self, name: str) -> Annotation | None:
+        found = [a for a in self._annotations if a.name.lower() == f"app:{name.lower()}"]
+        if len(found) > 1:
+            raise StreamQLError(
+                found[1].place.line,
+                found[1].place.column,
+                f"expected one @App:{name}, found another; the first is on line {found[0].place.line}",
+            )
+        return found[0] if found else None
 
-    def _statement(self, query_name: str | None) -> None:
+    def _worker_name(self) -> str:
+        annotation = self._app_annotation("name")
+        if annotation is None:
+            raise StreamQLError(
+                1, 1, "expected @App:name('…'), found none: without it GDN gives the worker a random name"
+            )
+        if not annotation.value:
+            raise StreamQLError(
+                annotation.place.line, annotation.place.column, "expected a name in @App:name('…'), found none"
+            )
+        return annotation.value
+
+    def _check_version(self) -> None:
+        annotation = self._app_annotation("qlVersion")
+        if annotation is None:
+            raise StreamQLError(1, 1, f"expected @App:qlVersion, found none; {_VERSION_ADVICE}")
+        if annotation.value != "2":
+            raise StreamQLError(
+                annotation.place.line,
+                annotation.place.column,
+                f"expected version 2, found another in @{annotation.name}; {_VERSION_ADVICE}",
+            )
+
+    # --- statements ----------------------------------------------------------------------------------
+
+    def _statement(self, name: str | None) -> None:
         cursor = self._cursor
-        token = cursor.peek()
-        if token.is_word("create"):
-            self._create(query_name)
-        elif token.is_word("insert", "update", "delete", "select", "from"):
-            self._queries.append(self._query(query_name))
-        elif token.is_word("partition"):
-            self._partition()
-        elif token.is_word("define"):
-            raise self._source.error(
-                token.start, 'DEFINE is version 1 of the language; only version 2 is read (@App:qlVersion("2"), CREATE)'
+        if cursor.at_word("create"):
+            self._create(name)
+        elif cursor.at_word(*QUERY_WORDS):
+            self._queries.append(read_query(cursor, name))
+        elif cursor.at_word("partition"):
+            self._partition(name)
+        elif cursor.at_word("define", "from"):
+            raise cursor.source.error(
+                cursor.peek().start,
+                f"expected {_listed(_STATEMENTS)}, found '{cursor.peek().text}', which opens a statement of "
+                f"version 1; {_VERSION_ADVICE} and write CREATE … for DEFINE …, and the action first in queries",
             )
         else:
-            raise cursor.unexpected("a statement (CREATE, INSERT, …)", keywords=_STATEMENTS)
-        if not cursor.at_end_of_statement:
-            raise cursor.unexpected("';'")
-        cursor.take_symbol(";")
+            raise cursor.unexpected(_listed(_STATEMENTS), keywords=_STATEMENTS)
 
-    def _create(self, query_name: str | None) -> None:
+    def _create(self, name: str | None) -> None:
         cursor = self._cursor
         start = cursor.next()
-        place = cursor.place_of(start)
-        word = cursor.peek()
-        if word.is_word("stream", "source", "sink"):
-            self._stream(start, place, query_name)
-        elif word.is_word("table", "store"):
-            self._table(place)
-        elif word.is_word("function"):
-            self._function(place)
-        elif word.is_word("window", "trigger", "aggregation"):
-            self._other(start, place, word.text.lower())
-        elif word.is_word("index", "unique", "secondary"):
-            self._other(start, place, "index")
-        elif word.is_word("query") and cursor.peek(1).is_symbol("-"):
-            self._other(start, place, "query-worker")
+        if cursor.take_word("stream"):
+            self._stream(start, "stream", name)
+        elif cursor.at_word("source", "sink"):
+            kind = cursor.next().text.lower()
+            if cursor.take_word("stream"):
+                kind += " stream"
+            self._stream(start, kind, name)
+        elif cursor.at_word("table", "store"):
+            self._table(start, cursor.next().text.lower(), name)
+        elif cursor.take_word("function"):
+            self._function(start)
+        elif cursor.at_word("window", "trigger", "aggregation"):
+            kind = cursor.next().text.lower()
+            self._other(start, kind, self._new_name(kind))
+        elif cursor.at_word("unique", "secondary", "index"):
+            cursor.take_word("unique", "secondary")
+            cursor.expect_word("index")
+            # An index belongs to its table: its name is no element's.
+            self._other(start, "index", cursor.expect_name("the name of the index").text)
+        elif cursor.at_word("query") and cursor.peek(1).is_symbol("-"):
+            cursor.index += 2
+            cursor.expect_word("worker")
+            self._other(start, "query-worker", self._new_name("query-worker"))
         else:
-            raise cursor.unexpected("what to create (STREAM, TABLE, FUNCTION, …)", keywords=_CREATED)
+            raise cursor.unexpected(f"{_listed(_KINDS)} after CREATE", keywords=_KINDS)
 
-    def _declare(self, token: Token) -> str:
-        """Take note of a name: all of a worker are different, across kinds (F.3)."""
-        place = self._cursor.place_of(token)
-        earlier = self._names.setdefault(token.text, place)
-        if earlier is not place:
-            raise self._source.error(token.start, f"the name '{token.text}' is taken already on line {earlier.line}")
+    def _new_name(self, kind: str) -> str:
+        """The name of an element; no two share one, whatever their kinds (gdn-api.md F.3)."""
+        cursor = self._cursor
+        token = cursor.expect_name(f"the name of the {kind}")
+        earlier = self._places.get(token.text)
+        if earlier is not None:
+            raise cursor.source.error(
+                token.start,
+                f"expected a new name, found '{token.text}', which line {earlier.line} defines already: "
+                "names are unique in a worker",
+            )
+        self._places[token.text] = cursor.place_of(token)
         return token.text
 
-    def _scope_and_name(self, default: Scope) -> tuple[Scope, str]:
-        """GLOBAL, LOCAL or SPOT stands before the name or after it (C.2)."""
+    def _stream(self, start: Token, kind: str, query_name: str | None) -> None:
         cursor = self._cursor
-        scope = default
-        if (
-            cursor.at_word("global", "local", "spot")
-            and cursor.peek(1).is_name
-            and not cursor.peek(1).is_word("with", "as")
-        ):
-            scope = Scope.GLOBAL if cursor.next().is_word("global") else Scope.LOCAL
-        name = self._declare(cursor.expect_name("a name"))
-        if cursor.at_word("global", "local", "spot"):
-            scope = Scope.GLOBAL if cursor.next().is_word("global") else Scope.LOCAL
-        return scope, name
+        scope = self._scope_word()
+        name = self._new_name(kind)
+        scope = scope or self._scope_word()
+        properties: Properties = {}
+        needs_properties = kind in ("source", "sink")
+        if cursor.at_word("with"):
+            properties = read_properties(cursor)
+        elif needs_properties:
+            raise self._no_properties(kind, name)
+        attributes = self._attributes_or_mapping() if self._attributes_come("WITH or") else None
+        if cursor.at_word("with"):
+            properties |= read_properties(cursor)
+        self._definitions.append(
+            StreamDefinition(
+                kind=kind,
+                name=name,
+                scope=_replication(properties) or scope or Scope.LOCAL,
+                attributes=attributes,
+                properties={key: property_.value for key, property_ in properties.items()},
+                place=cursor.place_of(start),
+            )
+        )
+        self._created_as(kind, name, query_name)
 
-    def _stream(self, start: Token, place: Place, query_name: str | None) -> None:
+    def _no_properties(self, kind: str, name: str) -> StreamQLError:
         cursor = self._cursor
-        kind = cursor.next().text.lower()
-        if kind != "stream" and cursor.at_word("stream"):
-            cursor.next()
-            kind += " stream"
-        scope, name = self._scope_and_name(Scope.LOCAL)
-        properties = self._properties()
-        attributes = self._attributes() if cursor.at_symbol("(") else None
-        properties |= self._properties()
-        replication = properties.get("replication.type", "").lower()
-        if replication:
-            scope = Scope.GLOBAL if replication == "global" else Scope.LOCAL
-        self._definitions.append(StreamDefinition(kind, name, scope, attributes, properties, place))
-        self._as_select(start, name, query_name)
+        error = cursor.unexpected(f"WITH (type = '…', …) after CREATE {kind.upper()} {name}", keywords=("WITH",))
+        meant = " STREAM" if cursor.peek().is_name else ""
+        return StreamQLError(
+            error.line,
+            error.column,
+            f"{error.message}; a GDN stream of that name is CREATE {kind.upper()} STREAM"
+            + (f": is '{name}' a mistyped{meant}?" if meant and name.upper().startswith("STR") else f" {name}"),
+        )
 
-    def _table(self, place: Place) -> None:
+    def _table(self, start: Token, kind: str, query_name: str | None) -> None:
         cursor = self._cursor
-        start = cursor.peek()
-        kind = cursor.next().text.lower()
-        scope, name = self._scope_and_name(Scope.LOCAL if kind == "table" else Scope.GLOBAL)
-        properties = self._properties()
-        attributes = self._attributes() if cursor.at_symbol("(") else None
-        properties |= self._properties()
-        self._definitions.append(TableDefinition(kind, name, scope, attributes, properties, place))
-        self._as_select(start, name, None)
+        scope = self._scope_word()
+        name = self._new_name(kind)
+        scope = scope or self._scope_word()
+        properties: Properties = {}
+        if cursor.at_word("with"):
+            properties = read_properties(cursor)
+        attributes = self._attributes_or_mapping() if self._attributes_come("WITH or") else None
+        if cursor.at_word("with"):
+            properties |= read_properties(cursor)
+        # A store is replicated unless it says otherwise; for tables the documentation contradicts itself (F.5).
+        default = Scope.GLOBAL if kind == "store" else Scope.LOCAL
+        self._definitions.append(
+            TableDefinition(
+                kind=kind,
+                name=name,
+                scope=_replication(properties) or scope or default,
+                attributes=attributes,
+                properties={key: property_.value for key, property_ in properties.items()},
+                place=cursor.place_of(start),
+            )
+        )
+        self._created_as(kind, name, query_name)
 
-    def _as_select(self, start: Token, name: str, query_name: str | None) -> None:
-        cursor = self._cursor
-        if not cursor.at_word("as"):
-            return
-        place = cursor.place
-        cursor.skip_statement()
-        text = cursor.text_since(start)
-        self._queries.append(OtherQuery(query_name, "CREATE … AS SELECT", name, (), text, place))
+    def _created_as(self, kind: str, name: str, query_name: str | None) -> None:
+        if self._cursor.at_word("as"):
+            self._queries.append(read_selection_of(self._cursor, query_name, created=kind, target=name))
 
-    def _function(self, place: Place) -> None:
+    def _scope_word(self) -> Scope | None:
+        """GLOBAL, LOCAL or SPOT, which stand before the name or after it; or nothing."""
         cursor = self._cursor
-        cursor.next()
-        name = self._declare(cursor.expect_name("the function's name"))
-        cursor.expect_symbol("[", expected="'[' and the function's language")
-        language = cursor.expect_name("the function's language").text.lower()
+        if not cursor.at_word(*_SCOPE_WORDS):
+            return None
+        if not cursor.peek(1).is_name and not self._is_named(cursor):
+            return None
+        return _SCOPE_WORDS[cursor.next().text.lower()]
+
+    def _function(self, start: Token) -> None:
+        cursor = self._cursor
+        name = self._new_name("function")
+        cursor.expect_symbol("[", expected=f"'[javascript]' after the function's name {name}")
+        language = cursor.expect_name("the function's language").text
         cursor.expect_symbol("]")
-        if not cursor.take_word("returns"):
-            cursor.expect_word("return")
-        returns = self._type()
+        cursor.expect_word("return")
+        returns = self._type(f"the function {name}")
         if cursor.peek().kind is not Kind.BODY:
-            raise cursor.unexpected("'{' and the function's body")
-        self._definitions.append(FunctionDefinition(name, language, returns, cursor.next().text, place))
+            raise cursor.unexpected("the function's body in braces: '{'")
+        body = cursor.next().text
+        self._definitions.append(FunctionDefinition(name, language, returns, body, cursor.place_of(start)))
 
-    def _other(self, start: Token, place: Place, construct: str) -> None:
+    def _other(self, start: Token, construct: str, name: str | None) -> None:
         cursor = self._cursor
-        name = None
-        while cursor.at_word("unique", "secondary", "index", "window", "trigger", "aggregation", "query", "worker"):
-            cursor.next()
-            cursor.take_symbol("-")
-        if cursor.peek().is_name:
-            name = self._declare(cursor.next()) if construct != "index" else cursor.next().text
         cursor.skip_statement()
-        self._definitions.append(OtherDefinition(construct, name, cursor.text_since(start), place))
+        self._definitions.append(
+            OtherDefinition(construct, name, cursor.text_since(start), cursor.place_of(start))
+        )
 
-    def _partition(self) -> None:
+    def _partition(self, name: str | None) -> None:
+        """From PARTITION to its END, with the queries between."""
         cursor = self._cursor
         start = cursor.next()
-        place = cursor.place_of(start)
-        depth = 0
-        while True:
-            token = cursor.peek()
-            if token.kind is Kind.END:
-                raise self._source.error(start.start, "this PARTITION is never closed: expected END")
-            cursor.next()
-            depth += token.is_word("begin")
-            if token.is_word("end"):
-                depth -= 1
-                if depth <= 0:
-                    break
-        self._definitions.append(OtherDefinition("partition", None, cursor.text_since(start), place))
-
-    # --- parts of statements ------------------------------------------------------------------------------
-
-    def _properties(self) -> dict[str, str]:
-        """WITH (key = value, …), if it comes. Values need no quotes (F.2)."""
-        cursor = self._cursor
-        properties: dict[str, str] = {}
-        if not cursor.take_word("with"):
-            return properties
-        cursor.expect_symbol("(")
-        while not cursor.at_symbol(")"):
-            key = self._key()
-            cursor.expect_symbol("=")
-            properties[key] = self._value()
-            if not cursor.take_symbol(","):
-                break
-        cursor.expect_symbol(")", expected="',' or ')'")
-        return properties
-
-    def _key(self) -> str:
-        cursor = self._cursor
-        key = cursor.expect_name("a property's name").text
-        while cursor.at_symbol(".", "-"):
-            key += cursor.next().text + cursor.expect_name("the rest of the property's name").text
-        return key.lower()
-
-    def _value(self) -> str:
-        cursor = self._cursor
-        if cursor.peek().kind is Kind.STRING:
-            return cursor.next().text
-        start = cursor.peek()
-        depth = 0
-        while depth or not cursor.at_symbol(",", ")"):
-            if cursor.peek().kind is Kind.END or cursor.at_symbol(";"):
-                raise cursor.unexpected("',' or ')' after the property's value")
-            depth += cursor.at_symbol("(", "[") - cursor.at_symbol(")", "]")
-            cursor.next()
-        if cursor.peek() is start:
-            raise cursor.unexpected("a property's value")
-        return cursor.text_since(start)
-
-    def _attributes(self) -> tuple[Attribute, ...] | None:
-        """(name type, …); None where a mapping stands instead (F.3)."""
-        cursor = self._cursor
-        cursor.expect_symbol("(")
-        first, second = cursor.peek(), cursor.peek(1)
-        if first.kind is Kind.STRING or (first.is_name and second.is_symbol("=", ".")):
-            self._skip_parentheses()
-            return None
-        attributes: list[Attribute] = []
-        while True:
-            name = cursor.expect_name("an attribute's name")
-            if any(a.name == name.text for a in attributes):
-                raise self._source.error(name.start, f"the attribute '{name.text}' is declared twice")
-            attributes.append(Attribute(name.text, self._type()))
-            if not cursor.take_symbol(","):
-                break
-        cursor.expect_symbol(")", expected="',' or ')'")
-        return tuple(attributes)
-
-    def _skip_parentheses(self) -> None:
-        """To behind the parenthesis that closes the one just taken."""
-        cursor = self._cursor
-        opening = cursor.previous
-        depth = 1
-        while depth:
-            token = cursor.next()
-            if token.kind is Kind.END:
-                raise self._source.error(opening.start, "this '(' is never closed")
-            depth += token.is_symbol("(") - token.is_symbol(")")
-
-    def _type(self) -> AttributeType:
-        cursor = self._cursor
-        kind = _TYPES.get(cursor.peek().text.lower()) if cursor.peek().is_name else None
-        if kind is None:
-            names = [t.upper() for t in _TYPES]
-            raise cursor.unexpected(f"a type ({', '.join(_TYPES)})", keywords=names)
-        cursor.next()
-        return kind
-
-    # --- queries ------------------------------------------------------------------------------------------
-
-    def _query(self, name: str | None) -> Query | OtherQuery:
-        cursor = self._cursor
-        start, begun = cursor.peek(), cursor.index
-        try:
-            query = self._plain_query(name)
+        while not cursor.at_word("begin"):
             if cursor.at_end_of_statement:
-                return query
-            word = cursor.peek()
-            beyond = _Beyond(_BEYOND.get(word.text.lower(), f"'{word.text}'"), cursor.place)
-        except _Beyond as exc:
-            beyond = exc
-        cursor.skip_statement()
-        target, sources = _names_of(cursor.taken_since(begun))
-        return OtherQuery(name, beyond.construct, target, sources, cursor.text_since(start), beyond.place)
-
-    def _plain_query(self, name: str | None) -> Query:
-        cursor = self._cursor
-        place = cursor.place
-        target: str | None = None
-        source: tuple[str, tuple[Expression, ...]] | None = None
-        selection: tuple[Selected, ...] | None = None
-        selected = False
-        while True:
-            token = cursor.peek()
-            if token.is_word("insert") and target is None:
-                target = self._insert_into()
-            elif token.is_word("select") and not selected:
-                selection, selected = self._selection(), True
-            elif token.is_word("from") and source is None:
-                source = self._input()
-            elif token.is_word("update", "delete"):
-                raise _Beyond(token.text.upper(), cursor.place)
-            else:
-                break
-        if token.is_word(*_BEYOND) or token.is_symbol("->", "#", ","):
-            raise _Beyond(_BEYOND.get(token.text.lower(), "a pattern or a window"), cursor.place)
-        if target is None:
-            raise cursor.unexpected("INSERT INTO")
-        if source is None:
-            raise cursor.unexpected("FROM", keywords=("FROM", "SELECT"))
-        return Query(name, target, source[0], source[1], selection, place)
-
-    def _insert_into(self) -> str:
-        cursor = self._cursor
+                raise cursor.unexpected("BEGIN in the partition", keywords=("BEGIN",))
+            cursor.next()
+        begin = cursor.next()
+        while not self._at_end_of_partition():
+            if cursor.peek().kind is Kind.END:
+                raise cursor.source.error(begin.start, "this BEGIN is never closed: expected END")
+            cursor.next()
         cursor.next()
-        if cursor.at_word("current", "expired", "all"):
-            raise _Beyond(f"INSERT {cursor.peek().text.upper()} EVENTS", cursor.place)
-        cursor.expect_word("into")
-        return cursor.expect_name("where to insert: a stream's or table's name").text
+        self._definitions.append(
+            OtherDefinition("partition", name, cursor.text_since(start), cursor.place_of(start))
+        )
 
-    def _selection(self) -> tuple[Selected, ...] | None:
+    def _at_end_of_partition(self) -> bool:
+        """An END that ends a statement and stands where no attribute called ``end`` can."""
         cursor = self._cursor
-        cursor.next()
-        if cursor.take_symbol("*"):
+        if not cursor.at_word("end"):
+            return False
+        before, after = cursor.previous, cursor.peek(1)
+        if before.is_symbol(";") or before.is_word("begin"):
+            return not after.is_symbol(",", ".")
+        if not (after.kind is Kind.END or after.is_symbol(";")):
+            return False
+        if before.kind is Kind.SYMBOL:
+            return before.is_symbol(")", "]", "*")
+        return not before.is_word(*_BEFORE_OPERAND)
+
+    # --- attributes ----------------------------------------------------------------------------------
+
+    def _attributes_come(self, alternatives: str) -> bool:
+        """Whether attributes come; they may be missing only before AS SELECT."""
+        cursor = self._cursor
+        if cursor.at_symbol("("):
+            return True
+        if cursor.at_word("as"):
+            return False
+        raise cursor.unexpected(f"{alternatives} '(' and the attributes", keywords=("WITH",))
+
+    def _attributes_or_mapping(self) -> tuple[Attribute, ...] | None:
+        """``(name type, …)``; None for ``(name = "path", …)`` and ``("path", …)``, which say no types (F.3)."""
+        cursor = self._cursor
+        opening = cursor.next()
+        if cursor.peek().kind is Kind.STRING or (cursor.peek().is_name and cursor.peek(1).is_symbol("=", ".")):
+            while not cursor.take_symbol(")"):
+                if cursor.at_end_of_statement:
+                    raise cursor.source.error(opening.start, "this '(' is never closed: expected ')'")
+                cursor.next()
             return None
-        if cursor.at_word("distinct"):
-            raise _Beyond("SELECT DISTINCT", cursor.place)
-        selected: list[Selected] = []
+        attributes: dict[str, Attribute] = {}
         while True:
-            begun = cursor.peek()
-            expression = self._expressions.read()
-            if cursor.take_word("as"):
-                name = cursor.expect_name("a column's name").text
-            elif cursor.at_symbol("[", "->", "#"):
-                raise _Beyond("an indexed event", cursor.place)
-            else:
-                name = getattr(expression, "name", "")
-                if not hasattr(expression, "source"):
-                    raise self._source.error(begun.start, "a computed column needs a name: add AS name")
-            selected.append(Selected(name, expression))
+            token = cursor.expect_name("an attribute's name")
+            if token.text in attributes:
+                raise cursor.source.error(
+                    token.start, f"expected a new attribute, found '{token.text}' a second time"
+                )
+            attributes[token.text] = Attribute(token.text, self._type(f"the attribute {token.text}"))
             if not cursor.take_symbol(","):
-                return tuple(selected)
+                break
+        cursor.expect_symbol(")", expected="',' or ')' after an attribute")
+        return tuple(attributes.values())
 
-    def _input(self) -> tuple[str, tuple[Expression, ...]]:
+    def _type(self, owner: str) -> AttributeType:
         cursor = self._cursor
-        cursor.next()
-        if cursor.at_symbol("(") or cursor.at_word("every", "not") or cursor.peek(1).is_symbol("=", "#", "!"):
-            raise _Beyond("a pattern", cursor.place)
-        if cursor.at_symbol("!"):
-            raise _Beyond("a fault stream", cursor.place)
-        name = cursor.expect_name("where from: a stream's name").text
-        filters: list[Expression] = []
-        while cursor.take_symbol("["):
-            filters.append(self._expressions.read())
-            cursor.expect_symbol("]")
-        if cursor.at_symbol("#", ",", "->"):
-            raise _Beyond("a window" if cursor.at_symbol("#") else "a pattern", cursor.place)
-        return name, tuple(filters)
+        if not cursor.at_word(*_TYPES):
+            raise cursor.unexpected(f"a type for {owner} ({', '.join(_TYPES)})", keywords=tuple(_TYPES))
+        return _TYPES[cursor.next().text.lower()]
 
 
-def _query_name(annotations: list[Annotation]) -> str | None:
-    """What @info(name='…') or @name('…') call the query that follows."""
-    for annotation in annotations:
-        if annotation.name.lower() in ("info", "infor", "name"):
-            named = [value for key, value in annotation.elements if key is None or key.lower() == "name"]
-            if named:
-                return named[0]
+def _replication(properties: Properties) -> Scope | None:
+    property_ = properties.get("replication.type")
+    if property_ is None:
+        return None
+    scope = _SCOPES.get(property_.value.lower())
+    if scope is None:
+        raise StreamQLError(
+            property_.place.line, property_.place.column, "expected local or global as replication.type"
+        )
+    return scope
+
+
+def _query_name(annotations: Sequence[Annotation]) -> str | None:
+    """From ``@info(name='q')``, ``@info('q')``, ``@name('q')``, and ``@infor``, which occurs (F.4)."""
+    for annotation in reversed(annotations):
+        if annotation.name.lower() not in ("info", "infor", "name"):
+            continue
+        for key, value in annotation.elements:
+            if key is None or key.lower() == "name":
+                return value
     return None
 
 
-def _names_of(taken: Sequence[Token]) -> tuple[str | None, tuple[str, ...]]:
-    """The names behind INTO, and behind FROM and JOIN."""
-    target: str | None = None
-    sources: list[str] = []
-    before: Token | None = None
-    for token in taken:
-        if before is not None and token.is_name:
-            if before.is_word("into") and target is None:
-                target = token.text
-            elif before.is_word("from", "join"):
-                sources.append(token.text)
-        before = token
-    return target, tuple(sources)
+def _listed(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"

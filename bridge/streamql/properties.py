@@ -1,0 +1,125 @@
+"""The ``key = value`` lists of WITH(…) and of annotations, and annotations themselves (gdn-api.md F.2, F.4)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from bridge.streamql.cursor import Cursor
+from bridge.streamql.syntax import Annotation, Place
+from bridge.streamql.tokens import Kind, Token
+
+Properties = dict[str, "Property"]
+
+
+class Property(NamedTuple):
+    """A property's value and where its key stands."""
+
+    value: str
+    place: Place
+
+
+def read_properties(cursor: Cursor) -> Properties:
+    """``WITH (key = value, …)`` by key in lower case; the last of equal keys wins."""
+    cursor.expect_word("with")
+    cursor.expect_symbol("(")
+    properties: Properties = {}
+    while not cursor.at_symbol(")"):
+        place = cursor.place
+        key = _key(cursor)
+        if not key:
+            raise cursor.unexpected("a property's name or ')'")
+        cursor.expect_symbol("=", expected=f"'=' after the property {key}")
+        properties[key.lower()] = Property(_value(cursor, of=key), place)
+        if not cursor.take_symbol(","):
+            break
+    cursor.expect_symbol(")", expected="',' or ')' after a property")
+    return properties
+
+
+def read_annotation(cursor: Cursor) -> Annotation:
+    """``@name``, ``@App:name('x')``, ``@info(name='x')``; annotations inside it are read and not kept."""
+    place = cursor.place
+    name = _annotation_name(cursor)
+    elements: list[tuple[str | None, str]] = []
+    if cursor.take_symbol("("):
+        while not cursor.at_symbol(")"):
+            if cursor.at_symbol("@"):
+                _skip_annotation(cursor)
+            else:
+                key = _key(cursor) if _key_comes(cursor) else None
+                if key is not None:
+                    cursor.expect_symbol("=")
+                elements.append((key, _value(cursor, of=key or f"@{name}")))
+            if not cursor.take_symbol(","):
+                break
+        cursor.expect_symbol(")", expected=f"',' or ')' in @{name}")
+    return Annotation(name, tuple(elements), place)
+
+
+def _annotation_name(cursor: Cursor) -> str:
+    cursor.expect_symbol("@")
+    name = cursor.expect_name("the annotation's name after '@'").text
+    while cursor.at_symbol(":", "."):
+        name += cursor.next().text + cursor.expect_name(f"the rest of the annotation's name after '@{name}'").text
+    return name
+
+
+def _skip_annotation(cursor: Cursor) -> None:
+    _annotation_name(cursor)
+    depth = 0
+    while not cursor.at_end_of_statement:
+        if cursor.at_symbol("("):
+            depth += 1
+        elif cursor.at_symbol(")"):
+            depth -= 1
+        if depth > 0 or cursor.at_symbol(")"):
+            cursor.next()
+        if depth <= 0:
+            return
+
+
+def _is_key_part(token: Token) -> bool:
+    return token.is_name or token.kind is Kind.NUMBER or token.is_symbol(".", "-", ":")
+
+
+def _key_comes(cursor: Cursor) -> bool:
+    if cursor.peek().kind is Kind.STRING:
+        return cursor.peek(1).is_symbol("=")
+    ahead = 0
+    while _is_key_part(cursor.peek(ahead)):
+        ahead += 1
+    return ahead > 0 and cursor.peek(ahead).is_symbol("=")
+
+
+def _key(cursor: Cursor) -> str:
+    """``map.type``, `` `sink.id` ``, ``'sink.id'``; empty when there is none."""
+    if cursor.peek().kind is Kind.STRING:
+        return cursor.next().text
+    key = ""
+    while _is_key_part(cursor.peek()):
+        key += cursor.next().text
+    return key
+
+
+def _value(cursor: Cursor, *, of: str) -> str:
+    """A string, or what stands up to the next comma or parenthesis, as written: ``5 sec``, ``text``."""
+    first = cursor.peek()
+    if first.kind is Kind.STRING:
+        return cursor.next().text
+    opened: list[Token] = []
+    while opened or not cursor.at_symbol(",", ")"):
+        token = cursor.peek()
+        if token.kind is Kind.END and opened:
+            raise cursor.source.error(opened[-1].start, f"'{opened[-1].text}' is never closed")
+        if token.kind in (Kind.END, Kind.BODY) or token.is_symbol(";"):
+            break
+        if not opened and (token.kind is Kind.STRING or token.is_symbol("=")):
+            break
+        if token.is_symbol("(", "["):
+            opened.append(token)
+        elif opened and token.is_symbol(")", "]"):
+            opened.pop()
+        cursor.next()
+    if cursor.peek() is first:
+        raise cursor.unexpected(f"a value for {of} (in quotes when it is more than words and numbers)")
+    return cursor.text_since(first)

@@ -1,0 +1,206 @@
+"""Queries: the simple form in full, everything else by the name of its first construct.
+
+The simple form is ``INSERT INTO target`` with ``SELECT … FROM source[filter]…`` or
+``FROM source[filter]… SELECT …`` (gdn-api.md F.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bridge.streamql.cursor import Cursor
+from bridge.streamql.expressions import NotSimpleError, read_expression
+from bridge.streamql.source import StreamQLError
+from bridge.streamql.syntax import AttributeRef, Expression, OtherQuery, Query, Selected
+from bridge.streamql.tokens import Token
+
+QUERY_WORDS = ("insert", "update", "delete")
+"""The words that open a query."""
+
+# What may come after a source or a selection, and what we call it.
+_CLAUSES = {
+    "window": "WINDOW",
+    **dict.fromkeys(("join", "left", "right", "full", "inner", "outer", "unidirectional"), "JOIN"),
+    "where": "WHERE",
+    "group": "GROUP BY",
+    "having": "HAVING",
+    "order": "ORDER BY",
+    "limit": "LIMIT",
+    "offset": "OFFSET",
+    "output": "OUTPUT",
+    "within": "WITHIN",
+    "per": "PER",
+    "on": "ON",
+    "set": "SET",
+    "for": "FOR",
+    "as": "an alias",
+    "and": "a pattern",
+    "or": "a pattern",
+}
+_SYMBOLS = {"->": "a pattern", "=": "a pattern", ",": "a sequence", "#": "a stream function"}
+_CLAUSE_KEYWORDS = (
+    "SELECT", "FROM", "WINDOW", "JOIN", "WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "OUTPUT", "AS",
+)  # fmt: skip
+
+
+def read_query(cursor: Cursor, name: str | None) -> Query | OtherQuery:
+    """A query up to its semicolon. ``name`` comes from its annotation."""
+    start, first = cursor.index, cursor.peek()
+    try:
+        return _simple(cursor, name)
+    except NotSimpleError as beyond:
+        cursor.skip_statement()
+        statement = cursor.taken_since(start)
+        return OtherQuery(
+            name=name,
+            construct=beyond.construct,
+            target=_target(statement),
+            sources=_sources(statement),
+            text=cursor.text_since(first),
+            place=beyond.place,
+        )
+
+
+def read_selection_of(cursor: Cursor, name: str | None, *, created: str, target: str) -> OtherQuery:
+    """The ``AS SELECT …`` that a CREATE may end with; ``created`` is the kind of thing it fills."""
+    start, first = cursor.index, cursor.peek()
+    cursor.expect_word("as")
+    if not cursor.at_word("select"):
+        raise cursor.unexpected("SELECT after AS", keywords=("SELECT",))
+    cursor.skip_statement()
+    return OtherQuery(
+        name=name,
+        construct=f"CREATE {created.upper()} … AS SELECT",
+        target=target,
+        sources=_sources(cursor.taken_since(start)),
+        text=cursor.text_since(first),
+        place=cursor.place_of(first),
+    )
+
+
+def _simple(cursor: Cursor, name: str | None) -> Query:
+    place = cursor.place
+    _insert(cursor)
+    target = _stream_name(cursor, "the name of a stream or table after INTO")
+    selection: tuple[Selected, ...] | None = None
+    if cursor.take_word("select"):
+        selection = _selection(cursor)
+        if not cursor.take_word("from"):
+            raise _not_simple_or_unexpected(cursor, "',' or FROM after the selection")
+        source, filters = _source(cursor)
+    else:
+        if not cursor.take_word("from"):
+            raise _not_simple_or_unexpected(cursor, f"SELECT or FROM after INSERT INTO {target}")
+        source, filters = _source(cursor)
+        if cursor.take_word("select"):
+            selection = _selection(cursor)
+    if not cursor.at_end_of_statement:
+        raise _not_simple_or_unexpected(cursor, "';' at the end of the query")
+    return Query(name, target, source, filters, selection, place)
+
+
+def _insert(cursor: Cursor) -> None:
+    place = cursor.place
+    action = cursor.next()
+    if action.is_word("delete"):
+        raise NotSimpleError("DELETE", place)
+    if action.is_word("update"):
+        raise NotSimpleError("UPDATE OR INSERT" if cursor.at_word("or") else "UPDATE", place)
+    if cursor.at_word("current", "expired", "all") and cursor.peek(1).is_word("events", "event"):
+        raise NotSimpleError(f"INSERT {cursor.peek().text.upper()} EVENTS", cursor.place)
+    cursor.expect_word("into")
+
+
+def _stream_name(cursor: Cursor, expected: str) -> str:
+    if cursor.at_symbol("!"):
+        raise NotSimpleError("a fault stream", cursor.place)
+    if cursor.at_symbol("#"):
+        raise NotSimpleError("an inner stream", cursor.place)
+    return cursor.expect_name(expected).text
+
+
+def _source(cursor: Cursor) -> tuple[str, tuple[Expression, ...]]:
+    if cursor.at_symbol("(") or (cursor.at_word("every", "not") and cursor.peek(1).is_name):
+        raise NotSimpleError("a pattern", cursor.place)
+    source = _stream_name(cursor, "the name of a stream or table after FROM")
+    filters: list[Expression] = []
+    while cursor.at_symbol("["):
+        opening = cursor.next()
+        filters.append(read_expression(cursor))
+        if cursor.at_end_of_statement:
+            raise cursor.source.error(opening.start, "this '[' is never closed: expected ']'")
+        cursor.expect_symbol("]", expected="an operator or ']' after the filter")
+    return source, tuple(filters)
+
+
+def _selection(cursor: Cursor) -> tuple[Selected, ...] | None:
+    if cursor.take_symbol("*"):
+        if cursor.at_symbol(","):
+            raise NotSimpleError("'*' among other things", cursor.place)
+        return None
+    selected: list[Selected] = []
+    while True:
+        place = cursor.place
+        expression = read_expression(cursor)
+        if cursor.take_word("as"):
+            name = cursor.expect_name("a name after AS").text
+        elif isinstance(expression, AttributeRef):
+            name = expression.name
+        elif cursor.at_symbol(",") or cursor.at_word("from") or cursor.at_end_of_statement:
+            raise NotSimpleError("an expression without AS", place)
+        else:
+            raise _not_simple_or_unexpected(cursor, "an operator, AS, ',' or FROM after an expression")
+        selected.append(Selected(name, expression))
+        if not cursor.take_symbol(","):
+            return tuple(selected)
+
+
+def _not_simple_or_unexpected(cursor: Cursor, expected: str) -> NotSimpleError | StreamQLError:
+    token = cursor.peek()
+    construct = None
+    if token.is_word(*_CLAUSES):
+        construct = _CLAUSES[token.text.lower()]
+    elif token.is_symbol("#") and cursor.peek(1).is_word("window"):
+        construct = "WINDOW"
+    elif token.is_symbol(*_SYMBOLS):
+        construct = _SYMBOLS[token.text]
+    if construct is not None:
+        return NotSimpleError(construct, cursor.place)
+    return cursor.unexpected(expected, keywords=_CLAUSE_KEYWORDS)
+
+
+def _target(statement: Sequence[Token]) -> str | None:
+    """What an action writes to: the name after INTO, else the one after UPDATE or DELETE."""
+    head = statement[:8]
+    for at, token in enumerate(head[:-1]):
+        if token.is_word("into"):
+            return next((after.text for after in head[at + 1 : at + 3] if after.is_name), None)
+        if token.is_word("select", "from", "set", "on"):
+            break
+    if statement[0].is_word("insert") or len(head) < 2 or not head[1].is_name:
+        return None
+    return head[1].text
+
+
+def _sources(statement: Sequence[Token]) -> tuple[str, ...]:
+    """The names in the stream positions of every FROM: after FROM and JOIN, and the parts of a pattern."""
+    found: dict[str, None] = {}
+    depth = 0  # of brackets and of the parentheses of calls
+    in_from = expecting = False
+    for at, token in enumerate(statement):
+        if token.is_symbol("[") or (token.is_symbol("(") and not expecting):
+            depth += 1
+        elif depth:
+            depth -= token.is_symbol(")", "]")
+        elif token.is_word("from", "join") and not statement[at - 1].is_symbol("."):
+            in_from = expecting = True
+        elif token.is_word("select", "group", "having", "where", "order", "limit", "output", "on", "set"):
+            in_from = expecting = False
+        elif in_from and (token.is_symbol("->", ",") or token.is_word("every", "and", "or", "not")):
+            expecting = True
+        elif expecting and token.is_name:
+            names_an_event = at + 1 < len(statement) and statement[at + 1].is_symbol("=")
+            if not names_an_event:
+                found[token.text] = None
+                expecting = False
+    return tuple(found)
