@@ -119,7 +119,7 @@ class MqttLink:
         if username is not None:
             client.username_pw_set(username, password)
         if is_v5:
-            properties = Properties(PacketTypes.CONNECT)
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's lack
             properties.SessionExpiryInterval = session_expiry
             properties.ReceiveMaximum = receive_maximum
             properties.MaximumPacketSize = MAX_PACKET

@@ -34,7 +34,7 @@ class Backoff:
 
     def next(self) -> float:
         """Seconds to wait before the next attempt."""
-        ceiling = min(self._cap, self._base * 2 ** min(self._failures, 32))
+        ceiling: float = min(self._cap, self._base * 2 ** min(self._failures, 32))
         self._failures += 1
         return ceiling * self._rng()
 

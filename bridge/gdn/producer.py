@@ -185,7 +185,7 @@ def dial(
         raise GdnUnavailable(f"{place} can't be reached: {exc}") from exc
     try:
         upgraded = websocket.WebSocket(enable_multithread=False)
-        upgraded.connect(url, socket=sock, header=list(headers), suppress_origin=True)
+        upgraded.connect(url, socket=sock, header=list(headers), suppress_origin=True)  # type: ignore[no-untyped-call]  # its lack
     except websocket.WebSocketBadStatusException as exc:
         sock.close()
         raise _refused(place, exc) from exc

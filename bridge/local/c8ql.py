@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import re
 from collections.abc import Callable, Mapping
 from functools import cmp_to_key
@@ -149,9 +150,7 @@ class _Reader:
 
         def sort(scopes: list[Scope]) -> list[Scope]:
             for key, descending in reversed(keys):  # stable: the last key first
-                scopes = sorted(
-                    scopes, key=cmp_to_key(lambda a, b, key=key: _compare(key(a), key(b))), reverse=descending
-                )
+                scopes = sorted(scopes, key=_ordered_by(key), reverse=descending)
             return scopes
 
         return sort
@@ -178,13 +177,13 @@ class _Reader:
     def _or(self) -> Evaluate:
         left = self._and()
         while self._word("OR") or self._symbol("||"):
-            left = (lambda a, b: lambda s: a(s) if _truth(a(s)) else b(s))(left, self._and())
+            left = _either(left, self._and())
         return left
 
     def _and(self) -> Evaluate:
         left = self._comparison()
         while self._word("AND") or self._symbol("&&"):
-            left = (lambda a, b: lambda s: b(s) if _truth(a(s)) else a(s))(left, self._comparison())
+            left = _both(left, self._comparison())
         return left
 
     def _comparison(self) -> Evaluate:
@@ -192,15 +191,13 @@ class _Reader:
         while True:
             for symbol, test in _TESTS.items():
                 if self._symbol(symbol):
-                    right = self._sum()
-                    left = (lambda a, b, test: lambda s: test(_compare(a(s), b(s))))(left, right, test)
+                    left = _tested(test, left, self._sum())
                     break
             else:
                 if self._symbol("="):
                     raise self._error("equality is written ==")
                 if self._word("IN"):
-                    right = self._sum()
-                    left = (lambda a, b: lambda s: any(_compare(a(s), x) == 0 for x in _array(b(s))))(left, right)
+                    left = _contained(left, self._sum())
                     continue
                 if self._peek()[1].upper() in ("LIKE", "?", "NOT"):
                     raise self._beyond(self._peek()[1].upper())
@@ -210,14 +207,14 @@ class _Reader:
         left = self._product()
         while self._peek()[1] in ("+", "-") and self._peek()[0] == "symbol":
             symbol = self._next()[1]
-            left = (lambda a, b, symbol: lambda s: _calculate(symbol, a(s), b(s)))(left, self._product(), symbol)
+            left = _calculated(symbol, left, self._product())
         return left
 
     def _product(self) -> Evaluate:
         left = self._unary()
         while self._peek()[1] in ("*", "/", "%") and self._peek()[0] == "symbol":
             symbol = self._next()[1]
-            left = (lambda a, b, symbol: lambda s: _calculate(symbol, a(s), b(s)))(left, self._unary(), symbol)
+            left = _calculated(symbol, left, self._unary())
         return left
 
     def _unary(self) -> Evaluate:
@@ -231,11 +228,7 @@ class _Reader:
                 break
         value = self._postfix()
         for flip in reversed(flips):
-            value = (
-                (lambda v: lambda s: not _truth(v(s)))(value)
-                if flip == "!"
-                else (lambda v: lambda s: _calculate("-", 0, v(s)))(value)
-            )
+            value = _negated(value) if flip == "!" else _calculated("-", _constant(0), value)
         return value
 
     def _postfix(self) -> Evaluate:
@@ -243,11 +236,11 @@ class _Reader:
         while True:
             if self._symbol("."):
                 name = self._name()
-                value = (lambda v, n: lambda s: v(s).get(n) if isinstance(v(s), dict) else None)(value, name)
+                value = _subscripted(value, _constant(name))
             elif self._symbol("["):
                 key = self._expression()
                 self._expect("]")
-                value = (lambda v, k: lambda s: _member(v(s), k(s)))(value, key)
+                value = _subscripted(value, key)
             else:
                 return value
 
@@ -399,6 +392,43 @@ _TESTS: dict[str, Callable[[int], bool]] = {
 }
 
 
+def _ordered_by(key: Evaluate) -> Callable[[Scope], Any]:
+    order = cmp_to_key(_compare)
+    return lambda scope: order(key(scope))
+
+
+def _constant(value: Any) -> Evaluate:
+    return lambda _scope: value
+
+
+def _either(left: Evaluate, right: Evaluate) -> Evaluate:
+    return lambda scope: a if _truth(a := left(scope)) else right(scope)
+
+
+def _both(left: Evaluate, right: Evaluate) -> Evaluate:
+    return lambda scope: right(scope) if _truth(a := left(scope)) else a
+
+
+def _tested(test: Callable[[int], bool], left: Evaluate, right: Evaluate) -> Evaluate:
+    return lambda scope: test(_compare(left(scope), right(scope)))
+
+
+def _contained(left: Evaluate, right: Evaluate) -> Evaluate:
+    return lambda scope: any(_compare(left(scope), item) == 0 for item in _array(right(scope)))
+
+
+def _calculated(symbol: str, left: Evaluate, right: Evaluate) -> Evaluate:
+    return lambda scope: _calculate(symbol, left(scope), right(scope))
+
+
+def _negated(value: Evaluate) -> Evaluate:
+    return lambda scope: not _truth(value(scope))
+
+
+def _subscripted(value: Evaluate, key: Evaluate) -> Evaluate:
+    return lambda scope: _member(value(scope), key(scope))
+
+
 def _truth(value: Any) -> bool:
     return value not in (None, False, 0, "") or isinstance(value, list | dict)
 
@@ -416,7 +446,7 @@ def _member(value: Any, key: Any) -> Any:
 
 
 def _rank(value: Any) -> int:
-    """null < bool < number < string < array < object."""
+    """Order of kinds: null < bool < number < string < array < object."""
     if value is None:
         return 0
     if isinstance(value, bool):
@@ -442,13 +472,16 @@ def _calculate(symbol: str, a: Any, b: Any) -> Any:
     a, b = _as_number(a), _as_number(b)
     if symbol in "/%" and b == 0:
         return None
-    return {
-        "+": lambda: a + b,
-        "-": lambda: a - b,
-        "*": lambda: a * b,
-        "/": lambda: a / b,
-        "%": lambda: math.fmod(a, b),
-    }[symbol]()
+    return _OPERATIONS[symbol](a, b)
+
+
+_OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "%": math.fmod,
+}
 
 
 def _as_number(value: Any) -> Any:

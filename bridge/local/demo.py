@@ -67,7 +67,7 @@ def run_demo(*, seconds: float, rate: float, as_json: bool) -> int:
     if as_json:
         print(json.dumps(result))
     else:
-        _show(console, result)
+        _show(console, result, demo.rows)
     return 0 if result["balanced"] else 1
 
 
@@ -114,7 +114,6 @@ class _Demo:
             "balanced": bool(
                 books["balanced"] and published <= found and len(self.rows) >= books["delivered"] >= len(published) > 0
             ),
-            "sample": sorted(self.rows, key=lambda row: str(row["id"]))[:SHOWN_ROWS],
         }
 
     def stop(self) -> None:
@@ -226,12 +225,12 @@ class _Demo:
             return json.load(answer)  # type: ignore[no-any-return]
 
 
-def _show(console: Console, result: dict[str, Any]) -> None:
-    table = Table(title=f"collection {COLLECTION}: {result['rows']} rows, the first {len(result['sample'])}")
+def _show(console: Console, result: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    table = Table(title=f"collection {COLLECTION}: {result['rows']} rows, the last {len(rows[-SHOWN_ROWS:])}")
     columns = [column.name for column in parse(WORKER).tables[COLLECTION].attributes or ()]
     for column in columns:
         table.add_column(column)
-    for row in result["sample"]:
+    for row in rows[-SHOWN_ROWS:]:
         table.add_row(*(str(row[column]) for column in columns))
     console.print(table)
     console.print(

@@ -7,11 +7,12 @@ What it can't execute it refuses when the worker is created, naming the construc
 from __future__ import annotations
 
 import math
+import operator as operators
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bridge.local.javascript import Scripts, ScriptError
+from bridge.local.javascript import ScriptError, Scripts
 from bridge.streamql.streams import input_streams
 from bridge.streamql.syntax import (
     AttributeRef,
@@ -35,7 +36,7 @@ MAX_HOPS = 20
 """Streams a row may be passed on through: a worker that feeds itself must not run for ever."""
 
 
-class NotExecutable(Exception):  # noqa: N818 - an answer: this worker is beyond what runs here
+class NotExecutable(Exception):
     """The worker uses what the local GDN can't execute, or what isn't there."""
 
     def __init__(self, message: str, place: Place) -> None:
@@ -79,12 +80,13 @@ class Executor:
             for definition in worker.streams.values():
                 if definition.place == stream.place and name in self._aliases:
                     self._aliases[name].append(definition.name)
-        for definition in worker.definitions:
-            if isinstance(definition, OtherDefinition):
-                raise beyond(definition.construct, definition.place)
-            if isinstance(definition, StreamDefinition) and definition.kind in ("source", "sink"):
-                if definition.properties.get("type", "stream").lower() != "stream":
-                    raise beyond(f"a {definition.kind} of type {definition.properties['type']}", definition.place)
+        for other in worker.definitions:
+            if isinstance(other, OtherDefinition):
+                raise beyond(other.construct, other.place)
+            if isinstance(other, StreamDefinition) and other.kind in ("source", "sink"):
+                kind = other.properties.get("type", "stream")
+                if kind.lower() != "stream":
+                    raise beyond(f"a {other.kind} of type {kind}", other.place)
         for function in worker.functions.values():
             if function.language != "javascript":
                 raise beyond(f"a function in {function.language}", function.place)
@@ -137,8 +139,9 @@ class Executor:
             raise beyond(what, query.place)
         known = {a.name: a.type for a in source.attributes}
         filters = [self._expression(f, known, query.source) for f in query.filters]
+        selection: list[tuple[str, Evaluate]]
         if query.selection is None:
-            selection = [(name, lambda row, name=name: row[name]) for name in known]
+            selection = [(name, operators.itemgetter(name)) for name in known]
         else:
             selection = [(s.name, self._expression(s.expression, known, query.source)) for s in query.selection]
         table, stream = self._tables.get(query.target), self._declared.get(query.target)
@@ -198,7 +201,7 @@ class Executor:
 
             return script
         full = f"{node.namespace}:{node.name}" if node.namespace else node.name
-        if full == "convert" or full == "cast":
+        if full in ("convert", "cast"):
             if len(node.arguments) != 2 or not isinstance(node.arguments[1], Literal):
                 raise NotExecutable(f"{full} takes a value and a type's name", node.place)
             kind = AttributeType(str(node.arguments[1].value).lower())

@@ -169,7 +169,7 @@ class LocalGdn:
             response.headers["x-gdn-region"] = "local"
             response.headers["x-gdn-requestid"] = str(uuid.uuid4())
             response.headers["x-gdn-responsetime"] = str(round((time.monotonic() - begun) * 1000))
-        return response  # type: ignore[no-any-return]
+        return response
 
     def _refused(self, request: web.Request) -> web.Response | None:
         """401 for a wrong key, 404 for another fabric (gdn-api.md A.6)."""
@@ -550,8 +550,10 @@ def _throw_away_context(directory: Path, host_name: str) -> ssl.SSLContext:
     certificate, key = directory / "cert.pem", directory / "key.pem"
     names = f"DNS:localhost,DNS:{host_name},DNS:api-{host_name},IP:127.0.0.1"
     made = subprocess.run(  # noqa: S603 - found on PATH
-        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=local GDN"]
-        + ["-addext", f"subjectAltName={names}", "-keyout", str(key), "-out", str(certificate)],
+        [
+            *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=local GDN"),
+            *("-addext", f"subjectAltName={names}", "-keyout", str(key), "-out", str(certificate)),
+        ],
         capture_output=True,
         text=True,
         check=False,

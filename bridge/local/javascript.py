@@ -31,7 +31,8 @@ class Scripts:
         self._calls: dict[str, Any] = {}
         for function in functions:
             # A function of its own for each body, so that nothing it declares outlives the call.
-            source = f"(text) => {{ const data = JSON.parse(text); return JSON.stringify((function (data) {{{function.body}\n}})(data)); }}"
+            body = f"(function (data) {{{function.body}\n}})(JSON.parse(text))"
+            source = f"(text) => JSON.stringify({body})"
             try:
                 self._calls[function.name] = self._context.eval(source)
             except quickjs.JSException as exc:

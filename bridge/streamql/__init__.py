@@ -1,8 +1,58 @@
-"""Stream worker definitions (QL version 2): text to syntax tree, and the GDN streams in it. Pure."""
+"""Stream worker definitions (version 2 of the language): ``parse`` gives the tree, ``input_streams`` what to
+publish to. Pure; everything others need of this package is here.
+"""
+
+from __future__ import annotations
 
 from bridge.streamql.parser import parse
 from bridge.streamql.source import StreamQLError
 from bridge.streamql.streams import InputStream, input_streams
-from bridge.streamql.syntax import AttributeType, Scope, Worker
+from bridge.streamql.syntax import (
+    Annotation,
+    Attribute,
+    AttributeRef,
+    AttributeType,
+    Binary,
+    Call,
+    Definition,
+    Expression,
+    FunctionDefinition,
+    Literal,
+    OtherDefinition,
+    OtherQuery,
+    Place,
+    Query,
+    Scope,
+    Selected,
+    StreamDefinition,
+    TableDefinition,
+    Unary,
+    Worker,
+)
 
-__all__ = ["AttributeType", "InputStream", "Scope", "StreamQLError", "Worker", "input_streams", "parse"]
+__all__ = [
+    "Annotation",
+    "Attribute",
+    "AttributeRef",
+    "AttributeType",
+    "Binary",
+    "Call",
+    "Definition",
+    "Expression",
+    "FunctionDefinition",
+    "InputStream",
+    "Literal",
+    "OtherDefinition",
+    "OtherQuery",
+    "Place",
+    "Query",
+    "Scope",
+    "Selected",
+    "StreamDefinition",
+    "StreamQLError",
+    "TableDefinition",
+    "Unary",
+    "Worker",
+    "input_streams",
+    "parse",
+]

@@ -20,7 +20,7 @@ def did_you_mean(word: str, keywords: Sequence[str]) -> str:
     """``; did you mean X?`` when ``word`` looks like a mistyped keyword, else nothing."""
     if len(word) > _LONGEST_COMPARED:
         return ""
-    close = get_close_matches(word.upper(), keywords, n=1)
+    close = get_close_matches(word.upper(), keywords, n=1, cutoff=0.75)
     return f"; did you mean {close[0]}?" if close else ""
 
 
@@ -131,13 +131,13 @@ class Cursor:
         """The text from ``start`` to the token taken last, as written."""
         return self.source.text[start.start : self.previous.end]
 
-    def unexpected(self, expected: str, *, keywords: Sequence[str] = ()) -> StreamQLError:
-        """The error that something else was expected here; ``keywords`` may have been mistyped.
+    def unexpected(self, expected: str, *, keywords: Sequence[str] = (), advice: str = "") -> StreamQLError:
+        """The error that something else was expected here; one of ``keywords`` may have been mistyped.
 
         What a string holds is never shown: it may be a password.
         """
         token = self.peek()
-        advice = did_you_mean(token.text, keywords) if token.kind is Kind.WORD else ""
+        advice = advice or (did_you_mean(token.text, keywords) if token.kind is Kind.WORD else "")
         return self.source.error(token.start, f"expected {expected}, found {_shown(token)}{advice}{self._doubt()}")
 
     def _doubt(self) -> str:

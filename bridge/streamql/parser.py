@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bridge.streamql.cursor import CREATED, Cursor
+from bridge.streamql.cursor import CREATED, Cursor, did_you_mean
 from bridge.streamql.properties import Properties, read_annotation, read_properties
 from bridge.streamql.queries import QUERY_WORDS, read_query, read_selection_of
 from bridge.streamql.source import Source, StreamQLError
@@ -190,18 +190,10 @@ class _WorkerReader:
 
     def _stream(self, start: Token, kind: str, query_name: str | None) -> None:
         cursor = self._cursor
-        scope = self._scope_word()
-        name = self._new_name(kind)
-        scope = scope or self._scope_word()
-        properties: Properties = {}
-        needs_properties = kind in ("source", "sink")
-        if cursor.at_word("with"):
-            properties = read_properties(cursor)
-        elif needs_properties:
+        scope, name = self._scope_and_name(kind)
+        if kind in ("source", "sink") and not cursor.at_word("with"):
             raise self._no_properties(kind, name)
-        attributes = self._attributes_or_mapping() if self._attributes_come("WITH or") else None
-        if cursor.at_word("with"):
-            properties |= read_properties(cursor)
+        properties, attributes = self._properties_and_attributes()
         self._definitions.append(
             StreamDefinition(
                 kind=kind,
@@ -215,27 +207,17 @@ class _WorkerReader:
         self._created_as(kind, name, query_name)
 
     def _no_properties(self, kind: str, name: str) -> StreamQLError:
-        cursor = self._cursor
-        error = cursor.unexpected(f"WITH (type = '…', …) after CREATE {kind.upper()} {name}", keywords=("WITH",))
-        meant = " STREAM" if cursor.peek().is_name else ""
-        return StreamQLError(
-            error.line,
-            error.column,
-            f"{error.message}; a GDN stream of that name is CREATE {kind.upper()} STREAM"
-            + (f": is '{name}' a mistyped{meant}?" if meant and name.upper().startswith("STR") else f" {name}"),
-        )
+        created = f"CREATE {kind.upper()}"
+        if self._cursor.peek().is_name:
+            advice = did_you_mean(name, ("STREAM",))
+        else:
+            advice = f"; a GDN stream that needs none is {created} STREAM {name}"
+        return self._cursor.unexpected(f"WITH (type = '…', …) after {created} {name}", advice=advice)
 
     def _table(self, start: Token, kind: str, query_name: str | None) -> None:
         cursor = self._cursor
-        scope = self._scope_word()
-        name = self._new_name(kind)
-        scope = scope or self._scope_word()
-        properties: Properties = {}
-        if cursor.at_word("with"):
-            properties = read_properties(cursor)
-        attributes = self._attributes_or_mapping() if self._attributes_come("WITH or") else None
-        if cursor.at_word("with"):
-            properties |= read_properties(cursor)
+        scope, name = self._scope_and_name(kind)
+        properties, attributes = self._properties_and_attributes()
         # A store is replicated unless it says otherwise; for tables the documentation contradicts itself (F.5).
         default = Scope.GLOBAL if kind == "store" else Scope.LOCAL
         self._definitions.append(
@@ -254,14 +236,19 @@ class _WorkerReader:
         if self._cursor.at_word("as"):
             self._queries.append(read_selection_of(self._cursor, query_name, created=kind, target=name))
 
-    def _scope_word(self) -> Scope | None:
-        """GLOBAL, LOCAL or SPOT, which stand before the name or after it; or nothing."""
+    def _scope_and_name(self, kind: str) -> tuple[Scope | None, str]:
+        """GLOBAL, LOCAL or SPOT stand before the name or after it; before it, they may be the name."""
         cursor = self._cursor
-        if not cursor.at_word(*_SCOPE_WORDS):
-            return None
-        if not cursor.peek(1).is_name and not self._is_named(cursor):
-            return None
-        return _SCOPE_WORDS[cursor.next().text.lower()]
+        scope = None
+        follower = cursor.peek(1)
+        if follower.is_name and not (follower.is_word("with") and cursor.peek(2).is_symbol("(")):
+            scope = self._scope_word()
+        name = self._new_name(kind)
+        return scope or self._scope_word(), name
+
+    def _scope_word(self) -> Scope | None:
+        cursor = self._cursor
+        return _SCOPE_WORDS[cursor.next().text.lower()] if cursor.at_word(*_SCOPE_WORDS) else None
 
     def _function(self, start: Token) -> None:
         cursor = self._cursor
@@ -279,9 +266,7 @@ class _WorkerReader:
     def _other(self, start: Token, construct: str, name: str | None) -> None:
         cursor = self._cursor
         cursor.skip_statement()
-        self._definitions.append(
-            OtherDefinition(construct, name, cursor.text_since(start), cursor.place_of(start))
-        )
+        self._definitions.append(OtherDefinition(construct, name, cursor.text_since(start), cursor.place_of(start)))
 
     def _partition(self, name: str | None) -> None:
         """From PARTITION to its END, with the queries between."""
@@ -297,9 +282,7 @@ class _WorkerReader:
                 raise cursor.source.error(begin.start, "this BEGIN is never closed: expected END")
             cursor.next()
         cursor.next()
-        self._definitions.append(
-            OtherDefinition("partition", name, cursor.text_since(start), cursor.place_of(start))
-        )
+        self._definitions.append(OtherDefinition("partition", name, cursor.text_since(start), cursor.place_of(start)))
 
     def _at_end_of_partition(self) -> bool:
         """An END that ends a statement and stands where no attribute called ``end`` can."""
@@ -317,14 +300,19 @@ class _WorkerReader:
 
     # --- attributes ----------------------------------------------------------------------------------
 
-    def _attributes_come(self, alternatives: str) -> bool:
-        """Whether attributes come; they may be missing only before AS SELECT."""
+    def _properties_and_attributes(self) -> tuple[Properties, tuple[Attribute, ...] | None]:
+        """``WITH(…) (…)`` or ``(…) WITH(…)``, WITH being optional, and the attributes before AS SELECT."""
         cursor = self._cursor
+        properties = read_properties(cursor) if cursor.at_word("with") else {}
+        attributes = None
         if cursor.at_symbol("("):
-            return True
-        if cursor.at_word("as"):
-            return False
-        raise cursor.unexpected(f"{alternatives} '(' and the attributes", keywords=("WITH",))
+            attributes = self._attributes_or_mapping()
+        elif not cursor.at_word("as"):
+            expected = "'(' and the attributes" if properties else "WITH or '(' and the attributes"
+            raise cursor.unexpected(expected, keywords=("WITH",))
+        if cursor.at_word("with"):
+            properties |= read_properties(cursor)
+        return properties, attributes
 
     def _attributes_or_mapping(self) -> tuple[Attribute, ...] | None:
         """``(name type, …)``; None for ``(name = "path", …)`` and ``("path", …)``, which say no types (F.3)."""
@@ -340,9 +328,7 @@ class _WorkerReader:
         while True:
             token = cursor.expect_name("an attribute's name")
             if token.text in attributes:
-                raise cursor.source.error(
-                    token.start, f"expected a new attribute, found '{token.text}' a second time"
-                )
+                raise cursor.source.error(token.start, f"expected a new attribute, found '{token.text}' a second time")
             attributes[token.text] = Attribute(token.text, self._type(f"the attribute {token.text}"))
             if not cursor.take_symbol(","):
                 break
@@ -352,7 +338,9 @@ class _WorkerReader:
     def _type(self, owner: str) -> AttributeType:
         cursor = self._cursor
         if not cursor.at_word(*_TYPES):
-            raise cursor.unexpected(f"a type for {owner} ({', '.join(_TYPES)})", keywords=tuple(_TYPES))
+            raise cursor.unexpected(
+                f"a type for {owner} ({', '.join(_TYPES)})", keywords=tuple(name.upper() for name in _TYPES)
+            )
         return _TYPES[cursor.next().text.lower()]
 
 

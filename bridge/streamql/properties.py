@@ -28,7 +28,8 @@ def read_properties(cursor: Cursor) -> Properties:
         key = _key(cursor)
         if not key:
             raise cursor.unexpected("a property's name or ')'")
-        cursor.expect_symbol("=", expected=f"'=' after the property {key}")
+        if not cursor.take_symbol("="):  # what stands there may be a password: not shown
+            raise cursor.source.error(cursor.peek().start, f"expected '=' after the property {key}")
         properties[key.lower()] = Property(_value(cursor, of=key), place)
         if not cursor.take_symbol(","):
             break
@@ -86,19 +87,22 @@ def _key_comes(cursor: Cursor) -> bool:
     if cursor.peek().kind is Kind.STRING:
         return cursor.peek(1).is_symbol("=")
     ahead = 0
-    while _is_key_part(cursor.peek(ahead)):
+    end = cursor.peek().start
+    while _is_key_part(cursor.peek(ahead)) and cursor.peek(ahead).start == end:
+        end = cursor.peek(ahead).end
         ahead += 1
     return ahead > 0 and cursor.peek(ahead).is_symbol("=")
 
 
 def _key(cursor: Cursor) -> str:
-    """``map.type``, `` `sink.id` ``, ``'sink.id'``; empty when there is none."""
+    """``map.type``, `` `sink.id` ``, ``'sink.id'``, its parts touching; empty when there is none."""
     if cursor.peek().kind is Kind.STRING:
         return cursor.next().text
-    key = ""
-    while _is_key_part(cursor.peek()):
-        key += cursor.next().text
-    return key
+    start = cursor.index
+    end = cursor.peek().start
+    while _is_key_part(cursor.peek()) and cursor.peek().start == end:
+        end = cursor.next().end
+    return "".join(token.text for token in cursor.taken_since(start))
 
 
 def _value(cursor: Cursor, *, of: str) -> str:

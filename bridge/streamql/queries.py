@@ -90,7 +90,7 @@ def _simple(cursor: Cursor, name: str | None) -> Query:
         source, filters = _source(cursor)
     else:
         if not cursor.take_word("from"):
-            raise _not_simple_or_unexpected(cursor, f"SELECT or FROM after INSERT INTO {target}")
+            raise _not_simple_or_unexpected(cursor, "SELECT or FROM after the target")  # noqa: S608 - a sentence, no SQL
         source, filters = _source(cursor)
         if cursor.take_word("select"):
             selection = _selection(cursor)

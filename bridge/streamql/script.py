@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from bridge.streamql.source import Source
+from bridge.streamql.source import Source, StreamQLError
 
 _SKIPPED = re.compile(r"\s+|//[^\r\n]*")
 _WORD = re.compile(r"[\w$]+")
@@ -19,7 +19,24 @@ _REGULAR_EXPRESSION = re.compile(r"/(?:[^/\\\[\r\n]|\\[^\r\n]|\[(?:[^\]\\\r\n]|\
 _TEMPLATE_STOP = re.compile(r"\\[\s\S]|`|\$\{")
 
 # An expression follows these, so a slash after them opens a regular expression.
-_BEFORE_EXPRESSION = frozenset("await case delete do else in instanceof new of return throw typeof void yield".split())
+_BEFORE_EXPRESSION = frozenset(
+    [
+        "await",
+        "case",
+        "delete",
+        "do",
+        "else",
+        "in",
+        "instanceof",
+        "new",
+        "of",
+        "return",
+        "throw",
+        "typeof",
+        "void",
+        "yield",
+    ]
+)
 # The parentheses after these hold a condition: a statement follows, not an operator.
 _BEFORE_CONDITION = frozenset(["for", "if", "while", "with"])
 
@@ -115,7 +132,7 @@ def _template(source: Source, at: int, opened_at: int, opened: list[tuple[str, i
     raise source.error(opened_at, "this template in the function's body is never closed: expected '`'")
 
 
-def _unclosed(source: Source, opening: int, opened: list[tuple[str, int]]) -> Exception:
+def _unclosed(source: Source, opening: int, opened: list[tuple[str, int]]) -> StreamQLError:
     for kind, at in opened:
         if kind == "`":
             return source.error(at, "this template in the function's body is never closed: expected '}'")

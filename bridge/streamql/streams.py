@@ -1,51 +1,77 @@
-"""Which GDN streams a worker's definition stands for (gdn-api.md C.2)."""
+"""The GDN streams that a worker's definition brings about (gdn-api.md C.2)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bridge.streamql.syntax import Attribute, Place, Scope, StreamDefinition, Worker
 
 
 @dataclass(frozen=True, slots=True)
 class InputStream:
-    """A GDN stream that the definition names, with the columns of the declaration that names it."""
+    """A GDN stream that a bridge can publish to.
+
+    ``name`` is bare: no ``c8locals.``. ``attributes`` is None where the definition says no types.
+    ``read_by_worker`` is False for a sink: it takes what is sent, and the worker never sees it.
+    ``fail_on_missing``: a row that lacks an attribute, or has null for it, is dropped without a word
+    (gdn-api.md F.6). ``place`` is that of the definition.
+    """
 
     name: str
-    """Bare: without ``c8locals.`` or ``c8globals.``."""
     scope: Scope
     attributes: tuple[Attribute, ...] | None
     read_by_worker: bool
-    """False for sinks: one can write to them, but the worker doesn't look."""
     place: Place
     fail_on_missing: bool
-    """Whether the worker drops, without a word, a row that lacks an attribute (gdn-api.md F.6)."""
 
 
 def input_streams(worker: Worker) -> dict[str, InputStream]:
-    """The GDN streams of the worker by bare name; one that is read wins over one that is written."""
-    found: dict[str, InputStream] = {}
+    """The streams by bare name, in the order of the definition.
+
+    Of a sink and a source on the same stream the source counts. Where several sources read one stream,
+    every one must be satisfied: the attributes are those of all of them, the first's type standing.
+    """
+    streams: dict[str, InputStream] = {}
     for definition in worker.streams.values():
-        for name in _gdn_names(definition):
-            stream = InputStream(
-                name=name,
-                scope=definition.scope,
-                attributes=definition.attributes,
-                read_by_worker=not definition.kind.startswith("sink"),
-                place=definition.place,
-                fail_on_missing=definition.properties.get("fail.on.missing.attribute", "true").lower() != "false",
-            )
-            if name not in found or not found[name].read_by_worker:
-                found[name] = stream
-    return found
+        for name in _stream_names(definition):
+            stream = _input_stream(name, definition)
+            earlier = streams.get(name)
+            if earlier is None or (stream.read_by_worker and not earlier.read_by_worker):
+                streams[name] = stream
+            elif stream.read_by_worker and stream.scope is earlier.scope:
+                streams[name] = _both(earlier, stream)
+    return streams
 
 
-def _gdn_names(definition: StreamDefinition) -> list[str]:
+def _stream_names(definition: StreamDefinition) -> tuple[str, ...]:
+    """The names on GDN: a SOURCE or SINK is not a stream of its own name."""
     if definition.kind not in ("source", "sink"):
-        return [definition.name]
+        return (definition.name,)
+    if definition.properties.get("type", "").lower() != "stream":
+        return ()
+    listed = definition.properties.get("stream.list" if definition.kind == "source" else "stream", "")
+    return tuple(name for name in map(str.strip, listed.split(",")) if name)
+
+
+def _input_stream(name: str, definition: StreamDefinition) -> InputStream:
     properties = definition.properties
-    if properties.get("type", "").lower() != "stream":
-        return []
-    # Only the first two are documented; the others occur in real definitions.
-    named = next((properties[k] for k in ("stream.list", "stream", "streams.list", "topic") if k in properties), "")
-    return [name.strip() for name in named.split(",") if name.strip()]
+    # The mapper's own options are written with its prefix in some definitions.
+    missing = properties.get("map.fail.on.missing.attribute", properties.get("fail.on.missing.attribute", ""))
+    return InputStream(
+        name=name,
+        scope=definition.scope,
+        attributes=definition.attributes,
+        read_by_worker=not definition.kind.startswith("sink"),
+        place=definition.place,
+        fail_on_missing=missing.lower() != "false",
+    )
+
+
+def _both(first: InputStream, second: InputStream) -> InputStream:
+    attributes = {a.name: a for a in (*(second.attributes or ()), *(first.attributes or ()))}
+    ordered = dict.fromkeys(a.name for a in (*(first.attributes or ()), *(second.attributes or ())))
+    return replace(
+        first,
+        attributes=tuple(attributes[name] for name in ordered) or None,
+        fail_on_missing=first.fail_on_missing or second.fail_on_missing,
+    )

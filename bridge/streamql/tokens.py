@@ -1,11 +1,11 @@
-"""The tokens of a definition (lexis: gdn-api.md F.2).
+r"""The tokens of a definition (lexis: gdn-api.md F.2).
 
 Comments are ``-- …``, ``/* … */`` and ``// …``; the last is undocumented but occurs, and does not count
 straight after a colon, where it is part of an unquoted URL.
 
 Strings stand in single, double or triple double quotes and may run over lines. In single and double
 quotes a backslash before the same quote or before a backslash stands for that character; any other
-backslash is itself, so that patterns such as ``'\\d+'`` stay whole. In triple quotes every character is
+backslash is itself, so that patterns such as ``'\d+'`` stay whole. In triple quotes every character is
 itself. A brace opens a function's body: nothing else in the language has one.
 """
 
