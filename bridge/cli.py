@@ -37,18 +37,14 @@ class Plan(NamedTuple):
     mapping: Mapping
 
 
-def plan(config_file: Path | None) -> Plan:
+def plan(arguments: argparse.Namespace) -> Plan:
     """Everything that can be known offline.
 
     Raises:
         ConfigError: with every problem that was found.
     """
-    settings = load(config_file=config_file, environ=os.environ)
-    problems = []
-    try:
-        GdnAddress.parse(settings.gdn.url)
-    except ValueError as exc:
-        problems.append(f"BRIDGE_GDN__URL: {exc}")
+    settings = load(config_file=arguments.config, environ=os.environ, overrides=dict(arguments.set))
+    problems: list[str] = []
     worker = streams = None
     try:
         worker = _read_worker(settings.worker.definition)
@@ -107,6 +103,14 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
     configured = argparse.ArgumentParser(add_help=False)
     configured.add_argument("--config", type=Path, metavar="FILE", help="TOML file with settings")
+    configured.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_override,
+        metavar="KEY=VALUE",
+        help="a setting that goes before all others, such as log.level=debug; not for secrets, others can read them",
+    )
 
     def verb(name: str, run: Any, text: str, parents: Sequence[argparse.ArgumentParser] = (configured,)) -> Any:
         added = verbs.add_parser(name, help=text, description=text, parents=list(parents))
@@ -135,6 +139,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _override(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise argparse.ArgumentTypeError("write it as KEY=VALUE, such as log.level=debug")
+    return key, value
+
+
 def _configure_log(settings: Settings) -> None:
     secrets = [settings.gdn.api_key.get_secret_value()]
     if settings.mqtt.password is not None:
@@ -145,7 +156,7 @@ def _configure_log(settings: Settings) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from bridge.daemon import Daemon  # noqa: PLC0415 - the other verbs start faster without the data path
 
-    planned = plan(arguments.config)
+    planned = plan(arguments)
     _configure_log(planned.settings)
     return Daemon(
         settings=planned.settings, worker=planned.worker, streams=planned.streams, mapping=planned.mapping
@@ -153,7 +164,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    planned = plan(arguments.config)
+    planned = plan(arguments)
     print(f"worker {planned.worker.name} ({planned.settings.worker.definition}): read")
     for route in planned.settings.routes:
         columns = ", ".join(f"{a.name} {a.type.value}" for a in planned.streams[route.stream].attributes or ())
@@ -174,7 +185,7 @@ def _rest(planned: Plan) -> GdnRest:
 
 
 def _worker(arguments: argparse.Namespace) -> int:
-    planned = plan(arguments.config)
+    planned = plan(arguments)
     _configure_log(planned.settings)
     name = planned.worker.name
     rest = _rest(planned)
@@ -209,7 +220,7 @@ def _worker(arguments: argparse.Namespace) -> int:
 
 
 def _query(arguments: argparse.Namespace) -> int:
-    planned = plan(arguments.config)
+    planned = plan(arguments)
     _configure_log(planned.settings)
     rows = _rest(planned).query(arguments.c8ql)
     if arguments.json or not sys.stdout.isatty():

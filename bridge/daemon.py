@@ -134,8 +134,8 @@ class Daemon:
         started = [
             self._start("pipeline", pipeline.run),
             self._start("provision", self._provision),
+            self._start("health", health.run),
         ]
-        health.start()
         for dialer in dialers:
             dialer.start()
         log.info("daemon.started", worker=self._worker.name, streams=list(senders), filters=self._mapping.filters)
@@ -150,7 +150,6 @@ class Daemon:
         pipeline.request_stop(deadline)
         for thread in started:
             thread.join(deadline.left())
-        health.join(deadline.left())
         status.stop()
         self._rest.close()
         books = pipeline.snapshot.books

@@ -115,25 +115,17 @@ class Health:
         now = wall_clock()
         self._parts = {name: PartStatus(name, "starting", now, None, None) for name in self._due}
         self.status = HealthStatus()  # swapped whole
-        self._thread = threading.Thread(target=self._run, name="health", daemon=True)
-
-    def start(self) -> None:
-        """Begin asking."""
-        self._thread.start()
 
     def request_stop(self) -> None:
         """Ask no more; a question under way is not waited for."""
         self._stop.set()
 
-    def join(self, timeout: float) -> None:
-        """Wait for the thread, at most ``timeout`` seconds."""
-        self._thread.join(timeout)
-
     def parts(self) -> list[PartStatus]:
         """The checks as parts of the bridge."""
         return list(self._parts.values())
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """The thread's body: check until asked to stop."""
         while not self._stop.is_set():
             self.step()
             self._stop.wait(max(0.05, min(self._due.values()) - self._clock()))

@@ -66,7 +66,7 @@ class _PacketEnd:
 
 
 class _Client(paho.Client):
-    """paho on a ``_PacketEnd``. ``_create_socket`` is private in paho 2.1 and 2.2; a test holds both to it."""
+    """paho on a ``_PacketEnd``. ``_create_socket`` is private in paho 2.1 and 2.2: hence the bound below 3."""
 
     packet_end: _PacketEnd
 

@@ -58,7 +58,7 @@ def publish_all(port: int, messages: Iterable[tuple[str, bytes]], *, seconds: fl
 
     with sock:
         client = _string(f"publisher-{time.monotonic_ns()}")
-        sock.sendall(_packet(0x10, _string("MQTT") + b"\x04\x02\x00\x00" + client))
+        sock.sendall(_packet(0x10, _string("MQTT") + b"\x04\x02\x00\x3c" + client))
         assert sock.recv(4) == b"\x20\x02\x00\x00"
         start = time.monotonic()
         threading.Thread(target=count, daemon=True).start()

@@ -22,6 +22,15 @@ from bridge.streamql.syntax import Attribute, AttributeType
 MAX_ROW = 720 * 1024
 """Bytes. With base64 and envelope it stays below GDN's frame limit of 1 MiB (gdn-api.md C.5)."""
 
+MAX_ROWS = 10_000
+"""Rows of one message: an array of tiny objects could otherwise become a thousand times its own size."""
+
+MAX_ROWS_BYTES = 8 * 1024 * 1024
+"""Bytes of all rows of one message."""
+
+CACHED_TOPIC_LENGTH = 512
+"""Characters. Longer topics are matched each time."""
+
 CACHED_TOPICS = 10_000
 """Topics whose match is remembered; beyond it the memory is cleared and fills anew."""
 
@@ -50,6 +59,8 @@ class _Plan(NamedTuple):
     template: TopicTemplate
     stream: str
     columns: tuple[_Column, ...]
+    takes_nulls: bool
+    """Whether the worker keeps rows that lack an attribute (``fail.on.missing.attribute`` false)."""
 
 
 class _Match(NamedTuple):
@@ -111,20 +122,27 @@ class Mapping:
                 if captures is not None:
                     found = _Match(plan, captures)
                     break
-        if len(self._matches) >= CACHED_TOPICS:
-            self._matches.clear()
-        self._matches[topic] = found
+        if len(topic) <= CACHED_TOPIC_LENGTH:
+            if len(self._matches) >= CACHED_TOPICS:
+                self._matches.clear()
+            self._matches[topic] = found
         return found
 
 
 def _rows(match: _Match, elements: list[dict[str, Any]]) -> list[Row]:
     rows = []
     stream, columns, captures = match.plan.stream, match.plan.columns, match.captures
+    if len(elements) > MAX_ROWS:
+        raise Unmappable(Reason.TOO_LARGE, f"the array has {len(elements)} elements, at most {MAX_ROWS} are taken")
+    room = MAX_ROWS_BYTES
     for number, element in enumerate(elements):
-        values = {}
+        values: dict[str, Any] = {}
         for name, coerce, compiled in columns:
             try:
                 value = element.get(name) if compiled is None else compiled(captures, element)
+                if value is None and match.plan.takes_nulls:
+                    values[name] = None
+                    continue
                 if value is None:
                     # The worker drops a row that lacks an attribute, without a word (gdn-api.md F.6).
                     raise Unmappable(Reason.MISSING_FIELD, "there is no value for it")
@@ -135,6 +153,9 @@ def _rows(match: _Match, elements: list[dict[str, Any]]) -> list[Row]:
         payload = _encode(values)
         if len(payload) > MAX_ROW:
             raise Unmappable(Reason.TOO_LARGE, f"the row has {len(payload)} bytes, at most {MAX_ROW} can be sent")
+        room -= len(payload)
+        if room < 0:
+            raise Unmappable(Reason.TOO_LARGE, f"the message's rows have over {MAX_ROWS_BYTES} bytes together")
         rows.append(Row(stream, payload))
     return rows
 
@@ -152,7 +173,8 @@ def _is_storable(topic: str) -> bool:
 def _plan(route: Route, stream: InputStream) -> _Plan:
     template = TopicTemplate.parse(route.topic)
     names = frozenset(name for name in template.captures if name is not None)
-    return _Plan(template, route.stream, tuple(_column(a, route.fields, names) for a in stream.attributes or ()))
+    columns = tuple(_column(a, route.fields, names) for a in stream.attributes or ())
+    return _Plan(template, route.stream, columns, takes_nulls=not stream.fail_on_missing)
 
 
 def _column(attribute: Attribute, fields: MappingOf[str, Scalar], captures: frozenset[str]) -> _Column:

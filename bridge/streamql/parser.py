@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from bridge.streamql.cursor import CREATED, Cursor, did_you_mean
 from bridge.streamql.properties import Properties, read_annotation, read_properties
 from bridge.streamql.queries import QUERY_WORDS, read_query, read_selection_of
-from bridge.streamql.source import Source, StreamQLError
+from bridge.streamql.source import Source, StreamQLError, error_at
 from bridge.streamql.syntax import (
     Annotation,
     Attribute,
@@ -96,9 +96,8 @@ class _WorkerReader:
     def _app_annotation(self, name: str) -> Annotation | None:
         found = [a for a in self._annotations if a.name.lower() == f"app:{name.lower()}"]
         if len(found) > 1:
-            raise StreamQLError(
-                found[1].place.line,
-                found[1].place.column,
+            raise error_at(
+                found[1].place,
                 f"expected one @App:{name}, found another; the first is on line {found[0].place.line}",
             )
         return found[0] if found else None
@@ -106,23 +105,20 @@ class _WorkerReader:
     def _worker_name(self) -> str:
         annotation = self._app_annotation("name")
         if annotation is None:
-            raise StreamQLError(
-                1, 1, "expected @App:name('…'), found none: without it GDN gives the worker a random name"
+            raise error_at(
+                Place(1, 1), "expected @App:name('…'), found none: without it GDN gives the worker a random name"
             )
         if not annotation.value:
-            raise StreamQLError(
-                annotation.place.line, annotation.place.column, "expected a name in @App:name('…'), found none"
-            )
+            raise error_at(annotation.place, "expected a name in @App:name('…'), found none")
         return annotation.value
 
     def _check_version(self) -> None:
         annotation = self._app_annotation("qlVersion")
         if annotation is None:
-            raise StreamQLError(1, 1, f"expected @App:qlVersion, found none; {_VERSION_ADVICE}")
+            raise error_at(Place(1, 1), f"expected @App:qlVersion, found none; {_VERSION_ADVICE}")
         if annotation.value != "2":
-            raise StreamQLError(
-                annotation.place.line,
-                annotation.place.column,
+            raise error_at(
+                annotation.place,
                 f"expected version 2, found another in @{annotation.name}; {_VERSION_ADVICE}",
             )
 
@@ -350,9 +346,7 @@ def _replication(properties: Properties) -> Scope | None:
         return None
     scope = _SCOPES.get(property_.value.lower())
     if scope is None:
-        raise StreamQLError(
-            property_.place.line, property_.place.column, "expected local or global as replication.type"
-        )
+        raise error_at(property_.place, "expected local or global as replication.type")
     return scope
 
 

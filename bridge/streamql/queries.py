@@ -90,7 +90,7 @@ def _simple(cursor: Cursor, name: str | None) -> Query:
         source, filters = _source(cursor)
     else:
         if not cursor.take_word("from"):
-            raise _not_simple_or_unexpected(cursor, "SELECT or FROM after the target")  # noqa: S608 - a sentence, no SQL
+            raise _not_simple_or_unexpected(cursor, "SELECT or FROM after the target")
         source, filters = _source(cursor)
         if cursor.take_word("select"):
             selection = _selection(cursor)
@@ -120,7 +120,8 @@ def _stream_name(cursor: Cursor, expected: str) -> str:
 
 
 def _source(cursor: Cursor) -> tuple[str, tuple[Expression, ...]]:
-    if cursor.at_symbol("(") or (cursor.at_word("every", "not") and cursor.peek(1).is_name):
+    follower = cursor.peek(1)
+    if cursor.at_symbol("(") or (cursor.at_word("every", "not") and (follower.is_name or follower.is_symbol("("))):
         raise NotSimpleError("a pattern", cursor.place)
     source = _stream_name(cursor, "the name of a stream or table after FROM")
     filters: list[Expression] = []
@@ -143,6 +144,8 @@ def _selection(cursor: Cursor) -> tuple[Selected, ...] | None:
         place = cursor.place
         expression = read_expression(cursor)
         if cursor.take_word("as"):
+            if cursor.at_word("from"):
+                raise cursor.unexpected("a name after AS")
             name = cursor.expect_name("a name after AS").text
         elif isinstance(expression, AttributeRef):
             name = expression.name

@@ -27,6 +27,11 @@ class StreamQLError(ValueError):
         return f"line {self.line}, column {self.column}: {self.message}"
 
 
+def error_at(place: Place, message: str) -> StreamQLError:
+    """An error at ``place``, for the caller to raise."""
+    return StreamQLError(place.line, place.column, message)
+
+
 class Source:
     """A definition's text; offsets into it become places and errors."""
 
@@ -44,5 +49,4 @@ class Source:
 
     def error(self, offset: int, message: str) -> StreamQLError:
         """An error at ``offset``, for the caller to raise."""
-        place = self.place(offset)
-        return StreamQLError(place.line, place.column, message)
+        return error_at(self.place(offset), message)

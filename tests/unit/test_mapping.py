@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 import pytest
-from bridge.streamql.streams import InputStream, input_streams
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +11,7 @@ from bridge.mapping import Mapping, Reason, Route, check
 from bridge.mapping.topics import TopicTemplate
 from bridge.message import DeadLetter, MqttMessage
 from bridge.streamql import parse
+from bridge.streamql.streams import InputStream, input_streams
 
 DEFINITION = """@App:name('w') @App:qlVersion("2")
 CREATE STREAM readings (deviceID string, roomNo int, temperature double);
@@ -273,3 +273,22 @@ def test_check_finds_a_route_that_never_gets_a_message() -> None:
 
 def test_check_is_content_with_what_is_right() -> None:
     assert check([READINGS], streams()) == []
+
+
+def test_an_array_of_tiny_objects_cant_fill_memory() -> None:
+    many = mapping(Route("t", "one", {"v": 1})).map(message(b"[" + b"{}," * 20_000 + b"{}]", "t"))
+    wide = mapping(Route("t", "readings", {"deviceID": "=" + "x" * 5000, "roomNo": 1, "temperature": 1})).map(
+        message(b"[" + b"{}," * 5_000 + b"{}]", "t")
+    )
+
+    assert reason(many) == Reason.TOO_LARGE
+    assert reason(wide) == Reason.TOO_LARGE
+
+
+def test_a_stream_that_takes_nulls_gets_them() -> None:
+    definition = DEFINITION + (
+        "CREATE SOURCE s WITH (type='stream', stream.list='loose', fail.on.missing.attribute='false') (v long, w int);"
+    )
+    m = Mapping(routes=[Route("t", "loose")], streams=input_streams(parse(definition)))
+
+    assert rows(m.map(message({"w": 1}, "t"))) == [{"v": None, "w": 1}]

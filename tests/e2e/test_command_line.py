@@ -1,0 +1,158 @@
+"""The verbs, as a person types them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bridge.local.broker import Embedded
+from tests.conftest import API_KEY, Bridge, LocalGdn, Mosquitto, wait_for
+from tests.publisher import publish_all
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+MakeBridge = Callable[..., Bridge]
+
+
+@pytest.fixture
+def offline(make_bridge: MakeBridge) -> Bridge:
+    return make_bridge(mqtt_port=1, gdn_url="http://127.0.0.1:1")
+
+
+@pytest.fixture
+def embedded() -> Iterator[Embedded]:
+    broker = Embedded()
+    yield broker
+    broker.stop()
+
+
+def test_the_demonstration_ends_balanced_and_prints_one_json_object() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "bridge", "demo", "--seconds", "3", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    result = json.loads(ended.stdout)
+    assert set(result) == {
+        *("published", "received", "delivered", "outbox", "dead_lettered", "dropped", "rows", "balanced"),
+    }
+    assert result["balanced"] is True
+    assert result["published"] > 300
+
+
+def test_the_embedded_broker_carries_messages_too(embedded: Embedded, gdn: LocalGdn, make_bridge: MakeBridge) -> None:
+    bridge = make_bridge(mqtt_port=embedded.port, gdn_url=gdn.url, BRIDGE_MQTT__PROTOCOL=embedded.protocol)
+    bridge.start()
+    bridge.wait_ready()
+
+    publish_all(
+        embedded.port, [(f"devices/A/rooms/{n}/telemetry", b'{"temperature":1}') for n in range(500)], window=50
+    )
+    wait_for(lambda: gdn.count() == 500, what="500 rows")
+
+
+def test_the_tutorials_last_steps_are_verbs(mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge) -> None:
+    bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url)
+    assert "not there" in bridge.cli("worker", "status").stdout
+    process = bridge.start()
+    bridge.wait_ready()
+    publish_all(mosquitto.port, [("devices/AD11/rooms/200/telemetry", b'{"temperature":18}')])
+    wait_for(lambda: gdn.count() == 1, what="the row")
+    process.terminate()
+
+    status = json.loads(bridge.cli("worker", "status", "--json").stdout)
+    assert (status["active"], status["definition"]) == (True, "same")
+    (row,) = json.loads(bridge.cli("query", "FOR doc IN tutorialAppOutputTable RETURN doc", "--json").stdout)
+    assert (row["id"], row["temperature"]) == ("200-AD11", 18)
+    assert "deleted" in bridge.cli("worker", "delete").stdout
+    assert "not there" in bridge.cli("worker", "delete").stdout
+
+
+def test_check_is_content_with_the_shipped_example(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "bridge", "check", "--config", "config/bridge.toml"],
+        env={"PATH": "/usr/bin", "BRIDGE_GDN__API_KEY": API_KEY},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "nothing to mend" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("BRIDGE_WORKER__DEFINITION", "/nowhere/worker.sql", "BRIDGE_WORKER__DEFINITION"),
+        ("BRIDGE_MQTT__URL", "http://x", "BRIDGE_MQTT__URL"),
+        ("BRIDGE_MQTT__PROT", "5", "BRIDGE_MQTT__PROTOCOL"),
+        ("BRIDGE_ROUTES", "[{", "BRIDGE_ROUTES"),
+        (
+            "BRIDGE_ROUTES",
+            '[{"topic": "a/#/b", "stream": "tutorialAppInput"}]',
+            "did you mean 'tutorialAppInputStream'",
+        ),
+        ("BRIDGE_GDN__API_KEY", "", "BRIDGE_GDN__API_KEY"),
+        ("BRIDGE_OUTBOX__PATH", "/proc/nothing/outbox.db", "BRIDGE_OUTBOX__PATH"),
+        ("BRIDGE_STATUS__LISTEN", "256.0.0.1:99999", "BRIDGE_STATUS__LISTEN"),
+    ],
+)
+def test_wrong_settings_end_with_78_and_a_sentence(offline: Bridge, variable: str, value: str, says: str) -> None:
+    offline.settings[variable] = value
+
+    ended = offline.cli("run")
+
+    assert ended.returncode == 78, ended.stderr
+    assert says in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert API_KEY not in ended.stderr
+
+
+def test_a_broken_definition_is_named_with_line_and_column(offline: Bridge, tmp_path: Path) -> None:
+    definition = tmp_path / "broken.sql"
+    definition.write_text("@App:name('x')\n@App:qlVersion(\"2\")\nCREAT STREAM s (a int);\n")
+    offline.settings["BRIDGE_WORKER__DEFINITION"] = str(definition)
+
+    ended = offline.cli("check")
+
+    assert ended.returncode == 78
+    assert f"{definition}:3:1: " in ended.stderr
+    assert "CREATE" in ended.stderr
+
+
+def test_a_gdn_that_cant_be_reached_ends_a_verb_with_69(offline: Bridge) -> None:
+    ended = offline.cli("query", "RETURN 1")
+
+    assert ended.returncode == 69
+    assert "Traceback" not in ended.stderr
+
+
+def test_set_goes_before_everything_else(offline: Bridge) -> None:
+    ended = offline.cli("check", "--set", "mqtt.url=nonsense://x")
+
+    assert ended.returncode == 78
+    assert "mqtt.url" in ended.stderr or "BRIDGE_MQTT__URL" in ended.stderr
+
+
+def test_a_busy_port_of_the_local_gdn_is_said(gdn: LocalGdn) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "bridge", "local-gdn", "--port", str(gdn.port)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr

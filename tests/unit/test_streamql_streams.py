@@ -1,0 +1,105 @@
+"""Which GDN streams a definition stands for (gdn-api.md C.2)."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge.streamql import Attribute, AttributeType, InputStream, Place, Scope, input_streams, parse
+
+HEAD = "@App:name('w')\n@App:qlVersion('2')\n"
+A_INT = (Attribute("a", AttributeType.INT),)
+
+
+def streams(body: str) -> dict[str, InputStream]:
+    return input_streams(parse(HEAD + body))
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("CREATE STREAM N (a int);", [("N", Scope.LOCAL, True)]),
+        ("CREATE SOURCE STREAM N (a int);", [("N", Scope.LOCAL, True)]),
+        ("CREATE STREAM GLOBAL N (a int);", [("N", Scope.GLOBAL, True)]),
+        ("CREATE STREAM N GLOBAL (a int);", [("N", Scope.GLOBAL, True)]),
+        ("CREATE SINK STREAM N (a int);", [("N", Scope.LOCAL, False)]),
+        ("CREATE SINK STREAM GLOBAL N (a int);", [("N", Scope.GLOBAL, False)]),
+        (
+            "CREATE SOURCE N WITH (type='stream', stream.list='A, B,', replication.type='GLOBAL') (a int);",
+            [("A", Scope.GLOBAL, True), ("B", Scope.GLOBAL, True)],
+        ),
+        ("CREATE SOURCE N WITH (type='STREAM', stream.list=A) (a int);", [("A", Scope.LOCAL, True)]),
+        (
+            "CREATE SOURCE N WITH (type='stream', stream.list='A', replication.type='local') (a int);",
+            [("A", Scope.LOCAL, True)],
+        ),
+        ("CREATE SOURCE N WITH (type='stream') (a int);", []),
+        ("CREATE SINK N WITH (type='stream', stream='A') (a int);", [("A", Scope.LOCAL, False)]),
+        ("CREATE SINK N WITH (type='stream', stream='A', replication.type='global') (a int);", [("A", Scope.GLOBAL, False)]),
+        ("CREATE SOURCE N WITH (type='mqtt', topic='A', url='tcp://b') (a int);", []),
+        ("CREATE SOURCE N WITH (type='database', collection='A', replication.type='global') (a int);", []),
+        ("CREATE SOURCE N WITH (x='y') (a int);", []),
+        ("CREATE SINK N WITH (type='log') (a int);", []),
+        ("CREATE TABLE N (a int); INSERT INTO inferred SELECT a FROM N;", []),
+    ],
+)  # fmt: skip
+def test_a_declaration_stands_for_these_streams(body: str, expected: list[tuple[str, Scope, bool]]) -> None:
+    assert expected == [(s.name, s.scope, s.read_by_worker) for s in streams(body).values()]
+
+
+def test_a_stream_has_the_attributes_and_the_place_of_its_source() -> None:
+    found = streams("\nCREATE SOURCE N WITH (type='stream', stream.list='A') (a int);")
+
+    assert found == {"A": InputStream("A", Scope.LOCAL, A_INT, True, Place(4, 1), True)}
+
+
+def test_a_source_without_types_gives_a_stream_without_attributes() -> None:
+    found = streams("CREATE SOURCE N WITH (type='stream', stream.list='A') (b = 'x.y');")
+
+    assert found["A"].attributes is None
+
+
+@pytest.mark.parametrize(
+    ("properties", "fails"),
+    [
+        ("x='y'", True),
+        ("fail.on.missing.attribute='true'", True),
+        ("fail.on.missing.attribute='false'", False),
+        ("fail.on.missing.attribute=FALSE", False),
+        ("map.fail.on.missing.attribute='false'", False),
+    ],
+)
+def test_rows_must_be_complete_unless_the_definition_says_otherwise(properties: str, fails: bool) -> None:
+    assert fails is streams(f"CREATE STREAM N WITH ({properties}) (a int);")["N"].fail_on_missing
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "CREATE SINK STREAM A (b int); CREATE SOURCE s WITH (type='stream', stream.list='A') (a int);",
+        "CREATE SOURCE s WITH (type='stream', stream.list='A') (a int); CREATE SINK STREAM A (b int);",
+    ],
+)
+def test_a_stream_that_is_sink_and_source_is_read_by_the_worker(body: str) -> None:
+    (found,) = streams(body).values()
+
+    assert (found.read_by_worker, found.attributes) == (True, A_INT)
+
+
+def test_a_stream_with_several_sources_needs_what_all_of_them_need() -> None:
+    (found,) = streams(
+        "CREATE SOURCE s WITH (type='stream', stream.list='A', fail.on.missing.attribute='false') (a int);"
+        "CREATE SOURCE r WITH (type='stream', stream.list='A') (b bool, a string);"
+        "CREATE SOURCE q WITH (type='stream', stream.list='A') ('x');"
+    ).values()
+
+    assert found.attributes == (*A_INT, Attribute("b", AttributeType.BOOL))
+    assert found.fail_on_missing
+
+
+def test_of_a_local_and_a_global_source_of_one_name_the_first_counts() -> None:
+    (found,) = streams(
+        "CREATE SOURCE s WITH (type='stream', stream.list='A', replication.type='global') (a int);"
+        "CREATE STREAM A (b int);"
+    ).values()
+
+    assert (found.scope, found.attributes) == (Scope.GLOBAL, A_INT)
