@@ -194,10 +194,15 @@ def test_a_string_that_swallowed_lines_is_named_as_the_likely_mistake() -> None:
         ("@App:name('w') CREATE STREAM s (a int);", 1, 1, 'add @App:qlVersion("2") at the top'),
         ("@App:name('w')\n@App:qlVersion('1')", 2, 1, 'add @App:qlVersion("2") at the top'),
         ("@App:name('w')\ndefine stream s (a int);", 2, 1, "the bridge reads version 2 of the language"),
-        ("@App:name('w') @source(type='x', @map(type='json', @attributes(a='$.a')))\ndefine stream s (a int);", 2, 1, "1"),
+        (
+            "@App:name('w') @source(type='x', @map(type='json', @attributes(a='$.a')))\ndefine stream s (a int);",
+            2,
+            1,
+            "version 1",
+        ),
         ("@App:name('w') @App:qlVersion('2')\nfrom s select a insert into t;", 2, 1, "the action first in queries"),
     ],
-)  # fmt: skip
+)
 def test_metadata_that_is_missing_or_of_version_1_is_explained(text: str, line: int, column: int, message: str) -> None:
     found = error(text)
 

@@ -34,14 +34,17 @@ def streams(body: str) -> dict[str, InputStream]:
         ),
         ("CREATE SOURCE N WITH (type='stream') (a int);", []),
         ("CREATE SINK N WITH (type='stream', stream='A') (a int);", [("A", Scope.LOCAL, False)]),
-        ("CREATE SINK N WITH (type='stream', stream='A', replication.type='global') (a int);", [("A", Scope.GLOBAL, False)]),
+        (
+            "CREATE SINK N WITH (type='stream', stream='A', replication.type='global') (a int);",
+            [("A", Scope.GLOBAL, False)],
+        ),
         ("CREATE SOURCE N WITH (type='mqtt', topic='A', url='tcp://b') (a int);", []),
         ("CREATE SOURCE N WITH (type='database', collection='A', replication.type='global') (a int);", []),
         ("CREATE SOURCE N WITH (x='y') (a int);", []),
         ("CREATE SINK N WITH (type='log') (a int);", []),
         ("CREATE TABLE N (a int); INSERT INTO inferred SELECT a FROM N;", []),
     ],
-)  # fmt: skip
+)
 def test_a_declaration_stands_for_these_streams(body: str, expected: list[tuple[str, Scope, bool]]) -> None:
     assert expected == [(s.name, s.scope, s.read_by_worker) for s in streams(body).values()]
 

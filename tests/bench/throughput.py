@@ -1,0 +1,112 @@
+"""The daemon, durable, against the tutorial's own way, on the same Mosquitto and the same acker, in turns.
+
+Prints messages a second, CPU per message, what was lost or doubled, and the ratio of each round. Absolute figures are
+the machine's; the ratio is ours.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import ROOT, Bridge, Mosquitto, wait_for
+
+ROUNDS = 3
+COUNT = 20_000
+SECONDS = 90.0
+
+
+class Bench:
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.broker = Mosquitto(directory)
+        definition = str(ROOT / "config" / "worker.sql")
+        self.acker = subprocess.Popen([sys.executable, "-m", "tests.bench.acker", definition], stdout=subprocess.PIPE)
+        assert self.acker.stdout is not None
+        self.port = int(self.acker.stdout.readline())
+
+    def end(self) -> None:
+        self.acker.kill()
+        self.acker.wait()
+        assert self.acker.stdout is not None
+        self.acker.stdout.close()
+        self.broker.end()
+
+    def ask(self, path: str) -> Any:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
+            return json.load(answer)
+
+    def daemon(self, number: int) -> float:
+        directory = self.directory / f"round{number}"
+        directory.mkdir()
+        bridge = Bridge(directory, mqtt_port=self.broker.port, gdn_url=f"http://127.0.0.1:{self.port}")
+        bridge.settings["BRIDGE_MQTT__CLIENT_ID"] = f"bench-{number}"
+        process = bridge.start()
+        try:
+            bridge.wait_ready()
+            return self.measure("the daemon", process.pid)
+        finally:
+            process.end()
+
+    def tutorial(self) -> float:
+        command = [sys.executable, "-m", "tests.bench.tutorial_way", str(self.broker.port), str(self.port)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            try:
+                return self.measure("the tutorial's way", process.pid)
+            finally:
+                process.kill()
+
+    def measure(self, name: str, pid: int) -> float:
+        """Messages a second, from the first publish to the last receipt."""
+        self.ask("/reset")
+        cpu = _cpu_seconds(pid)
+        command = [sys.executable, "-m", "tests.bench.publish", str(self.broker.port), str(COUNT)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as publisher:
+            assert publisher.stdout is not None
+            start = float(publisher.stdout.readline())
+            publisher.wait(SECONDS)
+        wait_for(lambda: self.ask("/counts")["unique"] >= COUNT, seconds=SECONDS, what="all rows")
+        counts = self.ask("/counts")
+        time.sleep(0.2)  # the last releases belong to the work
+        spent = (_cpu_seconds(pid) - cpu) / COUNT
+        rate = COUNT / (counts["last_at"] - start)
+        print(
+            f"{name:20} {rate:8.0f} msg/s   {spent * 1e6:6.1f} µs CPU/msg   missing {COUNT - counts['unique']}   "
+            f"doubled {counts['frames'] - counts['unique']}",
+            flush=True,
+        )
+        return rate
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="gdn-bridge-bench-", dir=".") as name:
+        directory = Path(name).resolve()
+        directory.chmod(0o755)  # Mosquitto reads its configuration as a user of its own
+        bench = Bench(directory)
+        try:
+            ratios = []
+            for number in range(ROUNDS):
+                ratios.append(bench.daemon(number) / bench.tutorial())
+                print(f"ratio {ratios[-1]:.1f}\n", flush=True)
+            print(f"median ratio: {statistics.median(ratios):.1f}")
+        finally:
+            bench.end()
+
+
+if __name__ == "__main__":
+    main()
