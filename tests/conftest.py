@@ -116,13 +116,13 @@ class Mosquitto(Process):
 class LocalGdn(Process):
     """The local GDN as a process."""
 
-    def __init__(self, directory: Path, port: int | None = None) -> None:
+    def __init__(self, directory: Path, port: int | None = None, *, host_name: str = "localhost") -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         super().__init__(
             [
                 *(sys.executable, "-m", "bridge", "local-gdn", "--port", str(self.port)),
-                *("--api-key", API_KEY, "--tenant", TENANT),
+                *("--api-key", API_KEY, "--tenant", TENANT, "--host-name", host_name),
             ],
             directory / "gdn.log",
         )
