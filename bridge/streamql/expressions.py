@@ -1,8 +1,9 @@
 """Expressions of the simple query form.
 
-Loosest first: ``or``, ``and``, ``not``, comparisons and ``is null``, ``+ -``, ``* / %``, unary ``-``, then
-literals, attributes, calls and parentheses. What the language has beyond that raises NotSimpleError, which
-says that the query is fine and the tree can't hold it.
+Loosest first, as the vendor's page on queries has them: ``or``, ``and``, ``== !=``, ``< <= > >=``, ``+ -``,
+``* / %``, ``not`` and the sign, ``is null``, then literals, attributes, calls and parentheses. So ``not a > b``
+is ``(not a) > b``: write ``not (a > b)``. What the language has beyond that raises NotSimpleError, which says
+that the query is fine and the tree can't hold it.
 """
 
 from __future__ import annotations
@@ -22,24 +23,21 @@ from bridge.streamql.syntax import (
 )
 from bridge.streamql.tokens import Kind, Token
 
-MAX_NESTING = 64
+MAX_NESTING = 50
 """Parentheses, calls and prefixes inside one another; more would exhaust Python's stack while reading."""
 MAX_DEPTH = 150
 """Levels of a tree (``a or b or …`` is one deep for each ``or``); more would exhaust it while walking."""
 
-_NOT = 3
-_COMPARISON = 4
-_SIGN = 7
 _LEVELS = {
     "or": 1,
     "and": 2,
-    **dict.fromkeys(("==", "!=", "<", "<=", ">", ">="), _COMPARISON),
-    "+": 5,
-    "-": 5,
-    "*": 6,
-    "/": 6,
-    "%": 6,
+    **dict.fromkeys(("==", "!="), 3),
+    **dict.fromkeys(("<", "<=", ">", ">="), 4),
+    **dict.fromkeys(("+", "-"), 5),
+    **dict.fromkeys(("*", "/", "%"), 6),
 }
+_PREFIX = 7
+"""The level of ``not`` and the sign: no operator between two operands binds as tightly."""
 # Attributes may be called like any keyword but these: a forgotten operand is likelier than such a column.
 _NO_OPERAND = ("from", "as", "and", "or", "is", "in")
 _TIME_UNITS = tuple(
@@ -84,24 +82,20 @@ class _Reader:
         cursor = self._cursor
         left = self._operand()
         while True:
+            self._refuse_unknown_operator()
             token = cursor.peek()
-            if lowest <= _COMPARISON and token.is_word("is"):
-                left = self._null_test(left)
-                continue
-            level = _LEVELS.get(_operator(token), 0)
-            if lowest <= _COMPARISON:
-                self._refuse(token)
-            if level < max(lowest, 1):
+            operator = token.text.lower() if token.kind in (Kind.WORD, Kind.SYMBOL) else ""
+            level = _LEVELS.get(operator, 0)
+            if level < lowest:
                 return left
             cursor.next()
-            right = self.read(level + 1)
-            left = Binary(_operator(token), left, right, cursor.place_of(token))
+            left = Binary(operator, left, self.read(level + 1), cursor.place_of(token))
 
-    def _refuse(self, token: Token) -> None:
+    def _refuse_unknown_operator(self) -> None:
         cursor = self._cursor
-        if token.is_word("in") or (token.is_word("not") and cursor.peek(1).is_word("in")):
+        if cursor.at_word("in") or (cursor.at_word("not") and cursor.peek(1).is_word("in")):
             raise NotSimpleError("IN", cursor.place)
-        if token.is_symbol("="):
+        if cursor.at_symbol("="):
             raise cursor.unexpected("'==' (a single '=' compares nothing)")
 
     def _null_test(self, operand: Expression) -> Expression:
@@ -115,12 +109,17 @@ class _Reader:
     def _operand(self) -> Expression:
         cursor = self._cursor
         token = cursor.peek()
-        if token.is_word("not"):
+        if token.is_word("not") or token.is_symbol("-"):
             cursor.next()
-            return Unary("not", self._nested(_NOT, token), cursor.place_of(token))
-        if token.is_symbol("-"):
-            cursor.next()
-            return Unary("-", self._nested(_SIGN, token), cursor.place_of(token))
+            return Unary(token.text.lower(), self._nested(_PREFIX, token), cursor.place_of(token))
+        operand = self._primary()
+        while cursor.at_word("is"):
+            operand = self._null_test(operand)
+        return operand
+
+    def _primary(self) -> Expression:
+        cursor = self._cursor
+        token = cursor.peek()
         if token.is_symbol("("):
             cursor.next()
             inner = self._nested(1, token)
@@ -220,10 +219,6 @@ class _Reader:
                 break
         self._close(opening)
         return tuple(arguments)
-
-
-def _operator(token: Token) -> str:
-    return token.text.lower() if token.kind in (Kind.WORD, Kind.SYMBOL) else ""
 
 
 def _deeper_than(limit: int, expression: Expression) -> Expression | None:

@@ -108,6 +108,8 @@ def _insert(cursor: Cursor) -> None:
         raise NotSimpleError("UPDATE OR INSERT" if cursor.at_word("or") else "UPDATE", place)
     if cursor.at_word("current", "expired", "all") and cursor.peek(1).is_word("events", "event"):
         raise NotSimpleError(f"INSERT {cursor.peek().text.upper()} EVENTS", cursor.place)
+    if cursor.at_word("events") and cursor.peek(1).is_word("into"):
+        raise NotSimpleError("INSERT EVENTS", cursor.place)
     cursor.expect_word("into")
 
 

@@ -44,12 +44,16 @@ def input_streams(worker: Worker) -> dict[str, InputStream]:
 
 
 def _stream_names(definition: StreamDefinition) -> tuple[str, ...]:
-    """The names on GDN: a SOURCE or SINK is not a stream of its own name."""
-    if definition.kind not in ("source", "sink"):
-        return (definition.name,)
-    if definition.properties.get("type", "").lower() != "stream":
+    """The names on GDN: a SOURCE or SINK is not a stream of its own name, one of another type none at all."""
+    is_named_stream = definition.kind not in ("source", "sink")
+    if definition.properties.get("type", "stream" if is_named_stream else "").lower() != "stream":
         return ()
-    listed = definition.properties.get("stream.list" if definition.kind == "source" else "stream", "")
+    if is_named_stream:
+        return (definition.name,)
+    # Documented is the first for each kind; the others occur in real definitions (gdn-api.md C.2).
+    documented = "stream.list" if definition.kind == "source" else "stream"
+    keys = (documented, "stream.list", "stream", "streams.list", "topic")
+    listed = next((definition.properties[key] for key in keys if key in definition.properties), "")
     return tuple(name for name in map(str.strip, listed.split(",")) if name)
 
 

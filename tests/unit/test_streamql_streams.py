@@ -40,6 +40,8 @@ def streams(body: str) -> dict[str, InputStream]:
         ),
         ("CREATE SOURCE N WITH (type='mqtt', topic='A', url='tcp://b') (a int);", []),
         ("CREATE SOURCE N WITH (type='database', collection='A', replication.type='global') (a int);", []),
+        ("CREATE STREAM N WITH (type='inMemory') (a int);", []),
+        ("CREATE STREAM N WITH (type='stream') (a int);", [("N", Scope.LOCAL, True)]),
         ("CREATE SOURCE N WITH (x='y') (a int);", []),
         ("CREATE SINK N WITH (type='log') (a int);", []),
         ("CREATE TABLE N (a int); INSERT INTO inferred SELECT a FROM N;", []),
