@@ -127,7 +127,7 @@ class StreamDefinition:
     name: str
     scope: Scope
     attributes: tuple[Attribute, ...] | None
-    properties: dict[str, str]
+    properties: dict[str, str] = field(repr=False)  # may hold passwords
     place: Place
 
 
@@ -139,7 +139,7 @@ class TableDefinition:
     name: str
     scope: Scope
     attributes: tuple[Attribute, ...] | None
-    properties: dict[str, str]
+    properties: dict[str, str] = field(repr=False)  # may hold passwords
     place: Place
 
     @property
@@ -165,7 +165,7 @@ class OtherDefinition:
 
     construct: str
     name: str | None
-    text: str
+    text: str = field(repr=False)  # may hold passwords
     place: Place
 
 
@@ -206,7 +206,7 @@ class OtherQuery:
     construct: str
     target: str | None
     sources: tuple[str, ...]
-    text: str
+    text: str = field(repr=False)
     place: Place
 
 

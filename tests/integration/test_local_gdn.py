@@ -1,0 +1,228 @@
+"""The local GDN as a client that is not ours sees it: requests and websocket-client."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+import websocket
+
+from tests.conftest import API_KEY, TENANT, LocalGdn, wait_for
+
+pytestmark = pytest.mark.integration
+
+DEFINITION = """@App:name('t')
+@App:qlVersion("2")
+CREATE FUNCTION twice[javascript] return double { return data[0] * 2; };
+CREATE FUNCTION stuck[javascript] return int { while (true) {} };
+CREATE STREAM input (n int, who string);
+CREATE STREAM middle (n int, who string);
+CREATE STREAM slow (n int);
+CREATE TABLE big (doubled double, half int, label string);
+CREATE TABLE never (n int);
+INSERT INTO middle SELECT n, who FROM input[n > 10 and not (who == 'nobody')];
+INSERT INTO big SELECT twice(n) AS doubled, n / 2 AS half, str:concat(who, '-', n) AS label FROM middle;
+INSERT INTO never SELECT stuck(n) AS n FROM slow;
+"""
+APPS = "/_fabric/_system/_api/streamapps"
+CURSOR = "/_fabric/_system/_api/cursor"
+
+
+class Client:
+    def __init__(self, gdn: LocalGdn) -> None:
+        self.gdn = gdn
+        self.session = requests.Session()
+        self.session.trust_env = False
+        self.session.headers["Authorization"] = f"apikey {API_KEY}"
+
+    def __call__(self, method: str, path: str, body: object = None, **options: Any) -> requests.Response:
+        return self.session.request(method, self.gdn.url + path, json=body, timeout=10, **options)
+
+    def producer(self, topic: str, *, tenant: str = TENANT, otp: str | None = None) -> websocket.WebSocket:
+        url = f"{self.gdn.url.replace('http', 'ws', 1)}/_ws/ws/v2/producer/persistent/{tenant}/c8local._system/{topic}"
+        header = [f"Authorization: apikey {API_KEY}"] if otp is None else []
+        return websocket.create_connection(url + (f"?otp={otp}" if otp else ""), header=header, timeout=5)
+
+    def activate(self) -> None:
+        assert self("POST", APPS, {"definition": DEFINITION, "regions": []}).status_code == 201
+        assert self("PATCH", f"{APPS}/t/active?active=true").json()["streamApps"][0]["isActive"] is True
+        time.sleep(0.5)  # the worker attaches its inputs a moment later
+
+    def stats(self) -> Any:
+        return self("GET", "/_local/stats").json()
+
+
+@pytest.fixture
+def client(gdn: LocalGdn) -> Iterator[Client]:
+    client = Client(gdn)
+    yield client
+    client.session.close()
+
+
+def send(socket: websocket.WebSocket, event: object, **frame: str) -> dict[str, Any]:
+    payload = base64.b64encode(json.dumps(event).encode()).decode()
+    socket.send(json.dumps({"payload": payload, **frame}))
+    answer = json.loads(socket.recv())
+    assert isinstance(answer, dict)
+    return answer
+
+
+def test_a_worker_is_created_inactive_listed_activated_and_deleted(client: Client) -> None:
+    created = client("POST", APPS, {"definition": DEFINITION, "regions": []})
+    assert created.status_code == 201
+    (app,) = created.json()["streamApps"]
+    assert app == {"name": "t", "definition": DEFINITION, "regions": ["local"], "isActive": False}
+    assert client("POST", APPS, {"definition": DEFINITION, "regions": []}).status_code == 409
+    assert client("GET", f"{APPS}/t").json()["streamApps"] == [app]
+    assert client("GET", f"{APPS}/other").status_code == 404
+    deleted = client("DELETE", f"{APPS}/t")
+    assert (deleted.status_code, "deleted successfully" in deleted.json()["message"]) == (200, True)
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("CREAT STREAM s (a int);", "Line: 3. Position: 1"),
+        ("CREATE WINDOW w (a int) SLIDING_TIME(1 min);", "limit of the local GDN"),
+        ("CREATE STREAM s (a int); INSERT INTO q SELECT a FROM s;", "no table or stream q"),
+        ("CREATE STREAM s (a int); CREATE TABLE q (a int); INSERT INTO q SELECT b AS a FROM s;", "no attribute b"),
+        ("CREATE STREAM s (a int); CREATE TABLE q (a int); INSERT INTO q SELECT f(a) AS a FROM s;", "the function f"),
+        ("CREATE STREAM s (a int); CREATE TABLE q (a int); INSERT INTO q SELECT a FROM s GROUP BY a;", "GROUP BY"),
+        ("CREATE FUNCTION f[javascript] return int { return (; };", "function f"),
+    ],
+)
+def test_what_cant_be_executed_is_refused_with_its_place(client: Client, statement: str, says: str) -> None:
+    definition = f"@App:name('t')\n@App:qlVersion(\"2\")\n{statement}"
+    answer = client("POST", f"{APPS}/validate", {"definition": definition})
+
+    assert (answer.status_code, answer.json()["errorNum"]) == (422, 422)
+    assert says in answer.json()["errorMessage"]
+
+
+def test_a_definition_without_version_goes_to_the_old_grammar(client: Client) -> None:
+    answer = client("POST", APPS, {"definition": "@App:name('t') CREATE STREAM s (a int);", "regions": []})
+
+    assert answer.status_code == 422
+    assert "DEFINE" in answer.json()["errorMessage"]
+
+
+def test_wrong_keys_and_fabrics_are_refused_in_the_recorded_shapes(client: Client) -> None:
+    wrong = {"Authorization": "apikey nonsense"}
+
+    assert client("GET", APPS, headers=wrong).json() == {
+        "error": True,
+        "code": 401,
+        "errorNum": 11,
+        "errorMessage": "forbidden",
+    }
+    apid = client("POST", "/apid/otp", headers=wrong)
+    assert (apid.status_code, apid.json()["message"]) == (401, "Unauthorized")
+    assert client("GET", "/_fabric/other/_api/streamapps").json()["errorNum"] == 404
+    assert client("POST", "/_fabric/other/_api/cursor", {"query": "RETURN 1"}).json()["errorNum"] == 1228
+
+
+def test_a_one_time_password_works_once(client: Client) -> None:
+    client.activate()
+    otp = client("POST", "/apid/otp").json()["otp"]
+    client.producer("c8locals.input", otp=otp).close()
+
+    with pytest.raises(websocket.WebSocketBadStatusException) as refused:
+        client.producer("c8locals.input", otp=otp)
+    assert refused.value.status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("topic", "tenant", "status"), [("c8locals.nothing", TENANT, 404), ("c8locals.input", "stranger", 403)]
+)
+def test_unknown_topics_and_tenants_are_refused(client: Client, topic: str, tenant: str, status: int) -> None:
+    client.activate()
+
+    with pytest.raises(websocket.WebSocketBadStatusException) as refused:
+        client.producer(topic, tenant=tenant)
+    assert refused.value.status_code == status
+
+
+def test_events_go_through_filter_stream_function_and_arithmetic_into_the_table(client: Client) -> None:
+    client.activate()
+    socket = client.producer("c8locals.input")
+    for event in ({"n": 10, "who": "a"}, {"n": 11, "who": "nobody"}, {"n": 13, "who": "b"}, {"n": -3, "who": "c"}):
+        assert send(socket, event, context="7")["context"] == "7"
+    socket.close()
+
+    rows = wait_for(
+        lambda: client.gdn.query("FOR d IN big RETURN {d: d.doubled, h: d.half, l: d.label}"), what="the row"
+    )
+    assert rows == [{"d": 26, "h": 6, "l": "b-13"}]
+
+
+def test_bad_frames_get_error_answers_and_the_socket_stays(client: Client) -> None:
+    client.activate()
+    socket = client.producer("c8locals.input")
+    socket.send("{")
+    assert json.loads(socket.recv())["result"] == "send-error:3"
+    socket.send(json.dumps({"payload": "???", "context": "9"}))
+    assert json.loads(socket.recv()) == {
+        "result": "send-error:7",
+        "errorMsg": "Invalid Base64 message-payload",
+        "context": "9",
+    }
+    assert send(socket, {"n": 1, "who": "x"})["result"] == "ok"
+    socket.close()
+
+
+def test_an_event_that_lacks_an_attribute_is_dropped_and_one_that_hangs_costs_itself(client: Client) -> None:
+    client.activate()
+    socket, slow = client.producer("c8locals.input"), client.producer("c8locals.slow")
+    send(socket, {"n": 50})
+    send(slow, {"n": 1})
+    send(socket, {"n": 50, "who": "after"})
+    socket.close()
+    slow.close()
+
+    wait_for(lambda: client.stats()["executed"] == 1, what="the good event")
+    stats = client.stats()
+    assert (stats["dropped"], stats["errors"]) == (1, 1)
+    assert "stuck" in stats["last_error"]
+
+
+def test_cursors_come_in_batches_and_end(client: Client) -> None:
+    query = {
+        "query": "FOR n IN [1, 2, 3, 4, 5] FILTER n > @least SORT n DESC LIMIT 4 RETURN n",
+        "bindVars": {"least": 1},
+    }
+    first = client("POST", CURSOR, {**query, "batchSize": 3})
+    assert (first.status_code, first.json()["result"], first.json()["hasMore"]) == (201, [5, 4, 3], True)
+    again = client("PUT", f"{CURSOR}/{first.json()['id']}")
+    assert (again.status_code, again.json()["result"], again.json()["hasMore"]) == (200, [2], False)
+    over = client("PUT", f"{CURSOR}/{first.json()['id']}")
+    assert (over.status_code, over.json()["errorNum"]) == (404, 1600)
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "number"),
+    [
+        ("FOR d IN nothing RETURN d", 404, 1203),
+        ("RETURN LENGTH(nothing)", 404, 1203),
+        ("FOR d IN", 400, 1501),
+        ("RETURN 1 +", 400, 1501),
+        ("REMOVE 'x' IN big", 400, 1501),
+        ("", 400, 1502),
+        ("RETURN @missing", 400, 1551),
+        ("RETURN " + "(" * 5000, 400, 1501),
+    ],
+)
+def test_queries_that_cant_run_say_so(client: Client, query: str, status: int, number: int) -> None:
+    answer = client("POST", CURSOR, {"query": query})
+
+    assert (answer.status_code, answer.json()["errorNum"]) == (status, number)
+
+
+def test_values_compare_by_kind_first(client: Client) -> None:
+    query = 'FOR v IN [[1], "b", null, 2, {"a": 1}, true, "a", 10] SORT v RETURN v'
+
+    assert client.gdn.query(query) == [None, True, 2, 10, "a", "b", [1], {"a": 1}]
