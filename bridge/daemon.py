@@ -137,7 +137,7 @@ class Daemon:
             self._start("health", health.run),
         ]
         for dialer in dialers:
-            dialer.start()
+            self._start(f"dial {dialer.name}", dialer.run)
         log.info("daemon.started", worker=self._worker.name, streams=list(senders), filters=self._mapping.filters)
 
         reason = self._reasons.get()

@@ -1,6 +1,6 @@
-"""Dialling: the threads that do what blocks (name look-up, connect, TLS, OTP, upgrade) away from the data path.
+"""Dialling: what blocks (name look-up, connect, TLS, OTP, upgrade), in threads away from the data path.
 
-A ``Dialer`` owns one thread and keeps one link dialled: it connects with back-off, hands the connected link over and
+A ``Dialer`` keeps one link dialled, in a thread of its own: it connects with back-off, hands the link over and
 sleeps until it is told that the link was lost. Any thread may ask it to stop.
 """
 
@@ -71,7 +71,7 @@ class Dialer(Generic[L]):
     """Keeps one link dialled.
 
     Args:
-        name: of the part, in statuses, logs and the thread's name.
+        name: of the part, in statuses and logs.
         connect: dials once, blocking; raises a BridgeError or OSError.
         hand_over: takes the connected link, from the dialling thread.
         gate: nothing is dialled before it is set.
@@ -102,11 +102,6 @@ class Dialer(Generic[L]):
         self._linked = False
         self.attempts = 0
         self.status = PartStatus(name, "starting", time.time(), None, None)  # swapped whole, read by any thread
-        self._thread = threading.Thread(target=self._run, name=f"dial {name}", daemon=True)
-
-    def start(self) -> None:
-        """Begin dialling."""
-        self._thread.start()
 
     def request_stop(self) -> None:
         """Dial no more; may be called twice and from any thread."""
@@ -130,7 +125,8 @@ class Dialer(Generic[L]):
             self._linked = False
             self._wake.notify_all()
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """The thread's body: dial, hand over, wait for the loss, again; until asked to stop."""
         while not self._stopping:
             if self._gate is not None and not self._gate.wait(0.2):
                 continue
