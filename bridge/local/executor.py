@@ -6,10 +6,12 @@ What it can't execute it refuses when the worker is created, naming the construc
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator as operators
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from bridge.local.javascript import ScriptError, Scripts
@@ -76,9 +78,9 @@ class Executor:
         self._optional = {n for n, s in input_streams(worker).items() if not s.fail_on_missing}
         # A source that reads other GDN streams passes their rows on under its own name.
         self._aliases: dict[str, list[str]] = {name: [] for name in self._streams}
-        for name, stream in input_streams(worker).items():
-            for definition in worker.streams.values():
-                if definition.place == stream.place and name in self._aliases:
+        for definition in worker.streams.values():
+            for name, stream in input_streams(replace(worker, definitions=(definition,))).items():
+                if stream.read_by_worker:
                     self._aliases[name].append(definition.name)
         for other in worker.definitions:
             if isinstance(other, OtherDefinition):
@@ -197,6 +199,8 @@ class Executor:
                     value = scripts.call(name, [a(row) for a in arguments])
                 except ScriptError as exc:
                     raise EventError(str(exc)) from exc
+                if isinstance(value, int) and not isinstance(value, bool):
+                    value = float(value)  # JavaScript's whole numbers arrive as doubles (gdn-api.md F.6)
                 return _typed(value, returns, name)
 
             return script
@@ -204,11 +208,18 @@ class Executor:
         if full in ("convert", "cast"):
             if len(node.arguments) != 2 or not isinstance(node.arguments[1], Literal):
                 raise NotExecutable(f"{full} takes a value and a type's name", node.place)
-            kind = AttributeType(str(node.arguments[1].value).lower())
+            try:
+                kind = AttributeType(str(node.arguments[1].value).lower())
+            except ValueError:
+                raise NotExecutable(f"{node.arguments[1].value!r} is no type", node.place) from None
             return lambda row: _converted(arguments[0](row), kind)
         builtin = _BUILTINS.get(full)
         if builtin is None:
             raise beyond(f"the function {full}", node.place)
+        try:
+            inspect.signature(builtin).bind(*arguments)
+        except TypeError:
+            raise NotExecutable(f"{full} doesn't take {len(arguments)} arguments", node.place) from None
         return lambda row: builtin(*[a(row) for a in arguments])
 
 
@@ -232,7 +243,7 @@ def _binary(operator: str, left: Evaluate, right: Evaluate) -> Evaluate:
             a, b = left(row), right(row)
             if a is None or b is None:
                 return False
-            if isinstance(a, str) != isinstance(b, str):
+            if _kind(a) is not _kind(b):
                 raise EventError(f"{a!r} can't be compared with {b!r}")
             return bool(compare(a, b))
 
@@ -249,6 +260,11 @@ def _binary(operator: str, left: Evaluate, right: Evaluate) -> Evaluate:
             raise EventError(str(exc)) from exc
 
     return arithmetic
+
+
+def _kind(value: Any) -> type:
+    """What can be compared with what: numbers with numbers, anything else with its own kind."""
+    return float if isinstance(value, int | float) and not isinstance(value, bool) else type(value)
 
 
 def _number(value: Any) -> Any:
@@ -338,7 +354,7 @@ def _typed(value: Any, kind: AttributeType, name: str) -> Any:
     if kind is AttributeType.BOOL:
         if isinstance(value, bool):
             return value
-    elif not isinstance(value, bool) and isinstance(value, int | float):
+    elif not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value):
         if kind in (AttributeType.FLOAT, AttributeType.DOUBLE):
             return float(value)
         if float(value).is_integer() and -(2 ** _BITS[kind]) <= value < 2 ** _BITS[kind]:

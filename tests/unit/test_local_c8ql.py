@@ -1,0 +1,72 @@
+"""The local GDN's C8QL over documents in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.local.c8ql import C8QLError, run
+
+DOCUMENTS = [{"n": n, "s": f"s{n}", "inner": {"list": [n]}} for n in (3, 1, 2)] + [{"s": "without"}]
+
+
+def collections(name: str) -> list[dict[str, Any]]:
+    if name != "c":
+        raise C8QLError("not found", number=1203, status=404)
+    return DOCUMENTS
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("RETURN 1", [1]),
+        ("RETURN LENGTH(c)", [4]),
+        ("return length(`c`)", [4]),
+        ("FOR d IN c FILTER d.n < 2 RETURN d.s", ["s1", "without"]),
+        ("FOR d IN c FILTER d.n != null SORT d.n RETURN d.n", [1, 2, 3]),
+        ("FOR d IN c FILTER d.n-1 == 1 RETURN d.n", [2]),
+        ("FOR d IN c SORT d.n DESC LIMIT 1, 2 RETURN d.n", [2, 1]),
+        ("FOR d IN c FILTER d.n IN [1, 3] && !(d.s == 's1') RETURN {n: d.n, l: d.inner.list[0]}", [{"n": 3, "l": 3}]),
+        ("FOR d IN c FILTER d.n > 1 COLLECT WITH COUNT INTO k RETURN k", [2]),
+        ("FOR d IN c /* all */ RETURN DISTINCT d.n > 0 // kinds\n", [True, False]),
+        ("RETURN 7 / 0", [None]),
+    ],
+)
+def test_queries_return_what_c8ql_says(query: str, expected: list[Any]) -> None:
+    assert run(query, {}, collections) == expected
+
+
+def test_bound_values_and_collections_are_used() -> None:
+    found = run("FOR d IN @@where FILTER d.s == @what RETURN d.n", {"@where": "c", "what": "s2"}, collections)
+
+    assert found == [2]
+
+
+@pytest.mark.parametrize(
+    ("query", "binds", "number"),
+    [
+        ("RETURN @a", {}, 1551),
+        ("RETURN 1", {"a": 1}, 1552),
+        ("FOR d IN other RETURN d", {}, 1203),
+        ("FOR d IN c FILTER d.n = 1 RETURN d", {}, 1501),
+        ("FOR d IN c LET x = 1 RETURN x", {}, 1501),
+    ],
+)
+def test_what_is_wrong_has_its_number(query: str, binds: dict[str, Any], number: int) -> None:
+    with pytest.raises(C8QLError) as refused:
+        run(query, binds, collections)
+
+    assert refused.value.number == number
+
+
+@given(st.text(alphabet="FORINcdRETURN .,@`'\"()[]{}<=>!&|+-*/%10\n", max_size=60))
+def test_any_text_gives_a_result_or_a_c8ql_error(text: str) -> None:
+    try:
+        result = run(text, {}, collections)
+    except C8QLError:
+        return
+
+    assert isinstance(result, list)
