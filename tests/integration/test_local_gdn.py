@@ -89,6 +89,10 @@ def test_a_worker_is_created_inactive_listed_activated_and_deleted(client: Clien
     [
         ("CREAT STREAM s (a int);", "Line: 3. Position: 1"),
         ("CREATE WINDOW w (a int) SLIDING_TIME(1 min);", "limit of the local GDN"),
+        (
+            "CREATE STREAM s (a int); CREATE TABLE q (a int); INSERT INTO q SELECT a FROM s WINDOW SLIDING_TIME(1 m);",
+            "local GDN",
+        ),
         ("CREATE STREAM s (a int); INSERT INTO q SELECT a FROM s;", "no table or stream q"),
         ("CREATE STREAM s (a int); CREATE TABLE q (a int); INSERT INTO q SELECT b AS a FROM s;", "no attribute b"),
         ("CREATE STREAM s (a int); CREATE TABLE q (a int); INSERT INTO q SELECT f(a) AS a FROM s;", "the function f"),
@@ -102,6 +106,7 @@ def test_what_cant_be_executed_is_refused_with_its_place(client: Client, stateme
 
     assert (answer.status_code, answer.json()["errorNum"]) == (422, 422)
     assert says in answer.json()["errorMessage"]
+    assert "Line: 3." in answer.json()["errorMessage"]
 
 
 def test_a_definition_without_version_goes_to_the_old_grammar(client: Client) -> None:
@@ -121,7 +126,8 @@ def test_wrong_keys_and_fabrics_are_refused_in_the_recorded_shapes(client: Clien
         "errorMessage": "forbidden",
     }
     apid = client("POST", "/apid/otp", headers=wrong)
-    assert (apid.status_code, apid.json()["message"]) == (401, "Unauthorized")
+    assert apid.status_code == 401
+    assert apid.json() == {"code": 401, "error": True, "message": "Unauthorized", "serverId": "local"}
     assert client("GET", "/_fabric/other/_api/streamapps").json()["errorNum"] == 404
     assert client("POST", "/_fabric/other/_api/cursor", {"query": "RETURN 1"}).json()["errorNum"] == 1228
 
@@ -158,6 +164,18 @@ def test_events_go_through_filter_stream_function_and_arithmetic_into_the_table(
         lambda: client.gdn.query("FOR d IN big RETURN {d: d.doubled, h: d.half, l: d.label}"), what="the row"
     )
     assert rows == [{"d": 26, "h": 6, "l": "b-13"}]
+
+
+def test_what_is_published_before_the_worker_is_active_is_not_for_it(client: Client) -> None:
+    assert client("POST", "/_fabric/_system/_api/streams/input?global=false").status_code == 202
+    early = client.producer("c8locals.input")
+    assert send(early, {"n": 20, "who": "early"})["result"] == "ok"
+    client.activate()
+    assert send(early, {"n": 21, "who": "late"})["result"] == "ok"
+    early.close()
+
+    rows = wait_for(lambda: client.gdn.query("FOR d IN big RETURN d.label"), what="the row")
+    assert rows == ["late-21"]
 
 
 def test_bad_frames_get_error_answers_and_the_socket_stays(client: Client) -> None:
@@ -201,6 +219,25 @@ def test_cursors_come_in_batches_and_end(client: Client) -> None:
     assert (again.status_code, again.json()["result"], again.json()["hasMore"]) == (200, [2], False)
     over = client("PUT", f"{CURSOR}/{first.json()['id']}")
     assert (over.status_code, over.json()["errorNum"]) == (404, 1600)
+
+
+def test_a_query_filters_sorts_and_limits_a_collection_by_its_bind_variables(client: Client) -> None:
+    client.activate()
+    socket = client.producer("c8locals.input")
+    for n in (14, 11, 13, 12):
+        send(socket, {"n": n, "who": "d"})
+    socket.close()
+    wait_for(lambda: client.gdn.count("big") == 4, what="the rows")
+
+    answer = client(
+        "POST",
+        CURSOR,
+        {
+            "query": "FOR d IN big FILTER d.doubled >= @least SORT d.doubled DESC LIMIT @most RETURN d.label",
+            "bindVars": {"least": 24, "most": 2},
+        },
+    )
+    assert answer.json()["result"] == ["d-14", "d-13"]
 
 
 @pytest.mark.parametrize(

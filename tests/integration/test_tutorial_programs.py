@@ -41,6 +41,7 @@ def run(command: list[str], gdn: LocalGdn, **environment: str) -> str:
             "GDN_KEY": API_KEY,
             "GDN_TENANT": TENANT,
             "GDN_DEFINITION": str(ROOT / "config" / "worker.sql"),
+            "GDN_PAUSE": "1",
             **environment,
         },
         capture_output=True,

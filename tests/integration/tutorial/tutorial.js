@@ -1,5 +1,6 @@
 // What the tutorial's JavaScript program does, call by call; the producer's host comes from /datacenter/local and its
-// one-time password from /apid/otp. Parameters come from the environment: GDN_URL, GDN_KEY, GDN_TENANT, GDN_DEFINITION.
+// one-time password from /apid/otp. Parameters come from the environment: GDN_URL, GDN_KEY, GDN_TENANT, GDN_DEFINITION
+// (a file), GDN_PAUSE (seconds).
 const fs = require("fs");
 const WebSocket = require("ws");
 
@@ -11,7 +12,7 @@ const READINGS = [
   { deviceID: "AD11", roomNo: 201, temperature: 47 },
 ];
 
-const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+const pause = () => new Promise((resolve) => setTimeout(resolve, 1000 * Number(process.env.GDN_PAUSE ?? 1)));
 
 async function call(method, path, body) {
   const response = await fetch(GDN_URL + path, {
@@ -30,7 +31,7 @@ async function main() {
     if (error.status !== 409) throw error;
   }
   await call("PATCH", `${APPS}/${NAME}/active?active=true`);
-  await pause(2000);
+  await pause();
 
   const region = await call("GET", "/datacenter/local");
   const { otp } = await call("POST", "/apid/otp");
@@ -44,7 +45,7 @@ async function main() {
   });
   for (const reading of READINGS) {
     producer.send(JSON.stringify({ payload: Buffer.from(JSON.stringify(reading)).toString("base64") }));
-    await pause(500);
+    await pause();
   }
   producer.close();
 

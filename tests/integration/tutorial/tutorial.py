@@ -1,6 +1,6 @@
 """What the tutorial's Python program does, call by call: create, activate, publish two rows, query, delete.
 
-Parameters come from the environment: GDN_URL, GDN_KEY, GDN_TENANT, GDN_DEFINITION (a file).
+Parameters come from the environment: GDN_URL, GDN_KEY, GDN_TENANT, GDN_DEFINITION (a file), GDN_PAUSE (seconds).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ session.headers.update({"content-type": "application/json", "authorization": AUT
 definition = Path(os.environ["GDN_DEFINITION"]).read_text()
 print("created", session.post(APPS, data=json.dumps({"definition": definition, "regions": []})).json())
 print("activated", session.patch(f"{APPS}/{NAME}/active?active=true").json())
-time.sleep(2)
+time.sleep(float(os.environ.get("GDN_PAUSE", "1")))
 
 producer = websocket.create_connection(
     f"{URL.replace('http', 'ws', 1)}/_ws/ws/v2/producer/persistent/{os.environ['GDN_TENANT']}"
@@ -43,7 +43,6 @@ for reading in READINGS:
     receipt = json.loads(producer.recv())
     print("published" if receipt["result"] == "ok" else "failed", receipt)
 producer.close()
-time.sleep(1)
 
 query = {"id": "tutorialStreamAppQuery", "query": "FOR doc IN tutorialAppOutputTable return doc", "bindVars": {}}
 print("rows", session.post(f"{URL}/_fabric/_system/_api/cursor", data=json.dumps(query)).json()["result"])
