@@ -36,7 +36,7 @@ class Books:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What went over the links since this process started, and the room the outbox takes."""
+    """What went over the links since this process started."""
 
     mqtt_messages: int = 0
     """PUBLISHes read, repetitions included."""
@@ -46,6 +46,5 @@ class Traffic:
     """Records written to producers, repetitions included."""
     receipts: int = 0
     """Receipts read, refusals included."""
-    outbox_bytes: int = 0
     reconnects: Mapping[str, int] = field(default_factory=dict)
     """By link: ``mqtt`` or the producer's part name."""

@@ -18,6 +18,7 @@ from bridge.config import Settings, load
 from bridge.errors import BridgeError, ConfigError, GdnError
 from bridge.gdn.address import GdnAddress
 from bridge.gdn.rest import GdnRest
+from bridge.gdn.worker import is_other
 from bridge.log import configure
 from bridge.mapping import Mapping, Route, check
 from bridge.streamql import StreamQLError, Worker, parse
@@ -159,7 +160,11 @@ def _run(arguments: argparse.Namespace) -> int:
     planned = plan(arguments)
     _configure_log(planned.settings)
     return Daemon(
-        settings=planned.settings, worker=planned.worker, streams=planned.streams, mapping=planned.mapping
+        settings=planned.settings,
+        worker=planned.worker,
+        streams=planned.streams,
+        mapping=planned.mapping,
+        rest=_rest(planned),
     ).run()
 
 
@@ -200,11 +205,7 @@ def _worker(arguments: argparse.Namespace) -> int:
         "exists": state is not None,
         "active": state is not None and state.is_active,
         "regions": [] if state is None else list(state.regions),
-        "definition": "missing"
-        if state is None
-        else "same"
-        if state.definition.strip() == planned.worker.text.strip()
-        else "differs",
+        "definition": "missing" if state is None else "differs" if is_other(state, planned.worker) else "same",
     }
     if arguments.json:
         print(json.dumps(found))

@@ -17,7 +17,7 @@ from typing import Any
 from bridge import mqtt_source
 from bridge.config import Settings
 from bridge.delivery import Delivery
-from bridge.dial import Dialer, Tls
+from bridge.dial import AUTH_RETRY, Dialer, Tls
 from bridge.errors import GdnAuthError, GdnRejected, GdnUnavailable
 from bridge.gdn import producer
 from bridge.gdn.address import GdnAddress, with_otp
@@ -51,10 +51,17 @@ class Daemon:
         worker: the parsed definition.
         streams: the GDN streams that the worker reads, by name.
         mapping: compiled routes.
+        rest: closed when the daemon stops.
     """
 
     def __init__(
-        self, *, settings: Settings, worker: Worker, streams: MappingOf[str, InputStream], mapping: Mapping
+        self,
+        *,
+        settings: Settings,
+        worker: Worker,
+        streams: MappingOf[str, InputStream],
+        mapping: Mapping,
+        rest: GdnRest,
     ) -> None:
         self._settings = settings
         self._worker = worker
@@ -64,18 +71,10 @@ class Daemon:
         self._stopping = threading.Event()
         self._worker_ready = threading.Event()  # gates the producers: what is sent earlier is lost to the worker
         self._provision_status = PartStatus("worker", "starting", time.time(), None, None)
-        gdn = settings.gdn
-        self._address = GdnAddress.parse(gdn.url)
-        self._rest = GdnRest(
-            base_url=self._address.base_url,
-            fabric=gdn.fabric,
-            api_key=gdn.api_key.get_secret_value(),
-            timeout=gdn.request_timeout,
-            ca_file=None if gdn.ca_file is None else str(gdn.ca_file),
-        )
+        self._address = GdnAddress.parse(settings.gdn.url)
+        self._rest = rest
         self._outbox = Outbox(settings.outbox.path)
         self._mapping = mapping
-        self._threads: list[threading.Thread] = []
 
     def run(self) -> int:
         """Run until a signal or a failure; returns the exit code.
@@ -240,7 +239,7 @@ class Daemon:
             except (GdnUnavailable, GdnAuthError, GdnRejected) as exc:
                 wait = max(backoff.next(), getattr(exc, "retry_after", None) or 0.0)
                 if not isinstance(exc, GdnUnavailable):
-                    wait = max(wait, 15.0)
+                    wait = max(wait, AUTH_RETRY)
                 now = time.time()
                 self._provision_status = PartStatus("worker", "waiting", now, str(exc), now + wait)
                 log.warning("worker.not_ensured", error=str(exc), retry_in=round(wait, 2))

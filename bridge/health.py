@@ -17,7 +17,7 @@ from bridge.log import get_logger
 from bridge.streamql.syntax import Worker
 from bridge.timing import Backoff
 
-State = Literal["starting", "connecting", "connected", "waiting", "failing", "stopped"]
+State = Literal["starting", "connecting", "connected", "waiting", "failing"]
 
 MAX_ROWS = 100
 """Rows of a health query that are read; it should return few."""

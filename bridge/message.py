@@ -47,6 +47,12 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     detail: str
     """The reason in words, for the person who has to mend it."""
 
+    @classmethod
+    def of(cls, message: MqttMessage, *, route: str | None, reason: str, detail: str) -> DeadLetter:
+        """The dead letter that a message becomes; a topic that was not UTF-8 has its bytes written out."""
+        topic = message.topic.encode("utf-8", "backslashreplace").decode()
+        return cls(topic, message.payload, message.qos, message.received_at, route, reason, detail)
+
 
 class OutboxRecord(msgspec.Struct, frozen=True, gc=False):
     """A row that is on disk. ``id`` grows, is never used twice, and travels as the send's context."""

@@ -9,7 +9,6 @@ of a later connection.
 from __future__ import annotations
 
 import socket
-import ssl
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -24,10 +23,8 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from bridge import mqtt_publish
 from bridge.dial import Tls, open_socket
 from bridge.errors import MqttUnavailable, RemoteProtocolError
+from bridge.link import Link
 from bridge.message import MqttMessage
-
-READ_SIZE = 256 * 1024
-"""Bytes a read takes at most: bounds a batch."""
 
 MAX_PACKET = 16 * 1024 * 1024
 """Bytes. Announced with MQTT 5 (3.1.2.11.4); a broker that sends more breaks the memory bound and is dropped."""
@@ -39,10 +36,10 @@ CONNECT_PATIENCE = 10.0
 class _PacketEnd:
     """What paho takes for its socket: packets for it on one side, what it writes on the other."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, outgoing: bytearray) -> None:
         self._sock = sock
+        self._outgoing = outgoing
         self.incoming = bytearray()
-        self.outgoing = bytearray()
 
     def recv(self, size: int) -> bytes:
         if not self.incoming:
@@ -52,7 +49,7 @@ class _PacketEnd:
         return data
 
     def send(self, data: bytes) -> int:
-        self.outgoing += data
+        self._outgoing += data
         return len(data)
 
     def fileno(self) -> int:
@@ -74,8 +71,8 @@ class _Client(paho.Client):
         return self.packet_end
 
 
-class MqttLink:
-    """One connection to the broker. Owned by one thread at a time: the dialling one, then the pipeline's."""
+class MqttLink(Link):
+    """One connection to the broker."""
 
     def __init__(
         self,
@@ -90,11 +87,9 @@ class MqttLink:
         session_expiry: int,
         receive_maximum: int,
     ) -> None:
-        self.sock = sock
+        super().__init__(sock, failed="the connection to the broker failed", closed="the broker closed the connection")
         self.subscribed = False
         self.session_present: bool | None = None
-        self.error: str | None = None
-        """Why the link is unusable; None while it isn't."""
         self.refused: list[str] = []
         """Filters that the broker refused or granted at QoS 0, with its reason."""
         self._filters = list(filters)
@@ -103,7 +98,7 @@ class MqttLink:
         self._needed = 0
         self._opened_at = time.monotonic()
         self._misc_at = self._opened_at
-        self._end = _PacketEnd(sock)
+        self._end = _PacketEnd(sock, self._outgoing)
         is_v5 = version == 5
         self._client = client = _Client(
             CallbackAPIVersion.VERSION2,
@@ -126,7 +121,6 @@ class MqttLink:
             client.connect("broker", 1, keepalive, clean_start=False, properties=properties)
         else:
             client.connect("broker", 1, keepalive)
-        sock.setblocking(False)
 
     # --- callbacks: paho runs them inside feed, in the owner's thread -------------------------------------
 
@@ -156,31 +150,14 @@ class MqttLink:
 
     # --- the pipeline's side ------------------------------------------------------------------------------
 
-    @property
-    def wants_write(self) -> bool:
-        """Whether bytes wait for the socket to take them."""
-        return bool(self._end.outgoing)
-
-    @property
-    def has_buffered(self) -> bool:
-        """Whether TLS holds bytes that no selector will report."""
-        return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
-
     def read(self, received_at: int) -> list[MqttMessage]:
         """The messages of one read, in arrival order. ``error`` says if the link is over.
 
         Raises:
             RemoteProtocolError: the broker broke the protocol; drop the link.
         """
-        try:
-            data = self.sock.recv(READ_SIZE)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return []
-        except OSError as exc:
-            self.error = self.error or f"the connection to the broker failed: {exc}"
-            return []
+        data = self._receive()
         if not data:
-            self.error = self.error or "the broker closed the connection"
             return []
         if self._rest:
             # An incomplete packet is only looked at again when it is whole: joining it to each read is quadratic.
@@ -211,20 +188,7 @@ class MqttLink:
 
     def ack(self, messages: Sequence[MqttMessage]) -> None:
         """Acknowledge messages of this link, given in arrival order. Only after they are durable."""
-        self._end.outgoing += mqtt_publish.pubacks(messages)
-
-    def flush(self) -> None:
-        """Write what the socket takes now."""
-        outgoing = self._end.outgoing
-        while outgoing and self.error is None:
-            try:
-                sent = self.sock.send(outgoing)
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                return
-            except OSError as exc:
-                self.error = f"the connection to the broker failed: {exc}"
-                return
-            del outgoing[:sent]
+        self._outgoing += mqtt_publish.pubacks(messages)
 
     def tick(self, now: float) -> None:
         """Keepalive and patience; cheap, to be called each turn. ``now`` is monotonic seconds."""

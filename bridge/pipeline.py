@@ -95,7 +95,7 @@ class Pipeline:
         self._release_due: float | None = None
         self._store_retry_at = 0.0
         self._store_error: str | None = None
-        self._messages = self._acked = self._sends = self._receipts = self._unknown = 0
+        self._messages = self._acked = self._sends = self._receipts = 0
         self.heartbeat = clock()  # monotonic seconds of the last turn; read by any thread
         self.snapshot = Snapshot(outbox.books())  # swapped whole, read by any thread
 
@@ -136,19 +136,19 @@ class Pipeline:
         self._selector.register(self._wake_reader, selectors.EVENT_READ)
         try:
             while self._stop is None:
-                self._turn(receiving=True)
+                self._turn()
             self._finish(self._stop)
         finally:
             self._selector.close()
             self._wake_reader.close()
             self._wake_writer.close()
 
-    def _turn(self, *, receiving: bool) -> None:
+    def _turn(self) -> None:
         ready = self._wait()
         now = self.heartbeat = self._clock()
         self._adopt()
         self._settle(ready, now)
-        messages = self._receive(ready) if receiving else []
+        messages = self._receive(ready)
         rows, dead_letters = self._map(messages)
         if self._store(rows, dead_letters, now):
             self._ack(messages)
@@ -258,10 +258,7 @@ class Pipeline:
                 mapped = self._mapping.map(message)
             except Exception as exc:  # a bug of ours must cost its message, not the rest (P5)
                 log.exception("mapping.failed", topic=message.topic)
-                topic = message.topic.encode("utf-8", "backslashreplace").decode()
-                mapped = DeadLetter(
-                    topic, message.payload, message.qos, message.received_at, None, "internal_error", repr(exc)
-                )
+                mapped = DeadLetter.of(message, route=None, reason="internal_error", detail=repr(exc))
             if isinstance(mapped, DeadLetter):
                 dead_letters.append(mapped)
             else:

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from bridge.local.broker import free_port
+
 API_KEY = "acme.testkey.s3cr3tvalue"
 TENANT = "acme"
 ROOT = Path(__file__).parent.parent
@@ -30,12 +32,6 @@ def wait_for(condition: Callable[[], Any], *, seconds: float = 30.0, what: str =
             return value
         time.sleep(0.05)
     pytest.fail(f"{what} did not come true within {seconds:g} s")
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def is_listening(port: int) -> bool:

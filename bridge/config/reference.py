@@ -19,12 +19,13 @@ _INTRODUCTION = f"""\
 Every setting has a variable and a key in a TOML file (`config/bridge.toml` shows them all). Where several
 sources have one, the first of these counts:
 
-1. the environment,
-2. secret files: the file that a variable like `BRIDGE_GDN__API_KEY_FILE` names (secrets only); in
+1. `--set KEY=VALUE` on the command line (`--set log.level=debug`),
+2. the environment,
+3. secret files: the file that a variable like `BRIDGE_GDN__API_KEY_FILE` names (secrets only); in
    `$CREDENTIALS_DIRECTORY` (systemd) and then in `/run/secrets` (Docker, Podman) a file named `gdn__api_key`
    or `bridge_gdn__api_key`. A line break at the end doesn't count,
-3. the TOML file,
-4. the default.
+4. the TOML file,
+5. the default.
 
 - An unknown `BRIDGE_` variable, an unknown key and a wrong value end the start with exit code 78 and a list of
   all that is wrong. Values are never shown in it.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
 import time
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
@@ -18,17 +17,17 @@ from bridge.dial import Tls, open_socket
 from bridge.errors import GdnAuthError, GdnError, GdnRejected, GdnUnavailable, RemoteProtocolError
 from bridge.gdn.frames import FrameParser, Opcode, encode
 from bridge.gdn.protocol import ProducerProtocol, Receipts
+from bridge.link import Link
 from bridge.message import OutboxRecord
 
-READ_SIZE = 256 * 1024
 OUTGOING_BYTES = 1024 * 1024
 """While this much waits for the socket nothing more is framed: a slow link must not fill memory."""
 
 NO_RECEIPTS = Receipts([], 0, [], 0)
 
 
-class ProducerLink:
-    """A connected producer. Owned by the pipeline's thread once it is handed over.
+class ProducerLink(Link):
+    """A connected producer.
 
     Args:
         sock: connected and upgraded.
@@ -46,13 +45,9 @@ class ProducerLink:
         ping_interval: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        sock.setblocking(False)
-        self.sock = sock
-        self.error: str | None = None
-        """Why the link is unusable; None while it isn't."""
+        super().__init__(sock, failed="the producer connection failed", closed="GDN closed the producer connection")
         self._protocol = ProducerProtocol(window=window)
         self._frames = FrameParser()
-        self._outgoing = bytearray()
         self._receipt_timeout = receipt_timeout
         self._ping_interval = ping_interval
         self._heard_at = self._pinged_at = clock()
@@ -67,16 +62,6 @@ class ProducerLink:
         """Whether every record that was sent has its receipt."""
         return self._protocol.oldest_sent_at is None
 
-    @property
-    def wants_write(self) -> bool:
-        """Whether bytes wait for the socket to take them."""
-        return bool(self._outgoing)
-
-    @property
-    def has_buffered(self) -> bool:
-        """Whether TLS holds bytes that no selector will report."""
-        return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
-
     def send(self, records: Sequence[OutboxRecord], now: float) -> None:
         """Frame the records and write what the socket takes now."""
         requests = self._protocol.send(records, now)
@@ -89,15 +74,8 @@ class ProducerLink:
         Raises:
             RemoteProtocolError: GDN broke the protocol; drop the link.
         """
-        try:
-            data = self.sock.recv(READ_SIZE)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return NO_RECEIPTS
-        except OSError as exc:
-            self.error = self.error or f"the producer connection failed: {exc}"
-            return NO_RECEIPTS
+        data = self._receive()
         if not data:
-            self.error = self.error or "GDN closed the producer connection"
             return NO_RECEIPTS
         self._heard_at = now
         answers = []
@@ -113,19 +91,6 @@ class ProducerLink:
             elif opcode == Opcode.BINARY:
                 raise RemoteProtocolError("GDN sent a binary message on a producer socket")
         return self._protocol.receive(answers)
-
-    def flush(self) -> None:
-        """Write what the socket takes now."""
-        outgoing = self._outgoing
-        while outgoing and self.error is None:
-            try:
-                sent = self.sock.send(outgoing)
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                return
-            except OSError as exc:
-                self.error = f"the producer connection failed: {exc}"
-                return
-            del outgoing[:sent]
 
     def tick(self, now: float) -> None:
         """Pings and timeouts; to be called each turn. ``now`` is monotonic seconds."""

@@ -45,7 +45,7 @@ def ensure_worker(rest: GdnRest, *, worker: Worker, regions: Sequence[str], log:
     state, created = (found, False) if found is not None else _create(rest, worker=worker, regions=regions)
     if created:
         log.info("worker.created", worker=worker.name, regions=state.regions)
-    differs = state.definition.strip() != worker.text.strip()
+    differs = is_other(state, worker)
     if differs:
         log.warning(
             "worker.differs",
@@ -56,6 +56,11 @@ def ensure_worker(rest: GdnRest, *, worker: Worker, regions: Sequence[str], log:
         _activate(rest, worker.name)
         log.info("worker.activated", worker=worker.name)
     return Ensured(activated=found is None or not found.is_active, created=created, differs=differs)
+
+
+def is_other(state: WorkerState, worker: Worker) -> bool:
+    """Whether GDN's definition isn't ours; outer white space doesn't count."""
+    return state.definition.strip() != worker.text.strip()
 
 
 def _create(rest: GdnRest, *, worker: Worker, regions: Sequence[str]) -> tuple[WorkerState, bool]:

@@ -69,13 +69,14 @@ class Executor:
     def __init__(self, worker: Worker, insert: Callable[[str, Row], None]) -> None:
         self._insert = insert
         self._tables = worker.tables
+        streams = input_streams(worker)
         self._streams = {
             name: [(a.name, a.type) for a in stream.attributes or ()]
-            for name, stream in input_streams(worker).items()
+            for name, stream in streams.items()
             if stream.read_by_worker
         }
         self._declared: dict[str, StreamDefinition] = worker.streams
-        self._optional = {n for n, s in input_streams(worker).items() if not s.fail_on_missing}
+        self._optional = {name for name, stream in streams.items() if not stream.fail_on_missing}
         # A source that reads other GDN streams passes their rows on under its own name.
         self._aliases: dict[str, list[str]] = {name: [] for name in self._streams}
         for definition in worker.streams.values():
@@ -103,10 +104,9 @@ class Executor:
                 raise beyond(f"{query.construct} in a query", query.place)
             self._queries.setdefault(query.source, []).append(self._compile(query))
 
-    @property
-    def inputs(self) -> list[str]:
-        """The GDN streams, bare names, that the worker reads."""
-        return list(self._streams)
+    def reads(self, stream: str) -> bool:
+        """Whether the worker reads the GDN stream of this bare name."""
+        return stream in self._streams
 
     def accept(self, stream: str, event: object) -> bool:
         """Work on one event of a GDN stream; False if it was dropped for lacking an attribute (gdn-api.md F.6).

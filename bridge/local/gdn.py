@@ -396,7 +396,7 @@ class LocalGdn:
             stream, payload = self._events[0]
             for state in list(self._workers.values()):
                 # The worker subscribes at Latest: what came before it attached is not for it (gdn-api.md B).
-                if state.attached and stream in state.executor.inputs:
+                if state.attached and state.executor.reads(stream):
                     self._work(state.executor, stream, payload)
             self._events.popleft()
             if len(self._events) < MAX_WAITING:

@@ -104,11 +104,8 @@ class Mapping:
                 raise Unmappable(Reason.NO_ROUTE, "no route takes this topic")
             return _rows(match, objects(message.payload, max_payload=self._max_payload))
         except Unmappable as exc:
-            topic = message.topic.encode("utf-8", "backslashreplace").decode()
             route = None if match is None else match.plan.template.text
-            return DeadLetter(
-                topic, message.payload, message.qos, message.received_at, route, exc.reason.value, str(exc)
-            )
+            return DeadLetter.of(message, route=route, reason=exc.reason.value, detail=str(exc))
 
     def _match(self, topic: str) -> _Match | None:
         try:
