@@ -23,7 +23,7 @@ from bridge.gdn import producer
 from bridge.gdn.address import GdnAddress, with_otp
 from bridge.gdn.rest import GdnRest
 from bridge.gdn.worker import ensure_worker
-from bridge.health import Health, PartStatus, default_query
+from bridge.health import Health, PartStatus, State, default_query
 from bridge.log import get_logger, register_secret
 from bridge.mapping import Mapping
 from bridge.message import OutboxRecord
@@ -71,6 +71,7 @@ class Daemon:
         self._stopping = threading.Event()
         self._worker_ready = threading.Event()  # gates the producers: what is sent earlier is lost to the worker
         self._provision_status = PartStatus("worker", "starting", time.time(), None, None)
+        self._outbox_part = PartStatus("outbox", "starting", time.time(), None, None)
         self._address = GdnAddress.parse(settings.gdn.url)
         self._rest = rest
         self._outbox = Outbox(settings.outbox.path)
@@ -258,4 +259,7 @@ class Daemon:
 
     def _outbox_status(self) -> PartStatus:
         error = self._pipeline.snapshot.store_error
-        return PartStatus("outbox", "failing" if error else "connected", time.time(), error, None)
+        state: State = "failing" if error else "connected"
+        since = self._outbox_part.since if self._outbox_part.state == state else time.time()
+        self._outbox_part = PartStatus("outbox", state, since, error, None)
+        return self._outbox_part
