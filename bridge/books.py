@@ -48,3 +48,34 @@ class Traffic:
     """Receipts read, refusals included."""
     reconnects: Mapping[str, int] = field(default_factory=dict)
     """By link: ``mqtt`` or the producer's part name."""
+    sessions_lost: int = 0
+    """Times that the broker had lost the session, since the outbox was made: what it held for us is gone."""
+    broker_dropped: int | None = None
+    """Messages that the broker says it dropped for any client since it started; None: it doesn't say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """How full the outbox is."""
+
+    bytes: int = 0
+    """Of the records waiting, as its bound counts them."""
+    oldest_age: float = 0.0
+    """Seconds that the oldest record has waited."""
+    dead_letters: int = 0
+    """Dead letters kept."""
+    dead_letters_purged: int = 0
+    """Dead letters that made room for newer ones, since the outbox was made."""
+    holding: str | None = None
+    """Why nothing is taken from the broker now; None while it is."""
+    error: str | None = None
+    """Why the store doesn't work now; None while it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What others may know of the data path, of one moment."""
+
+    books: Books = field(default_factory=Books)
+    traffic: Traffic = field(default_factory=Traffic)
+    store: Store = field(default_factory=Store)

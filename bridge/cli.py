@@ -17,10 +17,11 @@ from bridge import __version__
 from bridge.config import Settings, load
 from bridge.errors import BridgeError, ConfigError, GdnError
 from bridge.gdn.address import GdnAddress
+from bridge.gdn.budget import Budget
 from bridge.gdn.rest import GdnRest
 from bridge.gdn.worker import is_other
 from bridge.log import configure
-from bridge.mapping import Mapping, Route, check
+from bridge.mapping import Route, check
 from bridge.streamql import StreamQLError, Worker, parse
 from bridge.streamql.streams import InputStream, input_streams
 
@@ -35,7 +36,7 @@ class Plan(NamedTuple):
     settings: Settings
     worker: Worker
     streams: dict[str, InputStream]
-    mapping: Mapping
+    routes: list[Route]
 
 
 def plan(arguments: argparse.Namespace) -> Plan:
@@ -51,13 +52,13 @@ def plan(arguments: argparse.Namespace) -> Plan:
         worker = _read_worker(settings.worker.definition)
     except ConfigError as exc:
         problems += exc.problems
-    routes = [Route(route.topic, route.stream, route.fields) for route in settings.routes]
+    routes = [Route(route.topic, route.stream, route.fields, route.id) for route in settings.routes]
     if worker is not None:
         streams = input_streams(worker)
         problems += [f"BRIDGE_ROUTES: {problem}" for problem in check(routes, streams)]
     if problems or worker is None or streams is None:
         raise ConfigError(*problems)
-    return Plan(settings, worker, streams, Mapping(routes=routes, streams=streams))
+    return Plan(settings, worker, streams, routes)
 
 
 def _read_worker(path: Path) -> Worker:
@@ -148,9 +149,7 @@ def _override(text: str) -> tuple[str, str]:
 
 
 def _configure_log(settings: Settings) -> None:
-    secrets = [settings.gdn.api_key.get_secret_value()]
-    if settings.mqtt.password is not None:
-        secrets.append(settings.mqtt.password.get_secret_value())
+    secrets = [secret.get_secret_value() for secret in (settings.gdn.api_key, settings.mqtt.password) if secret]
     configure(level=settings.log.level, format=settings.log.format, stream=sys.stderr, secrets=secrets)
 
 
@@ -159,12 +158,17 @@ def _run(arguments: argparse.Namespace) -> int:
 
     planned = plan(arguments)
     _configure_log(planned.settings)
+
+    def reload() -> Settings:
+        return load(config_file=arguments.config, environ=os.environ, overrides=dict(arguments.set))
+
     return Daemon(
         settings=planned.settings,
         worker=planned.worker,
         streams=planned.streams,
-        mapping=planned.mapping,
+        routes=planned.routes,
         rest=_rest(planned),
+        reload=reload,
     ).run()
 
 
@@ -178,22 +182,36 @@ def _check(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _far_end(arguments: argparse.Namespace) -> tuple[Plan, GdnRest]:
+    """For the verbs that ask GDN.
+
+    Raises:
+        ConfigError: also where the far end is no GDN.
+    """
+    planned = plan(arguments)
+    if planned.settings.gdn.kind == "pulsar":
+        raise ConfigError(
+            "BRIDGE_GDN__KIND: a plain Pulsar has no stream workers and no queries: this needs a GDN"
+        )
+    _configure_log(planned.settings)
+    return planned, _rest(planned)
+
+
 def _rest(planned: Plan) -> GdnRest:
     gdn = planned.settings.gdn
     return GdnRest(
         base_url=GdnAddress.parse(gdn.url).base_url,
         fabric=gdn.fabric,
-        api_key=gdn.api_key.get_secret_value(),
+        api_key="" if gdn.api_key is None else gdn.api_key.get_secret_value(),
         timeout=gdn.request_timeout,
         ca_file=None if gdn.ca_file is None else str(gdn.ca_file),
+        budget=Budget(per_minute=gdn.requests_per_minute, per_day=gdn.requests_per_day),
     )
 
 
 def _worker(arguments: argparse.Namespace) -> int:
-    planned = plan(arguments)
-    _configure_log(planned.settings)
+    planned, rest = _far_end(arguments)
     name = planned.worker.name
-    rest = _rest(planned)
     if arguments.action == "delete":
         deleted = rest.delete_worker(name)
         text = f"worker {name}: deleted; its streams and collections stay" if deleted else f"worker {name}: not there"
@@ -221,9 +239,8 @@ def _worker(arguments: argparse.Namespace) -> int:
 
 
 def _query(arguments: argparse.Namespace) -> int:
-    planned = plan(arguments)
-    _configure_log(planned.settings)
-    rows = _rest(planned).query(arguments.c8ql)
+    _, rest = _far_end(arguments)
+    rows = rest.query(arguments.c8ql)
     if arguments.json or not sys.stdout.isatty():
         print(json.dumps(rows, ensure_ascii=False))
     else:

@@ -1,7 +1,8 @@
 """The daemon: builds the parts, starts them back to front, waits for a reason to stop, stops them under one deadline.
 
-The only place that handles signals; a handler only puts on main's queue. A thread that dies stops the daemon with
-exit code 1: a supervisor's restart finds everything acknowledged in the outbox.
+The only place that handles signals; a handler only puts on main's queue. A thread that dies or is stuck stops the
+daemon with exit code 1, and so does a stop that hangs: a supervisor's restart finds everything acknowledged in the
+outbox.
 """
 
 from __future__ import annotations
@@ -9,36 +10,62 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Mapping as MappingOf
-from queue import SimpleQueue
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from bridge import mqtt_source
 from bridge.config import Settings
+from bridge.credentials import Credentials, CredentialSource
 from bridge.delivery import Delivery
-from bridge.dial import AUTH_RETRY, Dialer, Tls
-from bridge.errors import GdnAuthError, GdnRejected, GdnUnavailable
+from bridge.dial import Dialer, Tls
+from bridge.errors import GdnRejected, OutboxUnavailable
 from bridge.gdn import producer
-from bridge.gdn.address import GdnAddress, with_otp
-from bridge.gdn.rest import GdnRest
-from bridge.gdn.worker import ensure_worker
-from bridge.health import Health, PartStatus, State, default_query
+from bridge.gdn.address import GdnAddress, Numbering, with_otp
+from bridge.gdn.rest import SLOW_TIMEOUT, GdnRest
+from bridge.health import Health, HealthStatus, PartStatus, default_query
 from bridge.log import get_logger, register_secret
-from bridge.mapping import Mapping
-from bridge.message import OutboxRecord
-from bridge.outbox import Outbox
+from bridge.mapping import Mapping, Route
+from bridge.outbox import Bounds, Outbox
 from bridge.pipeline import Pipeline, Sender
+from bridge.provision import ACTIVATING, Provision
 from bridge.status_server import StatusServer
 from bridge.streamql import Worker
 from bridge.streamql.streams import InputStream
-from bridge.timing import Backoff, Deadline
+from bridge.timing import Deadline
+from bridge.watchdog import LastResort, Watchdog, stack_of
 
 EXIT_OK = 0
 EXIT_FAILED = 1
 
+BAD_REQUEST = 400
+
 HEARTBEAT_LIMIT = 10.0
 """Seconds without a turn of the data path after which the daemon counts as dead."""
+
+TICK = 1.0
+"""Seconds between two looks of the watchdog."""
+
+PIPELINE_LIMIT = 60.0
+"""Seconds that a turn of the data path may take: a disk that syncs slowly does, one that hangs doesn't come back."""
+
+GRACE = 120.0
+"""Seconds that an attempt or a check may take beyond its timeouts: name servers that don't answer have their own."""
+
+ATTEMPT_TIMEOUTS = 12
+"""An attempt is a few exchanges, each with timeouts for connecting, the answer and its body, and that for each of the
+addresses of a name."""
+
+CHECK_TIMEOUTS = 3
+"""A health check is mostly one request."""
+
+OPEN_RETRY = 5.0
+"""Seconds between attempts to open the outbox."""
+
+STOP_GRACE = 5.0
+"""Seconds that stopping may take beyond ``stop_timeout`` before the process ends without."""
 
 log = get_logger(__name__)
 
@@ -50,8 +77,9 @@ class Daemon:
         settings: checked.
         worker: the parsed definition.
         streams: the GDN streams that the worker reads, by name.
-        mapping: compiled routes.
+        routes: checked.
         rest: closed when the daemon stops.
+        reload: loads the settings again from where they came from, for new credentials; raises ConfigError.
     """
 
     def __init__(
@@ -60,8 +88,9 @@ class Daemon:
         settings: Settings,
         worker: Worker,
         streams: MappingOf[str, InputStream],
-        mapping: Mapping,
+        routes: Sequence[Route],
         rest: GdnRest,
+        reload: Callable[[], Settings],
     ) -> None:
         self._settings = settings
         self._worker = worker
@@ -70,12 +99,22 @@ class Daemon:
         self._failed = False
         self._stopping = threading.Event()
         self._worker_ready = threading.Event()  # gates the producers: what is sent earlier is lost to the worker
-        self._provision_status = PartStatus("worker", "starting", time.time(), None, None)
         self._outbox_part = PartStatus("outbox", "starting", time.time(), None, None)
-        self._address = GdnAddress.parse(settings.gdn.url)
+        self._address = GdnAddress.parse(settings.gdn.url, prefixed=settings.gdn.kind == "gdn")
         self._rest = rest
-        self._outbox = Outbox(settings.outbox.path)
-        self._mapping = mapping
+        self._senders: MappingOf[str, Sender] = {}
+        self._filters: tuple[str, ...] = ()
+        self._credentials = CredentialSource(settings, reload)
+        outbox = settings.outbox
+        self._outbox = Outbox(outbox.path, Bounds(outbox.max_bytes, outbox.max_age, outbox.dead_letter_bytes))
+        self._routes = routes
+        self._is_gdn = settings.gdn.kind == "gdn"
+        self._watchdog = Watchdog(tick=TICK)
+        self._last_resort = LastResort(
+            seconds=settings.stop_timeout + STOP_GRACE,
+            tick=TICK,
+            say=lambda: log.error("daemon.hung", hint="the stop did not end; what was acknowledged is in the outbox"),
+        )
 
     def run(self) -> int:
         """Run until a signal or a failure; returns the exit code.
@@ -83,72 +122,103 @@ class Daemon:
         Raises:
             ConfigError: the outbox or the status address can't be used.
         """
-        self._outbox.open()
         previous = {
             number: signal.signal(number, lambda signum, _frame: self._reasons.put(signal.Signals(signum).name))
             for number in (signal.SIGTERM, signal.SIGINT)
         }
         try:
-            return self._run()
+            reason = self._open_outbox()
+            return self._run() if reason is None else EXIT_OK
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
             self._outbox.close()
+            self._last_resort.disarm()
+
+    def _open_outbox(self) -> str | None:
+        """Open the outbox, trying again while the disk is full or another program holds the file.
+
+        Returns:
+            A reason to stop that came first, if one did.
+        """
+        while True:
+            try:
+                self._outbox.open()
+                return None
+            except OutboxUnavailable as exc:
+                log.error("outbox.unavailable", error=str(exc), retry_in=OPEN_RETRY)
+            try:
+                return self._reasons.get(timeout=OPEN_RETRY)
+            except Empty:
+                continue
 
     def _run(self) -> int:
         settings = self._settings
+        mapping = Mapping(routes=self._routes, streams=self._streams, outbox_name=self._outbox.name)
+        self._filters = mapping.filters
         # What an earlier configuration stored still has to go out, whatever the routes say today.
         names = dict.fromkeys([route.stream for route in settings.routes] + self._outbox.streams())
-        senders = {name: self._sender(name) for name in names if name in self._streams}
+        if not settings.delivery.deduplicate:
+            self._outbox.forget_numbers()
+        self._senders = senders = {name: self._sender(name) for name in names if name in self._streams}
         for name in names:
             if name not in senders:
                 log.error("outbox.unknown_stream", stream=name, hint="its records wait; the worker no longer has it")
         pipeline = Pipeline(
-            mapping=self._mapping, outbox=self._outbox, senders=senders, linger=settings.delivery.linger / 1000
+            mapping=mapping,
+            outbox=self._outbox,
+            senders=senders,
+            policy=settings.outbox.full,
+            session=f"{settings.mqtt.client_id} at {settings.mqtt.host}:{settings.mqtt.port}",
+            linger=settings.delivery.linger / 1000,
         )
         self._pipeline = pipeline
         mqtt_dialer = Dialer(name="mqtt", connect=self._dial_mqtt, hand_over=pipeline.hand_over_mqtt)
         pipeline.attach_mqtt(mqtt_dialer)
-        health = Health(
-            rest=self._rest,
-            worker_name=self._worker.name,
-            query=settings.health.query or default_query(self._worker),
-            worker_interval=settings.health.worker_interval,
-            query_interval=settings.health.query_interval,
-        )
         dialers: list[Dialer[Any]] = [mqtt_dialer, *(sender.dialer for sender in senders.values())]
+        provision = self._provision(pipeline) if self._is_gdn else None
+        health = self._health() if self._is_gdn else None
 
         def parts() -> list[PartStatus]:
-            return [self._outbox_status(), self._provision_status, *(d.status for d in dialers), *health.parts()]
+            found = [self._outbox_status(), *(d.status for d in dialers)]
+            return found if provision is None or health is None else [*found, provision.status, *health.parts()]
 
         status = StatusServer(
             host=settings.status.host,
             port=settings.status.port,
             live=lambda: time.monotonic() - pipeline.heartbeat < HEARTBEAT_LIMIT,
             parts=parts,
-            books=lambda: pipeline.snapshot.books,
-            traffic=lambda: pipeline.snapshot.traffic,
-            health=lambda: health.status,
+            snapshot=lambda: pipeline.snapshot,
+            health=lambda: HealthStatus() if health is None else health.status,
+            requests=lambda: self._rest.budget.used,
         )
         status.start()
-        started = [
-            self._start("pipeline", pipeline.run),
-            self._start("provision", self._provision),
-            self._start("health", health.run),
-        ]
-        for dialer in dialers:
-            self._start(f"dial {dialer.name}", dialer.run)
-        log.info("daemon.started", worker=self._worker.name, streams=list(senders), filters=self._mapping.filters)
+        timeout = settings.gdn.request_timeout
+        waited_for = [self._start("pipeline", pipeline.run, PIPELINE_LIMIT, lambda: pipeline.heartbeat)]
+        if provision is not None and health is not None:
+            limit = ATTEMPT_TIMEOUTS * max(timeout, SLOW_TIMEOUT) + GRACE
+            waited_for += [
+                self._start("provision", provision.run, limit, lambda: provision.beat),
+                self._start("health", health.run, CHECK_TIMEOUTS * timeout + GRACE, lambda: health.beat),
+            ]
+        else:
+            self._worker_ready.set()
+        self._start_dialling(mqtt_dialer, settings.mqtt.connect_timeout)
+        for sender in senders.values():
+            self._start_dialling(sender.dialer, timeout)
+        log.info("daemon.started", worker=self._worker.name, streams=list(senders), filters=mapping.filters)
 
-        reason = self._reasons.get()
+        reason = self._reason_to_stop()
+        self._last_resort.arm()  # before the log: that may be what hangs
         log.info("daemon.stopping", reason=reason)
         deadline = Deadline(settings.stop_timeout)
         self._stopping.set()
         for dialer in dialers:
             dialer.request_stop()
-        health.request_stop()
+        if health is not None:
+            health.request_stop()
         pipeline.request_stop(deadline)
-        for thread in started:
+        for thread in waited_for:
             thread.join(deadline.left())
         status.stop()
         self._rest.close()
@@ -164,7 +234,9 @@ class Daemon:
         )
         return EXIT_FAILED if self._failed else EXIT_OK
 
-    def _start(self, name: str, body: Callable[[], None]) -> threading.Thread:
+    def _start(self, name: str, body: Callable[[], None], limit: float, beat: Callable[[], object]) -> threading.Thread:
+        """Start a thread and have it watched: see ``Watchdog.watch``."""
+
         def guarded() -> None:
             try:
                 body()
@@ -175,51 +247,134 @@ class Daemon:
 
         thread = threading.Thread(target=guarded, name=name, daemon=True)
         thread.start()
+        self._watchdog.watch(name, limit=limit, beat=beat)
         return thread
 
-    def _sender(self, stream: str) -> Sender:
-        def read(after: int, limit: int) -> list[OutboxRecord]:
-            return self._outbox.read(stream, after=after, limit=limit)
+    def _start_dialling(self, dialer: Dialer[Any], timeout: float) -> None:
+        limit = ATTEMPT_TIMEOUTS * timeout + GRACE
+        self._start(f"dial {dialer.name}", dialer.run, limit, lambda: dialer.beat)
 
+    def _reason_to_stop(self) -> str:
+        """Wait for one, looking after the threads meanwhile."""
+        while True:
+            try:
+                return self._reasons.get(timeout=TICK)
+            except Empty:
+                stuck = self._watchdog.tick()
+            if stuck:
+                self._failed = True
+                self._last_resort.arm()  # before the log: that may be what hangs
+                for name in stuck:
+                    log.error("thread.stuck", thread=name, stack=stack_of(name))
+                return f"stuck: {', '.join(stuck)}"
+
+    # --- the parts ----------------------------------------------------------------------------------------
+
+    def _provision(self, pipeline: Pipeline) -> Provision:
+        worker = self._settings.worker
+        return Provision(
+            rest=self._rest,
+            worker=self._worker,
+            regions=worker.regions,
+            settle_time=worker.settle_time,
+            was_activating=self._outbox.recall(ACTIVATING) == "1",
+            remember=pipeline.remember,
+            refresh=self._refreshed,
+            ready=self._worker_ready,
+            stop=self._stopping,
+        )
+
+    def _health(self) -> Health:
+        health = self._settings.health
+        return Health(
+            rest=self._rest,
+            worker_name=self._worker.name,
+            query=health.query or default_query(self._worker),
+            worker_interval=health.worker_interval,
+            query_interval=health.query_interval,
+            refresh=self._refreshed,
+        )
+
+    def _sender(self, stream: str) -> Sender:
+        deduplicates = self._settings.delivery.deduplicate
+        delivery = Delivery(stream=stream, read=partial(self._outbox.read, stream), deduplicates=deduplicates)
+        if deduplicates:
+            delivery.resume(*self._outbox.numbered(stream))
         dialer: Dialer[producer.ProducerLink] = Dialer(
             name=f"producer {stream}",
             connect=lambda: self._dial_producer(stream),
             hand_over=lambda link: self._pipeline.hand_over_producer(stream, link),
             gate=self._worker_ready,
         )
-        return Sender(delivery=Delivery(stream=stream, read=read), dialer=dialer)
+        return Sender(delivery, dialer, initial_sequence_id=delivery.initial_sequence_id if deduplicates else None)
+
+    # --- connecting: in the dialling threads --------------------------------------------------------------
+
+    def _refreshed(self) -> Credentials:
+        """The credentials that stand there now, which GDN's REST uses from now on."""
+        credentials = self._credentials.now()
+        if credentials.api_key is not None:
+            self._rest.use_key(credentials.api_key)
+        return credentials
 
     def _dial_mqtt(self) -> mqtt_source.MqttLink:
-        mqtt = self._settings.mqtt
+        mqtt, credentials = self._settings.mqtt, self._refreshed()
         return mqtt_source.dial(
             host=mqtt.host,
             port=mqtt.port,
             tls=Tls(mqtt.ca_file, mqtt.cert_file, mqtt.key_file) if mqtt.tls else None,
             connect_timeout=mqtt.connect_timeout,
-            filters=self._mapping.filters,
+            filters=self._filters,
+            known=self._pipeline.known_filters,
             client_id=mqtt.client_id,
             version=5 if mqtt.protocol == "5" else 4,
-            username=mqtt.username,
-            password=None if mqtt.password is None else mqtt.password.get_secret_value(),
+            username=credentials.mqtt_username,
+            password=credentials.mqtt_password,
             keepalive=mqtt.keepalive,
             session_expiry=mqtt.session_expiry,
             receive_maximum=mqtt.receive_maximum,
+            watch_drops=mqtt.watch_drops and self._pipeline.watch_drops,
+            silence_timeout=mqtt.silence_timeout,
         )
 
     def _dial_producer(self, stream: str) -> producer.ProducerLink:
-        gdn, delivery = self._settings.gdn, self._settings.delivery
-        # Read anew for each attempt: "local" is the region that answers, and that can change (gdn-api.md D).
-        host = self._rest.local_datacenter().api_host
-        url = self._address.producer_url(
-            tenant=gdn.tenant, fabric=gdn.fabric, scope=self._streams[stream].scope, stream=stream, host=host
-        )
+        first = self._senders[stream].initial_sequence_id
+        # The outbox's name is in the producer's: with another store the numbers begin anew, and so must the producer.
+        name = f"gdn-bridge-{self._outbox.name}"
+        numbering = None if first is None else Numbering(name, first)
+        try:
+            return self._dial_producer_once(stream, numbering)
+        except GdnRejected as exc:
+            if numbering is None or exc.status != BAD_REQUEST:
+                raise
+        return self._dial_producer_once(stream, None)
+
+    def _dial_producer_once(self, stream: str, numbering: Numbering | None) -> producer.ProducerLink:
+        gdn, delivery, credentials = self._settings.gdn, self._settings.delivery, self._refreshed()
         headers = []
-        if gdn.authentication == "otp":
-            otp = self._rest.otp()
-            register_secret(otp)
-            url = with_otp(url, otp)
+        if self._is_gdn:
+            # Read anew for each attempt: "local" is the region that answers, and that can change (gdn-api.md D).
+            url = self._address.producer_url(
+                tenant=gdn.tenant,
+                fabric=gdn.fabric,
+                scope=self._streams[stream].scope,
+                stream=stream,
+                host=self._rest.local_datacenter().api_host,
+                numbering=numbering,
+            )
+            if gdn.authentication == "otp":
+                otp = self._rest.otp()
+                register_secret(otp)
+                url = with_otp(url, otp)
+            else:
+                headers.append(f"Authorization: apikey {credentials.api_key}")
+            self._rest.budget.take()
         else:
-            headers.append(f"Authorization: apikey {gdn.api_key.get_secret_value()}")
+            url = self._address.pulsar_producer_url(
+                tenant=gdn.tenant, namespace=gdn.fabric, topic=stream, numbering=numbering
+            )
+            if credentials.api_key is not None:
+                headers.append(f"Authorization: Bearer {credentials.api_key}")
         return producer.dial(
             url=url,
             headers=headers,
@@ -228,38 +383,12 @@ class Daemon:
             window=delivery.window,
             receipt_timeout=delivery.receipt_timeout,
             ping_interval=delivery.ping_interval,
+            deduplicates=numbering is not None,
         )
 
-    def _provision(self) -> None:
-        """See that the worker is there and active, then open the gate for the producers."""
-        backoff = Backoff(cap=30.0)
-        settled = True
-        while not self._stopping.is_set():
-            try:
-                ensured = ensure_worker(self._rest, worker=self._worker, regions=self._settings.worker.regions, log=log)
-            except (GdnUnavailable, GdnAuthError, GdnRejected) as exc:
-                wait = max(backoff.next(), getattr(exc, "retry_after", None) or 0.0)
-                if not isinstance(exc, GdnUnavailable):
-                    wait = max(wait, AUTH_RETRY)
-                now = time.time()
-                self._provision_status = PartStatus("worker", "waiting", now, str(exc), now + wait)
-                log.warning("worker.not_ensured", error=str(exc), retry_in=round(wait, 2))
-                # An activation may have got through although its answer didn't.
-                settled = False
-                self._stopping.wait(wait)
-                continue
-            if ensured.activated or not settled:
-                settle = self._settings.worker.settle_time
-                log.info("worker.settling", seconds=settle)
-                self._provision_status = PartStatus("worker", "connecting", time.time(), None, time.time() + settle)
-                self._stopping.wait(settle)
-            self._provision_status = PartStatus("worker", "connected", time.time(), None, None)
-            self._worker_ready.set()
-            return
+    # --- statuses: any thread -----------------------------------------------------------------------------
 
     def _outbox_status(self) -> PartStatus:
-        error = self._pipeline.snapshot.store_error
-        state: State = "failing" if error else "connected"
-        since = self._outbox_part.since if self._outbox_part.state == state else time.time()
-        self._outbox_part = PartStatus("outbox", state, since, error, None)
+        error = self._pipeline.snapshot.store.error
+        self._outbox_part = self._outbox_part.moved("failing" if error else "connected", at=time.time(), error=error)
         return self._outbox_part

@@ -6,6 +6,7 @@ sleeps until it is told that the link was lost. Any thread may ask it to stop.
 
 from __future__ import annotations
 
+import random
 import socket
 import ssl
 import threading
@@ -13,17 +14,28 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from bridge.errors import BridgeError, GdnAuthError, GdnUnavailable
-from bridge.health import PartStatus
+from bridge.certificates import not_after
+from bridge.errors import BridgeError
+from bridge.health import PartStatus, State
 from bridge.log import get_logger
-from bridge.timing import Backoff
+from bridge.timing import Pace, PacedBackoff
 
-L = TypeVar("L")
 
-AUTH_RETRY = 15.0
-"""Seconds, at least, before credentials that were refused are tried again."""
+class Closes(Protocol):
+    """What a link must be able to do here."""
+
+    def close(self) -> object:
+        """End the connection."""
+
+
+L = TypeVar("L", bound=Closes)
+
+DAY = 86400.0
+
+EXPIRY_NOTICE = 30 * DAY
+"""Seconds before the end of a certificate from which every connect warns of it."""
 
 log = get_logger(__name__)
 
@@ -47,24 +59,72 @@ class Tls:
             context.load_cert_chain(self.cert_file, self.key_file)
         return context
 
+    def client_not_after(self) -> float | None:
+        """When the client certificate ends, in seconds since the epoch; None without one.
+
+        Raises:
+            OSError: its file can't be read.
+        """
+        return None if self.cert_file is None else not_after(self.cert_file.read_bytes())
+
 
 def open_socket(host: str, port: int, *, tls: Tls | None, timeout: float) -> socket.socket:
     """A connected socket, within TLS when ``tls`` is given; still blocking, with ``timeout`` seconds.
+
+    Certificates that end soon are logged, ours and the peer's.
 
     Raises:
         OSError: the name, the connection or the handshake failed.
     """
     context = tls.context() if tls is not None else None
-    sock = socket.create_connection((host, port), timeout=timeout)
+    try:
+        sock = socket.create_connection((host, port), timeout=timeout)
+    except UnicodeError as exc:
+        raise OSError(f"{host!r} can't be a host's name: {exc}") from exc
     try:
         # Nagle's algorithm would hold small frames back for the peer's delayed acknowledgement: 40 ms each.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # A peer that vanished without a word is noticed although nothing comes back.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000)
-        return sock if context is None else context.wrap_socket(sock, server_hostname=host)
+        if context is None or tls is None:
+            return sock
+        return _secured(sock, host, tls, context)
     except BaseException:
         sock.close()
         raise
+
+
+def _secured(sock: socket.socket, host: str, tls: Tls, context: ssl.SSLContext) -> ssl.SSLSocket:
+    now = time.time()
+    end = tls.client_not_after()
+    try:
+        secured = context.wrap_socket(sock, server_hostname=host)
+    except OSError as exc:
+        if end is not None and end <= now:
+            # The alert by which a peer refuses it says so seldom.
+            raise OSError(f"{exc}; the client certificate {tls.cert_file} has expired: renew it") from exc
+        raise
+    # With TLS 1.3 the handshake is over before the peer has looked at our certificate: said here too.
+    say_when_it_ends(end, now, file=str(tls.cert_file))
+    peer = (secured.getpeercert() or {}).get("notAfter")
+    say_when_it_ends(ssl.cert_time_to_seconds(peer) if isinstance(peer, str) else None, now, host=host)
+    return secured
+
+
+def say_when_it_ends(end: float | None, now: float, **which: str) -> None:
+    """Log that a certificate ends soon or has ended. Times are seconds since the epoch; ``which``: whose it is."""
+    if end is None or end - now > EXPIRY_NOTICE:
+        return
+    days = (end - now) / DAY
+    if days > 0:
+        log.warning(
+            "certificate.expires",
+            **which,
+            days_left=round(days, 1),
+            hint="renew it: files are read anew at each connect",
+        )
+    else:
+        log.error("certificate.expired", **which, days_ago=round(-days, 1))
 
 
 class Dialer(Generic[L]):
@@ -75,7 +135,11 @@ class Dialer(Generic[L]):
         connect: dials once, blocking; raises a BridgeError or OSError.
         hand_over: takes the connected link, from the dialling thread.
         gate: nothing is dialled before it is set.
-        hold: seconds that a link must have held for the back-off to start from its base again.
+        steady_after: seconds that a link must have done its work for the back-off to start from its base again.
+        rng: of the back-off.
+        clock: monotonic seconds.
+        wall_clock: seconds since the epoch.
+        wake: where the dialling thread waits.
     """
 
     def __init__(
@@ -85,81 +149,163 @@ class Dialer(Generic[L]):
         connect: Callable[[], L],
         hand_over: Callable[[L], None],
         gate: threading.Event | None = None,
-        backoff: Backoff | None = None,
-        hold: float = 10.0,
+        steady_after: float = 10.0,
+        rng: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+        wake: threading.Condition | None = None,
     ) -> None:
         self.name = name
         self._connect = connect
         self._hand_over = hand_over
         self._gate = gate
-        self._backoff = backoff or Backoff()
-        self._hold = hold
+        self._backoff = PacedBackoff(rng=rng)
+        self._steady_after = steady_after
         self._clock = clock
-        self._connected_at: float | None = None
+        self._wall_clock = wall_clock
+        self._wake = threading.Condition() if wake is None else wake
+        # All under _wake, whose lock is re-entrant:
         self._stopping = False
-        self._wake = threading.Condition()
-        self._linked = False
+        self._held: str | None = None  # why nothing is dialled
+        self._linked = False  # from before the hand-over until the loss
+        self._up_at: float | None = None
+        self._lasted = 0.0  # seconds that the last link did its work
+        self._lost_at_pace: Pace | None = None
+        self._own = PartStatus(name, "starting", wall_clock(), None, None)  # the status if nothing is held
         self.attempts = 0
-        self.status = PartStatus(name, "starting", time.time(), None, None)  # swapped whole, read by any thread
+        self.beat: int | None = None
+        """The number of the attempt under way, None while there is none; for the watchdog."""
+        self.status = self._own  # swapped whole, read by any thread
+
+    # --- any thread ---------------------------------------------------------------------------------------
 
     def request_stop(self) -> None:
-        """Dial no more; may be called twice and from any thread."""
+        """Dial no more; may be called twice."""
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
 
+    def hold(self, reason: str) -> None:
+        """Dial no more until ``resume``; the status says why. May be called again, with another reason.
+
+        A link that stands is left alone, and not replaced once it is lost. One that is being dialled is closed when it
+        connects, unless it was on its way to ``hand_over`` already.
+        """
+        with self._wake:
+            self._held = reason
+            self._show()
+
+    def resume(self) -> None:
+        """Dial again, once the back-off allows it. Without a ``hold`` nothing happens."""
+        with self._wake:
+            self._held = None
+            self._show()
+            self._wake.notify_all()
+
     def up(self) -> None:
         """The link does its work: for MQTT after the SUBACK, for a producer at once."""
-        self._connected_at = self._clock()
-        self.status = PartStatus(self.name, "connected", time.time(), None, None)
+        with self._wake:
+            self._up_at = self._clock()
+            self._move("connected")
 
     def trouble(self, error: str) -> None:
         """The link stands but doesn't do its work."""
-        self.status = PartStatus(self.name, "failing", time.time(), error, None)
+        with self._wake:
+            self._move("failing", error)
 
-    def lost(self, error: str) -> None:
-        """The link is gone; dial again, at once if it had held."""
-        self.status = PartStatus(self.name, "waiting", time.time(), error, None)
+    def lost(self, error: str, *, pace: Pace | None = None) -> None:
+        """The link is gone; dial again, at once if it had held.
+
+        Args:
+            error: why.
+            pace: of the failure, if it is one that dialling at once makes worse, such as ``Pace.TAKEN_OVER``: then
+                that much is waited, however long the link had held.
+        """
         with self._wake:
             self._linked = False
+            self._lasted = 0.0 if self._up_at is None else self._clock() - self._up_at
+            self._lost_at_pace = pace
+            self._move("waiting", error)
             self._wake.notify_all()
+
+    # --- the dialling thread ------------------------------------------------------------------------------
 
     def run(self) -> None:
         """The thread's body: dial, hand over, wait for the loss, again; until asked to stop."""
-        while not self._stopping:
-            if self._gate is not None and not self._gate.wait(0.2):
-                continue
-            self.attempts += 1
-            # A failed attempt's error stays readable while the next one is under way.
-            self.status = PartStatus(self.name, "connecting", time.time(), self.status.error, None)
-            try:
-                link = self._connect()
-            except (BridgeError, OSError) as exc:
-                self._wait_after(exc)
-                continue
-            self._connected_at = None
-            self._linked = True
-            self._hand_over(link)
-            with self._wake:
-                self._wake.wait_for(lambda: self._stopping or not self._linked)
-            held = self._connected_at is not None and self._clock() - self._connected_at >= self._hold
-            if held:
-                self._backoff.reset()
-            elif not self._stopping:
-                self._sleep(self._backoff.next(), self.status.error or "the link was lost at once")
+        while self._may_dial():
+            link = self._dial()
+            if link is not None and self._is_wanted(link):
+                self._hand_over(link)
+                self._wait_for_loss()
 
-    def _wait_after(self, exc: BridgeError | OSError) -> None:
-        wait = self._backoff.next()
-        if isinstance(exc, GdnUnavailable) and exc.retry_after is not None:
-            wait = max(wait, exc.retry_after)
-        elif isinstance(exc, GdnAuthError):
-            wait = max(wait, AUTH_RETRY)
-        log.warning("link.refused", link=self.name, error=str(exc), retry_in=round(wait, 2))
-        self._sleep(wait, str(exc))
-
-    def _sleep(self, seconds: float, error: str) -> None:
-        now = time.time()
-        self.status = PartStatus(self.name, "waiting", now, error, now + seconds)
+    def _may_dial(self) -> bool:
+        """Wait until nothing speaks against an attempt, and begin it. False: stop."""
+        while self._gate is not None and not self._stopping and not self._gate.wait(0.2):
+            pass
         with self._wake:
+            self._wake.wait_for(lambda: self._stopping or self._held is None)
+            if self._stopping:
+                return False
+            self.attempts += 1
+            self.beat = self.attempts
+            # The last error stays readable while the next attempt is under way.
+            self._move("connecting", self._own.error)
+            return True
+
+    def _dial(self) -> L | None:
+        """The link, or None after the back-off that a failure asks for."""
+        try:
+            return self._connect()
+        except (BridgeError, OSError) as exc:
+            failure = exc
+        finally:
+            self.beat = None
+        if isinstance(failure, BridgeError):
+            wait = self._backoff.next(failure.pace, failure.retry_after)
+        else:
+            wait = self._backoff.next(Pace.UNREACHABLE)
+        log.warning("link.refused", link=self.name, error=str(failure), retry_in=round(wait, 2))
+        self._back_off(wait, str(failure))
+        return None
+
+    def _is_wanted(self, link: L) -> bool:
+        """Whether the link may still be handed over; closes it otherwise."""
+        with self._wake:
+            self._up_at = None
+            self._linked = not self._stopping and self._held is None
+            if self._linked:
+                return True
+            self._move("waiting")
+        link.close()
+        return False
+
+    def _wait_for_loss(self) -> None:
+        with self._wake:
+            self._wake.wait_for(lambda: self._stopping or not self._linked)
+            if self._stopping:
+                return
+            steady = self._lasted >= self._steady_after
+            pace = self._lost_at_pace
+            if steady:
+                # What ended the link is forgotten later: two bridges that take each other's session over would
+                # go on for ever, each holding for a while.
+                self._backoff.reset(but=pace if pace is not None and self._lasted <= pace.cap else None)
+            if not steady or pace is not None:
+                self._back_off(self._backoff.next(pace or Pace.UNREACHABLE), self._own.error)
+
+    def _back_off(self, seconds: float, error: str | None) -> None:
+        with self._wake:
+            self._move("waiting", error, next_attempt_at=self._wall_clock() + seconds)
             self._wake.wait_for(lambda: self._stopping, timeout=seconds)
+
+    # --- under _wake --------------------------------------------------------------------------------------
+
+    def _move(self, state: State, error: str | None = None, *, next_attempt_at: float | None = None) -> None:
+        self._own = self._own.moved(state, at=self._wall_clock(), error=error, next_attempt_at=next_attempt_at)
+        self._show()
+
+    def _show(self) -> None:
+        if self._held is not None and self._own.state in {"starting", "waiting"}:
+            self.status = self.status.moved("waiting", at=self._wall_clock(), error=self._held)
+        else:
+            self.status = self._own

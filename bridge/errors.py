@@ -3,22 +3,32 @@
     BridgeError
     ├── ConfigError           exit 78: the person must change a setting or a file
     ├── OutboxUnavailable     hold: nothing is acknowledged until the store takes it again
+    ├── OutboxDamaged         the daemon ends; the next start rescues what reads
     ├── MqttUnavailable       dial again
     ├── GdnError
     │   ├── GdnUnavailable    dial or ask again, not before retry_after
-    │   ├── GdnAuthError      not ready; ask again, slowly
-    │   └── GdnRejected       GDN understood and said no; asking again the same way is useless
+    │   ├── GdnAuthError      not ready; ask again, slowly: the key may be mended meanwhile
+    │   └── GdnRejected       GDN understood and said no; ask again as slowly: only a person can change the answer
     ├── RemoteProtocolError   the peer broke its protocol: reconnect
     └── LocalProtocolError    we broke it: a bug, the daemon ends
+
+How soon "again" is stands in each error's ``pace`` (``timing.py`` has the table).
 
 What can't be mapped is not an error but a DeadLetter (``message.py``).
 """
 
 from __future__ import annotations
 
+from bridge.timing import Pace
+
 
 class BridgeError(Exception):
     """Base of everything the bridge raises on purpose."""
+
+    pace = Pace.UNREACHABLE
+    """How soon what failed may be tried again, where that is the answer to the error."""
+    retry_after: float | None = None
+    """Seconds that the far end asked to wait at least."""
 
 
 class ConfigError(BridgeError):
@@ -30,7 +40,11 @@ class ConfigError(BridgeError):
 
 
 class OutboxUnavailable(BridgeError):
-    """The store couldn't take or give: disk full, locked, damaged."""
+    """The store couldn't take or give now: disk full, locked, unreadable."""
+
+
+class OutboxDamaged(BridgeError):
+    """The store's file is no database any more, or another file stands in its place."""
 
 
 class MqttUnavailable(BridgeError):
@@ -42,19 +56,24 @@ class GdnError(BridgeError):
 
 
 class GdnUnavailable(GdnError):
-    """GDN can't be reached, is overloaded or answered nonsense. ``retry_after``: seconds it asked for, if it did."""
+    """GDN can't be reached, is overloaded or answered nonsense."""
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, *, pace: Pace = Pace.UNREACHABLE, retry_after: float | None = None) -> None:
         super().__init__(message)
+        self.pace = pace
         self.retry_after = retry_after
 
 
 class GdnAuthError(GdnError):
     """GDN refused the credentials or the right (401, 403)."""
 
+    pace = Pace.CREDENTIALS
+
 
 class GdnRejected(GdnError):
     """GDN refused the request itself. ``status``: its HTTP status."""
+
+    pace = Pace.REFUSED
 
     def __init__(self, message: str, *, status: int) -> None:
         super().__init__(message)

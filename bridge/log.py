@@ -168,6 +168,11 @@ def register_secret(value: str) -> None:
     _redactor.learn(value)
 
 
+def keep_secret(value: str) -> None:
+    """Keep a secret out of the log for good: a configured one that was replaced at run time."""
+    _redactor.add([value])
+
+
 class _Handler(logging.StreamHandler[TextIO]):
     """Writes lines, and gives up on one that can't be written: the log must not stop the data path."""
 

@@ -8,9 +8,13 @@ of a later connection.
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -29,8 +33,35 @@ from bridge.message import MqttMessage
 MAX_PACKET = 16 * 1024 * 1024
 """Bytes. Announced with MQTT 5 (3.1.2.11.4); a broker that sends more breaks the memory bound and is dropped."""
 
+MAX_OTHER = 128 * 1024
+"""Bytes of other packets than PUBLISH in one read. None that makes sense comes near it, and paho takes seconds for the
+properties of larger ones."""
+
 CONNECT_PATIENCE = 10.0
 """Seconds a broker has for its CONNACK and SUBACK."""
+
+DROPPED_TOPIC = "$SYS/broker/publish/messages/dropped"
+"""Where Mosquitto counts the messages that it dropped since its start because a queue was full."""
+
+# Retain Handling (MQTT 5, 3.8.3.1). Routes get retained messages with a new subscription only, not at each connect;
+# the counter's last value is wanted each time.
+_ROUTES = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
+_COUNTER = SubscribeOptions(qos=0, retainHandling=SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE)
+
+_SYS_FILTER = re.compile(r"(\$share/[^/]+/)?\$SYS/")
+
+# How the error of a socket ends that the other side closed while we had something to read or to write.
+_CLOSED_BY_PEER = (os.strerror(errno.ECONNRESET), os.strerror(errno.EPIPE))
+
+# Reason codes (MQTT 5, 2.4). paho gives the return codes of a 3.1.1 CONNACK as these, too.
+_UNSUPPORTED_VERSION = 0x84
+_CLIENT_ID_NOT_VALID = 0x85
+_BAD_CREDENTIALS = 0x86
+_NOT_AUTHORIZED = 0x87
+_UNAVAILABLE = frozenset({0x88, 0x89, 0x97, 0x9F})  # unavailable, busy, quota exceeded, connection rate exceeded
+_KEEP_ALIVE_TIMEOUT = 0x8D
+_TAKEN_OVER = 0x8E
+_ELSEWHERE = frozenset({0x9C, 0x9D})  # use another server, server moved
 
 
 class _PacketEnd:
@@ -63,7 +94,7 @@ class _PacketEnd:
 
 
 class _Client(paho.Client):
-    """paho on a ``_PacketEnd``. ``_create_socket`` is private in paho 2.1 and 2.2: hence the bound below 3."""
+    """paho on a ``_PacketEnd``. ``_create_socket`` is private in paho 2.2: hence the bound below 3."""
 
     packet_end: _PacketEnd
 
@@ -72,13 +103,30 @@ class _Client(paho.Client):
 
 
 class MqttLink(Link):
-    """One connection to the broker."""
+    """One connection to the broker.
+
+    Args:
+        sock: connected; becomes non-blocking.
+        filters: what is wanted, at QoS 1.
+        known: filters that the broker's session is known to hold from earlier connections with this client id; empty
+            if nothing is known.
+        client_id: names the session at the broker.
+        version: of the protocol, 5 or 4 (3.1.1).
+        username: None logs in without.
+        password: for ``username``.
+        keepalive: seconds; an MQTT 5 broker may set another value.
+        session_expiry: seconds that the broker is asked to keep the session (MQTT 5).
+        receive_maximum: unacknowledged messages that the broker may have under way (MQTT 5).
+        watch_drops: subscribe Mosquitto's counter of dropped messages as well, for ``broker_dropped``.
+        silence_timeout: seconds without a message after which the subscriptions are asked for again; 0: never.
+    """
 
     def __init__(
         self,
         *,
         sock: socket.socket,
         filters: Sequence[str],
+        known: Sequence[str],
         client_id: str,
         version: int,
         username: str | None,
@@ -86,18 +134,53 @@ class MqttLink(Link):
         keepalive: int,
         session_expiry: int,
         receive_maximum: int,
+        watch_drops: bool,
+        silence_timeout: float,
     ) -> None:
         super().__init__(sock, failed="the connection to the broker failed", closed="the broker closed the connection")
         self.subscribed = False
+        """Whether every wanted filter was answered, be it with a refusal."""
         self.session_present: bool | None = None
+        """Whether the broker had kept the session; None before its CONNACK."""
         self.refused: list[str] = []
-        """Filters that the broker refused or granted at QoS 0, with its reason."""
+        """Wanted filters that the broker refused or granted at QoS 0, with its reason; as of the last SUBACK."""
+        self.held: tuple[str, ...] = ()
+        """Filters that the session holds now, sorted, for ``known`` of the next connection: those granted, and those
+        no longer wanted until the broker has confirmed that they are gone. With 3.1.1 not those granted at QoS 0: they
+        must be asked for again at the next connect, to be granted at QoS 1 or named in ``refused``."""
+        self.broker_dropped: int | None = None
+        """Messages that the broker dropped since its start because a queue was full; None while it hasn't said."""
+        self.counter_unanswered = False
+        """Whether the broker was asked for its counter and has not answered yet."""
+        self.session_expiry: int | None = session_expiry if version == 5 else None
+        """Seconds that the broker keeps the session; None where only the broker knows (3.1.1)."""
+        self.note: str | None = None
+        """What the broker grants less than was asked for, in a sentence; no error."""
+        self.is_auth_error = False
+        """Whether ``error`` is a refusal of the credentials: asking again soon is useless."""
+        self.taken_over = False
+        """Whether another client with this client id took the session over, and the broker said so (MQTT 5)."""
         self._filters = list(filters)
+        self._known = list(dict.fromkeys(known))
+        self._client_id = client_id
         self._version = version
+        self._asked_expiry = session_expiry
+        self._silence_timeout = silence_timeout
+        self._wants_sys = any(_SYS_FILTER.match(f) for f in filters)
+        # Where routes take the broker's own topics, a subscription of ours would bring them messages that they didn't
+        # ask for.
+        self._watches_drops = watch_drops and not self._wants_sys
+        self._asked: dict[int, list[str]] = {}
+        self._dismissed: dict[int, list[str]] = {}
+        self._held: set[str] = set()
+        self._complaints: dict[str, str] = {}
         self._rest = bytearray()
         self._needed = 0
         self._opened_at = time.monotonic()
         self._misc_at = self._opened_at
+        self._heard = False
+        self._heard_at = self._opened_at
+        self._asked_at: float | None = None
         self._end = _PacketEnd(sock, self._outgoing)
         is_v5 = version == 5
         self._client = client = _Client(
@@ -106,10 +189,12 @@ class MqttLink(Link):
             protocol=paho.MQTTv5 if is_v5 else paho.MQTTv311,
             clean_session=None if is_v5 else False,
             manual_ack=True,
+            reconnect_on_failure=False,  # else it answers a refused protocol version with a second CONNECT
         )
         client.packet_end = self._end
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
+        client.on_unsubscribe = self._on_unsubscribe
         client.on_disconnect = self._on_disconnect
         if username is not None:
             client.username_pw_set(username, password)
@@ -122,31 +207,144 @@ class MqttLink(Link):
         else:
             client.connect("broker", 1, keepalive)
 
+    @property
+    def closed_silently(self) -> bool:
+        """Whether the broker closed a link that was subscribed, without a word. A 3.1.1 broker has no other way to
+        say that another client with the same client id took the session over.
+        """
+        return self.subscribed and self.error is not None and self.error.endswith((self._closed, *_CLOSED_BY_PEER))
+
     # --- callbacks: paho runs them inside feed, in the owner's thread -------------------------------------
 
-    def _on_connect(self, _client: Any, _data: Any, flags: Any, reason: ReasonCode, _properties: Any) -> None:
+    def _on_connect(self, _client: Any, _data: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
+        if self.session_present is not None:
+            raise RemoteProtocolError("the broker sent a second CONNACK")
         if reason.is_failure:
-            self.error = f"the broker refused the connection: {reason}"
+            self.is_auth_error = reason.value in (_BAD_CREDENTIALS, _NOT_AUTHORIZED)
+            self.error = self._refusal(reason, properties)
             return
         self.session_present = flags.session_present
-        # Subscribing at every connect costs one packet and mends a session that the broker lost.
-        if self._version == 5:
-            options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
-            self._client.subscribe([(f, options) for f in self._filters])
+        self._note_limits(properties)
+        missing = self._filters
+        if self.session_present:
+            self._held.update(self._known)
+            expected = {*self._filters, *([DROPPED_TOPIC] if self._watches_drops else [])}
+            if leftover := [f for f in self._known if f not in expected]:
+                self._unsubscribe(leftover)
+            if self._version != 5:
+                # 3.1.1 has no Retain Handling: each SUBSCRIBE brings all retained messages again.
+                missing = [f for f in self._filters if f not in self._held]
+        self._refresh()
+        # With MQTT 5 subscribing at every connect costs one packet and mends a session that the broker lost.
+        if missing:
+            self._subscribe(missing, _ROUTES)
         else:
-            self._client.subscribe([(f, 1) for f in self._filters])
+            self._all_answered()
 
-    def _on_subscribe(self, _client: Any, _data: Any, _mid: int, reasons: list[ReasonCode], _properties: Any) -> None:
-        self.refused = [
-            f"{f} ({reason if reason.is_failure else 'granted at QoS 0: messages may be lost'})"
-            for f, reason in zip(self._filters, reasons, strict=False)
-            if reason.is_failure or reason.value == 0
-        ]
-        self.subscribed = True
+    def _on_subscribe(self, _client: Any, _data: Any, mid: int, reasons: list[ReasonCode], _properties: Any) -> None:
+        filters = self._asked.pop(mid, None)
+        if filters is None:
+            raise RemoteProtocolError(f"the broker sent a SUBACK for packet id {mid}, which no SUBSCRIBE has")
+        for filter_, reason in zip_longest(filters, reasons[: len(filters)]):
+            self._take_answer(filter_, reason)
+        self._refresh()
+        if filters == [DROPPED_TOPIC] and self._watches_drops:
+            self.counter_unanswered = False
+        else:
+            self._all_answered()
 
-    def _on_disconnect(self, _client: Any, _data: Any, flags: Any, reason: ReasonCode, _properties: Any) -> None:
-        who = "the broker closed the session" if flags.is_disconnect_packet_from_server else "disconnected"
-        self.error = self.error or f"{who}: {reason}"
+    def _on_unsubscribe(self, _client: Any, _data: Any, mid: int, reasons: list[ReasonCode], _properties: Any) -> None:
+        filters = self._dismissed.pop(mid, None)
+        if filters is None:
+            raise RemoteProtocolError(f"the broker sent an UNSUBACK for packet id {mid}, which no UNSUBSCRIBE has")
+        if self._version == 5:
+            filters = [f for f, reason in zip(filters, reasons, strict=False) if not reason.is_failure]
+        self._held.difference_update(filters)
+        self._refresh()
+
+    def _on_disconnect(self, _client: Any, _data: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
+        if not flags.is_disconnect_packet_from_server:
+            if reason.value == _KEEP_ALIVE_TIMEOUT:
+                self.error = self.error or "the broker did not answer within the keepalive"
+            return
+        self.taken_over = reason.value == _TAKEN_OVER
+        self.error = self.error or (
+            f"another client with the client id {self._client_id!r} took the session over. Each bridge needs an "
+            "mqtt.client_id of its own: stop the other client, or give one of them another"
+            if self.taken_over
+            else f"the broker closed the session: {_in_words(reason, properties)}"
+        )
+
+    def _all_answered(self) -> None:
+        if self._watches_drops and not self.subscribed:
+            # Last, and by itself: there are brokers that end the connection for it.
+            self._subscribe([DROPPED_TOPIC], _COUNTER)
+            self.counter_unanswered = True
+        self.subscribed = self._heard = True
+
+    # --- what the callbacks do ----------------------------------------------------------------------------
+
+    def _subscribe(self, filters: list[str], options: SubscribeOptions) -> None:
+        asked = [(f, options if self._version == 5 else options.QoS) for f in filters]
+        _, mid = self._client.subscribe(asked)  # type: ignore[arg-type]  # a list of one kind or of the other
+        if mid is not None:
+            self._asked[mid] = filters
+
+    def _unsubscribe(self, filters: list[str]) -> None:
+        _, mid = self._client.unsubscribe(filters)
+        if mid is not None:
+            self._dismissed[mid] = filters
+
+    def _take_answer(self, filter_: str, reason: ReasonCode | None) -> None:
+        self._complaints.pop(filter_, None)
+        self._held.add(filter_)
+        if reason is None:
+            self._complaints[filter_] = "not answered in the broker's SUBACK"
+            self._held.discard(filter_)
+        elif reason.is_failure:
+            self._complaints[filter_] = str(reason)
+            self._held.discard(filter_)
+        elif reason.value == 0 and filter_ in self._filters:
+            self._complaints[filter_] = "granted at QoS 0: messages may be lost"
+            if self._version != 5:
+                self._held.discard(filter_)
+
+    def _refresh(self) -> None:
+        self.held = tuple(sorted(self._held))
+        self.refused = [f"{f} ({self._complaints[f]})" for f in self._filters if f in self._complaints]
+
+    def _note_limits(self, properties: Any) -> None:
+        granted = getattr(properties, "SessionExpiryInterval", None)
+        if granted is None:
+            return
+        self.session_expiry = granted
+        if granted < self._asked_expiry:
+            self.note = (
+                f"the broker keeps the session {granted} s, not {self._asked_expiry} s as mqtt.session_expiry asks: "
+                "what is published in a longer outage is lost"
+            )
+
+    def _refusal(self, reason: ReasonCode, properties: Any) -> str:
+        words = _in_words(reason, properties)
+        if reason.value == _UNSUPPORTED_VERSION:
+            spoken, other = ("5", "3.1.1") if self._version == 5 else ("3.1.1", "5")
+            return f"the broker does not speak MQTT {spoken} ({words}). Set mqtt.protocol to {other}"
+        if reason.value == _BAD_CREDENTIALS:
+            return f"the broker refused the credentials: {words}. Check mqtt.username and mqtt.password"
+        if reason.value == _NOT_AUTHORIZED:
+            return (
+                f"the broker refused the connection: {words}. Check mqtt.username, mqtt.password, and what the "
+                f"broker's access rules say about this user and the client id {self._client_id!r}"
+            )
+        if reason.value == _CLIENT_ID_NOT_VALID:
+            return f"the broker refused the client id {self._client_id!r}: {words}. Set another mqtt.client_id"
+        if reason.value in _UNAVAILABLE:
+            return f"the broker takes no connections now: {words}"
+        if reason.value in _ELSEWHERE:
+            server = getattr(properties, "ServerReference", None)
+            where = f" It names {server!r}." if server else ""
+            return f"the broker sends its clients to another one: {words}.{where} Set mqtt.url"
+        return f"the broker refused the connection: {words}"
 
     # --- the pipeline's side ------------------------------------------------------------------------------
 
@@ -172,17 +370,52 @@ class MqttLink(Link):
                 f"the broker sent a packet of {block.needed} bytes; {MAX_PACKET} is the most that is taken. "
                 "Limit the message size in the broker."
             )
+        if len(block.other) > MAX_OTHER or (
+            block.needed > MAX_OTHER and data[block.consumed] & 0xF0 != mqtt_publish.PUBLISH
+        ):
+            raise RemoteProtocolError(f"the broker sent over {MAX_OTHER} bytes that are no messages")
         self._rest += data[block.consumed :]
         self._needed = block.needed
         if block.other:
             self._feed(block.other)
-        return block.messages
+        messages = block.messages
+        # To seek one byte in the whole block costs 1 ns a message; to look at each topic costs 70.
+        if b"$" in data:
+            messages = self._without_counter(messages)
+        if messages:
+            self._heard = True
+        return messages
+
+    def _without_counter(self, messages: Iterable[MqttMessage]) -> list[MqttMessage]:
+        """The messages without the broker's own, unless a route takes those; the counter is read in passing.
+
+        One at QoS 1 is of a filter that is no longer wanted: like all such, it goes on to be acknowledged in its turn.
+        """
+        kept = []
+        for message in messages:
+            if not message.topic.startswith("$SYS/"):
+                kept.append(message)
+                continue
+            if message.topic == DROPPED_TOPIC and message.payload.isdigit() and len(message.payload) <= 20:
+                self.broker_dropped = int(message.payload)
+            if self._wants_sys or message.qos:
+                kept.append(message)
+        return kept
 
     def _feed(self, packets: bytes) -> None:
+        if self._version != 5 and packets.startswith(b"\x20\x02\x00\x01"):
+            # The one refusal that paho does not report.
+            self.error = self._refusal(ReasonCode(PacketTypes.CONNACK, identifier=_UNSUPPORTED_VERSION), None)
+            return
         self._end.incoming += packets
-        while self._end.incoming and self.error is None:
-            if self._client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                self.error = self.error or "the broker sent a packet that can't be read"
+        try:
+            while self._end.incoming and self.error is None:
+                if self._client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS and self.error is None:
+                    raise RemoteProtocolError("the broker sent a packet that can't be read")
+        except RemoteProtocolError:
+            raise
+        except Exception as exc:  # what paho raises for what it can't read differs from version to version
+            raise RemoteProtocolError(f"the broker sent a packet that can't be read: {exc!r}") from exc
         if self._client.want_write():  # what a callback queued
             self._client.loop_write()
 
@@ -191,12 +424,27 @@ class MqttLink(Link):
         self._outgoing += mqtt_publish.pubacks(messages)
 
     def tick(self, now: float) -> None:
-        """Keepalive and patience; cheap, to be called each turn. ``now`` is monotonic seconds."""
+        """Keepalive, patience and silence; cheap, to be called each turn. ``now`` is monotonic seconds."""
         if now - self._misc_at >= 1.0:
             self._misc_at = now
-            self._client.loop_misc()
-        if not self.subscribed and now - self._opened_at > CONNECT_PATIENCE:
-            self.error = self.error or "the broker did not answer CONNECT or SUBSCRIBE"
+            if self._client.loop_misc() != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                self.error = self.error or "the broker did not answer within the keepalive"
+        if not self.subscribed:
+            if now - self._opened_at > CONNECT_PATIENCE:
+                self.error = self.error or "the broker did not answer CONNECT or SUBSCRIBE"
+        elif self._heard:
+            # Messages show as well as a SUBACK that the subscriptions live.
+            self._heard, self._heard_at, self._asked_at = False, now, None
+        elif self._asked_at is not None:
+            if now - self._asked_at > CONNECT_PATIENCE:
+                self.error = self.error or (
+                    f"connected but deaf: no message came for {now - self._heard_at:.0f} s, and the broker did not "
+                    "answer when it was asked for the subscriptions again"
+                )
+        elif self._silence_timeout and now - self._heard_at >= self._silence_timeout:
+            self._asked_at = now
+            # With 3.1.1 the price is that retained messages come again: it has no Retain Handling.
+            self._subscribe(self._filters, _ROUTES)
 
     def close(self) -> None:
         """Say goodbye (the broker keeps the session) as far as the socket takes it, and close."""
@@ -206,6 +454,12 @@ class MqttLink(Link):
         self.sock.close()
 
 
+def _in_words(reason: ReasonCode, properties: Any) -> str:
+    """The reason's name, with the broker's own words (MQTT 5, Reason String) if it has some."""
+    words = getattr(properties, "ReasonString", None)
+    return f"{reason}, {words[:200]!r}" if words else str(reason)
+
+
 def dial(
     *,
     host: str,
@@ -213,6 +467,7 @@ def dial(
     tls: Tls | None,
     connect_timeout: float,
     filters: Sequence[str],
+    known: Sequence[str],
     client_id: str,
     version: int,
     username: str | None,
@@ -220,8 +475,12 @@ def dial(
     keepalive: int,
     session_expiry: int,
     receive_maximum: int,
+    watch_drops: bool,
+    silence_timeout: float,
 ) -> MqttLink:
     """A link whose CONNECT is written; CONNACK and SUBACK come through ``read``. Blocks.
+
+    ``connect_timeout`` is in seconds; ``MqttLink`` tells the rest.
 
     Raises:
         MqttUnavailable: the broker can't be reached.
@@ -233,6 +492,7 @@ def dial(
     return MqttLink(
         sock=sock,
         filters=filters,
+        known=known,
         client_id=client_id,
         version=version,
         username=username,
@@ -240,4 +500,6 @@ def dial(
         keepalive=keepalive,
         session_expiry=session_expiry,
         receive_maximum=receive_maximum,
+        watch_drops=watch_drops,
+        silence_timeout=silence_timeout,
     )

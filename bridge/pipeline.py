@@ -1,5 +1,8 @@
 """The data path's one thread: receive, map, store, ack, send, settle; each step once for all that has gathered.
 
+When the outbox can take no more, by its bounds or because the disk doesn't, the pipeline *holds*: it leaves the broker,
+which keeps the session, and comes back when there is room.
+
 A selector waits on the MQTT socket, the producers' sockets and a wake-up pipe. Links come from the dialling threads
 through a queue; everything else here belongs to this thread alone. What others may read (``snapshot``,
 ``heartbeat``) is swapped whole.
@@ -7,25 +10,27 @@ through a queue; everything else here belongs to this thread alone. What others 
 
 from __future__ import annotations
 
+import json
 import selectors
 import socket
+import threading
 import time
 from collections.abc import Callable
 from collections.abc import Mapping as MappingOf
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from bridge.books import Books, Traffic
+from bridge.books import Snapshot, Store, Traffic
 from bridge.delivery import Delivery
 from bridge.dial import Dialer
 from bridge.errors import OutboxUnavailable, RemoteProtocolError
 from bridge.gdn.producer import ProducerLink
 from bridge.log import get_logger
 from bridge.mapping import Mapping
-from bridge.message import DeadLetter, MqttMessage, Row
+from bridge.message import DeadLetter, MqttMessage, OutboxRecord, Row
 from bridge.mqtt_source import MqttLink
-from bridge.outbox import Outbox
-from bridge.timing import Deadline
+from bridge.outbox import Outbox, Policy
+from bridge.timing import Deadline, Pace
 
 IDLE_TURN = 0.5
 """Seconds. Even with nothing to do a turn comes round: pings, timeouts, heartbeat."""
@@ -34,7 +39,14 @@ RELEASE_WITHIN = 0.05
 """Seconds. Releases ride along with the next batch's commit, or get one of their own after this."""
 
 STORE_RETRY = 1.0
-"""Seconds before a store that failed is tried again."""
+"""Seconds between looks at how full the store is, and before a store that failed is tried again."""
+
+BRIEF_LINK = 10.0
+"""Seconds. A link that the broker ends sooner, without a word and several times over, looks like a twin's work."""
+
+BRIEF_LINKS = 3
+
+SESSION = "mqtt_session"
 
 log = get_logger(__name__)
 
@@ -46,15 +58,8 @@ class Sender:
     delivery: Delivery
     dialer: Dialer[ProducerLink]
     link: ProducerLink | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What others may know of the data path, of one moment."""
-
-    books: Books = field(default_factory=Books)
-    traffic: Traffic = field(default_factory=Traffic)
-    store_error: str | None = None
+    initial_sequence_id: int | None = None
+    """For the next connection; None without deduplication. Swapped whole, read by the dialling thread."""
 
 
 class Pipeline:
@@ -64,6 +69,8 @@ class Pipeline:
         mapping: messages to rows or dead letters.
         outbox: open; closed by whoever opened it, after ``run`` has returned.
         senders: by GDN stream.
+        policy: what happens to new messages while the outbox is full.
+        session: names the MQTT session: client id and broker. What was remembered of another one doesn't count.
         linger: seconds to let a batch gather at the start of a turn; 0 doesn't wait.
     """
 
@@ -73,6 +80,8 @@ class Pipeline:
         mapping: Mapping,
         outbox: Outbox,
         senders: MappingOf[str, Sender],
+        policy: Policy = "hold",
+        session: str = "",
         linger: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], int] = time.time_ns,
@@ -85,17 +94,32 @@ class Pipeline:
         self._clock = clock
         self._wall_clock = wall_clock
         self._sleep = sleep
+        self._policy = policy
+        self._session = session
         self._mqtt_dialer: Dialer[MqttLink] | None = None
         self._mqtt: MqttLink | None = None
         self._mqtt_is_up = False
+        self._mqtt_since = 0.0
+        self._brief_links = 0
+        self._refused: list[str] = []
         self._handed_over: SimpleQueue[tuple[str | None, MqttLink | ProducerLink]] = SimpleQueue()
+        self._to_remember: SimpleQueue[tuple[str, str, threading.Event]] = SimpleQueue()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._selector = selectors.DefaultSelector()
         self._stop: Deadline | None = None
         self._release_due: float | None = None
         self._store_retry_at = 0.0
         self._store_error: str | None = None
+        self._holding: str | None = None
+        self._look_at = 0.0
+        self._oldest_age = 0.0
+        self._reported_full = False
         self._messages = self._acked = self._sends = self._receipts = 0
+        self._broker_dropped: int | None = None
+        self.known_filters = self._remembered_filters()
+        """Filters that the broker's session holds, as far as is known. Swapped whole, read by the dialling thread."""
+        self.watch_drops = True
+        """Whether the broker may be asked for its counter of dropped messages. Read by the dialling thread."""
         self.heartbeat = clock()  # monotonic seconds of the last turn; read by any thread
         self.snapshot = Snapshot(outbox.books())  # swapped whole, read by any thread
 
@@ -114,6 +138,13 @@ class Pipeline:
         """A freshly dialled producer. Any thread."""
         self._handed_over.put((stream, link))
         self._wake()
+
+    def remember(self, key: str, value: str) -> threading.Event:
+        """Have the outbox keep a text; the event is set once it is durable. Any thread."""
+        done = threading.Event()
+        self._to_remember.put((key, value, done))
+        self._wake()
+        return done
 
     def request_stop(self, deadline: Deadline) -> None:
         """Stop: read no more, wait for receipts until the deadline, and return from ``run``. Any thread."""
@@ -146,7 +177,7 @@ class Pipeline:
     def _turn(self) -> None:
         ready = self._wait()
         now = self.heartbeat = self._clock()
-        self._adopt()
+        self._adopt(now)
         self._settle(ready, now)
         messages = self._receive(ready)
         rows, dead_letters = self._map(messages)
@@ -154,17 +185,29 @@ class Pipeline:
             self._ack(messages)
         self._send(now)
         self._tick(now)
-        self.snapshot = Snapshot(
-            self._outbox.books(),
-            Traffic(
-                mqtt_messages=self._messages,
-                acked=self._acked,
-                sends=self._sends,
-                receipts=self._receipts,
-                reconnects=self._reconnects(),
-            ),
-            self._store_error,
+        self._look_after_store(now)
+        self.snapshot = self._snapshot()
+
+    def _snapshot(self) -> Snapshot:
+        outbox = self._outbox
+        traffic = Traffic(
+            mqtt_messages=self._messages,
+            acked=self._acked,
+            sends=self._sends,
+            receipts=self._receipts,
+            reconnects=self._reconnects(),
+            sessions_lost=outbox.counter("sessions_lost"),
+            broker_dropped=self._broker_dropped,
         )
+        store = Store(
+            bytes=outbox.bytes,
+            oldest_age=self._oldest_age,
+            dead_letters=outbox.dead_letters,
+            dead_letters_purged=outbox.counter("dead_letters_purged"),
+            holding=self._holding,
+            error=self._store_error,
+        )
+        return Snapshot(outbox.books(), traffic, store)
 
     def _wait(self) -> set[object]:
         """The links with something to read."""
@@ -195,7 +238,7 @@ class Pipeline:
             self._sleep(self._linger)
         return ready
 
-    def _adopt(self) -> None:
+    def _adopt(self, now: float) -> None:
         """Take over the links that the dialling threads made."""
         while True:
             try:
@@ -204,12 +247,22 @@ class Pipeline:
                 return
             self._selector.register(link.sock, selectors.EVENT_READ, link)
             if isinstance(link, MqttLink):
-                self._mqtt, self._mqtt_is_up = link, False
+                self._mqtt, self._mqtt_is_up, self._mqtt_since = link, False, now
+                if self._holding is not None:  # it was being dialled when the hold began
+                    self._drop_mqtt(self._holding)
             elif stream is not None:
                 sender = self._senders[stream]
                 sender.link = link
                 sender.dialer.up()
-                log.info("producer.connected", stream=stream)
+                log.info("producer.connected", stream=stream, deduplicates=link.deduplicates)
+                if sender.delivery.deduplicates and not link.deduplicates:
+                    log.warning(
+                        "producer.no_deduplication",
+                        stream=stream,
+                        hint="the far end refuses producerName and initialSequenceId (400): at least once from now on",
+                    )
+                    sender.delivery.falls_back()
+                    sender.initial_sequence_id = None
 
     def _settle(self, ready: set[object], now: float) -> None:
         for sender in self._senders.values():
@@ -233,9 +286,13 @@ class Pipeline:
                     result=first.result,
                     error=first.error,
                 )
+                if sender.delivery.deduplicates:
+                    self._drop_producer(sender, f"GDN refused a send ({first.result}): its numbers start anew")
             if receipts.unknown:
                 log.warning("producer.unknown_receipts", stream=sender.delivery.stream, count=receipts.unknown)
-            if self._release_due is None and (sender.delivery.released or sender.delivery.refused):
+            if sender.delivery.unnumbered:
+                self._release_due = now  # at once: after a crash these numbers must not be used again
+            elif self._release_due is None and (sender.delivery.released or sender.delivery.refused):
                 self._release_due = now + RELEASE_WITHIN
 
     def _receive(self, ready: set[object]) -> list[MqttMessage]:
@@ -248,6 +305,7 @@ class Pipeline:
             self._drop_mqtt(str(exc))
             return []
         self._messages += len(messages)
+        self._broker_dropped = link.broker_dropped
         return messages
 
     def _map(self, messages: list[MqttMessage]) -> tuple[list[Row], list[DeadLetter]]:
@@ -255,7 +313,7 @@ class Pipeline:
         dead_letters: list[DeadLetter] = []
         for message in messages:
             try:
-                mapped = self._mapping.map(message)
+                mapped = self._mapping.map(message, self._outbox.next_id + len(rows))
             except Exception as exc:  # a bug of ours must cost its message, not the rest (P5)
                 log.exception("mapping.failed", topic=message.topic)
                 mapped = DeadLetter.of(message, route=None, reason="internal_error", detail=repr(exc))
@@ -271,20 +329,23 @@ class Pipeline:
         if not (rows or dead_letters or due):
             return True
         deliveries = [sender.delivery for sender in self._senders.values()]
+        rejected = 0
+        if rows and self._policy == "reject_new" and self._is_full():
+            rejected, rows = len(rows), []
         try:
             records = self._outbox.commit(
                 rows=rows,
                 dead_letters=dead_letters,
                 released=[record_id for d in deliveries for record_id in d.released],
                 refused=[refused for d in deliveries for refused in d.refused],
+                unnumbered=[record_id for d in deliveries for record_id in d.unnumbered],
+                rejected=rejected,
             )
         except OutboxUnavailable as exc:
             # Unacknowledged messages come again only on a new connection (MQTT 5, 4.4): drop this one.
-            log.error("outbox.unavailable", error=str(exc))
-            self._store_error = str(exc)
-            self._store_retry_at = now + STORE_RETRY
-            if rows or dead_letters:
-                self._drop_mqtt("the outbox can't store: nothing is acknowledged until it can")
+            self._store_failed(exc, now)
+            if rows or dead_letters or rejected:
+                self._hold("the outbox can't store: nothing is acknowledged until it can")
             return False
         self._store_error = None
         self._release_due = None
@@ -315,12 +376,26 @@ class Pipeline:
             try:
                 records = sender.delivery.take(link.room, now)
             except OutboxUnavailable as exc:
-                self._store_error = str(exc)
-                log.error("outbox.unavailable", error=str(exc))
+                self._store_failed(exc, now)
                 continue
-            if records:
+            if records and self._number(sender.delivery, records, now):
                 self._sends += len(records)
                 link.send(records, now)
+
+    def _number(self, delivery: Delivery, records: list[OutboxRecord], now: float) -> bool:
+        """See that each record's sequence number is on disk before the send. False: it isn't, don't send."""
+        if not delivery.deduplicates:
+            return True
+        numbers = delivery.number(records)
+        if not numbers:
+            return True
+        try:
+            self._outbox.number(delivery.stream, numbers)
+        except OutboxUnavailable as exc:
+            delivery.put_back(records, numbers)
+            self._store_failed(exc, now)
+            return False
+        return True
 
     def _tick(self, now: float) -> None:
         for sender in self._senders.values():
@@ -335,14 +410,46 @@ class Pipeline:
         link.flush()
         if link.error is not None:
             self._drop_mqtt(link.error)
-        elif link.subscribed and not self._mqtt_is_up:
+            return
+        if link.subscribed and not self._mqtt_is_up:
             self._mqtt_is_up = True
+            log.info("mqtt.subscribed", session_present=link.session_present, refused=link.refused, note=link.note)
+            self._note_loss_of_session(link, now)
             self._report_subscribed(link)
+        elif self._mqtt_is_up and link.refused != self._refused:
+            self._report_subscribed(link)
+        if self._mqtt_is_up and link.held != self.known_filters:
+            self._remember_session(link, now)
+
+    def _note_loss_of_session(self, link: MqttLink, now: float) -> None:
+        if not self.known_filters or link.session_present:
+            return
+        log.warning(
+            "mqtt.session_lost",
+            hint="the broker no longer knew this client id's session: what it had queued, and what was published "
+            "while the bridge was away, is gone. See its persistence and session expiry",
+        )
+        try:
+            self._outbox.count("sessions_lost")
+        except OutboxUnavailable as exc:
+            self._store_failed(exc, now)
+
+    def _remember_session(self, link: MqttLink, now: float) -> None:
+        """What the session holds, for the next connection and the next start."""
+        self.known_filters = link.held
+        try:
+            self._outbox.remember(**{SESSION: json.dumps([self._session, list(link.held)])})
+        except OutboxUnavailable as exc:
+            self._store_failed(exc, now)
+
+    def _remembered_filters(self) -> tuple[str, ...]:
+        session, filters = json.loads(self._outbox.recall(SESSION) or '["", []]')
+        return tuple(filters) if session == self._session else ()
 
     def _report_subscribed(self, link: MqttLink) -> None:
         assert self._mqtt_dialer is not None
-        log.info("mqtt.subscribed", session_present=link.session_present, refused=link.refused)
         self._mqtt_dialer.up()
+        self._refused = list(link.refused)
         if link.refused:
             self._mqtt_dialer.trouble(
                 f"the broker refused a subscription: {', '.join(link.refused)}. "
@@ -357,6 +464,8 @@ class Pipeline:
         self._selector.unregister(link.sock)
         unreceipted = link.close()
         sender.delivery.lost(unreceipted)
+        if sender.delivery.deduplicates:
+            sender.initial_sequence_id = sender.delivery.initial_sequence_id
         sender.dialer.lost(error)
         log.warning("producer.lost", stream=sender.delivery.stream, error=error, unreceipted=len(unreceipted))
 
@@ -364,11 +473,101 @@ class Pipeline:
         link, self._mqtt = self._mqtt, None
         if link is None or self._mqtt_dialer is None:
             return
-        link.error = link.error or error
         self._selector.unregister(link.sock)
         link.close()
-        self._mqtt_dialer.lost(error)
+        pace = Pace.CREDENTIALS if link.is_auth_error else None
+        if link.counter_unanswered and link.closed_silently:
+            self.watch_drops = False
+            log.info("mqtt.no_drop_counter", hint="the broker closed when it was asked for it: not asked again")
+        elif link.taken_over:
+            pace = Pace.TAKEN_OVER
+        elif self._looks_taken_over(link):
+            pace = Pace.TAKEN_OVER
+            error += ". If this goes on, look for another client with the same client id: each bridge needs its own"
+        self._mqtt_dialer.lost(error, pace=pace)
         log.warning("mqtt.lost", error=error)
+
+    def _looks_taken_over(self, link: MqttLink) -> bool:
+        """Many brokers don't say why they close: several brief links in a row are the only sign of a twin."""
+        brief = link.closed_silently and self._clock() - self._mqtt_since < BRIEF_LINK
+        self._brief_links = self._brief_links + 1 if brief else 0
+        return self._brief_links >= BRIEF_LINKS
+
+    # --- the store's bounds -------------------------------------------------------------------------------
+
+    def _store_failed(self, exc: OutboxUnavailable, now: float) -> None:
+        if self._store_error != str(exc):
+            log.error("outbox.unavailable", error=str(exc))
+        self._store_error = str(exc)
+        self._store_retry_at = now + STORE_RETRY
+
+    def _is_full(self) -> bool:
+        return self._outbox.why_full(age=self._oldest_age) is not None
+
+    def _hold(self, reason: str) -> None:
+        """Take nothing from the broker until there is room: leave it, and let it keep the session (P4)."""
+        if self._mqtt_dialer is None or self._holding is not None:
+            return
+        log.warning("mqtt.holding", reason=reason)
+        self._holding = reason
+        self._mqtt_dialer.hold(reason)
+        self._drop_mqtt(reason)
+
+    def _resume(self) -> None:
+        assert self._mqtt_dialer is not None
+        log.info("mqtt.resuming")
+        self._holding = None
+        self._mqtt_dialer.resume()
+
+    def _look_after_store(self, now: float) -> None:
+        """Once a second, and whenever the bound of bytes is reached: what the policy wants."""
+        self._keep_remembering(now)
+        if now < self._look_at and (self._holding or not self._is_full()):
+            return
+        self._look_at = now + STORE_RETRY
+        try:
+            self._oldest_age = self._outbox.oldest_age()
+            full = self._outbox.why_full(age=self._oldest_age)
+            if full and self._policy == "drop_oldest":
+                self._drop_oldest(full)
+            if self._holding is not None:
+                self._outbox.probe()
+                self._store_error = None
+        except OutboxUnavailable as exc:
+            self._store_failed(exc, now)
+            return
+        if full and self._policy == "hold":
+            self._hold(full)
+        elif self._holding is not None and (
+            self._policy != "hold" or self._outbox.has_room_again(age=self._oldest_age)
+        ):
+            self._resume()
+        if self._policy == "reject_new" and (full is not None) != self._reported_full:
+            self._reported_full = full is not None
+            log.warning("outbox.rejecting" if full else "outbox.takes_again", reason=full)
+
+    def _drop_oldest(self, full: str) -> None:
+        for sender in self._senders.values():
+            sender.delivery.unload()
+        under_way = {stream: sender.delivery.sent_to for stream, sender in self._senders.items()}
+        dropped = self._outbox.drop(under_way=under_way)
+        if dropped:
+            log.warning("outbox.dropped", count=dropped, reason=full)
+
+    def _keep_remembering(self, now: float) -> None:
+        """Keep what other threads asked for."""
+        while True:
+            try:
+                key, value, done = self._to_remember.get_nowait()
+            except Empty:
+                return
+            try:
+                self._outbox.remember(**{key: value})
+            except OutboxUnavailable as exc:
+                self._store_failed(exc, now)
+                self._to_remember.put((key, value, done))
+                return
+            done.set()
 
     def _reconnects(self) -> dict[str, int]:
         dialers = [sender.dialer for sender in self._senders.values()]
@@ -399,4 +598,4 @@ class Pipeline:
                 sender.link = None
         self._release_due = self._store_retry_at = 0.0
         self._store([], [], self._clock())
-        self.snapshot = Snapshot(self._outbox.books(), self.snapshot.traffic, self._store_error)
+        self.snapshot = self._snapshot()

@@ -10,7 +10,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -23,7 +23,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from bridge import __version__
-from bridge.books import Books, Traffic
+from bridge.books import Snapshot
 from bridge.errors import ConfigError
 from bridge.health import HealthStatus, PartStatus, is_ready
 
@@ -46,7 +46,8 @@ class _Collector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         s = self._server
-        books, traffic, health, parts = s.books(), s.traffic(), s.health(), s.parts()
+        snapshot, health, parts = s.snapshot(), s.health(), s.parts()
+        books, traffic, store = snapshot.books, snapshot.traffic, snapshot.store
         info = GaugeMetricFamily("gdn_bridge_info", "The running version.", labels=["version"])
         info.add_metric([__version__], 1)
         yield info
@@ -55,6 +56,26 @@ class _Collector(Collector):
         yield _by("dead_lettered", "Records set aside as dead letters.", "reason", books.dead_lettered)
         yield _by("dropped", "Records dropped by policy.", "reason", books.dropped)
         yield GaugeMetricFamily("gdn_bridge_outbox_records", "Records in the outbox.", value=books.outbox)
+        yield GaugeMetricFamily("gdn_bridge_outbox_bytes", "Bytes of the records in the outbox.", value=store.bytes)
+        yield GaugeMetricFamily(
+            "gdn_bridge_outbox_oldest_seconds", "How long the oldest record waits.", value=store.oldest_age
+        )
+        yield GaugeMetricFamily("gdn_bridge_dead_letters", "Dead letters kept.", value=store.dead_letters)
+        yield _counter("dead_letters_purged", "Dead letters that made room for newer ones.", store.dead_letters_purged)
+        yield GaugeMetricFamily(
+            "gdn_bridge_holding",
+            "Whether nothing is taken from the broker, because the outbox can take no more.",
+            value=float(store.holding is not None),
+        )
+        yield _counter("sessions_lost", "Times that the broker had lost the session.", traffic.sessions_lost)
+        if traffic.broker_dropped is not None:
+            yield GaugeMetricFamily(
+                "gdn_bridge_broker_dropped",
+                "Messages that the broker says it dropped, for any client, since it started.",
+                value=traffic.broker_dropped,
+            )
+        for window, used in s.requests().items():
+            yield GaugeMetricFamily(f"gdn_bridge_gdn_requests_last_{window}", "Requests made to GDN.", value=used)
         yield _counter(
             "mqtt_messages", "PUBLISH packets read since the start, repetitions included.", traffic.mqtt_messages
         )
@@ -96,9 +117,9 @@ class StatusServer:
         port: 0 takes a free one (``port`` tells which, after ``start``).
         live: whether the data path still turns.
         parts: every part, for readiness.
-        books: of the last commit.
-        traffic: since the start.
+        snapshot: of the data path.
         health: what GDN last said.
+        requests: made to GDN in the running ``minute`` and ``day``.
     """
 
     def __init__(
@@ -108,17 +129,17 @@ class StatusServer:
         port: int,
         live: Callable[[], bool],
         parts: Callable[[], Sequence[PartStatus]],
-        books: Callable[[], Books],
-        traffic: Callable[[], Traffic],
+        snapshot: Callable[[], Snapshot],
         health: Callable[[], HealthStatus],
+        requests: Callable[[], Mapping[str, int]],
     ) -> None:
         self.host = host
         self.port = port
         self.live = live
         self.parts = parts
-        self.books = books
-        self.traffic = traffic
+        self.snapshot = snapshot
         self.health = health
+        self.requests = requests
         self._registry = CollectorRegistry(auto_describe=False)
         self._server: _Server | None = None
 
@@ -153,7 +174,8 @@ class StatusServer:
     def readiness(self) -> dict[str, Any]:
         """What /readyz says."""
         parts = self.parts()
-        books = self.books()
+        snapshot = self.snapshot()
+        books, store = snapshot.books, snapshot.store
         return {
             "ready": is_ready(parts),
             "parts": [
@@ -174,6 +196,17 @@ class StatusServer:
                 "dropped": sum(books.dropped.values()),
                 "balanced": books.balanced,
             },
+            "outbox": {
+                "bytes": store.bytes,
+                "oldest_seconds": round(store.oldest_age, 1),
+                "dead_letters": store.dead_letters,
+                "dead_letters_purged": store.dead_letters_purged,
+                "holding": store.holding,
+            },
+            "broker": {
+                "sessions_lost": snapshot.traffic.sessions_lost,
+                "messages_dropped": snapshot.traffic.broker_dropped,
+            },
             "health": {"worker_active": self.health().worker_active, "query_result": self.health().count},
         }
 
@@ -185,13 +218,21 @@ class StatusServer:
             f"<td>{html.escape(part['error'] or '')}<td>{part['next_attempt'] or ''}"
             for part in readiness["parts"]
         )
-        books = "".join(f"<tr><td>{name.replace('_', ' ')}<td>{value}" for name, value in readiness["books"].items())
+        tables = "".join(
+            f"<h2>{title}</h2><table>"
+            + "".join(
+                f"<tr><td>{name.replace('_', ' ')}<td>{html.escape(str(value if value is not None else '-'))}"
+                for name, value in readiness[group].items()
+            )
+            + "</table>"
+            for title, group in (("Books", "books"), ("Outbox", "outbox"), ("Broker", "broker"))
+        )
         return (
             '<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="5">'
             "<title>gdn-bridge</title><style>body{font:15px sans-serif;margin:2em}td,th{padding:.2em 1em;"
             f"text-align:left}}</style><h1>gdn-bridge: {'ready' if readiness['ready'] else 'not ready'}</h1>"
             f"<table><tr><th>part<th>state<th>since<th>last error<th>next attempt{rows}</table>"
-            f"<h2>Books</h2><table>{books}</table><p>version {__version__} · <a href='metrics'>metrics</a> · "
+            f"{tables}<p>version {__version__} · <a href='metrics'>metrics</a> · "
             "<a href='readyz'>readiness</a></html>"
         )
 

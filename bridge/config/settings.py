@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bridge.config.values import (
@@ -64,6 +65,19 @@ class Mqtt(_Group):
         le=65535,
         description="Messages that the broker may have under way to the bridge, unacknowledged (MQTT 5). At "
         "the bound it waits for acknowledgements; a small one slows a broker that is far away.",
+    )
+    silence_timeout: float = Field(
+        default=300,
+        ge=0,
+        le=86400,
+        description="Seconds without any message after which the bridge asks the broker for its subscriptions "
+        "again, and makes a new connection if no answer comes: a link that lives and says nothing may have lost "
+        "them. Give more than the longest silence that is normal. 0: never.",
+    )
+    watch_drops: bool = Field(
+        default=True,
+        description="Whether to read `$SYS/broker/publish/messages/dropped`, where Mosquitto tells how many "
+        "messages it dropped, for the metrics. A broker that has no such topic or refuses it is left in peace.",
     )
     ca_file: Path | None = Field(
         default=None,
@@ -131,19 +145,30 @@ class Mqtt(_Group):
 class Gdn(_Group):
     """The GDN account that rows go to."""
 
+    kind: Annotated[Literal["gdn", "pulsar"], BeforeValidator(lower)] = Field(
+        default="gdn",
+        description="`pulsar`: a plain Apache Pulsar with its WebSocket service, instead of a GDN. Rows go to the "
+        "topic of the stream's name; there is no worker to keep and none to ask.",
+    )
     url: str = Field(
         description="The federation or region: `https://host` or just the host, with or without `api-` "
-        "before it. `http://` only for a GDN on this machine: the API key goes over it readable."
+        "before it. `http://` only for a GDN on this machine: the API key goes over it readable. With "
+        '`gdn.kind = "pulsar"`: where its web service listens, such as `http://pulsar:8080`.'
     )
-    api_key: SecretStr = Field(
+    api_key: SecretStr | None = Field(
+        default=None,
+        validate_default=True,
         description="The API key, bare, as GDN showed it. It needs the right to administrate the fabric (to "
         "keep the worker) and to write the streams. Keep it out of the TOML file: use a secret "
-        "file."
+        'file. With `gdn.kind = "pulsar"`: the token, if Pulsar asks for one.',
     )
     tenant: Text = Field(
         description="The tenant's name, as GDN's account page shows it; not the e-mail address of the account."
     )
-    fabric: Text = Field(default="_system", description="The fabric that holds worker, streams and collections.")
+    fabric: Text = Field(
+        default="_system",
+        description='The fabric that holds worker, streams and collections. With `gdn.kind = "pulsar"`: the namespace.',
+    )
     authentication: Literal["otp", "header"] = Field(
         default="otp",
         description="How a producer logs in. `otp`: with a one-time password, one more request for each "
@@ -160,6 +185,22 @@ class Gdn(_Group):
         description="Seconds that a request may take. Activating a worker takes GDN 3 seconds and more; "
         "after the time a request counts as failed and is made again later.",
     )
+    requests_per_minute: int = Field(
+        default=400,
+        ge=0,
+        le=1_000_000,
+        description="Requests that the bridge makes in any minute at most; beyond it, it waits. At least 10, or 0: no "
+        "limit. GDN's free tier allows an account 500 a minute. Health checks take half of them at most, so that they "
+        "can't keep a link from being made anew.",
+    )
+    requests_per_day: int = Field(
+        default=18_000,
+        ge=0,
+        le=100_000_000,
+        description="Requests that the bridge makes in any 24 hours at most; beyond it, it waits. At least 100, or 0: "
+        "no limit. GDN's free tier allows an account 20,000 a day. Counted from the start of the bridge; health checks "
+        "as above.",
+    )
 
     @field_validator("url")
     @classmethod
@@ -174,10 +215,22 @@ class Gdn(_Group):
 
     @field_validator("api_key")
     @classmethod
-    def _check_api_key(cls, key: SecretStr) -> SecretStr:
+    def _check_api_key(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if key is None:
+            if info.data.get("kind") != "pulsar":
+                raise PydanticCustomError("missing", "Field required")
+            return None
         if not KEY.fullmatch(key.get_secret_value()):
             raise ValueError("must be the bare key: printable ASCII without spaces, and without `apikey` before it")
         return key
+
+    @field_validator("requests_per_minute", "requests_per_day")
+    @classmethod
+    def _check_requests(cls, requests: int, info: ValidationInfo) -> int:
+        least = 10 if info.field_name == "requests_per_minute" else 100
+        if 0 < requests < least:
+            raise ValueError(f"must be at least {least}, or 0 for no limit; with less the bridge couldn't connect")
+        return requests
 
     @field_validator("tenant", "fabric")
     @classmethod
@@ -238,6 +291,11 @@ class Route(_Group):
         "with several `{…}`, a constant (`=text`), a number or a boolean. docs/mapping.md has "
         "the whole of it.",
     )
+    id: Text | None = Field(
+        default=None,
+        description="Dotted path to what identifies a row in the payload, text or a whole number, for `$id` in "
+        "`fields`. Not set: `$id` is the row's number in the outbox, which a message that comes again doesn't keep.",
+    )
     name: Text | None = Field(default=None, description="A name for people, to find the route by.")
 
 
@@ -249,6 +307,33 @@ class OutboxSettings(_Group):
         description="The store's file. Not set: `outbox.db` in `$STATE_DIRECTORY` (systemd sets it), else in "
         "the working directory. On a disk that survives a restart: everything acknowledged and "
         "not delivered is in it.",
+    )
+
+    max_bytes: int = Field(
+        default=1 << 30,
+        ge=1 << 20,
+        le=1 << 40,
+        description="Bytes of rows that may wait for delivery, everything that the disk needs for them included. At "
+        "the bound `outbox.full` says what happens. The file doesn't shrink; it is used again.",
+    )
+    max_age: float = Field(
+        default=0,
+        ge=0,
+        le=315360000,
+        description="Seconds that the oldest row may wait; past it the outbox counts as full. 0: any time.",
+    )
+    full: Annotated[Literal["hold", "drop_oldest", "reject_new"], BeforeValidator(lower)] = Field(
+        default="hold",
+        description="What happens while the outbox is full. `hold`: the bridge leaves the broker, which keeps the "
+        "session and its messages as far as its own limits go, and comes back when a tenth is free; nothing is lost "
+        "here. `drop_oldest`: the rows that wait longest and were never sent make room. `reject_new`: new messages "
+        "are acknowledged and thrown away. Every row dropped is counted, in the metrics and the books.",
+    )
+    dead_letter_bytes: int = Field(
+        default=100 << 20,
+        ge=1 << 20,
+        le=1 << 40,
+        description="Bytes of dead letters that are kept; beyond it the oldest are purged, which is counted.",
     )
 
     @field_validator("path")
@@ -284,6 +369,12 @@ class DeliverySettings(_Group):
         le=240,
         description="Seconds between pings on an idle link, which keep it from being cut. GDN cuts after 300 "
         "at the latest, gateways on the way often after 60.",
+    )
+    deduplicate: bool = Field(
+        default=False,
+        description="Whether GDN is asked to drop what it has stored already (effectively once): rows get sequence "
+        "numbers, kept in the outbox, under one producer name. It works where deduplication is switched on for the "
+        "namespace; it costs one more synced write a batch.",
     )
     linger: int = Field(
         default=0,

@@ -9,14 +9,30 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from bridge.streamql.syntax import Scope
 
 EXAMPLE = "https://api-play.paas.macrometa.io"
 
+SEND_TIMEOUT_MS = 30_000
+"""Milliseconds after which the broker reports a send as failed: its own default."""
+
+MAX_PENDING = 1000
+"""Sends that the broker keeps open before it refuses more: its own default."""
+
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
+
+
+class Numbering(NamedTuple):
+    """What lets a broker with deduplication drop what was sent before (design.md P8)."""
+
+    producer_name: str
+    """Unique per stream; a second connection with it is refused with 409."""
+    initial_sequence_id: int
+    """The number before that of the connection's first send. Older brokers answer 400 to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +43,12 @@ class GdnAddress:
     secure: bool
 
     @classmethod
-    def parse(cls, url: str) -> GdnAddress:
+    def parse(cls, url: str, *, prefixed: bool = True) -> GdnAddress:
         """The address in a configured URL: with or without scheme (https then) and ``api-`` (gdn-api.md A.1).
+
+        Args:
+            url: As a person wrote it.
+            prefixed: Whether the host is a GDN's, whose API hosts begin with ``api-``.
 
         Raises:
             ValueError: it holds user info, a path, a query, or no usable host. The text never repeats more of
@@ -46,7 +66,8 @@ class GdnAddress:
         host = _checked_host(parts.netloc)
         if parts.path not in {"", "/"} or parts.query or parts.fragment:
             raise ValueError(f"something follows the host {host}; write only the host, like {EXAMPLE}")
-        return cls(host=_with_prefix(_without_usual_port(host, parts.scheme)), secure=parts.scheme == "https")
+        host = _without_usual_port(host, parts.scheme)
+        return cls(host=_with_prefix(host) if prefixed else host, secure=parts.scheme == "https")
 
     @property
     def base_url(self) -> str:
@@ -61,15 +82,9 @@ class GdnAddress:
         scope: Scope,
         stream: str,
         host: str | None = None,
-        producer_name: str | None = None,
-        initial_sequence_id: int | None = None,
-        send_timeout: float = 30.0,
-        max_pending: int = 1000,
-        batching: bool = False,
-        batching_max_messages: int = 1000,
-        batching_max_publish_delay: float = 0.01,
+        numbering: Numbering | None = None,
     ) -> str:
-        """The URL to dial for a stream (gdn-api.md C.1, C.4), without an OTP.
+        """The URL to dial for a stream of GDN (gdn-api.md C.1, C.4), without an OTP.
 
         Args:
             tenant: As GDN calls it, never the e-mail address.
@@ -77,43 +92,44 @@ class GdnAddress:
             scope: Local or global stream.
             stream: The bare name, without ``c8locals.``.
             host: Dial this host instead, as ``Datacenter.api_host`` gives it; local streams live in one region.
-            producer_name: Unique per stream; a second connection with it is refused with 409. None: generated there.
-            initial_sequence_id: The last sequence id that counts as stored. None: not sent, as older brokers
-                answer 400 to it.
-            send_timeout: Seconds after which the broker reports a send as failed.
-            max_pending: Sends the broker keeps open before it refuses more.
-            batching: Whether the broker's end joins sends into batches.
-            batching_max_messages: Most sends in one of those batches.
-            batching_max_publish_delay: Seconds a batch waits for more.
+            numbering: With deduplication.
 
         Raises:
             ValueError: a name is empty or can't stand in a path, or ``host`` isn't one.
         """
-        parameters: dict[str, str | int] = {
-            "sendTimeoutMillis": round(send_timeout * 1000),
-            "maxPendingMessages": max_pending,
-            "batchingEnabled": "true" if batching else "false",
-        }
-        if batching:
-            parameters["batchingMaxMessages"] = batching_max_messages
-            parameters["batchingMaxPublishDelay"] = max(1, round(batching_max_publish_delay * 1000))
-        if producer_name is not None:
-            parameters["producerName"] = producer_name
-        if initial_sequence_id is not None:
-            parameters["initialSequenceId"] = initial_sequence_id
         place = scope.value
         namespace = f"c8{place}.{_named('fabric', fabric)}"
         topic = f"c8{place}s.{_named('stream', stream)}"
-        path = "/".join(
-            (
-                "_ws/ws/v2/producer/persistent",
-                encoded(_named("tenant", tenant)),
-                encoded(namespace),
-                encoded(topic),
-            )
-        )
+        return self._producer_url("/_ws", (_named("tenant", tenant), namespace, topic), host, numbering)
+
+    def pulsar_producer_url(
+        self, *, tenant: str, namespace: str, topic: str, numbering: Numbering | None = None
+    ) -> str:
+        """The URL to dial for a topic of a plain Pulsar.
+
+        Raises:
+            ValueError: a name is empty or can't stand in a path.
+        """
+        parts = (_named("tenant", tenant), _named("namespace", namespace), _named("topic", topic))
+        return self._producer_url("", parts, None, numbering)
+
+    def _producer_url(
+        self, prefix: str, parts: tuple[str, str, str], host: str | None, numbering: Numbering | None
+    ) -> str:
+        parameters: dict[str, str | int] = {
+            "sendTimeoutMillis": SEND_TIMEOUT_MS,
+            "maxPendingMessages": MAX_PENDING,
+            "batchingEnabled": "false",
+        }
+        if numbering is not None:
+            # Without a time-out the broker's end fails a send only together with all behind it: numbers stay in step.
+            parameters["sendTimeoutMillis"] = 0
+            parameters["producerName"] = numbering.producer_name
+            parameters["initialSequenceId"] = numbering.initial_sequence_id
         there = self.host if host is None else _checked_host(host)
-        return f"{'wss' if self.secure else 'ws'}://{there}/{path}?{urlencode(parameters, quote_via=quote)}"
+        path = "/".join(encoded(part) for part in parts)
+        query = urlencode(parameters, quote_via=quote)
+        return f"{'wss' if self.secure else 'ws'}://{there}{prefix}/ws/v2/producer/persistent/{path}?{query}"
 
 
 def fabric_path(fabric: str, *parts: str) -> str:

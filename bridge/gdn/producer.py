@@ -17,8 +17,10 @@ from bridge.dial import Tls, open_socket
 from bridge.errors import GdnAuthError, GdnError, GdnRejected, GdnUnavailable, RemoteProtocolError
 from bridge.gdn.frames import FrameParser, Opcode, encode
 from bridge.gdn.protocol import ProducerProtocol, Receipts
+from bridge.gdn.rest import seconds_to_wait
 from bridge.link import Link
 from bridge.message import OutboxRecord
+from bridge.timing import Pace
 
 OUTGOING_BYTES = 1024 * 1024
 """While this much waits for the socket nothing more is framed: a slow link must not fill memory."""
@@ -34,6 +36,7 @@ class ProducerLink(Link):
         window: records unreceipted at a time.
         receipt_timeout: seconds after which a missing receipt ends the connection.
         ping_interval: seconds between pings; a connection silent for twice as long is over.
+        deduplicates: whether GDN took the producer's name and first sequence number.
     """
 
     def __init__(
@@ -43,9 +46,11 @@ class ProducerLink(Link):
         window: int,
         receipt_timeout: float,
         ping_interval: float,
+        deduplicates: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(sock, failed="the producer connection failed", closed="GDN closed the producer connection")
+        self.deduplicates = deduplicates
         self._protocol = ProducerProtocol(window=window)
         self._frames = FrameParser()
         self._receipt_timeout = receipt_timeout
@@ -123,6 +128,7 @@ def dial(
     window: int,
     receipt_timeout: float,
     ping_interval: float,
+    deduplicates: bool = False,
 ) -> ProducerLink:
     """A connected producer. Blocks.
 
@@ -134,6 +140,7 @@ def dial(
         window: see ``ProducerLink``, as for the other two.
         receipt_timeout: seconds.
         ping_interval: seconds.
+        deduplicates: whether ``url`` carries a producer name and a first sequence number.
 
     Raises:
         GdnUnavailable, GdnAuthError, GdnRejected: by what the upgrade was answered (gdn-api.md C.5).
@@ -157,7 +164,13 @@ def dial(
     except (websocket.WebSocketException, OSError, ValueError) as exc:
         sock.close()
         raise GdnUnavailable(f"{place} did not upgrade to WebSocket: {type(exc).__name__}") from exc
-    return ProducerLink(sock=sock, window=window, receipt_timeout=receipt_timeout, ping_interval=ping_interval)
+    return ProducerLink(
+        sock=sock,
+        window=window,
+        receipt_timeout=receipt_timeout,
+        ping_interval=ping_interval,
+        deduplicates=deduplicates,
+    )
 
 
 def _refused(place: str, exc: websocket.WebSocketBadStatusException) -> GdnError:
@@ -165,10 +178,16 @@ def _refused(place: str, exc: websocket.WebSocketBadStatusException) -> GdnError
     message = f"{place}: the upgrade was answered with HTTP {status}"
     if status in (401, 403):
         return GdnAuthError(f"{message}. See that the API key may publish to the stream, and that the tenant is right")
-    if status == 404:
-        return GdnUnavailable(f"{message}: GDN has no such stream (it is made when the worker is activated)")
-    if status == 400:
+    if status in (400, 422):
         return GdnRejected(message, status=status)
-    retry_after = (exc.resp_headers or {}).get("retry-after", "")
-    seconds = float(retry_after) if retry_after.isascii() and retry_after.isdecimal() else None
-    return GdnUnavailable(message, retry_after=seconds)
+    pace = Pace.UNREACHABLE
+    if status == 404:
+        message += ": GDN has no such stream (it is made when the worker is activated)"
+        pace = Pace.MISSING
+    elif status == 409:
+        message += ": the old connection still has the producer's name"
+        pace = Pace.NAME_TAKEN
+    elif status == 429:
+        pace = Pace.LIMITED
+    retry_after = seconds_to_wait((exc.resp_headers or {}).get("retry-after"), now=time.time())
+    return GdnUnavailable(message, pace=pace, retry_after=retry_after)

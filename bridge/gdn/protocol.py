@@ -51,6 +51,25 @@ class _Answer(msgspec.Struct):
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 
 
+def reusable_from(numbers: Sequence[int], last: int) -> int:
+    """The sequence number from which on numbers may be used again; ``last + 1`` if none may.
+
+    A deduplicating broker remembers the highest number that it stored and drops what isn't above it. So a record may
+    keep its number only if no record behind it is known to be stored: the unbroken run of unreceipted numbers at the
+    end. Anything else gets a new number; a duplicate is better than a loss.
+
+    Args:
+        numbers: of the unreceipted records, ascending.
+        last: the highest number that was given out.
+    """
+    start = last + 1
+    for number in reversed(numbers):
+        if number != start - 1:
+            break
+        start = number
+    return start
+
+
 class ProducerProtocol:
     """The window of one connection.
 

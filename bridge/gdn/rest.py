@@ -6,6 +6,8 @@ May be called from any thread: each gets a session of its own. What goes wrong c
 
 from __future__ import annotations
 
+import errno
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +23,8 @@ import requests
 
 from bridge.errors import GdnAuthError, GdnError, GdnRejected, GdnUnavailable
 from bridge.gdn.address import api_host, encoded, fabric_path
-from bridge.timing import Deadline
+from bridge.gdn.budget import Budget
+from bridge.timing import Deadline, Pace
 
 SLOW_TIMEOUT = 30.0
 """Seconds for PATCH and DELETE at least: activating took 3.1 s when GDN was idle (gdn-api.md B)."""
@@ -33,6 +36,8 @@ TEXT_LIMIT = 300
 """Characters of a foreign text that go into a message."""
 MAX_EMPTY_BATCHES = 5
 """A cursor may give an empty batch and still have more (gdn-api.md E); one that only does so is broken."""
+KEYS_KEPT = 8
+"""Keys that are blotted out of messages: the one in use and those before it, which a late answer may repeat."""
 
 _CHUNK = 16 * 1024
 _NO_FABRIC = "database not found"
@@ -70,7 +75,8 @@ class GdnRest:
     """The REST calls the bridge makes, on one fabric.
 
     Every method raises:
-        GdnUnavailable: no connection, no answer in time, 429, 5xx, a redirect, or an answer that isn't GDN's.
+        GdnUnavailable: no connection, no answer in time, 429, 5xx, a redirect, an answer that isn't GDN's, or the
+            budget is used up.
         GdnAuthError: 401 or 403.
         GdnRejected: any other 4xx.
     """
@@ -83,6 +89,7 @@ class GdnRest:
         api_key: str,
         timeout: float = 10.0,
         ca_file: str | None = None,
+        budget: Budget | None = None,
         session_factory: Callable[[], requests.Session] = requests.Session,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
@@ -93,21 +100,29 @@ class GdnRest:
         api_key: ``<tenant>.<key id>.<secret>``.
         timeout: Seconds to connect, to get the next bytes, and for the whole body.
         ca_file: PEM file with the authorities to trust; None: those of the ``certifi`` package.
+        budget: Each request is taken from it; None: there is no limit.
         session_factory: Makes one session per thread.
         clock: Monotonic seconds.
         wall_clock: Seconds since the epoch, for a Retry-After that is a date.
         """
         self._base_url = base_url
         self._fabric = fabric
-        self._api_key = api_key
+        self._keys: tuple[str, ...] = (api_key,)  # swapped whole: the one in use first, then those before it
         self._timeout = timeout
         self._ca_file = ca_file
+        self.budget = budget or Budget(per_minute=0, per_day=0)
         self._session_factory = session_factory
         self._clock = clock
         self._wall_clock = wall_clock
         self._local = threading.local()
         self._lock = threading.Lock()
         self._sessions: WeakSet[requests.Session] = WeakSet()  # under _lock; weak, as threads come and go
+
+    def use_key(self, api_key: str) -> None:
+        """Send this key from the next request on. Any thread."""
+        with self._lock:
+            if api_key != self._keys[0]:
+                self._keys = (api_key, *(key for key in self._keys if key != api_key))[:KEYS_KEPT]
 
     def close(self) -> None:
         """Close the kept connections of all threads. A call after it opens new ones."""
@@ -118,11 +133,16 @@ class GdnRest:
 
     # --- stream workers ------------------------------------------------------------------------------------
 
-    def get_worker(self, name: str) -> WorkerState | None:
-        """The worker, or None where there is none (or none that the key's user may see)."""
+    def get_worker(self, name: str, *, check: bool = False) -> WorkerState | None:
+        """The worker, or None where there is none (or none that the key's user may see).
+
+        Args:
+            name: The worker's.
+            check: Whether a health check asks: see ``Budget.take``.
+        """
         path = self._worker_path(name)
         try:
-            envelope = self._call("GET", path)
+            envelope = self._call("GET", path, check=check)
         except GdnRejected as refused:
             if _is_missing(refused):
                 return None
@@ -189,14 +209,16 @@ class GdnRest:
         *,
         batch_size: int = 100,
         max_rows: int = 1000,
+        check: bool = False,
     ) -> list[Any]:
         """The first ``max_rows`` rows of a query, asking for further batches as needed (gdn-api.md E).
 
-        Each batch is one request of the quota; so is giving back a cursor that isn't read to its end.
+        Each batch is one request of the quota; so is giving back a cursor that isn't read to its end. ``check``:
+        whether a health check asks, see ``Budget.take``.
         """
         path = fabric_path(self._fabric, "cursor")
         request = {"query": c8ql, "bindVars": dict(bind_vars or {}), "batchSize": batch_size}
-        answer = self._call("POST", path, json=request, limit=CURSOR_LIMIT)
+        answer = self._call("POST", path, json=request, limit=CURSOR_LIMIT, check=check)
         rows = _batch(answer, place=f"POST {path}")
         empty = 0
         while answer.get("hasMore") is True:
@@ -205,20 +227,20 @@ class GdnRest:
                 raise GdnUnavailable(f"POST {path}: the answer says hasMore and holds no cursor id")
             cursor_path = f"{path}/{encoded(cursor)}"
             if len(rows) >= max_rows:
-                self._give_back(cursor_path)
+                self._give_back(cursor_path, check=check)
                 break
-            answer = self._call("PUT", cursor_path, limit=CURSOR_LIMIT)
+            answer = self._call("PUT", cursor_path, limit=CURSOR_LIMIT, check=check)
             batch = _batch(answer, place=f"PUT {cursor_path}")
             empty = 0 if batch else empty + 1
             if empty == MAX_EMPTY_BATCHES:
-                self._give_back(cursor_path)
+                self._give_back(cursor_path, check=check)
                 raise GdnUnavailable(f"PUT {cursor_path}: {empty} empty batches one after another")
             rows.extend(batch)
         return rows[:max_rows]
 
-    def _give_back(self, cursor_path: str) -> None:
+    def _give_back(self, cursor_path: str, *, check: bool) -> None:
         try:
-            self._send("DELETE", cursor_path)
+            self._send("DELETE", cursor_path, check=check)
         except GdnError:
             return  # it ends by itself after its ttl, 30 s; the rows are what counts
 
@@ -235,9 +257,10 @@ class GdnRest:
         params: Mapping[str, str] | None = None,
         json: Mapping[str, Any] | None = None,
         limit: int = ANSWER_LIMIT,
+        check: bool = False,
     ) -> dict[str, Any]:
         """Send, and the answer's JSON object."""
-        answer = self._send(method, path, params=params, json=json, limit=limit)
+        answer = self._send(method, path, params=params, json=json, limit=limit, check=check)
         decoded = _decoded(answer.body)
         if not isinstance(decoded, dict):
             raise GdnUnavailable(
@@ -253,17 +276,22 @@ class GdnRest:
         params: Mapping[str, str] | None = None,
         json: Mapping[str, Any] | None = None,
         limit: int = ANSWER_LIMIT,
+        check: bool = False,
     ) -> _Answer:
         """One request and its whole answer, which is a 2xx."""
         place = f"{method} {path}"
         timeout = max(SLOW_TIMEOUT, self._timeout) if method in {"PATCH", "DELETE"} else self._timeout
         session = self._session()
+        # In each request's own header: a session outlives the key.
+        headers = {"Authorization": f"apikey {self._key()}"}
+        self.budget.take(check=check)
         try:
             with session.request(
                 method,
                 f"{self._base_url}{path}",
                 params=params,
                 json=json,
+                headers=headers,
                 timeout=timeout,
                 allow_redirects=False,
                 stream=True,
@@ -271,10 +299,13 @@ class GdnRest:
                 body = self._read(response, place=place, limit=limit, timeout=timeout)
                 answer = _Answer(place, response.status_code, response.headers, body)
         except requests.ConnectTimeout as exc:
+            self.budget.give_back(check=check)
             raise self._unreachable(place, f"no connection within {timeout:g} s") from exc
         except requests.Timeout as exc:
             raise self._unreachable(place, f"no answer within {timeout:g} s") from exc
         except (requests.RequestException, OSError) as exc:  # OSError: the CA file is gone or unreadable
+            if _never_left(exc):
+                self.budget.give_back(check=check)
             raise self._unreachable(place, _safe(str(_root(exc)) or type(_root(exc)).__name__)) from exc
         if 200 <= answer.status < 300:
             return answer
@@ -295,23 +326,24 @@ class GdnRest:
         """This thread's session."""
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            if not (self._api_key.isascii() and self._api_key.isprintable() and self._api_key):
-                # requests would put the whole header into its own exception
-                raise GdnAuthError(
-                    "the API key is empty or holds a line break or a character outside ASCII; copy it again"
-                )
             session = self._session_factory()
             # The environment would bring in proxies, REQUESTS_CA_BUNDLE in place of ca_file, and a netrc
             # login in place of our header.
             session.trust_env = False
             session.verify = self._ca_file or True
-            session.headers["Authorization"] = f"apikey {self._api_key}"
             session.headers["Accept"] = "application/json"
             session.headers["User-Agent"] = "gdn-bridge"
             self._local.session = session
             with self._lock:
                 self._sessions.add(session)
         return session
+
+    def _key(self) -> str:
+        key = self._keys[0]
+        if not (key.isascii() and key.isprintable() and key):
+            # requests would put the whole header into its own exception
+            raise GdnAuthError("the API key is empty or holds a line break or a character outside ASCII; copy it again")
+        return key
 
     # --- what a failure means ------------------------------------------------------------------------------
 
@@ -337,16 +369,19 @@ class GdnRest:
                 self._redacted(f"{message}; a redirect to {_target(answer)}, not followed: check the GDN URL")
             )
         if status == 429 or status >= 500:
-            retry_after = _retry_after(answer.headers.get("Retry-After"), now=self._wall_clock())
-            return GdnUnavailable(self._redacted(message), retry_after=retry_after)
+            retry_after = seconds_to_wait(answer.headers.get("Retry-After"), now=self._wall_clock())
+            pace = Pace.LIMITED if status == 429 else Pace.UNREACHABLE
+            return GdnUnavailable(self._redacted(message), pace=pace, retry_after=retry_after)
         if answer.body and not isinstance(decoded, dict):
             # Some gateway or proxy speaks in GDN's place: its 404 says nothing about a worker.
             return GdnUnavailable(self._redacted(f"{message}; that isn't GDN's answer: check the GDN URL"))
         return GdnRejected(self._redacted(message), status=status)
 
     def _redacted(self, message: str) -> str:
-        """Without the key, should the far end have repeated it."""
-        return message.replace(self._api_key, "[API key]") if self._api_key else message
+        """Without the keys, should the far end have repeated one."""
+        for key in sorted(filter(None, self._keys), key=len, reverse=True):
+            message = message.replace(key, "[API key]")
+        return message
 
 
 def _is_missing(refused: GdnRejected) -> bool:
@@ -438,7 +473,17 @@ def _root(exc: BaseException) -> BaseException:
     return inner
 
 
-def _retry_after(value: str | None, *, now: float) -> float | None:
+def _never_left(exc: Exception) -> bool:
+    """Whether there was no connection that a request could have gone over."""
+    root = _root(exc)
+    return (
+        isinstance(exc, requests.exceptions.SSLError)
+        or isinstance(root, ConnectionRefusedError | socket.gaierror)
+        or (isinstance(root, OSError) and root.errno in {errno.ENETUNREACH, errno.EHOSTUNREACH})
+    )
+
+
+def seconds_to_wait(value: str | None, *, now: float) -> float | None:
     """Seconds from a Retry-After of either form (RFC 9110, 10.2.3), from 0 to the cap; None if it says nothing."""
     if not value:
         return None

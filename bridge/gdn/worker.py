@@ -6,7 +6,7 @@ person's decision.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,17 +31,33 @@ class Ensured:
     """GDN's definition isn't ours (outer white space aside), and was left as it is."""
 
 
-def ensure_worker(rest: GdnRest, *, worker: Worker, regions: Sequence[str], log: FilteringBoundLogger) -> Ensured:
+def ensure_worker(
+    rest: GdnRest,
+    *,
+    worker: Worker,
+    regions: Sequence[str],
+    before_activation: Callable[[], object],
+    log: FilteringBoundLogger,
+) -> Ensured:
     """Create the worker if it is missing, activate it if it isn't active, and see that it is.
 
-    May be called again after any error or crash: each step looks first. Waiting for the worker to settle is
-    the caller's; a caller whose earlier call failed should wait too, as an activation may have got through.
+    May be called again after any error or crash: each step looks first. Waiting for the worker to settle is the
+    caller's, also when a call fails or the process ends after ``before_activation``: it may have been activated.
+
+    Args:
+        rest: GDN.
+        worker: its definition.
+        regions: where it shall run; none: in the region that answers.
+        before_activation: called when the worker was found not active, before anything is changed.
+        log: the caller's.
 
     Raises:
         GdnUnavailable, GdnAuthError, GdnRejected: as GDN answered; GdnUnavailable too when the worker won't
             stay active.
     """
     found = rest.get_worker(worker.name)
+    if found is None or not found.is_active:
+        before_activation()
     state, created = (found, False) if found is not None else _create(rest, worker=worker, regions=regions)
     if created:
         log.info("worker.created", worker=worker.name, regions=state.regions)

@@ -1,7 +1,8 @@
-"""What a route's ``fields`` say: constants, paths into the payload, templates of captures and paths.
+"""What a route's ``fields`` say: constants, paths into the payload, templates of captures and paths, the row's id.
 
-``=text`` is a constant; a number or a boolean is itself; ``{capture}`` is a topic level; text with several ``{…}``
-joins captures and paths; everything else is a dotted path, as ``sensors.0.temp`` or ``"a.b".c``.
+``=text`` is a constant; a number or a boolean is itself; ``{capture}`` is a topic level; ``$id`` is the row's id; text
+with several ``{…}`` joins captures, paths and the id; everything else is a dotted path, as ``sensors.0.temp`` or
+``"a.b".c``.
 """
 
 from __future__ import annotations
@@ -12,11 +13,17 @@ from typing import Any
 
 from bridge.mapping.coercion import COERCIONS, from_text
 from bridge.mapping.payload import kind
-from bridge.mapping.reasons import Reason, Unmappable
+from bridge.mapping.reasons import Reason, Unmappable, shown
 from bridge.streamql.syntax import AttributeType
 
 Field = Callable[[Mapping[str, str], Mapping[str, Any]], Any]
 """(captures, payload) -> the value; None where there is none."""
+
+RowId = Callable[[Mapping[str, Any], int], str]
+"""(payload, record id) -> the row's id."""
+
+ROW_ID = "$id"
+"""The row's id in ``fields``. At run time it stands among the captures, whose names have no dollar sign."""
 
 Scalar = str | int | float | bool
 
@@ -39,13 +46,49 @@ def compile_field(value: Scalar, *, captures: frozenset[str], wanted: AttributeT
     if not holes:
         if "{" in value or "}" in value:
             raise ValueError(f"a brace without its partner in {value!r}")
-        return _path_field(value)
+        return _hole(value, frozenset(), wanted)
     if len(holes) == 1 and holes[0][0] == value:
         return _hole(holes[0][1], captures, wanted)
     return _template(value, holes, captures)
 
 
+def takes_row_id(value: Scalar) -> bool:
+    """Whether the field that ``value`` describes needs the row's id."""
+    return isinstance(value, str) and (value == ROW_ID or (f"{{{ROW_ID}}}" in value and not value.startswith("=")))
+
+
+def compile_row_id(path: str | None, *, outbox_name: str) -> RowId:
+    """What makes a row's id: the payload's value at ``path``; without a path, outbox and record id.
+
+    Raises:
+        ValueError: ``path`` is none; the message says why.
+    """
+    if path is None:
+        return lambda _payload, record_id: f"{outbox_name}-{record_id}"
+    field = _path_field(path)
+
+    def row_id(payload: Mapping[str, Any], _record_id: int) -> str:
+        found = field({}, payload)
+        if type(found) is int:
+            return str(found)
+        if found is None or found == "":
+            raise Unmappable(Reason.MISSING_FIELD, f"there is no value at {path}")
+        if type(found) is not str:
+            raise Unmappable(Reason.TYPE_MISMATCH, f"{kind(found)} ({shown(found)}) is neither text nor a whole number")
+        return found
+
+    return row_id
+
+
 def _hole(name: str, captures: frozenset[str], wanted: AttributeType) -> Field:
+    if name == ROW_ID:
+        if wanted is not AttributeType.STRING:
+            raise ValueError(f"{ROW_ID} is text, and the column is {wanted.value}")
+        return lambda captured, _payload: captured[ROW_ID]
+    if name.startswith("$"):
+        raise ValueError(
+            f"there is no {name}, there is {ROW_ID}; a payload's member of that name is written '\"{name}\"'"
+        )
     if name in captures:
         return lambda captured, _payload: from_text(captured[name], wanted)
     return _path_field(name)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from bridge.mapping.coercion import COERCIONS, Coercion, from_text
-from bridge.mapping.fields import Field, Scalar, compile_field
+from bridge.mapping.fields import ROW_ID, Field, RowId, Scalar, compile_field, compile_row_id, takes_row_id
 from bridge.mapping.payload import MAX_PAYLOAD, objects
 from bridge.mapping.reasons import Reason, Unmappable
 from bridge.mapping.topics import TopicTemplate
@@ -44,6 +44,8 @@ class Route:
     topic: str
     stream: str
     fields: MappingOf[str, Scalar] = field(default_factory=dict)
+    id: str | None = None
+    """Dotted path to the id that devices give a row, for ``$id``; None: the row's record id is its id."""
 
 
 class _Column(NamedTuple):
@@ -61,6 +63,8 @@ class _Plan(NamedTuple):
     columns: tuple[_Column, ...]
     takes_nulls: bool
     """Whether the worker keeps rows that lack an attribute (``fail.on.missing.attribute`` false)."""
+    row_id: RowId | None
+    """None: no field takes it."""
 
 
 class _Match(NamedTuple):
@@ -77,32 +81,41 @@ class Mapping:
         routes: in order of precedence.
         streams: what the worker reads, by GDN stream name.
         max_payload: bytes of a payload that are looked at.
+        outbox_name: first part of the ids of rows whose route names no ``id``; never used for two outboxes.
 
     Raises:
         ValueError: a route is wrong; ``check`` lists all that is.
     """
 
     def __init__(
-        self, *, routes: Sequence[Route], streams: MappingOf[str, InputStream], max_payload: int = MAX_PAYLOAD
+        self,
+        *,
+        routes: Sequence[Route],
+        streams: MappingOf[str, InputStream],
+        max_payload: int = MAX_PAYLOAD,
+        outbox_name: str = "",
     ) -> None:
         problems = check(routes, streams)
         if problems:
             raise ValueError("\n".join(problems))
-        self._plans = [_plan(route, streams[route.stream]) for route in routes]
+        self._plans = [_plan(route, streams[route.stream], outbox_name) for route in routes]
         self._max_payload = max_payload
         self._matches: dict[str, _Match | None] = {}
         self.filters = tuple(dict.fromkeys(plan.template.filter for plan in self._plans))
         """Topic filters to subscribe."""
 
-    def map(self, message: MqttMessage) -> list[Row] | DeadLetter:
-        """The message's rows, or the dead letter it becomes; never an exception for what a device sent."""
+    def map(self, message: MqttMessage, next_id: int = 0) -> list[Row] | DeadLetter:
+        """The message's rows, or the dead letter it becomes; never an exception for what a device sent.
+
+        ``next_id`` is the record id that the first row will get in the outbox; the others get the next ones.
+        """
         match = self._match(message.topic)
         try:
             if match is None:
                 if not _is_storable(message.topic):
                     raise Unmappable(Reason.BAD_TOPIC, "the topic is not UTF-8 or holds a NUL")
                 raise Unmappable(Reason.NO_ROUTE, "no route takes this topic")
-            return _rows(match, objects(message.payload, max_payload=self._max_payload))
+            return _rows(match, objects(message.payload, max_payload=self._max_payload), next_id)
         except Unmappable as exc:
             route = None if match is None else match.plan.template.text
             return DeadLetter.of(message, route=route, reason=exc.reason.value, detail=str(exc))
@@ -126,14 +139,20 @@ class Mapping:
         return found
 
 
-def _rows(match: _Match, elements: list[dict[str, Any]]) -> list[Row]:
+def _rows(match: _Match, elements: list[dict[str, Any]], next_id: int) -> list[Row]:
     rows = []
-    stream, columns, captures = match.plan.stream, match.plan.columns, match.captures
+    stream, columns, captures, row_id = match.plan.stream, match.plan.columns, match.captures, match.plan.row_id
     if len(elements) > MAX_ROWS:
         raise Unmappable(Reason.TOO_LARGE, f"the array has {len(elements)} elements, at most {MAX_ROWS} are taken")
     room = MAX_ROWS_BYTES
     for number, element in enumerate(elements):
         values: dict[str, Any] = {}
+        if row_id is not None:
+            try:
+                captures = {**match.captures, ROW_ID: row_id(element, next_id + number)}
+            except Unmappable as exc:
+                where = f"element {number}, " if len(elements) > 1 else ""
+                raise Unmappable(exc.reason, f"{where}{ROW_ID}: {exc}") from None
         for name, coerce, compiled in columns:
             try:
                 value = element.get(name) if compiled is None else compiled(captures, element)
@@ -167,11 +186,13 @@ def _is_storable(topic: str) -> bool:
     return "\0" not in topic
 
 
-def _plan(route: Route, stream: InputStream) -> _Plan:
+def _plan(route: Route, stream: InputStream, outbox_name: str) -> _Plan:
     template = TopicTemplate.parse(route.topic)
     names = frozenset(name for name in template.captures if name is not None)
     columns = tuple(_column(a, route.fields, names) for a in stream.attributes or ())
-    return _Plan(template, route.stream, columns, takes_nulls=not stream.fail_on_missing)
+    is_taken = any(takes_row_id(value) for value in route.fields.values())
+    row_id = compile_row_id(route.id, outbox_name=outbox_name) if is_taken else None
+    return _Plan(template, route.stream, columns, takes_nulls=not stream.fail_on_missing, row_id=row_id)
 
 
 def _column(attribute: Attribute, fields: MappingOf[str, Scalar], captures: frozenset[str]) -> _Column:
@@ -226,6 +247,10 @@ def check(routes: Sequence[Route], streams: MappingOf[str, InputStream]) -> list
 
 def _check_fields(place: str, route: Route, attributes: Sequence[Attribute], captures: frozenset[str]) -> list[str]:
     problems = []
+    try:
+        compile_row_id(route.id, outbox_name="")
+    except ValueError as exc:
+        problems.append(f"{place}.id: {exc}")
     types = {attribute.name: attribute.type for attribute in attributes}
     for name, value in route.fields.items():
         where = f"{place}.fields.{name}"

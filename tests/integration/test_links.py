@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import select
 import socket
+import struct
+import time
 from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
 
+import paho.mqtt.client
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from paho.mqtt import MQTTException
 
 from bridge.errors import RemoteProtocolError
 from bridge.gdn.producer import ProducerLink
 from bridge.message import MqttMessage, OutboxRecord
-from bridge.mqtt_source import MAX_PACKET, MqttLink
+from bridge.mqtt_source import CONNECT_PATIENCE, DROPPED_TOPIC, MAX_OTHER, MAX_PACKET, MqttLink
 
 pytestmark = pytest.mark.integration
 
@@ -85,11 +94,22 @@ def test_an_end_of_the_stream_is_noticed(pair: tuple[socket.socket, socket.socke
 
 # --- broker --------------------------------------------------------------------------------------------
 
+Pair = tuple[socket.socket, socket.socket]
 
-def mqtt(sock: socket.socket, version: int = 4, filters: tuple[str, ...] = ("a/+", "b")) -> MqttLink:
+
+def mqtt(
+    sock: Any,
+    version: int = 4,
+    filters: tuple[str, ...] = ("a/+", "b"),
+    *,
+    known: tuple[str, ...] = (),
+    watch_drops: bool = False,
+    silence_timeout: float = 0,
+) -> MqttLink:
     return MqttLink(
         sock=sock,
         filters=filters,
+        known=known,
         client_id="c",
         version=version,
         username=None,
@@ -97,86 +117,750 @@ def mqtt(sock: socket.socket, version: int = 4, filters: tuple[str, ...] = ("a/+
         keepalive=30,
         session_expiry=3600,
         receive_maximum=100,
+        watch_drops=watch_drops,
+        silence_timeout=silence_timeout,
     )
 
 
-def test_it_asks_for_the_kept_session_and_subscribes_once_connected(pair: tuple[socket.socket, socket.socket]) -> None:
-    link = mqtt(pair[0], version=5)
+def packet(head: int, body: bytes) -> bytes:
+    size, length = len(body), b""
+    while True:
+        size, low = divmod(size, 128)
+        length += bytes([low | (0x80 if size else 0)])
+        if not size:
+            return bytes([head]) + length + body
+
+
+def text(string: str) -> bytes:
+    return len(string).to_bytes(2, "big") + string.encode()
+
+
+def connack(version: int, code: int = 0, *, session: bool = False, properties: bytes = b"") -> bytes:
+    tail = bytes([len(properties)]) + properties if version == 5 else b""
+    return packet(0x20, bytes([session, code]) + tail)
+
+
+def acknowledgement(head: int, version: int, packet_id: int, codes: tuple[int, ...]) -> bytes:
+    return packet(head, packet_id.to_bytes(2, "big") + (b"\0" if version == 5 else b"") + bytes(codes))
+
+
+def suback(version: int, packet_id: int, *codes: int) -> bytes:
+    return acknowledgement(0x90, version, packet_id, codes)
+
+
+def unsuback(version: int, packet_id: int, *codes: int) -> bytes:
+    return acknowledgement(0xB0, version, packet_id, codes if version == 5 else ())
+
+
+def publish(version: int, topic: str, payload: bytes = b"x", *, packet_id: int = 0) -> bytes:
+    head = 0x32 if packet_id else 0x30
+    number = packet_id.to_bytes(2, "big") if packet_id else b""
+    return packet(head, text(topic) + number + (b"\0" if version == 5 else b"") + payload)
+
+
+def subscribe(version: int, packet_id: int, *filters: str, options: int | None = None) -> bytes:
+    # MQTT 5, 3.8.3.1: 0x11 is QoS 1 with Retain Handling 1
+    options = options if options is not None else 0x11 if version == 5 else 1
+    properties = b"\0" if version == 5 else b""
+    return packet(
+        0x82, packet_id.to_bytes(2, "big") + properties + b"".join(text(f) + bytes([options]) for f in filters)
+    )
+
+
+def unsubscribe(version: int, packet_id: int, *filters: str) -> bytes:
+    properties = b"\0" if version == 5 else b""
+    return packet(0xA2, packet_id.to_bytes(2, "big") + properties + b"".join(text(f) for f in filters))
+
+
+def sent(link: MqttLink, peer: socket.socket) -> bytes:
+    """What the link has written since the last time."""
     link.flush()
-    connect = pair[1].recv(1000)
+    readable, _, _ = select.select([peer], [], [], 0)
+    return peer.recv(65536) if readable else b""
+
+
+def receive(link: MqttLink, peer: socket.socket, *packets: bytes) -> list[MqttMessage]:
+    peer.sendall(b"".join(packets))
+    return link.read(0)
+
+
+def connected(pair: Pair, version: int, *packets: bytes, **options: Any) -> MqttLink:
+    """A link that has had its CONNACK, and these packets; what it wrote up to then is read."""
+    link = mqtt(pair[0], version, **options)
+    receive(link, pair[1], connack(version), *packets)
+    sent(link, pair[1])
+    return link
+
+
+def whole_now() -> float:
+    """Monotonic seconds, whole: with a fraction, ``start + 60 - start`` may round to less than 60."""
+    return float(int(time.monotonic()) + 1)
+
+
+both_versions = pytest.mark.parametrize("version", [4, 5])
+
+
+def test_it_asks_for_the_kept_session_and_subscribes_once_connected(pair: Pair) -> None:
+    link = mqtt(pair[0], version=5)
+    connect = sent(link, pair[1])
     assert connect[0] == 0x10
     assert connect[9] & 2 == 0  # clean start isn't set
 
-    pair[1].sendall(b"\x20\x03\x01\x00\x00")
-    link.read(0)
-    link.flush()
-    subscribe = pair[1].recv(1000)
+    receive(link, pair[1], connack(5, session=True))
 
     assert link.session_present is True
-    assert subscribe[0] == 0x82
-    assert b"a/+" + b"\x11" in subscribe  # QoS 1, Retain Handling 1 (MQTT 5, 3.8.3.1)
+    assert sent(link, pair[1]) == subscribe(5, 1, "a/+", "b")
     assert not link.subscribed
 
 
-def test_a_refused_connection_says_why(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_messages_are_read_in_pieces_and_acked_in_order(pair: Pair) -> None:
     link = mqtt(pair[0])
-    pair[1].sendall(b"\x20\x02\x00\x05")
-    link.read(0)
-
-    assert "Not authorized" in (link.error or "")
-
-
-def test_refused_and_downgraded_filters_are_named(pair: tuple[socket.socket, socket.socket]) -> None:
-    link = mqtt(pair[0])
-    pair[1].sendall(b"\x20\x02\x00\x00")
-    link.read(0)
-    pair[1].sendall(b"\x90\x04\x00\x01\x80\x00")
-    link.read(0)
-
-    assert link.subscribed
-    assert [text.split(" ")[0] for text in link.refused] == ["a/+", "b"]
-    assert "QoS 0" in link.refused[1]
-
-
-def test_messages_are_read_in_pieces_and_acked_in_order(pair: tuple[socket.socket, socket.socket]) -> None:
-    link = mqtt(pair[0])
-    link.flush()
-    pair[1].recv(1000)
-    data = b"".join(bytes((0x32, 6, 0, 1)) + b"b" + bytes((0, n)) + b"x" for n in (1, 2, 3))
+    sent(link, pair[1])
+    data = b"".join(publish(4, "b", packet_id=n) for n in (1, 2, 3))
     messages: list[MqttMessage] = []
     for byte in data:
-        pair[1].sendall(bytes((byte,)))
-        messages += link.read(5)
+        messages += receive(link, pair[1], bytes([byte]))
 
     link.ack(messages)
-    link.flush()
 
     assert [m.packet_id for m in messages] == [1, 2, 3]
-    assert pair[1].recv(100) == b"\x40\x02\x00\x01\x40\x02\x00\x02\x40\x02\x00\x03"
+    assert sent(link, pair[1]) == b"\x40\x02\x00\x01\x40\x02\x00\x02\x40\x02\x00\x03"
 
 
-def test_a_packet_beyond_the_memory_bound_is_refused_before_it_has_come(
-    pair: tuple[socket.socket, socket.socket],
-) -> None:
-    link = mqtt(pair[0])
-    pair[1].sendall(b"\x32\xff\xff\xff\x7f" + b"\x00\x01b")
-    assert MAX_PACKET < 0xFFFFFFF
+@both_versions
+def test_closing_writes_what_is_left_and_says_goodbye(pair: Pair, version: int) -> None:
+    link = connected(pair, version)
+    link.ack(receive(link, pair[1], publish(version, "b", packet_id=7)))
 
-    with pytest.raises(RemoteProtocolError, match="Limit the message size"):
-        link.read(0)
+    link.close()
+
+    assert pair[1].recv(100) == b"\x40\x02\x00\x07" + b"\xe0\x00"
 
 
-def test_a_broker_that_never_answers_is_given_up(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_a_broker_that_never_answers_is_given_up(pair: Pair) -> None:
     link = mqtt(pair[0])
     link.tick(1e9)
 
     assert link.error is not None
 
 
-def test_a_broker_that_takes_the_session_over_says_so(pair: tuple[socket.socket, socket.socket]) -> None:
-    link = mqtt(pair[0], version=5)
-    pair[1].sendall(b"\x20\x03\x00\x00\x00" + b"\x90\x05\x00\x01\x00\x01\x01" + b"\xe0\x02\x8e\x00")
-    link.read(0)
+# --- subscriptions --------------------------------------------------------------------------------------
+
+
+@both_versions
+def test_a_filter_no_longer_wanted_is_unsubscribed_and_held_until_the_broker_confirms(pair: Pair, version: int) -> None:
+    link = mqtt(pair[0], version, known=("b", "old/#", "a/+", "older"))
+    sent(link, pair[1])
+
+    receive(link, pair[1], connack(version, session=True))
+    asked = sent(link, pair[1])
+    assert asked.startswith(unsubscribe(version, 1, "old/#", "older"))
+    assert link.held == ("a/+", "b", "old/#", "older")
+
+    receive(link, pair[1], unsuback(version, 1, 0, 0x11))
+    assert link.held == ("a/+", "b")
+
+
+def test_what_the_broker_does_not_unsubscribe_stays_held(pair: Pair) -> None:
+    link = mqtt(pair[0], 5, known=("a", "c", "d"), filters=("b",))
+    receive(link, pair[1], connack(5, session=True), unsuback(5, 1, 0, 0x87), suback(5, 2, 1))
+
+    assert link.held == ("b", "c", "d")  # c was refused, d isn't answered: the next connect tries again
+
+
+@both_versions
+def test_a_session_that_the_broker_lost_is_subscribed_anew_and_nothing_unsubscribed(pair: Pair, version: int) -> None:
+    link = mqtt(pair[0], version, known=("b", "old"))
+    sent(link, pair[1])
+
+    receive(link, pair[1], connack(version, session=False))
+
+    assert sent(link, pair[1]) == subscribe(version, 1, "a/+", "b")
+    assert link.held == ()
+    receive(link, pair[1], suback(version, 1, 1, 1))
+    assert link.held == ("a/+", "b")
+
+
+def test_3_1_1_asks_a_kept_session_only_for_what_is_new(pair: Pair) -> None:
+    link = mqtt(pair[0], known=("b",))
+    sent(link, pair[1])
+
+    receive(link, pair[1], connack(4, session=True))
+    assert sent(link, pair[1]) == subscribe(4, 1, "a/+")
+    assert not link.subscribed
+
+    receive(link, pair[1], suback(4, 1, 1))
+    assert link.subscribed
+    assert link.held == ("a/+", "b")
+
+
+def test_3_1_1_is_subscribed_at_once_when_nothing_is_new(pair: Pair) -> None:
+    link = mqtt(pair[0], known=("b", "a/+"))
+    sent(link, pair[1])
+
+    receive(link, pair[1], connack(4, session=True))
+
+    assert sent(link, pair[1]) == b""
+    assert link.subscribed
+    assert (link.held, link.refused) == (("a/+", "b"), [])
+
+
+def test_5_asks_for_everything_at_each_connect_without_retained_messages(pair: Pair) -> None:
+    link = mqtt(pair[0], 5, known=("b", "a/+"))
+    sent(link, pair[1])
+
+    receive(link, pair[1], connack(5, session=True))
+
+    assert sent(link, pair[1]) == subscribe(5, 1, "a/+", "b", options=0x11)
+    assert not link.subscribed
+
+
+@both_versions
+@pytest.mark.parametrize(("code", "says"), [(0x80, "Unspecified error"), (0, "QoS 0")])
+def test_refused_and_downgraded_filters_are_named(pair: Pair, version: int, code: int, says: str) -> None:
+    link = connected(pair, version, suback(version, 1, 1, code))
 
     assert link.subscribed
-    assert "Session taken over" in (link.error or "")
+    (refused,) = link.refused
+    assert refused.startswith("b (")
+    assert says in refused
+
+
+@both_versions
+def test_filters_that_a_suback_leaves_out_count_as_refused(pair: Pair, version: int) -> None:
+    link = connected(pair, version, suback(version, 1, 1))
+
+    assert link.refused == ["b (not answered in the broker's SUBACK)"]
+    assert link.held == ("a/+",)
+
+
+def test_what_3_1_1_granted_at_qos_0_is_asked_for_again(pair: Pair) -> None:
+    old = connected(pair, 4, suback(4, 1, 1, 0))
+
+    assert old.held == ("a/+",)
+
+
+@both_versions
+def test_a_filter_that_is_refused_is_held_no_more(pair: Pair, version: int) -> None:
+    link = mqtt(pair[0], version, known=("a/+",))
+    code = 0x87 if version == 5 else 0x80
+    codes = (1, code) if version == 5 else (code,)
+    receive(link, pair[1], connack(version, session=True), suback(version, 1, *codes))
+
+    assert link.held == ("a/+",)
+    assert len(link.refused) == 1
+
+
+# --- the broker's counter of dropped messages -----------------------------------------------------------
+
+
+@both_versions
+def test_the_counter_has_a_subscribe_of_its_own_that_nothing_waits_for(pair: Pair, version: int) -> None:
+    link = mqtt(pair[0], version, watch_drops=True)
+    sent(link, pair[1])
+    receive(link, pair[1], connack(version))
+
+    assert sent(link, pair[1]) == subscribe(version, 1, "a/+", "b")
+    receive(link, pair[1], suback(version, 1, 1, 1))
+    assert link.subscribed
+    assert link.held == ("a/+", "b")
+    assert sent(link, pair[1]) == subscribe(version, 2, DROPPED_TOPIC, options=0)
+    assert link.counter_unanswered
+    receive(link, pair[1], suback(version, 2, 0))
+    assert (link.held, link.refused) == ((DROPPED_TOPIC, "a/+", "b"), [])
+    assert not link.counter_unanswered
+
+
+@both_versions
+def test_a_broker_that_refuses_the_counter_is_no_trouble(pair: Pair, version: int) -> None:
+    link = connected(pair, version, suback(version, 1, 1, 1), watch_drops=True)
+
+    receive(link, pair[1], suback(version, 2, 0x80))
+
+    assert link.subscribed
+    assert (link.held, link.refused, link.error) == (("a/+", "b"), [], None)
+
+
+@both_versions
+def test_a_broker_that_ends_the_connection_for_the_counter_is_told_from_others(pair: Pair, version: int) -> None:
+    link = connected(pair, version, suback(version, 1, 1, 1), watch_drops=True)
+    pair[1].close()
+    link.read(0)
+
+    assert link.counter_unanswered
+    assert link.closed_silently
+
+
+@both_versions
+def test_a_counter_no_longer_watched_is_unsubscribed(pair: Pair, version: int) -> None:
+    link = mqtt(pair[0], version, known=(DROPPED_TOPIC, "b"))
+    sent(link, pair[1])
+    receive(link, pair[1], connack(version, session=True))
+
+    assert sent(link, pair[1]).startswith(unsubscribe(version, 1, DROPPED_TOPIC))
+
+
+@both_versions
+def test_the_counter_is_read_and_taken_out_from_among_the_messages(pair: Pair, version: int) -> None:
+    link = connected(pair, version, suback(version, 1, 1, 1), suback(version, 2, 0), watch_drops=True)
+    assert link.broker_dropped is None
+
+    messages = receive(
+        link,
+        pair[1],
+        publish(version, "b", b"1", packet_id=1),
+        publish(version, DROPPED_TOPIC, b"17"),
+        publish(version, "b", b"$SYS/", packet_id=2),
+        publish(version, "$SYS/broker/uptime", b"99 seconds"),
+        publish(version, DROPPED_TOPIC, b"18"),
+        publish(version, "a/$SYS/", b"3"),
+    )
+
+    assert [m.payload for m in messages] == [b"1", b"$SYS/", b"3"]
+    assert link.broker_dropped == 18
+
+
+@pytest.mark.parametrize("payload", [b"", b"-1", b"1.5", b"many", b"\xff", b"9" * 5000])
+def test_a_counter_that_is_no_number_is_ignored(pair: Pair, payload: bytes) -> None:
+    link = connected(pair, 4, publish(4, DROPPED_TOPIC, b"5"), watch_drops=True)
+
+    assert receive(link, pair[1], publish(4, DROPPED_TOPIC, payload)) == []
+    assert link.broker_dropped == 5
+
+
+def test_a_message_of_the_brokers_own_that_wants_an_ack_goes_on_to_get_it(pair: Pair) -> None:
+    link = connected(pair, 4, watch_drops=True)
+
+    (message,) = receive(link, pair[1], publish(4, "$SYS/old/route", packet_id=9))
+
+    assert message.packet_id == 9
+
+
+@pytest.mark.parametrize("filter_", ["$SYS/#", "$share/g/$SYS/+/x"])
+def test_a_route_for_the_brokers_own_topics_gets_them(pair: Pair, filter_: str) -> None:
+    link = mqtt(pair[0], filters=("b", filter_), watch_drops=True)
+    sent(link, pair[1])
+    receive(link, pair[1], connack(4))
+    assert sent(link, pair[1]) == subscribe(4, 1, "b", filter_)
+
+    messages = receive(link, pair[1], publish(4, DROPPED_TOPIC, b"4"), publish(4, "$SYS/x/x"))
+
+    assert [m.topic for m in messages] == [DROPPED_TOPIC, "$SYS/x/x"]
+    assert link.broker_dropped == 4
+
+
+# --- silence --------------------------------------------------------------------------------------------
+
+
+@both_versions
+def test_after_a_silence_the_subscriptions_are_asked_for_again(pair: Pair, version: int) -> None:
+    link = connected(pair, version, suback(version, 1, 1, 1), silence_timeout=60)
+    start = whole_now()
+
+    link.tick(start)
+    link.tick(start + 59)
+    assert sent(link, pair[1]) == b""
+    link.tick(start + 60)
+    assert sent(link, pair[1]) == subscribe(version, 2, "a/+", "b")
+
+    receive(link, pair[1], suback(version, 2, 1, 1))
+    link.tick(start + 65)
+    link.tick(start + 124)
+    assert sent(link, pair[1]) == b""
+    link.tick(start + 125)
+    assert sent(link, pair[1]) == subscribe(version, 3, "a/+", "b")
+    assert link.error is None
+
+
+def test_messages_keep_the_silence_away_and_the_counter_does_not(pair: Pair) -> None:
+    link = connected(pair, 4, suback(4, 1, 1, 1), suback(4, 2, 0), silence_timeout=60, watch_drops=True)
+    start = whole_now()
+    link.tick(start)
+
+    receive(link, pair[1], publish(4, "b"))
+    link.tick(start + 50)
+    link.tick(start + 109)
+    assert sent(link, pair[1]) == b""
+    receive(link, pair[1], publish(4, DROPPED_TOPIC, b"1"))
+    link.tick(start + 110)
+    assert sent(link, pair[1]) == subscribe(4, 3, "a/+", "b")
+
+
+@both_versions
+def test_a_link_that_does_not_even_answer_the_subscribe_is_deaf(pair: Pair, version: int) -> None:
+    link = connected(pair, version, suback(version, 1, 1, 1), silence_timeout=60)
+    start = whole_now()
+    link.tick(start)
+    link.tick(start + 60)
+
+    link.tick(start + 60 + CONNECT_PATIENCE)
+    assert link.error is None
+    link.tick(start + 60.1 + CONNECT_PATIENCE)
+    assert "connected but deaf: no message came for 70 s" in (link.error or "")
+    assert not link.closed_silently
+
+
+def test_a_message_instead_of_the_suback_shows_that_the_link_hears(pair: Pair) -> None:
+    link = connected(pair, 4, suback(4, 1, 1, 1), silence_timeout=60)
+    start = whole_now()
+    link.tick(start)
+    link.tick(start + 60)
+    receive(link, pair[1], publish(4, "b"))
+
+    link.tick(start + 65)
+    link.tick(start + 65 + 2 * CONNECT_PATIENCE)
+
+    assert link.error is None
+
+
+def test_without_a_timeout_silence_is_never_broken(pair: Pair) -> None:
+    link = connected(pair, 4, suback(4, 1, 1, 1), silence_timeout=0)
+    for hours in range(3):
+        link.tick(time.monotonic() + 3600 * hours)
+
+    assert (sent(link, pair[1]), link.error) == (b"", None)
+
+
+@both_versions
+def test_what_a_later_suback_refuses_or_grants_is_seen(pair: Pair, version: int) -> None:
+    link = connected(pair, version, suback(version, 1, 0x80, 1), silence_timeout=60)
+    assert [text.split(" ")[0] for text in link.refused] == ["a/+"]
+    start = whole_now()
+    link.tick(start)
+    link.tick(start + 60)
+
+    receive(link, pair[1], suback(version, 2, 1, 0x80))
+
+    assert [text.split(" ")[0] for text in link.refused] == ["b"]
+    assert link.held == ("a/+",)
+
+
+# --- ends -----------------------------------------------------------------------------------------------
+
+
+def test_a_take_over_names_the_client_id_and_what_to_do(pair: Pair) -> None:
+    link = connected(pair, 5, suback(5, 1, 1, 1), b"\xe0\x02\x8e\x00")
+
+    assert link.taken_over
+    assert "client id 'c'" in (link.error or "")
+    assert "mqtt.client_id" in (link.error or "")
+    assert not link.closed_silently
+
+
+def test_a_broker_that_says_goodbye_is_quoted(pair: Pair) -> None:
+    words = b"\x1f" + text("back at noon")
+    link = connected(pair, 5, suback(5, 1, 1, 1), packet(0xE0, b"\x8b" + bytes([len(words)]) + words))
+
+    assert link.error == "the broker closed the session: Server shutting down, 'back at noon'"
+    assert not link.taken_over
+    assert not link.closed_silently
+
+
+@both_versions
+def test_an_end_without_a_word_is_told_from_others(pair: Pair, version: int) -> None:
+    link = connected(pair, version, suback(version, 1, 1, 1))
+    assert not link.closed_silently
+
+    pair[1].close()
+    link.read(0)
+
+    assert link.error == "the broker closed the connection"
+    assert link.closed_silently
+
+
+def test_a_reset_is_an_end_without_a_word(pair: Pair) -> None:
+    link = connected(pair, 4, suback(4, 1, 1, 1))
+    link.ack([MqttMessage("b", b"", 1, False, 1, 0)])
+    link.flush()
+    pair[1].close()  # with bytes unread: a reset
+
+    link.read(0)
+
+    assert "reset" in (link.error or "")
+    assert link.closed_silently
+
+
+def test_a_write_to_a_closed_connection_is_an_end_without_a_word(pair: Pair) -> None:
+    link = connected(pair, 4, suback(4, 1, 1, 1))
+    pair[1].close()
+    link.ack([MqttMessage("b", b"", 1, False, 1, 0)])
+    link.flush()
+
+    assert link.closed_silently
+
+
+def test_an_end_before_the_suback_or_of_our_own_making_is_not_silent(pair: Pair) -> None:
+    link = connected(pair, 4)
+    pair[1].close()
+    link.read(0)
+    assert link.error is not None
+    assert not link.closed_silently
+
+    link = mqtt(pair[0])
+    link.subscribed = True
+    link.error = "the outbox can't store: nothing is acknowledged until it can"
+    assert not link.closed_silently
+
+
+@pytest.mark.parametrize(
+    ("version", "code", "is_auth", "says"),
+    [
+        (4, 1, False, "Set mqtt.protocol to 5"),
+        (4, 2, False, "client id 'c'"),
+        (4, 3, False, "takes no connections now"),
+        (4, 4, True, "Check mqtt.username and mqtt.password"),
+        (4, 5, True, "Not authorized"),
+        (4, 77, False, "Unspecified error"),
+        (5, 0x80, False, "Unspecified error"),
+        (5, 0x84, False, "Set mqtt.protocol to 3.1.1"),
+        (5, 0x85, False, "client id 'c'"),
+        (5, 0x86, True, "Check mqtt.username and mqtt.password"),
+        (5, 0x87, True, "Not authorized"),
+        (5, 0x88, False, "takes no connections now"),
+        (5, 0x89, False, "takes no connections now"),
+        (5, 0x9F, False, "takes no connections now"),
+        (5, 0x9D, False, "Set mqtt.url"),
+    ],
+)
+def test_a_refused_connection_says_why_and_what_to_do(
+    pair: Pair, version: int, code: int, is_auth: bool, says: str
+) -> None:
+    link = mqtt(pair[0], version)
+    sent(link, pair[1])
+    receive(link, pair[1], connack(version, code))
+
+    assert says in (link.error or "")
+    assert link.is_auth_error is is_auth
+    assert not link.subscribed
+    assert not link.closed_silently
+    assert sent(link, pair[1]) == b""
+
+
+def test_a_broker_that_knows_only_3_1_1_is_understood(pair: Pair) -> None:
+    link = mqtt(pair[0], 5)
+    receive(link, pair[1], connack(4, 1))
+
+    assert "Set mqtt.protocol to 3.1.1" in (link.error or "")
+
+
+def test_a_refusal_quotes_the_brokers_words_and_where_it_sends_us(pair: Pair) -> None:
+    link = mqtt(pair[0], 5)
+    receive(
+        link,
+        pair[1],
+        connack(5, 0x9C, properties=b"\x1f" + text("moving\nhouse") + b"\x1c" + text("mqtt.example:1884")),
+    )
+
+    assert "'moving\\nhouse'" in (link.error or "")
+    assert "mqtt.example:1884" in (link.error or "")
+
+
+# --- limits ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("properties", "expiry", "noted"),
+    [(b"", 3600, False), (b"\x11\x00\x00\x00\x3c", 60, True), (b"\x11\x00\x00\x0e\x10", 3600, False)],
+)
+def test_a_session_kept_shorter_than_asked_is_noted_and_no_error(
+    pair: Pair, properties: bytes, expiry: int, noted: bool
+) -> None:
+    link = mqtt(pair[0], 5)
+    receive(link, pair[1], connack(5, properties=properties))
+
+    assert link.session_expiry == expiry
+    assert (link.note is not None) is noted
+    assert not noted or "keeps the session 60 s, not 3600 s" in (link.note or "")
+    assert link.error is None
+
+
+def test_3_1_1_knows_no_session_expiry(pair: Pair) -> None:
+    assert connected(pair, 4).session_expiry is None
+
+
+def test_a_broker_of_qos_0_only_is_told_of(pair: Pair) -> None:
+    link = mqtt(pair[0], 5)
+    receive(link, pair[1], connack(5, properties=b"\x24\x00"), suback(5, 1, 0, 0))
+
+    assert link.refused == [f"{f} (granted at QoS 0: messages may be lost)" for f in ("a/+", "b")]
+    assert link.error is None
+
+
+def test_the_brokers_keepalive_replaces_ours(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(paho.mqtt.client, "time_func", lambda: now)
+    link = mqtt(pair[0], 5)
+    receive(link, pair[1], connack(5, properties=b"\x13\x00\x07"), suback(5, 1, 1, 1))
+    sent(link, pair[1])
+
+    now += 6.9
+    link.tick(now)
+    assert sent(link, pair[1]) == b""
+    now += 1.0
+    link.tick(now)
+    assert sent(link, pair[1]) == b"\xc0\x00"
+    now += 7.1
+    link.tick(now)
+    assert link.error == "the broker did not answer within the keepalive"
+
+
+# --- what no broker should send -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"\x32\xff\xff\xff\x7f\x00\x01b", id="a message of 256 MB"),
+        pytest.param(packet(0x90, bytes(MAX_OTHER))[:9], id="an endless SUBACK"),
+        pytest.param(packet(0xD0, b"") * (MAX_OTHER // 2 + 1), id="too much that is no message"),
+    ],
+)
+def test_packets_beyond_the_memory_bound_are_refused_before_they_have_come(pair: Pair, data: bytes) -> None:
+    assert MAX_PACKET < 0xFFFFFFF
+    link = mqtt(pair[0])
+    pair[1].sendall(data)
+
+    with pytest.raises(RemoteProtocolError):
+        link.read(0)
+
+
+@both_versions
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param((0x20, b""), id="CONNACK without content"),
+        pytest.param((0x20, b"\x00\x00\x00"), id="second CONNACK"),
+        pytest.param((0x90, b"\x00"), id="SUBACK without packet id"),
+        pytest.param((0x90, b"\x00\x02\x00\x01"), id="SUBACK for no SUBSCRIBE"),
+        pytest.param((0x90, b"\x00\x01\x00\x77"), id="SUBACK with an unknown reason"),
+        pytest.param((0xB0, b"\x00\x01\x00\x00"), id="UNSUBACK for no UNSUBSCRIBE"),
+        pytest.param((0xB0, b"\x00"), id="UNSUBACK without packet id"),
+        pytest.param((0xE0, b"\x77"), id="DISCONNECT with an unknown reason"),
+        pytest.param((0xE0, b"\x8b\x09\x1f"), id="DISCONNECT with properties that end early"),
+        pytest.param((0xF0, b""), id="AUTH"),
+        pytest.param((0x10, b""), id="CONNECT"),
+        pytest.param((0x00, b""), id="the reserved type"),
+    ],
+)
+def test_what_breaks_the_protocol_is_an_error_that_ends_the_link(
+    pair: Pair, version: int, data: tuple[int, bytes]
+) -> None:
+    link = connected(pair, version)
+
+    with pytest.raises(RemoteProtocolError):
+        receive(link, pair[1], packet(*data))
+
+
+@both_versions
+def test_an_answer_to_nothing_is_named(pair: Pair, version: int) -> None:
+    link = connected(pair, version)
+
+    with pytest.raises(RemoteProtocolError, match="SUBACK for packet id 2"):
+        receive(link, pair[1], suback(version, 2, 1))
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        struct.error(),
+        IndexError(),
+        KeyError(),
+        AssertionError(),
+        MQTTException(),
+        UnicodeDecodeError("a", b"", 0, 1, ""),
+    ],
+)
+def test_whatever_paho_raises_is_a_broken_protocol(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, raised: Exception
+) -> None:
+    """paho 2.2 raises few of these, 2.1 most."""
+
+    def loop_read(*_: Any) -> None:
+        raise raised
+
+    link = connected(pair, 5)
+    monkeypatch.setattr(paho.mqtt.client.Client, "loop_read", loop_read)
+
+    with pytest.raises(RemoteProtocolError, match="can't be read"):
+        receive(link, pair[1], suback(5, 1, 1, 1))
+
+
+def test_a_malformed_refusal_of_the_version_makes_no_second_connect(pair: Pair) -> None:
+    link = mqtt(pair[0])
+    sent(link, pair[1])
+
+    with pytest.raises(RemoteProtocolError):
+        receive(link, pair[1], connack(4, 1, session=True))
+    assert sent(link, pair[1]) == b""
+
+
+def test_messages_of_a_read_that_ends_the_link_are_not_lost(pair: Pair) -> None:
+    link = connected(pair, 5, suback(5, 1, 1, 1))
+
+    messages = receive(link, pair[1], publish(5, "b", packet_id=1), b"\xe0\x01\x8b")
+
+    assert len(messages) == 1
+    assert link.error is not None
+
+
+class Wire:
+    """A socket without a network: what is sent is forgotten, what comes is given."""
+
+    def __init__(self) -> None:
+        self.incoming: list[bytes] = []
+
+    def setblocking(self, _flag: bool) -> None:
+        pass
+
+    def fileno(self) -> int:
+        return -1
+
+    def send(self, data: bytes) -> int:
+        return len(data)
+
+    def recv(self, _size: int) -> bytes:
+        if not self.incoming:
+            raise BlockingIOError
+        return self.incoming.pop(0)
+
+
+any_packet = st.one_of(
+    st.builds(packet, st.integers(0, 255), st.binary(max_size=30)),
+    # Acknowledgements with packet ids that may be right, properties and reason codes that may not.
+    st.builds(
+        lambda head, number, rest: packet(head, bytes([0, number]) + rest),
+        st.sampled_from([0x40, 0x50, 0x62, 0x70, 0x90, 0xB0]),
+        st.integers(0, 3),
+        st.binary(max_size=20),
+    ),
+    st.builds(lambda code, rest: packet(0xE0, bytes([code]) + rest), st.integers(0, 255), st.binary(max_size=20)),
+    st.builds(lambda rest: packet(0x20, b"\x00\x00" + rest), st.binary(max_size=20)),
+    st.binary(max_size=8),
+)
+
+
+@given(
+    st.sampled_from([4, 5]),
+    st.booleans(),
+    st.lists(any_packet, max_size=6).map(b"".join),
+    st.lists(st.integers(0, 200), max_size=3),
+)
+def test_whatever_comes_messages_an_error_or_a_broken_protocol_come_out(
+    version: int, answered: bool, data: bytes, cuts: list[int]
+) -> None:
+    wire = Wire()
+    link = mqtt(wire, version, known=("a/+", "x"), watch_drops=True, silence_timeout=1)
+    data = (connack(version, session=True) if answered else b"") + data
+    edges = sorted({0, *(min(cut, len(data)) for cut in cuts), len(data)})
+    wire.incoming = [data[start:stop] for start, stop in pairwise(edges)]
+
+    try:
+        while wire.incoming and link.error is None:
+            link.read(0)
+            link.tick(time.monotonic() + 5)
+            link.flush()
+    except RemoteProtocolError:
+        return
+
+    assert link.error is None or link.error.isprintable()
+    assert set(link.held) <= {"a/+", "b", "x", DROPPED_TOPIC}

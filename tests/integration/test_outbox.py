@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.errors import ConfigError, OutboxUnavailable
+from bridge.errors import ConfigError, OutboxDamaged, OutboxUnavailable
 from bridge.message import DeadLetter, OutboxRecord, Row
-from bridge.outbox import Outbox, Refused, _runs
+from bridge.outbox import Bounds, Outbox, Refused, schema
+from bridge.outbox.store import RESERVE_BYTES, _runs
 
 pytestmark = pytest.mark.integration
 
@@ -46,7 +51,7 @@ def test_what_was_committed_is_there_after_a_restart(open_outbox: Callable[[], O
     records = open_outbox().commit(rows=rows(1, 2, 3), dead_letters=[letter()])
 
     again = open_outbox()
-    assert again.read("s", after=0, limit=10) == records
+    assert again.read("s", after=0, limit=10, max_bytes=1000) == records
     assert again.books().received == 4
     assert again.books().dead_lettered == {"not_json": 1}
     assert again.books().balanced
@@ -59,7 +64,7 @@ def test_released_records_are_delivered_and_gone(open_outbox: Callable[[], Outbo
     outbox.commit(released=[ids[3], ids[0], ids[1]])
 
     again = open_outbox()
-    assert [r.id for r in again.read("s", after=0, limit=10)] == [ids[2]]
+    assert [r.id for r in again.read("s", after=0, limit=10, max_bytes=1000)] == [ids[2]]
     assert (again.books().delivered, again.books().outbox, again.books().balanced) == (3, 1, True)
 
 
@@ -90,7 +95,7 @@ def test_a_refused_record_becomes_a_dead_letter_and_the_books_balance(open_outbo
 
     outbox.commit(refused=[Refused(record.id, letter("refused_by_gdn"))])
 
-    assert outbox.read("s", after=0, limit=1) == []
+    assert outbox.read("s", after=0, limit=1, max_bytes=1000) == []
     assert outbox.books().dead_lettered == {"refused_by_gdn": 1}
     assert outbox.books().balanced
 
@@ -99,8 +104,8 @@ def test_streams_are_read_apart_and_in_order(open_outbox: Callable[[], Outbox]) 
     outbox = open_outbox()
     outbox.commit(rows=rows(1, stream="a") + rows(2, stream="b") + rows(3, 4, stream="a"))
 
-    assert [r.payload for r in outbox.read("a", after=0, limit=10)] == [b"1", b"3", b"4"]
-    assert [r.payload for r in outbox.read("a", after=1, limit=1)] == [b"3"]
+    assert [r.payload for r in outbox.read("a", after=0, limit=10, max_bytes=1000)] == [b"1", b"3", b"4"]
+    assert [r.payload for r in outbox.read("a", after=1, limit=1, max_bytes=1000)] == [b"3"]
     assert sorted(outbox.streams()) == ["a", "b"]
 
 
@@ -167,4 +172,365 @@ def test_records_keep_their_bytes(open_outbox: Callable[[], Outbox]) -> None:
     payload = bytes(range(256))
     open_outbox().commit(rows=[Row("s", payload)])
 
-    assert open_outbox().read("s", after=0, limit=1) == [OutboxRecord(1, "s", payload)]
+    assert open_outbox().read("s", after=0, limit=1, max_bytes=1000) == [OutboxRecord(1, "s", payload)]
+
+
+# --- bounds --------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Seconds that a test moves by hand."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def bounded(tmp_path: Path) -> Iterator[Callable[..., Outbox]]:
+    made: list[Outbox] = []
+
+    def make(*, clock: Callable[[], float] = Clock(), **bounds: float) -> Outbox:  # noqa: B008 - stands still
+        made.append(Outbox(tmp_path / "outbox.db", Bounds(**bounds), clock=clock, wall_clock=lambda: 5000.0))  # type: ignore[arg-type]
+        made[-1].open()
+        return made[-1]
+
+    yield make
+    for outbox in made:
+        outbox.close()
+
+
+def big(count: int, size: int = 1000, stream: str = "s") -> list[Row]:
+    return [Row(stream, b"%04d" % n + b"x" * (size - 4)) for n in range(count)]
+
+
+def test_a_store_at_its_bound_of_bytes_is_full_until_a_tenth_is_free(bounded: Callable[..., Outbox]) -> None:
+    outbox = bounded(max_bytes=10_000)
+    ids = [r.id for r in outbox.commit(rows=big(9))]
+    assert outbox.why_full(age=0) is None
+
+    ids += [r.id for r in outbox.commit(rows=big(1))]
+    assert "outbox.max_bytes is 10000" in (outbox.why_full(age=0) or "")
+    outbox.commit(released=ids[:1])
+    assert outbox.why_full(age=0) is None
+    assert not outbox.has_room_again(age=0)
+    outbox.commit(released=ids[1:2])
+    assert outbox.has_room_again(age=0)
+
+
+def test_what_is_counted_is_at_least_what_the_disk_needs(bounded: Callable[..., Outbox], tmp_path: Path) -> None:
+    outbox = bounded(max_bytes=1 << 30)
+    for _ in range(20):
+        outbox.commit(rows=big(1000, size=60, stream="tutorialAppInputStream"))
+    outbox.close()
+
+    assert (tmp_path / "outbox.db").stat().st_size <= outbox.bytes
+
+
+def test_bytes_are_the_same_after_a_restart(bounded: Callable[..., Outbox]) -> None:
+    outbox = bounded()
+    ids = [r.id for r in outbox.commit(rows=big(7, stream="ä"))]
+    outbox.commit(released=ids[2:4], refused=[Refused(ids[5], letter("refused_by_gdn"))])
+    before = outbox.bytes
+    outbox.close()
+
+    assert bounded().bytes == before > 0
+
+
+def test_the_oldest_is_dropped_but_never_what_was_sent(bounded: Callable[..., Outbox]) -> None:
+    outbox = bounded(max_bytes=10_000)
+    ids = [r.id for r in outbox.commit(rows=big(12))]
+
+    dropped = outbox.drop(under_way={"s": ids[1]})
+
+    left = [r.id for r in outbox.read("s", after=0, limit=100, max_bytes=1 << 20)]
+    assert left == ids[:2] + ids[2 + dropped :]
+    assert dropped == 4
+    assert outbox.books().dropped == {"outbox_full": 4}
+    assert outbox.books().balanced
+    assert outbox.has_room_again(age=0)
+
+
+def test_what_is_too_old_is_dropped_as_expired(bounded: Callable[..., Outbox]) -> None:
+    clock = Clock()
+    outbox = bounded(max_age=60, clock=clock)
+    outbox.commit(rows=big(3))
+    clock.now += 50
+    outbox.commit(rows=big(2))
+    clock.now += 20
+
+    assert outbox.oldest_age() == 70
+    assert "outbox.max_age is 60" in (outbox.why_full(age=70) or "")
+    assert outbox.drop(under_way={}) == 3
+    assert outbox.books().dropped == {"expired": 3}
+    assert outbox.oldest_age() == 20
+
+
+def test_rows_that_are_not_taken_are_counted(bounded: Callable[..., Outbox]) -> None:
+    outbox = bounded()
+
+    outbox.commit(rejected=5)
+
+    assert (outbox.books().received, outbox.books().dropped) == (5, {"outbox_full": 5})
+    assert outbox.books().balanced
+
+
+def test_the_oldest_dead_letters_make_room_for_new_ones(bounded: Callable[..., Outbox], tmp_path: Path) -> None:
+    outbox = bounded(dead_letter_bytes=10_000)
+    for n in range(30):
+        outbox.commit(dead_letters=[DeadLetter("t", b"%03d" % n + b"x" * 900, 1, n, None, "not_json", "")])
+        assert outbox.dead_letters <= 10
+
+    with sqlite3.connect(tmp_path / "outbox.db") as db:
+        kept = [n for (n,) in db.execute("SELECT received_at FROM dead_letters ORDER BY id")]
+    db.close()
+    assert kept == list(range(30 - outbox.dead_letters, 30))
+    assert outbox.counter("dead_letters_purged") == 30 - outbox.dead_letters
+    assert outbox.books().dead_lettered == {"not_json": 30}
+
+
+def test_a_page_is_bounded_in_bytes(bounded: Callable[..., Outbox]) -> None:
+    outbox = bounded()
+    outbox.commit(rows=big(10))
+
+    assert len(outbox.read("s", after=0, limit=100, max_bytes=2500)) == 3
+    assert len(outbox.read("s", after=0, limit=100, max_bytes=1)) == 1
+
+
+def test_what_is_remembered_and_counted_survives(bounded: Callable[..., Outbox]) -> None:
+    outbox = bounded()
+    outbox.remember(a="1", b="ü")
+    outbox.count("sessions_lost")
+    outbox.count("sessions_lost")
+    name = outbox.name
+    outbox.close()
+
+    again = bounded()
+    assert (again.recall("a"), again.recall("b"), again.recall("c")) == ("1", "ü", None)
+    assert again.counter("sessions_lost") == 2
+    assert again.name == name
+
+
+# --- a disk that is full, a file that is damaged -----------------------------------------------------------
+
+
+def test_an_outbox_of_the_first_format_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    db = sqlite3.connect(path)
+    db.executescript(f"BEGIN; {schema.CHANGES[0]} PRAGMA user_version = 1; COMMIT;")
+    db.execute("INSERT INTO records VALUES (7, 's', x'7b7d')")
+    db.execute("INSERT INTO books VALUES ('received', 1)")
+    db.commit()
+    db.close()
+    outbox = Outbox(path)
+    outbox.open()
+
+    assert outbox.read("s", after=0, limit=9, max_bytes=99) == [OutboxRecord(7, "s", b"{}")]
+    assert outbox.books().balanced
+    assert outbox.oldest_age() < 3600
+    outbox.close()
+
+
+def filled(path: Path, records: int = 3000) -> Outbox:
+    outbox = Outbox(path)
+    outbox.open()
+    outbox.commit(rows=big(records, size=200), dead_letters=[letter() for _ in range(20)])
+    outbox.commit(released=[1, 2, 3])
+    return outbox
+
+
+def crash(outbox: Outbox) -> None:
+    """What is left after a SIGKILL, as far as the file is concerned: it was not closed cleanly."""
+    outbox._let_go()
+
+
+def damage(path: Path, page: int, count: int = 1, size: int = 4096) -> None:
+    with path.open("r+b") as file:
+        file.seek(page * size)
+        file.write(b"\xa5" * size * count)
+
+
+def test_a_store_with_damaged_pages_is_rescued_without_a_human(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    outbox = filled(path)
+    name = outbox.name
+    crash(outbox)
+    damage(path, page=40, count=3)
+
+    again = Outbox(path)
+    again.open()
+
+    books = again.books()
+    saved = again.read("s", after=0, limit=9999, max_bytes=1 << 30)
+    assert 0 < len(saved) < 2997
+    assert {r.payload for r in saved} <= {r.payload for r in big(3000, size=200)}
+    assert books.outbox == len(saved)
+    assert books.balanced
+    assert books.dropped == {"outbox_damaged": 2997 - len(saved)}
+    assert again.name != name, "a new name gives a new producer name: old sequence numbers can't do harm"
+    assert again.next_id == 3001
+    kept = [p for p in tmp_path.iterdir() if ".damaged-" in p.name]
+    assert kept
+    again.commit(rows=rows(1))
+    again.close()
+
+
+@pytest.mark.parametrize("content", [b"this is no database" * 1000, b"", b"SQLite format 3\0" + b"\xff" * 100])
+def test_a_file_that_is_no_database_is_set_aside(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "outbox.db"
+    path.write_bytes(content)
+    outbox = Outbox(path)
+    outbox.open()
+    outbox.commit(rows=rows(1))
+
+    assert outbox.books().balanced
+    outbox.close()
+    aside = [p for p in tmp_path.iterdir() if ".damaged-" in p.name]
+    assert [p.read_bytes() for p in aside] == ([content] if content else [])
+
+
+@given(st.integers(0, 2**32), st.integers(1, 30), st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_whatever_is_damaged_the_bridge_starts_and_the_books_balance(seed: int, places: int, torn: bool) -> None:
+    import random
+
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "outbox.db"
+        crash(filled(path, records=400))
+        for victim in (path, Path(f"{path}-wal")):
+            if not victim.exists() or not victim.stat().st_size:
+                continue
+            size = victim.stat().st_size
+            if torn:
+                os.truncate(victim, rng.randrange(size))
+                continue
+            with victim.open("r+b") as file:
+                for _ in range(places):
+                    file.seek(rng.randrange(size))
+                    file.write(rng.randbytes(rng.choice((1, 100, 4096))))
+        outbox = Outbox(path)
+        outbox.open()
+        try:
+            outbox.read("s", after=0, limit=9999, max_bytes=1 << 30)
+            outbox.commit(rows=rows(1, 2))
+
+            assert outbox.books().balanced
+        except OutboxDamaged:
+            # Found only now, which ends the daemon; the next start finds it too.
+            outbox.close()
+            outbox.open()
+            outbox.commit(rows=rows(1, 2))
+
+            assert outbox.books().balanced
+        finally:
+            outbox.close()
+
+
+def test_a_rescue_that_a_crash_cut_short_starts_over_or_is_finished(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    crash(filled(path))
+    damage(path, page=20)
+    half_made = tmp_path / "outbox.db.rescue"
+    half_made.write_bytes(b"half")
+    outbox = Outbox(path)
+    outbox.open()
+    saved = outbox.books()
+    outbox.close()
+    assert not half_made.exists()
+
+    path.rename(half_made)  # the crash came between the two renames
+    outbox.open()
+
+    assert outbox.books() == saved
+    outbox.close()
+
+
+def test_a_torn_tail_costs_nothing_that_was_committed_before(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    outbox = Outbox(path)
+    outbox.open()
+    outbox.commit(rows=big(50))
+    wal = Path(f"{path}-wal")
+    size = wal.stat().st_size
+    outbox.commit(rows=big(50))
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in (path, wal):
+        (copy / file.name).write_bytes(file.read_bytes())
+    os.truncate(copy / wal.name, size + 5000)
+    outbox.close()
+
+    torn = Outbox(copy / path.name)
+    torn.open()
+
+    assert len(torn.read("s", after=0, limit=999, max_bytes=1 << 30)) == 50
+    assert not [p for p in copy.iterdir() if ".damaged-" in p.name]
+    torn.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 24 MiB."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", mount], check=False).returncode
+    ):
+        pytest.skip("mounting a small tmpfs needs root and the right to mount")
+    yield mount
+    subprocess.run(["umount", "--lazy", mount], check=True)
+
+
+def fill(outbox: Outbox) -> list[OutboxRecord]:
+    """Store until the disk is full."""
+    stored: list[OutboxRecord] = []
+    with suppress(OutboxUnavailable):
+        while True:
+            stored += outbox.commit(rows=big(50))
+    return stored
+
+
+def test_a_full_disk_stores_nothing_and_loses_nothing_and_heals(small_disk: Path) -> None:
+    outbox = Outbox(small_disk / "outbox.db")
+    outbox.open()
+    stored = fill(outbox)
+    assert outbox.books().outbox == len(stored) > 5000
+    assert outbox.books().balanced
+    with pytest.raises(OutboxUnavailable, match="disk is full"):
+        outbox.commit(rows=big(50))
+
+    # Deliveries go on although the disk has no room for a deletion: the reserve has.
+    for at in range(0, len(stored), 500):
+        outbox.commit(released=[r.id for r in stored[at : at + 500]])
+    assert outbox.books().outbox == 0
+    assert outbox.books().balanced
+
+    for _ in range(10):
+        with suppress(OutboxUnavailable):
+            outbox.probe()
+    assert (small_disk / "outbox.db.reserve").stat().st_size == RESERVE_BYTES
+    again = outbox.commit(rows=big(100))
+    assert [r.id for r in outbox.read("s", after=0, limit=999, max_bytes=1 << 30)] == [r.id for r in again]
+    outbox.close()
+
+
+def test_a_bridge_that_finds_a_full_disk_at_its_start_delivers_all_the_same(small_disk: Path) -> None:
+    outbox = Outbox(small_disk / "outbox.db")
+    outbox.open()
+    outbox.commit(rows=big(2000))
+    crash(outbox)
+    with (small_disk / "of_somebody_else").open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+    outbox.open()
+    records = outbox.read("s", after=0, limit=9999, max_bytes=1 << 30)
+    outbox.commit(released=[r.id for r in records])
+
+    assert len(records) == 2000
+    assert outbox.books().outbox == 0
+    outbox.close()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bridge import status_server
-from bridge.books import Books, Traffic
+from bridge.books import Books, Snapshot, Store, Traffic
 from bridge.errors import ConfigError
 from bridge.health import HealthStatus, PartStatus
 from bridge.status_server import StatusServer
@@ -39,9 +39,13 @@ def server(state: State) -> Iterator[StatusServer]:
         port=0,
         live=lambda: state.live,
         parts=lambda: state.parts,
-        books=lambda: state.books,
-        traffic=lambda: Traffic(mqtt_messages=11, reconnects={"mqtt": 2}),
+        snapshot=lambda: Snapshot(
+            state.books,
+            Traffic(mqtt_messages=11, reconnects={"mqtt": 2}, sessions_lost=1, broker_dropped=7),
+            Store(bytes=300, oldest_age=2.5, dead_letters=2, holding="the outbox is <full>"),
+        ),
         health=lambda: HealthStatus(True, (42,), 0.0),
+        requests=lambda: {"minute": 3, "day": 40},
     )
     server.start()
     yield server
@@ -122,7 +126,7 @@ def test_silent_clients_do_not_keep_others_out(server: StatusServer) -> None:
 
 
 def test_a_port_in_use_is_named(server: StatusServer) -> None:
-    arguments: dict[str, Any] = dict.fromkeys(("live", "parts", "books", "traffic", "health"))
+    arguments: dict[str, Any] = dict.fromkeys(("live", "parts", "snapshot", "health", "requests"))
     second = StatusServer(host="127.0.0.1", port=server.port, **arguments)
 
     with pytest.raises(ConfigError, match="BRIDGE_STATUS__LISTEN"):
@@ -160,7 +164,7 @@ def test_a_text_that_is_not_unicode_does_not_break_the_page(server: StatusServer
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
 def test_an_ipv6_address_is_listened_on() -> None:
-    arguments: dict[str, Any] = dict.fromkeys(("parts", "books", "traffic", "health"))
+    arguments: dict[str, Any] = dict.fromkeys(("parts", "snapshot", "health", "requests"))
     server = StatusServer(host="::1", port=0, live=lambda: True, **arguments)
     try:
         server.start()

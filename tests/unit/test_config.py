@@ -495,3 +495,25 @@ def test_whatever_json_is_set_is_answered_in_problems(name: str, value: object) 
     found = problems({f"BRIDGE_{name}": json.dumps(value), "BRIDGE_ROUTES__0__TOPIC": "a"})
 
     assert [problem for problem in found if not problem.startswith("BRIDGE_")] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("BRIDGE_GDN__REQUESTS_PER_MINUTE", "9", "must be at least 10, or 0"),
+        ("BRIDGE_GDN__REQUESTS_PER_MINUTE", "-1", "must be a whole number from 0 to 1000000"),
+        ("BRIDGE_GDN__REQUESTS_PER_DAY", "99", "must be at least 100, or 0"),
+    ],
+)
+def test_a_request_limit_that_could_not_be_lived_with_is_refused(
+    environ: dict[str, str], name: str, value: str, expected: str
+) -> None:
+    (problem,) = problems(environ, **{name: value})
+
+    assert problem.startswith(f"{name}: {expected}")
+
+
+def test_request_limits_may_be_lifted(environ: dict[str, str]) -> None:
+    settings = read(environ, BRIDGE_GDN__REQUESTS_PER_MINUTE="0", BRIDGE_GDN__REQUESTS_PER_DAY="0")
+
+    assert (settings.gdn.requests_per_minute, settings.gdn.requests_per_day) == (0, 0)

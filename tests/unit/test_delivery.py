@@ -19,7 +19,7 @@ class Disk:
         self.records += new
         return new
 
-    def read(self, after: int, limit: int) -> list[OutboxRecord]:
+    def read(self, *, after: int, limit: int, max_bytes: int) -> list[OutboxRecord]:
         self.reads += 1
         return [r for r in self.records if r.id > after][:limit]
 
@@ -64,6 +64,7 @@ def test_memory_is_bounded_and_nothing_is_skipped_or_doubled_when_it_overflows()
     while records := d.take(100, 0.0):
         taken += ids(records)
         d.settle(ids(records), len(records))
+        d.forget_released()
         assert len(d._ready) <= MEMORY_RECORDS + PAGE_RECORDS
     assert taken == list(range(1, 15_001))
 
@@ -102,3 +103,115 @@ def test_a_record_gdn_will_never_take_becomes_a_dead_letter() -> None:
     assert (refused.record_id, refused.dead_letter.reason) == (1, "refused_by_gdn")
     assert "send-error:7" in refused.dead_letter.detail
     assert ids(d.take(5, 10.0)) == [2]
+
+
+# --- sequence numbers ----------------------------------------------------------------------------------
+
+
+def numbered_delivery(disk: Disk) -> Delivery:
+    return Delivery(stream="s", read=disk.read, deduplicates=True, backoff=Backoff(base=1, cap=10, rng=lambda: 1.0))
+
+
+def test_records_get_dense_numbers_when_they_are_first_sent_and_keep_them() -> None:
+    disk = Disk(5)
+    d = numbered_delivery(disk)
+    assert d.initial_sequence_id == 0
+    sent = d.take(3, 0.0)
+    assert d.number(sent) == [(1, 1), (2, 2), (3, 3)]
+
+    d.lost(sent)
+    assert d.initial_sequence_id == 0
+    again = d.take(5, 0.0)
+    assert ids(again) == [1, 2, 3, 4, 5]
+    assert d.number(again) == [(4, 4), (5, 5)]
+
+
+def test_behind_a_gap_a_record_goes_last_and_with_a_new_number() -> None:
+    disk = Disk(4)
+    d = numbered_delivery(disk)
+    sent = d.take(4, 0.0)
+    d.number(sent)
+    d.settle([2], 1)
+
+    d.lost([r for r in sent if r.id != 2])
+
+    assert d.initial_sequence_id == 2
+    again = d.take(10, 0.0)
+    assert ids(again) == [3, 4, 1]
+    assert d.number(again) == [(5, 1)]
+
+
+def test_what_an_earlier_run_had_sent_goes_first_with_its_numbers() -> None:
+    disk = Disk(5)
+    d = numbered_delivery(disk)
+
+    d.resume([(disk.records[1], 9), (disk.records[2], 12), (disk.records[3], 13)], 13)
+
+    assert d.initial_sequence_id == 11
+    taken = d.take(10, 0.0)
+    assert ids(taken) == [3, 4, 2, 1, 5], "the disk's page holds them too and must not bring them twice"
+    assert d.number(taken) == [(14, 2), (15, 1), (16, 5)]
+
+
+def test_after_a_refusal_no_number_of_the_connection_is_used_again() -> None:
+    disk = Disk(3)
+    d = numbered_delivery(disk)
+    sent = d.take(3, 0.0)
+    d.number(sent)
+
+    d.refuse([Refusal(sent[1], "send-error:8", "busy")], 0.0, 0)
+    d.lost([sent[0], sent[2]])
+
+    assert sorted(d.unnumbered) == [1, 2, 3]
+    assert d.initial_sequence_id == 3
+    assert d.number(d.take(3, 10.0)) == [(4, 1), (5, 2), (6, 3)]
+
+
+def test_numbers_that_did_not_get_to_the_disk_are_given_again() -> None:
+    disk = Disk(2)
+    d = numbered_delivery(disk)
+    taken = d.take(2, 0.0)
+    numbers = d.number(taken)
+
+    d.put_back(taken, numbers)
+
+    assert d.initial_sequence_id == 0
+    assert d.number(d.take(2, 0.0)) == numbers
+
+
+def test_without_deduplication_at_the_far_end_everything_goes_in_arrival_order() -> None:
+    disk = Disk(4)
+    d = numbered_delivery(disk)
+    d.resume([(disk.records[2], 7)], 7)
+
+    d.falls_back()
+
+    assert not d.deduplicates
+    assert ids(d.take(1, 0.0)) == [3]
+
+
+# --- bounds --------------------------------------------------------------------------------------------
+
+
+def test_what_was_never_sent_leaves_memory_and_is_read_again_from_disk() -> None:
+    disk = Disk(10)
+    d = delivery(disk)
+    sent = d.take(3, 0.0)
+
+    d.unload()
+    disk.records = [r for r in disk.records if r.id not in (4, 5)]
+
+    assert d.sent_to == 3
+    d.lost(sent)
+    assert ids(d.take(20, 0.0)) == [1, 2, 3, 6, 7, 8, 9, 10]
+
+
+def test_nothing_more_is_sent_while_the_disk_takes_no_releases() -> None:
+    disk = Disk(2 * MEMORY_RECORDS)
+    d = delivery(disk)
+    while taken := d.take(500, 0.0):
+        d.settle(ids(taken), len(taken))
+
+    assert MEMORY_RECORDS <= len(d.released) <= MEMORY_RECORDS + 500
+    d.forget_released()
+    assert d.take(1, 0.0)

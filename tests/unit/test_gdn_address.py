@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.gdn.address import GdnAddress, api_host, fabric_path, with_otp
+from bridge.gdn.address import GdnAddress, Numbering, api_host, fabric_path, with_otp
 from bridge.streamql.syntax import Scope
 
 
@@ -94,24 +94,20 @@ def test_http_is_dialled_as_ws_and_a_region_by_its_own_host() -> None:
     assert producer_url(address="http://localhost:1", host="localhost:2").startswith("ws://localhost:2/_ws/")
 
 
-def test_parameters_are_sent_only_when_asked_for() -> None:
-    query = parse_qs(
-        urlsplit(
-            producer_url(
-                producer_name="a b&c",
-                initial_sequence_id=0,
-                batching=True,
-                batching_max_publish_delay=0.02,
-                send_timeout=1.5,
-            )
-        ).query
-    )
+def test_with_deduplication_the_producer_has_a_name_a_first_number_and_no_send_timeout() -> None:
+    query = parse_qs(urlsplit(producer_url(numbering=Numbering("a b&c", 0))).query)
 
     assert query["producerName"] == ["a b&c"]
     assert query["initialSequenceId"] == ["0"]
-    assert query["batchingEnabled"] == ["true"]
-    assert query["batchingMaxPublishDelay"] == ["20"]
-    assert query["sendTimeoutMillis"] == ["1500"]
+    assert query["sendTimeoutMillis"] == ["0"]
+
+
+def test_a_plain_pulsar_is_dialled_at_its_own_host_and_path() -> None:
+    address = GdnAddress.parse("http://pulsar.example.io:8080", prefixed=False)
+
+    url = address.pulsar_producer_url(tenant="public", namespace="default", topic="In")
+
+    assert url.startswith("ws://pulsar.example.io:8080/ws/v2/producer/persistent/public/default/In?")
 
 
 @pytest.mark.parametrize("host", ["evil.example/x", "user@evil.example", "", "a b"])

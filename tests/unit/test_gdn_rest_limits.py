@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import threading
 import traceback
 from collections.abc import Iterator
@@ -11,8 +13,10 @@ import pytest
 import requests
 import responses
 
-from bridge.errors import GdnAuthError, GdnRejected, GdnUnavailable
+from bridge.errors import GdnAuthError, GdnError, GdnRejected, GdnUnavailable
+from bridge.gdn.budget import Budget
 from bridge.gdn.rest import ANSWER_LIMIT, MAX_EMPTY_BATCHES, RETRY_AFTER_CAP, GdnRest
+from bridge.timing import Pace
 
 BASE = "https://api-x.example"
 KEY = "acme.key.s3cr3t"
@@ -241,3 +245,125 @@ def test_each_thread_has_a_session_and_close_closes_them_all(web: responses.Requ
 
     assert len(made) == 2
     assert set(closed) == set(made)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (400, Pace.REFUSED),
+        (401, Pace.CREDENTIALS),
+        (403, Pace.CREDENTIALS),
+        (422, Pace.REFUSED),
+        (429, Pace.LIMITED),
+        (500, Pace.UNREACHABLE),
+        (503, Pace.UNREACHABLE),
+    ],
+)
+def test_each_refusal_is_tried_again_at_its_pace(web: responses.RequestsMock, status: int, expected: Pace) -> None:
+    web.post(OTP, status=status)
+
+    with pytest.raises(GdnError) as caught:
+        make().otp()
+
+    assert caught.value.pace is expected
+
+
+# --- a new key -----------------------------------------------------------------------------------------
+
+
+def test_a_new_key_is_sent_from_the_next_request_on_in_every_thread(web: responses.RequestsMock) -> None:
+    web.post(OTP, json={"otp": "x"})
+    rest = make()
+    go, asked = threading.Event(), threading.Event()
+
+    def ask_twice() -> None:
+        rest.otp()
+        asked.set()
+        assert go.wait(10)
+        rest.otp()
+
+    other = threading.Thread(target=ask_twice)
+    other.start()
+    assert asked.wait(10)
+    rest.use_key("acme.key.n3w")
+    rest.otp()
+    go.set()
+    other.join()
+
+    sent = [call.request.headers["Authorization"] for call in web.calls]
+    assert sent == [f"apikey {KEY}", "apikey acme.key.n3w", "apikey acme.key.n3w"]
+
+
+def test_neither_the_new_key_nor_the_old_is_repeated(web: responses.RequestsMock) -> None:
+    web.post(OTP, status=401, json={"errorMessage": f"not {KEY}, nor {KEY}.longer"})
+    rest = make()
+    rest.use_key(f"{KEY}.longer")
+
+    with pytest.raises(GdnAuthError, match="not \\[API key\\], nor \\[API key\\];") as caught:
+        rest.otp()
+
+    assert "s3cr3t" not in str(caught.value)
+
+
+# --- the budget ----------------------------------------------------------------------------------------
+
+
+def test_each_request_is_taken_from_the_budget(web: responses.RequestsMock) -> None:
+    web.post(CURSOR, status=201, json={"result": [1], "hasMore": True, "id": "9"})
+    web.put(f"{CURSOR}/9", json={"result": [2], "hasMore": True, "id": "9"})
+    web.delete(f"{CURSOR}/9", status=202, json={})
+    rest = make(budget=Budget(per_minute=10, per_day=100))
+
+    rest.query("FOR d IN c RETURN d", max_rows=2)
+
+    assert rest.budget.used == {"minute": 3, "day": 3}
+
+
+def test_without_room_in_the_budget_nothing_is_sent(web: responses.RequestsMock) -> None:
+    rest = make(budget=Budget(per_minute=1, per_day=0, clock=lambda: 0.0))
+    rest.budget.take()
+
+    with pytest.raises(GdnUnavailable, match=r"gdn\.requests_per_minute") as caught:
+        rest.otp()
+
+    assert (caught.value.retry_after, caught.value.pace) == (61.0, Pace.LIMITED)
+    assert len(web.calls) == 0
+
+
+def test_checks_get_half_of_the_budget(web: responses.RequestsMock) -> None:
+    web.get(f"{WORKERS}/w", status=404)
+    web.post(CURSOR, status=201, json={"result": [1], "hasMore": False})
+    web.post(OTP, json={"otp": "x"})
+    rest = make(budget=Budget(per_minute=4, per_day=0))
+    rest.get_worker("w", check=True)
+    rest.query("RETURN 1", check=True)
+
+    with pytest.raises(GdnUnavailable, match="half"):
+        rest.get_worker("w", check=True)
+    with pytest.raises(GdnUnavailable, match="half"):
+        rest.query("RETURN 1", check=True)
+    assert rest.otp() == "x"
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [
+        (requests.ConnectTimeout("slow"), 0),
+        (requests.ConnectionError(ConnectionRefusedError(111, "refused")), 0),
+        (requests.ConnectionError(socket.gaierror(-2, "no such name")), 0),
+        (requests.ConnectionError(OSError(errno.ENETUNREACH, "no way")), 0),
+        (requests.exceptions.SSLError("certificate"), 0),
+        (requests.ReadTimeout("slow"), 1),
+        (requests.ConnectionError(ConnectionResetError(104, "reset")), 1),
+    ],
+)
+def test_a_request_that_did_not_get_to_gdn_does_not_count(
+    web: responses.RequestsMock, failure: Exception, expected: int
+) -> None:
+    web.post(OTP, body=failure)
+    rest = make(budget=Budget(per_minute=10, per_day=100))
+
+    with pytest.raises(GdnUnavailable):
+        rest.otp()
+
+    assert rest.budget.used == {"minute": expected, "day": expected}

@@ -24,6 +24,7 @@ class Far:
         self.calls: list[str] = []
         self.fail: dict[str, str] = {}
         self.twin = False
+        self.twin_activates = False
         self.stays_inactive = False
 
     def _call(self, name: str) -> str | None:
@@ -41,6 +42,7 @@ class Far:
         failure = self._call("create")
         if self.twin:
             self.definition = definition
+            self.active = self.twin_activates
             raise GdnRejected("409", status=409)
         self.definition = definition
         if failure == "after":
@@ -58,14 +60,16 @@ def ensure(far: Far) -> Ensured:
     log: Any = structlog.get_logger()
     rest: Any = far
     with structlog.testing.capture_logs():
-        return ensure_worker(rest, worker=WORKER, regions=[], log=log)
+        return ensure_worker(
+            rest, worker=WORKER, regions=[], before_activation=lambda: far.calls.append("before"), log=log
+        )
 
 
 def test_a_missing_worker_is_created_activated_and_confirmed() -> None:
     far = Far()
 
     assert ensure(far) == Ensured(activated=True, created=True, differs=False)
-    assert far.calls == ["get", "create", "activate", "get"]
+    assert far.calls == ["get", "before", "create", "activate", "get"]
 
 
 def test_an_active_worker_is_left_alone() -> None:
@@ -91,6 +95,14 @@ def test_a_twin_that_creates_it_first_is_no_error() -> None:
     far.twin = True
 
     assert ensure(far) == Ensured(activated=True, created=False, differs=False)
+
+
+def test_a_twin_that_creates_and_activates_it_first_is_announced_all_the_same() -> None:
+    far = Far()
+    far.twin = far.twin_activates = True
+
+    assert ensure(far).activated
+    assert far.calls == ["get", "before", "create", "get"]
 
 
 @pytest.mark.parametrize("step", ["get", "create", "activate"])

@@ -3,10 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bridge.errors import GdnRejected, GdnUnavailable
+import pytest
+
+from bridge.errors import GdnAuthError, GdnError, GdnRejected, GdnUnavailable
 from bridge.gdn.rest import WorkerState
 from bridge.health import Health, PartStatus, default_query, is_ready
 from bridge.streamql import parse
+from bridge.timing import Pace
 
 
 class Far:
@@ -17,13 +20,15 @@ class Far:
         self.rows: Any = [7]
         self.asked: list[str] = []
 
-    def get_worker(self, name: str) -> Any:
+    def get_worker(self, name: str, *, check: bool = False) -> Any:
+        assert check, "a check must not take the budget of reconnects"
         self.asked.append("worker")
         if isinstance(self.worker, Exception):
             raise self.worker
         return self.worker
 
-    def query(self, c8ql: str, *, max_rows: int = 1000) -> list[Any]:
+    def query(self, c8ql: str, *, max_rows: int = 1000, check: bool = False) -> list[Any]:
+        assert check, "a check must not take the budget of reconnects"
         self.asked.append(c8ql)
         if isinstance(self.rows, Exception):
             raise self.rows
@@ -38,15 +43,19 @@ class Clock:
         return self.now
 
 
-def health(far: Far, clock: Clock, query: str | None = "RETURN LENGTH(t)") -> Health:
+def health(far: Far, clock: Clock, query: str | None = "RETURN LENGTH(t)", **changes: Any) -> Health:
     return Health(
         rest=far,
         worker_name="w",
         query=query,
-        worker_interval=10,
-        query_interval=60,
-        clock=clock,
-        wall_clock=clock,
+        **{
+            "worker_interval": 10,
+            "query_interval": 60,
+            "rng": lambda: 1.0,
+            "clock": clock,
+            "wall_clock": clock,
+        }
+        | changes,
     )
 
 
@@ -142,3 +151,69 @@ def test_gdn_is_not_asked_again_before_it_said() -> None:
         clock.now += 1
 
     assert far.asked == ["worker"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "waits"),
+    [
+        (GdnUnavailable("away"), [1.0, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]),
+        (GdnUnavailable("429", pace=Pace.LIMITED), [20.0, 20.0, 40.0, 80.0, 120.0]),
+        (GdnAuthError("401"), [30.0, 30.0, 60.0, 120.0, 240.0, 300.0]),
+        (GdnRejected("400", status=400), [30.0, 60.0, 120.0, 240.0, 300.0]),
+    ],
+)
+def test_a_check_that_fails_is_made_again_at_the_pace_of_its_failure(failure: GdnError, waits: list[float]) -> None:
+    """What mends by itself is looked at as often as if it worked, at least."""
+    far, clock = Far(), Clock()
+    far.worker = failure
+    h = health(far, clock, query=None)
+    found: list[float] = []
+    for _ in waits:
+        h.step()
+        wait = (h.parts()[0].next_attempt_at or 0.0) - clock.now
+        found.append(wait)
+        clock.now += wait
+
+    assert found == waits
+    assert len(far.asked) == len(waits)
+
+
+def test_an_inactive_worker_is_looked_at_again_within_its_interval() -> None:
+    far, clock = Far(), Clock()
+    far.worker = WorkerState("w", "", (), False)
+    h = health(far, clock, query=None)
+    for _ in range(10):
+        h.step()
+        clock.now = h.parts()[0].next_attempt_at or 0.0
+
+    assert clock.now - 1000.0 == 2 + 4 + 8 + 7 * 10
+
+
+def test_the_credentials_are_refreshed_before_each_check() -> None:
+    far, clock = Far(), Clock()
+    h = health(far, clock, refresh=lambda: far.asked.append("refresh"))
+
+    h.step()
+
+    assert far.asked == ["refresh", "worker", "refresh", "RETURN LENGTH(t)"]
+
+
+def test_only_a_check_beats() -> None:
+    far, clock = Far(), Clock()
+    beats: list[int | None] = []
+    h = health(far, clock, refresh=lambda: beats.append(h.beat))
+    beats.append(h.beat)
+
+    h.step()
+    beats.append(h.beat)
+    clock.now += 60
+    h.step()
+
+    assert beats == [None, 1, 2, None, 3, 4]
+
+
+def test_since_stays_while_the_state_does() -> None:
+    status = PartStatus("a", "waiting", 5.0, "one", 7.0)
+
+    assert status.moved("waiting", at=9.0, error="two") == PartStatus("a", "waiting", 5.0, "two", None)
+    assert status.moved("connected", at=9.0) == PartStatus("a", "connected", 9.0, None, None)

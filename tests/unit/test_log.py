@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge import log
-from bridge.log import Redactor, configure, get_logger, register_secret
+from bridge.log import MAX_LEARNT, Redactor, configure, get_logger, keep_secret, register_secret
 
 SECRET = 'p&ss w"ör\\d/+?'
 
@@ -246,6 +246,17 @@ def test_a_secret_learnt_later_is_kept_out_from_then_on(out: io.StringIO) -> Non
     get_logger("bridge.x").info("e", url="wss://h?otp=otp-12345")
 
     assert events(out)[0]["url"] == "wss://h?otp=[redacted]"
+
+
+def test_a_secret_to_be_kept_outlasts_any_number_of_learnt_ones(out: io.StringIO) -> None:
+    start(out)
+
+    keep_secret("the-new-key")
+    for number in range(MAX_LEARNT + 1):
+        register_secret(f"otp-number-{number}")
+    get_logger("bridge.x").info("e", key="the-new-key")
+
+    assert events(out)[0]["key"] == "[redacted]"
 
 
 def test_learnt_secrets_are_bounded_and_configured_ones_stay() -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -205,6 +208,117 @@ def test_whatever_comes_rows_or_a_dead_letter_come_out(payload: bytes, topic: st
         mapped.topic.encode()
     else:
         assert all(isinstance(json.loads(row.payload), dict) for row in mapped)
+
+
+# --- the row's id ---------------------------------------------------------------------------------------
+
+
+def identified(s: str, *, path: str | None = None, outbox_name: str = "east") -> Mapping:
+    """A mapping whose column ``s`` of the stream ``wide`` is described by ``s``."""
+    constants = {"i": 1, "l": 1, "f": 1, "d": 1, "b": True, "o": "o"}
+    route = Route("t/{x}", "wide", {"s": s, **constants}, id=path)
+    return Mapping(routes=[route], streams=streams(), outbox_name=outbox_name)
+
+
+def ids(mapped: Any) -> list[str]:
+    return [row["s"] for row in rows(mapped)]
+
+
+def test_a_rows_id_is_the_outbox_and_the_record_that_it_becomes() -> None:
+    m = identified("$id")
+    three = [{"o": {}}] * 3
+
+    assert ids(m.map(message(three, "t/1"), 8)) == ["east-8", "east-9", "east-10"]
+    assert ids(m.map(message(three, "t/1"), 11)) == ["east-11", "east-12", "east-13"]
+
+
+def test_the_same_message_under_the_same_record_has_the_same_bytes() -> None:
+    m = identified("{x}/{$id}")
+
+    assert m.map(message({"o": {}}, "t/1"), 5) == m.map(message({"o": {}}, "t/1"), 5)
+
+
+@pytest.mark.parametrize(
+    ("field", "path", "expected"),
+    [
+        ("$id", "meta.id", "7"),
+        ("{$id}", "meta.id", "7"),
+        ("{x}-{$id}-{meta.id}", "meta.id", "1-7-7"),
+        ("$id", '"a.b".0', "text"),
+        ("$id", "big", str(2**70)),
+        ("=$id", "meta.id", "$id"),
+        ("={$id}", None, "{$id}"),
+        ('"$id"', "meta.id", "a member"),
+        ("a$b", None, "dollar"),
+    ],
+)
+def test_an_id_comes_from_the_payload_and_goes_into_texts(field: str, path: str | None, expected: str) -> None:
+    payload = {"meta": {"id": 7}, "a.b": ["text"], "big": 2**70, "$id": "a member", "a$b": "dollar", "o": {}}
+
+    assert ids(identified(field, path=path).map(message(payload, "t/1"), 1)) == [expected]
+
+
+def test_each_element_of_an_array_has_its_own_id() -> None:
+    m = identified("$id", path="n")
+
+    assert ids(m.map(message([{"n": "a", "o": {}}, {"n": "b", "o": {}}], "t/1"))) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        ({"o": {}}, Reason.MISSING_FIELD),
+        ({"o": {}, "n": None}, Reason.MISSING_FIELD),
+        ({"o": {}, "n": ""}, Reason.MISSING_FIELD),
+        ({"o": {}, "n": 1.5}, Reason.TYPE_MISMATCH),
+        ({"o": {}, "n": True}, Reason.TYPE_MISMATCH),
+        ({"o": {}, "n": ["a"]}, Reason.TYPE_MISMATCH),
+    ],
+)
+def test_what_is_no_id_makes_a_dead_letter(payload: dict[str, Any], expected: Reason) -> None:
+    letter = identified("$id", path="n").map(message([{"o": {}, "n": "good"}, payload], "t/1"))
+
+    assert reason(letter) == expected
+    assert letter.detail.startswith("element 1, $id: ")  # type: ignore[union-attr]
+
+
+def test_an_id_that_no_field_takes_is_not_looked_for() -> None:
+    m = Mapping(routes=[Route("t", "one", id="meta.id")], streams=streams())
+
+    assert rows(m.map(message({"v": 1}, "t"))) == [{"v": 1}]
+
+
+@pytest.mark.parametrize(
+    ("route", "place", "says"),
+    [
+        (Route("a", "readings", {"deviceID": "$ID"}), "routes[0].fields.deviceID", "there is $id"),
+        (Route("a", "readings", {"deviceID": "x-{$time}"}), "routes[0].fields.deviceID", "there is $id"),
+        (Route("a", "readings", {"deviceID": "$id.x"}), "routes[0].fields.deviceID", "there is $id"),
+        (Route("a", "one", {"v": "$id"}), "routes[0].fields.v", "$id is text, and the column is long"),
+        (Route("a", "one", {"v": "{$id}"}), "routes[0].fields.v", "$id is text, and the column is long"),
+        (Route("a", "one", id="a..b"), "routes[0].id", "a name"),
+    ],
+)
+def test_check_says_what_is_wrong_with_an_id(route: Route, place: str, says: str) -> None:
+    (problem,) = check([route], streams())
+
+    assert problem.startswith(place)
+    assert says in problem
+
+
+def test_the_guides_example_of_an_id_is_true() -> None:
+    section = Path("docs/mapping.md").read_text().split("## A row's id")[1].split("\n## ")[0]
+    config, definition = (re.search(rf"```{kind}\n(.*?)```", section, re.DOTALL) for kind in ("toml", "sql"))
+    example = re.search(r"worker `(.*?)` from the device (\w+) is one document with the key `(.*?)`", section)
+    assert config is not None
+    assert definition is not None
+    assert example is not None
+    (route,) = tomllib.loads(config[1])["routes"]
+    m = Mapping(routes=[Route(**route)], streams=input_streams(parse(definition[1])))
+
+    (row,) = rows(m.map(message(example[1].encode(), f"devices/{example[2]}/readings")))
+
+    assert row == {"rowID": example[3], "temperature": 18}
 
 
 # --- topics --------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from bridge.timing import Backoff, Deadline
+import pytest
+
+from bridge.timing import Backoff, Deadline, Pace, PacedBackoff
 
 
 def test_waits_double_up_to_their_cap_and_are_fully_jittered() -> None:
@@ -23,3 +25,49 @@ def test_a_deadline_is_never_in_debt() -> None:
     assert deadline.left() == 2
     now[0] = 13
     assert deadline.left() == 0
+
+
+@pytest.mark.parametrize("pace", Pace)
+def test_no_wait_leaves_the_bounds_of_its_pace_and_none_is_without_jitter(pace: Pace) -> None:
+    shortest, longest = PacedBackoff(rng=lambda: 0.0), PacedBackoff(rng=lambda: 1.0)
+
+    for _ in range(20):
+        least, most = shortest.next(pace), longest.next(pace)
+        assert pace.floor == least < most <= pace.cap
+    assert most == pace.cap
+
+
+def test_the_first_wait_of_a_pace_without_a_floor_ends_at_its_base() -> None:
+    backoff = PacedBackoff(rng=lambda: 1.0)
+
+    assert {pace: backoff.next(pace) for pace in Pace if not pace.floor} == {
+        Pace.UNREACHABLE: 0.5,
+        Pace.MISSING: 2.0,
+        Pace.NAME_TAKEN: 1.0,
+        Pace.REFUSED: 30.0,
+    }
+
+
+def test_each_pace_counts_its_own_failures() -> None:
+    backoff = PacedBackoff(rng=lambda: 1.0)
+
+    waits = [backoff.next(pace) for pace in (Pace.UNREACHABLE, Pace.MISSING) * 3]
+
+    assert waits == [0.5, 2.0, 1.0, 4.0, 2.0, 8.0]
+
+
+def test_what_the_far_end_asks_for_is_waited_at_least() -> None:
+    backoff = PacedBackoff(rng=lambda: 1.0)
+
+    assert backoff.next(Pace.LIMITED, 300.0) == 300.0
+    assert backoff.next(Pace.LIMITED, 1.0) == 20.0
+
+
+def test_a_reset_may_spare_one_pace() -> None:
+    backoff = PacedBackoff(rng=lambda: 1.0)
+    for pace in (Pace.TAKEN_OVER, Pace.UNREACHABLE) * 2:
+        backoff.next(pace)
+
+    backoff.reset(but=Pace.TAKEN_OVER)
+
+    assert (backoff.next(Pace.UNREACHABLE), backoff.next(Pace.TAKEN_OVER)) == (0.5, 40.0)

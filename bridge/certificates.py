@@ -1,0 +1,87 @@
+"""When a certificate ends: read out of its DER, as far as that takes. The standard library reads only a peer's.
+
+Pure; anything that isn't a certificate gives None. Numbers of sections are RFC 5280's.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from datetime import UTC, datetime
+from enum import IntEnum
+
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s(.*?)-----END CERTIFICATE-----", re.DOTALL)
+
+
+class _Tag(IntEnum):
+    """Identifier octets (X.690, 8.1.2) on the way to the end."""
+
+    INTEGER = 0x02
+    UTC_TIME = 0x17
+    GENERALIZED_TIME = 0x18
+    SEQUENCE = 0x30
+    VERSION = 0xA0  # [0], constructed
+
+
+def not_after(pem: bytes) -> float | None:
+    """When the first certificate of a PEM file ends, in seconds since the epoch.
+
+    The first one is the file's own; those after it are the authorities between it and the root.
+    """
+    found = _PEM.search(pem)
+    if found is None:
+        return None
+    try:
+        return _not_after(base64.b64decode(b"".join(found[1].split()), validate=True))
+    except (binascii.Error, _NotDer):
+        return None
+
+
+class _NotDer(Exception):
+    """The bytes are no certificate."""
+
+
+def _not_after(der: bytes) -> float:
+    certificate, _ = _element(der, _Tag.SEQUENCE)  # 4.1
+    tbs, _ = _element(certificate, _Tag.SEQUENCE)  # 4.1.2
+    if tbs[:1] == bytes((_Tag.VERSION,)):
+        _, tbs = _element(tbs, _Tag.VERSION)
+    _, tbs = _element(tbs, _Tag.INTEGER)  # serialNumber
+    _, tbs = _element(tbs, _Tag.SEQUENCE)  # signature
+    _, tbs = _element(tbs, _Tag.SEQUENCE)  # issuer
+    validity, _ = _element(tbs, _Tag.SEQUENCE)  # 4.1.2.5
+    _, end = _element(validity, _Tag.UTC_TIME, _Tag.GENERALIZED_TIME)  # notBefore
+    time, _ = _element(end, _Tag.UTC_TIME, _Tag.GENERALIZED_TIME)
+    return _seconds(time, _Tag(end[0]))
+
+
+def _element(data: bytes, *expected: _Tag) -> tuple[bytes, bytes]:
+    """The contents of the first element, which has one of the expected tags, and what follows it."""
+    if len(data) < 2 or data[0] not in expected:
+        raise _NotDer
+    size, start = data[1], 2
+    if size >= 0x80:  # X.690, 8.1.3.5: the long form; 0x80 itself, without a length, is not DER
+        octets = size & 0x7F
+        start += octets
+        if not 1 <= octets <= 4 or len(data) < start:
+            raise _NotDer
+        size = int.from_bytes(data[2:start], "big")
+    if len(data) - start < size:
+        raise _NotDer
+    return data[start : start + size], data[start + size :]
+
+
+def _seconds(time: bytes, tag: _Tag) -> float:
+    """4.1.2.5.1 and 4.1.2.5.2: both to the second and in Zulu time."""
+    digits = 12 if tag == _Tag.UTC_TIME else 14
+    if not re.fullmatch(rb"[0-9]{%d}Z" % digits, time):
+        raise _NotDer
+    text = time[:-1].decode()
+    if tag == _Tag.UTC_TIME:
+        text = ("19" if int(text[:2]) >= 50 else "20") + text
+    try:
+        moment = datetime.strptime(text, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+    except ValueError as exc:
+        raise _NotDer from exc
+    return moment.timestamp()

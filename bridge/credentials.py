@@ -1,0 +1,72 @@
+"""The credentials as they stand now: secrets are rotated in their files while the bridge runs.
+
+Read before each attempt to connect, from any thread. Of the settings only these may change without a restart.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bridge.config import Settings
+from bridge.errors import ConfigError
+from bridge.log import get_logger, keep_secret
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What the bridge logs in with. None where a setting isn't set."""
+
+    api_key: str | None = field(repr=False)
+    mqtt_username: str | None
+    mqtt_password: str | None = field(repr=False)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Credentials:
+        """Those in the settings."""
+        key, password = settings.gdn.api_key, settings.mqtt.password
+        return cls(
+            api_key=None if key is None else key.get_secret_value(),
+            mqtt_username=settings.mqtt.username,
+            mqtt_password=None if password is None else password.get_secret_value(),
+        )
+
+
+class CredentialSource:
+    """Reads the credentials anew for whoever is about to use them.
+
+    Args:
+        settings: as the bridge was started with.
+        reload: loads the settings again from the same sources; raises ConfigError.
+    """
+
+    def __init__(self, settings: Settings, reload: Callable[[], Settings]) -> None:
+        self._reload = reload
+        self._lock = threading.Lock()
+        self._last = Credentials.of(settings)  # under _lock
+        self._problem: str | None = None  # under _lock
+
+    def now(self) -> Credentials:
+        """The credentials that stand there now; the last good ones if they can't be read.
+
+        A file that is being replaced may be gone or half written for a moment: that is a warning, once for each text.
+        """
+        with self._lock:
+            try:
+                found = Credentials.of(self._reload())
+            except ConfigError as exc:
+                if str(exc) != self._problem:
+                    self._problem = str(exc)
+                    log.warning("credentials.unreadable", problems=exc.problems, hint="the last good ones are used")
+                return self._last
+            self._problem = None
+            if found != self._last:
+                for secret in (found.api_key, found.mqtt_password):
+                    if secret is not None:
+                        keep_secret(secret)
+                self._last = found
+                log.info("credentials.changed")
+            return found

@@ -1,0 +1,627 @@
+"""Records, dead letters and the books, in one transaction per batch, synced before ``commit`` returns.
+
+That sync is what a PUBACK stands on (design.md, "acked means durable"). One writer, the pipeline's thread.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping as MappingOf
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar
+
+from bridge.books import Books
+from bridge.errors import ConfigError, OutboxDamaged, OutboxUnavailable
+from bridge.log import get_logger
+from bridge.message import DeadLetter, OutboxRecord, Row
+from bridge.outbox import rescue, schema
+
+INSERT_RECORD = "INSERT INTO records (id, stream, payload, stored_at) VALUES (?, ?, ?, ?)"
+DELETE_RECORDS = "DELETE FROM records WHERE id BETWEEN ? AND ? RETURNING length(payload) + length(stream)"
+INSERT_DEAD_LETTER = """
+    INSERT INTO dead_letters (received_at, topic, qos, payload, route, reason, detail) VALUES (?, ?, ?, ?, ?, ?, ?)
+"""
+READ_RECORDS = """
+    SELECT id, payload FROM records WHERE stream = ? AND id > ? AND number IS NULL ORDER BY id LIMIT ?
+"""
+READ_NUMBERED = "SELECT id, payload, number FROM records WHERE stream = ? AND number IS NOT NULL ORDER BY number"
+READ_STREAMS = "SELECT DISTINCT stream FROM records"
+READ_OLDEST = "SELECT stored_at FROM records ORDER BY id LIMIT 1"
+COUNT_RECORDS = "SELECT count(*), coalesce(max(id), 0), coalesce(sum(length(payload) + length(stream)), 0) FROM records"
+WRITE_NUMBER = "UPDATE records SET number = ? WHERE id = ?"
+OLDEST_DEAD_LETTERS = "SELECT id, length(payload) + length(detail) + length(topic) FROM dead_letters ORDER BY id"
+SIZE_DEAD_LETTERS = (
+    "SELECT count(*), coalesce(sum(length(payload) + length(detail) + length(topic)), 0) FROM dead_letters"
+)
+READ_BOOKS = "SELECT name, value FROM books"
+WRITE_BOOK = "INSERT INTO books VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+RECALL = "SELECT value FROM memory WHERE key = ?"
+REMEMBER = "INSERT INTO memory VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+
+RECORD_OVERHEAD = 40
+"""Bytes on disk of a record beside its payload and its stream's name, rounded up from what SQLite takes."""
+
+DEAD_LETTER_OVERHEAD = 60
+
+ROOM_AGAIN = 0.9
+"""Share of the bound below which a full store counts as having room again, so that it doesn't flutter."""
+
+RESERVE_BYTES = 8 << 20
+"""Of a file that only takes up room. On a full disk SQLite can't even delete; giving this room up, it can. Twice what
+the write-ahead log holds between checkpoints."""
+
+VACUUM_PAGES = 4096
+
+DROP_RECORDS = 50_000
+"""Dropped at a time: choosing them takes memory."""
+
+DEAD_LETTERED = "dead_lettered:"
+DROPPED = "dropped:"
+
+T = TypeVar("T")
+
+Policy = Literal["hold", "drop_oldest", "reject_new"]
+
+log = get_logger(__name__)
+
+
+class Refused(NamedTuple):
+    """A record that GDN will never take, and the dead letter that it becomes."""
+
+    record_id: int
+    dead_letter: DeadLetter
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much the store may hold. A batch that was begun below a bound may end above it."""
+
+    max_bytes: int = 1 << 30
+    """Of records waiting: payloads, stream names, and what SQLite needs to keep them."""
+    max_age: float = 0.0
+    """Seconds that the oldest record may wait; 0: any time."""
+    dead_letter_bytes: int = 100 << 20
+    """Of dead letters kept; beyond it the oldest are purged."""
+
+
+class Outbox:
+    """Records until they are released, dead letters, and the books that count both.
+
+    ``open`` before use, ``close`` after. Not thread-safe: one thread at a time, the pipeline's once it runs.
+
+    Args:
+        path: the database file; made with mode 0600 if it is missing.
+        bounds: what ``is_full`` and ``drop`` go by.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        bounds: Bounds | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._path = path
+        self._bounds = bounds or Bounds()
+        # Age goes by one reading of the wall clock and the monotonic one after it: a clock that is set while the
+        # bridge runs must not make records old.
+        self._started = wall_clock() - clock()
+        self._clock = clock
+        self._db: sqlite3.Connection | None = None
+        self._lock_file: int | None = None
+        self._counts: Counter[str] = Counter()
+        self._stored = 0
+        self._bytes = 0
+        self._dead_letter_bytes = 0
+        self._dead_letters = 0
+        self._last_id = 0
+        self.name = ""
+        """Of this store, for good: part of message ids and of the producer name."""
+
+    def open(self) -> None:
+        """Open the store, making, upgrading or rescuing it.
+
+        Raises:
+            ConfigError: the path can't be used, or another bridge uses it.
+            OutboxUnavailable: SQLite can't read the file now.
+        """
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock_file = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as exc:
+            raise self._not_writable(exc) from exc
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            raise ConfigError(
+                f"BRIDGE_OUTBOX__PATH: {self._path} is in use by another bridge. "
+                "Give each bridge an outbox (and an MQTT client id) of its own."
+            ) from exc
+        try:
+            rescue.finish(self._path)
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as exc:
+            raise self._not_writable(exc) from exc
+        try:
+            try:
+                self._with_reserve(self._load)
+            except OutboxDamaged as exc:
+                self._rescue(str(exc))
+                self._load()
+            try:
+                self._make_reserve()
+            except OutboxUnavailable as exc:
+                log.warning("outbox.no_reserve", error=str(exc))
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _not_writable(self, exc: OSError) -> ConfigError:
+        return ConfigError(
+            f"BRIDGE_OUTBOX__PATH: {self._path} can't be opened for writing: {exc.strerror}. "
+            "Give a file in a directory that the bridge may write to."
+        )
+
+    def _load(self) -> None:
+        with self._translated("open"):
+            if self._db is not None:
+                self._db.close()
+            self._db = db = schema.connect(str(self._path))
+            self._check_version(db)
+            schema.upgrade(db)
+            if self.recall("closed") != "cleanly" and rescue.is_damaged(db):
+                raise OutboxDamaged(f"the outbox {self._path} doesn't pass SQLite's check")
+            self._counts = Counter(dict(db.execute(READ_BOOKS).fetchall()))
+            self._stored, highest, size = db.execute(COUNT_RECORDS).fetchone()
+            self._bytes = size + self._stored * RECORD_OVERHEAD
+            self._last_id = max(highest, self._counts.pop("last_id", 0))
+            self._dead_letters, size = db.execute(SIZE_DEAD_LETTERS).fetchone()
+            self._dead_letter_bytes = size + self._dead_letters * DEAD_LETTER_OVERHEAD
+            self.name = self.recall("name") or secrets.token_hex(4)
+            self.remember(name=self.name, closed="")
+
+    def _check_version(self, db: sqlite3.Connection) -> None:
+        found = schema.version(db)
+        if found > len(schema.CHANGES):
+            raise ConfigError(
+                f"BRIDGE_OUTBOX__PATH: {self._path} was written by a newer gdn-bridge (format {found}, "
+                f"this one knows {len(schema.CHANGES)}). Run that version again, or give another path."
+            )
+
+    def _rescue(self, why: str) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._started + self._clock()))
+        try:
+            saved = rescue.rescue(self._path, stamp=stamp)
+        except (sqlite3.Error, OSError) as exc:
+            raise OutboxUnavailable(f"the outbox {self._path} is damaged and can't be rescued now: {exc}") from exc
+        log.error(
+            "outbox.rescued",
+            error=why,
+            kept_at=str(saved.kept_at),
+            records=saved.records,
+            dead_letters=saved.dead_letters,
+            lost="unknown: the books could not be read" if saved.lost is None else saved.lost,
+        )
+
+    def close(self) -> None:
+        """Close the store; may be called twice."""
+        if self._db is not None:
+            try:
+                self.remember(closed="cleanly")
+            except (OutboxUnavailable, OutboxDamaged) as exc:
+                log.warning("outbox.not_closed_cleanly", error=str(exc))  # the next start checks the file
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
+
+    # --- in and out ---------------------------------------------------------------------------------------
+
+    def commit(
+        self,
+        *,
+        rows: Sequence[Row] = (),
+        dead_letters: Sequence[DeadLetter] = (),
+        released: Sequence[int] = (),
+        refused: Sequence[Refused] = (),
+        unnumbered: Sequence[int] = (),
+        rejected: int = 0,
+    ) -> list[OutboxRecord]:
+        """Take rows and dead letters in, let released and refused records go: all of it or nothing, synced.
+
+        Args:
+            rows: to be stored.
+            dead_letters: to be kept.
+            released: ids of records that GDN has receipted.
+            refused: records that become dead letters.
+            unnumbered: ids of records whose sequence number must not be used again.
+            rejected: rows that were not taken because the store is full; only counted.
+
+        Returns:
+            The rows as records, in their order.
+
+        Raises:
+            OutboxUnavailable: nothing was stored, nothing was let go; the same call may be made again.
+            OutboxDamaged: the file is no database any more; opening it again rescues what reads.
+        """
+
+        def work() -> list[OutboxRecord]:
+            return self._commit(rows, dead_letters, released, refused, unnumbered, rejected)
+
+        # New messages can wait at the broker; letting go is what makes room.
+        return work() if rows or dead_letters else self._with_reserve(work)
+
+    def _commit(
+        self,
+        rows: Sequence[Row],
+        dead_letters: Sequence[DeadLetter],
+        released: Sequence[int],
+        refused: Sequence[Refused],
+        unnumbered: Sequence[int],
+        rejected: int,
+    ) -> list[OutboxRecord]:
+        first = self._last_id + 1
+        now = int(self._now())
+        records = [OutboxRecord(first + n, row.stream, row.payload) for n, row in enumerate(rows)]
+        letters = [*dead_letters, *(r.dead_letter for r in refused)]
+        counts = Counter(self._counts)
+        counts["received"] += len(rows) + len(dead_letters) + rejected
+        for letter in letters:
+            counts[DEAD_LETTERED + letter.reason] += 1
+        if rejected:
+            counts[f"{DROPPED}outbox_full"] += rejected
+        with self._transaction("commit to") as db:
+            if records:
+                db.executemany(INSERT_RECORD, [(r.id, r.stream, r.payload, now) for r in records])
+            delivered = _deleted(db, _runs(released))
+            gone = _deleted(db, ((r.record_id, r.record_id) for r in refused))
+            if unnumbered:
+                db.executemany(WRITE_NUMBER, [(None, record_id) for record_id in unnumbered])
+            purged = self._keep_letters(db, letters, counts) if letters else (0, 0)
+            counts["delivered"] += len(delivered)
+            self._write_books(db, counts, last_id=self._last_id + len(rows) if rows else None)
+        self._counts = counts
+        self._stored += len(records) - len(delivered) - len(gone)
+        self._bytes += sum([len(r.payload) + len(r.stream) for r in records]) - sum(delivered) - sum(gone)
+        self._bytes += RECORD_OVERHEAD * (len(records) - len(delivered) - len(gone))
+        self._dead_letters += len(letters) - purged[0]
+        self._dead_letter_bytes += sum([_letter_size(letter) for letter in letters]) - purged[1]
+        self._last_id += len(rows)
+        return records
+
+    def _keep_letters(
+        self, db: sqlite3.Connection, letters: Sequence[DeadLetter], counts: Counter[str]
+    ) -> tuple[int, int]:
+        """Insert dead letters and purge the oldest beyond the bound; returns how many were purged and their bytes."""
+        db.executemany(
+            INSERT_DEAD_LETTER,
+            [(d.received_at, d.topic, d.qos, d.payload, d.route, d.reason, d.detail) for d in letters],
+        )
+        excess = self._dead_letter_bytes + sum([_letter_size(letter) for letter in letters])
+        excess -= self._bounds.dead_letter_bytes
+        purged = freed = last = 0
+        if excess > 0:
+            excess += int(self._bounds.dead_letter_bytes * (1 - ROOM_AGAIN))
+            for last, size in db.execute(OLDEST_DEAD_LETTERS):  # noqa: B007 - used after the loop
+                purged += 1
+                freed += size + DEAD_LETTER_OVERHEAD
+                if freed >= excess:
+                    break
+            db.execute("DELETE FROM dead_letters WHERE id <= ?", (last,))
+            counts["dead_letters_purged"] += purged
+            log.warning("dead_letters.purged", count=purged, hint="outbox.dead_letter_bytes is used up")
+        return purged, freed
+
+    def drop(self, *, under_way: MappingOf[str, int]) -> int:
+        """Make room by the policy ``drop_oldest``; returns how many records were dropped.
+
+        They are counted under ``outbox_full``, or under ``expired`` where they were too old.
+
+        Args:
+            under_way: by stream, the highest id that was ever sent: such records are left alone, since GDN may
+                have them already.
+
+        Raises:
+            OutboxUnavailable: nothing was dropped.
+        """
+        return self._with_reserve(lambda: self._drop(under_way))
+
+    def _drop(self, under_way: MappingOf[str, int]) -> int:
+        bounds = self._bounds
+        excess = self._bytes - int(bounds.max_bytes * ROOM_AGAIN) if self._bytes >= bounds.max_bytes else 0
+        oldest = self._now() - bounds.max_age if bounds.max_age else 0.0
+        sent = "".join(" AND NOT (stream = ? AND id <= ?)" for _ in under_way)
+        query = (
+            "SELECT id, length(payload) + length(stream), stored_at FROM records "  # noqa: S608 - our own words
+            f"WHERE number IS NULL{sent} ORDER BY id LIMIT {DROP_RECORDS}"
+        )
+        chosen: list[int] = []
+        freed = 0
+        counts = Counter(self._counts)
+        with self._transaction("drop from") as db:
+            for record_id, size, stored_at in db.execute(query, [part for pair in under_way.items() for part in pair]):
+                expired = stored_at < oldest
+                if not expired and freed >= excess:
+                    break
+                chosen.append(record_id)
+                freed += size + RECORD_OVERHEAD
+                counts[DROPPED + ("expired" if expired else "outbox_full")] += 1
+            _deleted(db, _runs(chosen))
+            self._write_books(db, counts)
+        self._counts = counts
+        self._stored -= len(chosen)
+        self._bytes -= freed
+        return len(chosen)
+
+    def read(self, stream: str, *, after: int, limit: int, max_bytes: int) -> list[OutboxRecord]:
+        """The stream's next records with an id above ``after`` and without sequence number, oldest first.
+
+        Args:
+            stream: its GDN name.
+            after: an id.
+            limit: records at most.
+            max_bytes: of payload, after which no more are read; at least one record is.
+
+        Raises:
+            OutboxUnavailable: the store can't be read now.
+        """
+        records: list[OutboxRecord] = []
+        with self._translated("read") as db:
+            for record_id, payload in db.execute(READ_RECORDS, (stream, after, limit)):
+                records.append(OutboxRecord(record_id, stream, payload))
+                max_bytes -= len(payload)
+                if max_bytes <= 0:
+                    break
+        return records
+
+    def streams(self) -> list[str]:
+        """The streams that records are waiting for."""
+        with self._translated("read") as db:
+            return [stream for (stream,) in db.execute(READ_STREAMS)]
+
+    # --- bounds -------------------------------------------------------------------------------------------
+
+    @property
+    def next_id(self) -> int:
+        """The id that the next record will get."""
+        return self._last_id + 1
+
+    @property
+    def bytes(self) -> int:
+        """Of the records waiting, as ``Bounds.max_bytes`` counts them."""
+        return self._bytes
+
+    @property
+    def dead_letters(self) -> int:
+        """Dead letters kept."""
+        return self._dead_letters
+
+    def oldest_age(self) -> float:
+        """Seconds that the oldest record has waited; 0 if there is none.
+
+        Raises:
+            OutboxUnavailable: the store can't be read now.
+        """
+        with self._translated("read") as db:
+            found = db.execute(READ_OLDEST).fetchone()
+        return max(0.0, self._now() - found[0]) if found else 0.0
+
+    def why_full(self, *, age: float) -> str | None:
+        """Which bound is reached, in words; None if neither is. ``age`` as ``oldest_age`` gave it lately."""
+        bounds = self._bounds
+        if self._bytes >= bounds.max_bytes:
+            return f"the outbox is full: {self._bytes} bytes wait, outbox.max_bytes is {bounds.max_bytes}"
+        if bounds.max_age and age > bounds.max_age:
+            return f"the oldest record waits for {age:.0f} s, outbox.max_age is {bounds.max_age:g}"
+        return None
+
+    def has_room_again(self, *, age: float) -> bool:
+        """Whether a store that was full has enough room to go on."""
+        bounds = self._bounds
+        return self._bytes < bounds.max_bytes * ROOM_AGAIN and not (bounds.max_age and age > bounds.max_age)
+
+    # --- sequence numbers (design.md P8) --------------------------------------------------------------------
+
+    def number(self, stream: str, numbers: Sequence[tuple[int, int]]) -> None:
+        """Write down (number, record id) pairs of records about to be sent; the last one is the highest.
+
+        Raises:
+            OutboxUnavailable: nothing was written; the records must not be sent.
+        """
+
+        def work() -> None:
+            with self._transaction("number records in") as db:
+                db.executemany(WRITE_NUMBER, numbers)
+                db.execute(REMEMBER, (f"sequence:{stream}", str(numbers[-1][0])))
+
+        self._with_reserve(work)
+
+    def numbered(self, stream: str) -> tuple[list[tuple[OutboxRecord, int]], int]:
+        """The stream's records with a sequence number, by number, and the last number that was given out (0: none).
+
+        Raises:
+            OutboxUnavailable: the store can't be read now.
+        """
+        with self._translated("read") as db:
+            found = [(OutboxRecord(i, stream, payload), n) for i, payload, n in db.execute(READ_NUMBERED, (stream,))]
+        return found, int(self.recall(f"sequence:{stream}") or 0)
+
+    def forget_numbers(self) -> None:
+        """Let every record be read as if it had never been sent.
+
+        Raises:
+            OutboxUnavailable: nothing was changed.
+        """
+        with self._transaction("number records in") as db:
+            db.execute("UPDATE records SET number = NULL WHERE number IS NOT NULL")
+
+    # --- books and memory -----------------------------------------------------------------------------------
+
+    def books(self) -> Books:
+        """The books as of the last commit."""
+        return Books(
+            received=self._counts["received"],
+            delivered=self._counts["delivered"],
+            outbox=self._stored,
+            dead_lettered=_by_reason(self._counts, DEAD_LETTERED),
+            dropped=_by_reason(self._counts, DROPPED),
+        )
+
+    def counter(self, name: str) -> int:
+        """A counter that is kept beside the books."""
+        return self._counts[name]
+
+    def count(self, name: str, n: int = 1) -> None:
+        """Add to a counter beside the books, durably.
+
+        Raises:
+            OutboxUnavailable: it was not counted.
+        """
+        counts = Counter(self._counts)
+        counts[name] += n
+        with self._transaction("count in") as db:
+            self._write_books(db, counts)
+        self._counts = counts
+
+    def remember(self, **values: str) -> None:
+        """Keep texts under their keys, durably.
+
+        Raises:
+            OutboxUnavailable: they were not kept.
+        """
+        with self._transaction("write to") as db:
+            db.executemany(REMEMBER, values.items())
+
+    def recall(self, key: str) -> str | None:
+        """What ``remember`` last kept under the key.
+
+        Raises:
+            OutboxUnavailable: the store can't be read now.
+        """
+        with self._translated("read") as db:
+            found = db.execute(RECALL, (key,)).fetchone()
+        return None if found is None else str(found[0])
+
+    def _write_books(self, db: sqlite3.Connection, counts: Counter[str], *, last_id: int | None = None) -> None:
+        changed = {name: n for name, n in counts.items() if n != self._counts[name]}
+        if last_id is not None:
+            changed["last_id"] = last_id
+        db.executemany(WRITE_BOOK, changed.items())
+
+    # --- a full disk ----------------------------------------------------------------------------------------
+
+    def probe(self) -> None:
+        """See that the store takes again after it did not: give room back to the disk, take up the reserve, write.
+
+        Raises:
+            OutboxUnavailable: it doesn't.
+        """
+        if not self._reserve.exists():
+            with self._translated("shrink") as db:
+                db.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._make_reserve()
+        self.remember(probe=str(int(self._now())))
+
+    @property
+    def _reserve(self) -> Path:
+        return self._path.with_name(f"{self._path.name}.reserve")
+
+    def _make_reserve(self) -> None:
+        try:
+            handle = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(handle, 0, RESERVE_BYTES)
+            finally:
+                os.close(handle)
+        except OSError as exc:
+            self._reserve.unlink(missing_ok=True)
+            raise OutboxUnavailable(
+                f"the disk of the outbox {self._path} has no {RESERVE_BYTES} bytes left for a reserve: {exc.strerror}"
+            ) from exc
+
+    def _with_reserve(self, work: Callable[[], T]) -> T:
+        """Do what makes room or lets deliveries go on, on a full disk with the room of the reserve."""
+        try:
+            return work()
+        except OutboxUnavailable as exc:
+            code = getattr(exc.__cause__, "sqlite_errorcode", 0) & 0xFF
+            # A shared-memory file that can't grow is reported as an I/O error.
+            if code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) or not self._reserve.exists():
+                raise
+            log.warning("outbox.reserve_used", error=str(exc))
+            self._reserve.unlink(missing_ok=True)
+            if self._db is not None:
+                with self._translated("checkpoint") as db:
+                    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            return work()
+
+    # --- SQLite ---------------------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return self._started + self._clock()
+
+    @contextmanager
+    def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
+        with self._translated(doing) as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _translated(self, doing: str) -> Iterator[sqlite3.Connection]:
+        try:
+            yield self._db  # type: ignore[misc]  # None only before open, which sets it inside this block
+        except sqlite3.Error as exc:
+            text = f"can't {doing} the outbox {self._path}: {exc}"
+            raise (OutboxDamaged if rescue.is_damage(exc) else OutboxUnavailable)(text) from exc
+
+
+def _by_reason(counts: Counter[str], prefix: str) -> dict[str, int]:
+    return {name.removeprefix(prefix): n for name, n in counts.items() if name.startswith(prefix)}
+
+
+def _letter_size(letter: DeadLetter) -> int:
+    return len(letter.payload) + len(letter.detail) + len(letter.topic) + DEAD_LETTER_OVERHEAD
+
+
+def _deleted(db: sqlite3.Connection, runs: Iterator[tuple[int, int]]) -> list[int]:
+    """Delete records; returns the size of each that was there."""
+    return [size for run in runs for (size,) in db.execute(DELETE_RECORDS, run).fetchall()]
+
+
+def _runs(ids: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Unbroken runs of ids as (first, last), so that a batch of releases is a few deletes, not hundreds."""
+    ordered = sorted(ids)
+    start = previous = None
+    for record_id in ordered:
+        if previous is not None and record_id == previous + 1:
+            previous = record_id
+            continue
+        if start is not None and previous is not None:
+            yield start, previous
+        start = previous = record_id
+    if start is not None and previous is not None:
+        yield start, previous

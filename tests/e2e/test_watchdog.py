@@ -1,0 +1,121 @@
+"""The daemon as a process that stops working: found, told, ended. Limits are made small in it before it starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import API_KEY, Bridge, LocalGdn, Mosquitto, Process, free_port, wait_for
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+MakeBridge = Callable[..., Bridge]
+
+PREAMBLE = """
+import sys, threading
+from bridge import daemon, pipeline
+from bridge.cli import main
+from bridge.outbox import Outbox
+from bridge.timing import Pace
+
+def never_returns(*_, **__):
+    threading.Event().wait()
+
+"""
+
+
+def start(bridge: Bridge, **changes: str) -> Process:
+    """The daemon, with names of its modules set to other values: expressions of Python."""
+    lines = "\n".join(f"{name.replace('__', '.')} = {value}" for name, value in changes.items())
+    command = [sys.executable, "-c", f"{PREAMBLE}{lines}\nsys.exit(main(['run']))"]
+    bridge.process = Process(command, bridge.directory / "bridge.log", env=bridge.environment())
+    return bridge.process
+
+
+def events(process: Process) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in process.text().splitlines()]
+
+
+def event(process: Process, name: str) -> dict[str, Any]:
+    return next((entry for entry in events(process) if entry["event"] == name), {})
+
+
+@pytest.fixture
+def offline(make_bridge: MakeBridge) -> Bridge:
+    return make_bridge(mqtt_port=free_port(), gdn_url=f"http://127.0.0.1:{free_port()}", BRIDGE_STOP_TIMEOUT="1")
+
+
+def test_a_bridge_that_was_halted_and_goes_on_is_not_taken_for_stuck(offline: Bridge) -> None:
+    process = start(offline, daemon__TICK="0.1", daemon__PIPELINE_LIMIT="2.0")
+    wait_for(lambda: offline.get("/livez")[0] == 200, what="the bridge")
+
+    os.kill(process.pid, signal.SIGSTOP)
+    time.sleep(2.5)
+    os.kill(process.pid, signal.SIGCONT)
+    wait_for(lambda: offline.get("/livez")[0] == 200, what="its answer")
+
+    assert process.terminate() == 0
+    assert event(process, "thread.stuck") == {}
+
+
+def test_a_stuck_data_path_ends_the_daemon_and_its_stack_is_told(offline: Bridge) -> None:
+    process = start(
+        offline, daemon__TICK="0.1", daemon__PIPELINE_LIMIT="1.0", pipeline__Pipeline___turn="never_returns"
+    )
+
+    assert process.wait(20) == 1
+    stuck = event(process, "thread.stuck")
+    assert (stuck["thread"], stuck["level"]) == ("pipeline", "error")
+    assert "never_returns" in stuck["stack"]
+    assert event(process, "daemon.stopping")["reason"] == "stuck: pipeline"
+
+
+def test_a_stop_that_hangs_ends_all_the_same(offline: Bridge) -> None:
+    process = start(offline, daemon__TICK="0.1", daemon__STOP_GRACE="0.5", Outbox__close="never_returns")
+    wait_for(lambda: offline.get("/livez")[0] == 200, what="the bridge")
+
+    assert process.terminate() == 1
+    assert events(process)[-1]["event"] == "daemon.hung"
+
+
+def test_a_log_that_hangs_does_not_keep_a_stuck_daemon_alive(offline: Bridge) -> None:
+    """A stuck thread may hold the lock of the log, for want of a reader at its other end."""
+    process = start(
+        offline,
+        daemon__TICK="0.1",
+        daemon__PIPELINE_LIMIT="1.0",
+        daemon__STOP_GRACE="0.5",
+        pipeline__Pipeline___turn="never_returns",
+        daemon__log__error="never_returns",
+    )
+
+    assert process.wait(20) == 1
+    assert {"daemon.started"} == {entry["event"] for entry in events(process)} & {"daemon.started", "daemon.stopping"}
+
+
+def test_a_key_that_is_corrected_in_its_file_is_used_without_a_restart(
+    mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("acme.testkey.wr0ngvalue")
+    bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url, BRIDGE_GDN__API_KEY_FILE=str(key))
+    del bridge.settings["BRIDGE_GDN__API_KEY"]
+    process = start(bridge, Pace__CREDENTIALS__base="0.1", Pace__CREDENTIALS__floor="0.1", Pace__CREDENTIALS__cap="0.5")
+    wait_for(lambda: "401" in (bridge.part("worker")["error"] or ""), what="the refusal")
+
+    key.unlink()
+    wait_for(lambda: event(process, "credentials.unreadable"), what="the warning")
+    key.write_text(API_KEY)
+    bridge.wait_ready()
+
+    assert process.terminate() == 0
+    assert API_KEY not in process.text()
+    assert "wr0ngvalue" not in process.text()

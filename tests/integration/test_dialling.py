@@ -1,0 +1,236 @@
+"""What a dialling thread meets on real sockets: certificates near their end, upgrades refused, ports closed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+import trustme
+from structlog.testing import capture_logs
+
+from bridge.certificates import not_after
+from bridge.dial import Tls, open_socket
+from bridge.errors import GdnError, GdnUnavailable
+from bridge.gdn import producer
+from bridge.gdn.budget import Budget
+from bridge.gdn.rest import RETRY_AFTER_CAP, GdnRest
+from bridge.timing import Pace
+from tests.conftest import free_port
+
+pytestmark = pytest.mark.integration
+
+NOW = datetime.now(UTC)
+SOON, LATER, PAST = NOW + timedelta(days=10), NOW + timedelta(days=300), NOW - timedelta(days=2)
+
+
+@contextmanager
+def served(answer: bytes | None = None, context: ssl.SSLContext | None = None) -> Iterator[int]:
+    """A listener that takes one connection, in TLS if there is a context, and answers the first bytes; its port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(10)
+
+    def serve() -> None:
+        try:
+            sock, _ = listener.accept()
+            with sock, context.wrap_socket(sock, server_side=True) if context else sock as peer:
+                peer.recv(4096)
+                if answer is not None:
+                    peer.sendall(answer)
+        except OSError:
+            return
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield listener.getsockname()[1]
+    listener.close()
+    thread.join(10)
+
+
+# --- certificates --------------------------------------------------------------------------------------
+
+
+def files(directory: Path, authority: trustme.CA, end: datetime) -> Tls:
+    """A client's files, its certificate ending then."""
+    issued = authority.issue_cert("bridge.test", not_before=NOW - timedelta(days=400), not_after=end)
+    ca, cert, key = (directory / name for name in ("ca.pem", "cert.pem", "key.pem"))
+    authority.cert_pem.write_to_path(str(ca))
+    issued.cert_chain_pems[0].write_to_path(str(cert))
+    issued.private_key_pem.write_to_path(str(key))
+    return Tls(ca, cert, key)
+
+
+def server_context(authority: trustme.CA, end: datetime) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    issued = authority.issue_cert("localhost", not_before=NOW - timedelta(days=400), not_after=end)
+    issued.configure_cert(context)
+    return context
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [
+        (LATER, LATER, []),
+        (SOON, LATER, [("certificate.expires", "file")]),
+        (LATER, SOON, [("certificate.expires", "host")]),
+        (SOON, SOON, [("certificate.expires", "file"), ("certificate.expires", "host")]),
+        (PAST, LATER, [("certificate.expired", "file")]),
+    ],
+)
+def test_each_connect_says_which_certificate_ends_soon(
+    tmp_path: Path, ours: datetime, theirs: datetime, expected: list[tuple[str, str]]
+) -> None:
+    authority = trustme.CA()
+    tls = files(tmp_path, authority, ours)
+
+    with served(context=server_context(authority, theirs)) as port, capture_logs() as logs:
+        open_socket("localhost", port, tls=tls, timeout=10).close()
+
+    said = [(entry["event"], "file" if "file" in entry else "host") for entry in logs]
+    assert said == expected
+    for entry in logs:
+        assert entry.get("file", str(tls.cert_file)) == str(tls.cert_file)
+        assert entry.get("host", "localhost") == "localhost"
+        assert round(entry.get("days_left", 10.0)) == 10
+
+
+def test_a_refusal_of_an_expired_client_certificate_names_its_file(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    tls = files(tmp_path, authority, PAST)
+    context = server_context(authority, LATER)
+    context.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(context)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2  # with 1.3 the refusal comes after the handshake
+
+    with served(context=context) as port, pytest.raises(OSError, match="expired") as caught:
+        open_socket("localhost", port, tls=tls, timeout=10)
+
+    assert f"the client certificate {tls.cert_file} has expired" in str(caught.value)
+
+
+def test_an_expired_certificate_of_the_peer_is_refused_as_such(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    tls = files(tmp_path, authority, LATER)
+
+    with (
+        served(context=server_context(authority, PAST)) as port,
+        pytest.raises(OSError, match="certificate has expired"),
+    ):
+        open_socket("localhost", port, tls=tls, timeout=10)
+
+
+def test_a_renewed_certificate_is_used_at_the_next_connect(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    tls = files(tmp_path, authority, SOON)
+    files(tmp_path, authority, LATER)
+
+    with served(context=server_context(authority, LATER)) as port, capture_logs() as logs:
+        open_socket("localhost", port, tls=tls, timeout=10).close()
+
+    assert logs == []
+
+
+@pytest.mark.parametrize("host", ["a..b", ".example", "x" * 70])
+def test_a_host_that_can_be_none_is_an_os_error(host: str) -> None:
+    with pytest.raises(OSError):
+        open_socket(host, free_port(), tls=None, timeout=1)
+
+
+@pytest.mark.parametrize("key", [["rsa:2048"], ["ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"], ["ed25519"]])
+def test_what_openssl_makes_ends_when_openssl_says(key: list[str], tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        if os.environ.get("CI"):
+            pytest.fail("openssl is not installed, and in CI it must be")
+        pytest.skip("openssl is not installed")
+    file, key_file = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    name = [
+        "-days",
+        "45",
+        "-utf8",
+        "-subj",
+        "/C=DE/O=Zwölf/CN=bridge.test",
+        "-addext",
+        "subjectAltName=DNS:bridge.test",
+    ]
+    made = ["openssl", "req", "-x509", "-nodes", "-newkey", *key, "-keyout", key_file, "-out", file, *name]
+    subprocess.run(made, check=True, capture_output=True)
+    shown = subprocess.run(
+        ["openssl", "x509", "-in", file, "-noout", "-enddate"], check=True, capture_output=True, text=True
+    )
+    end = datetime.strptime(shown.stdout.strip(), "notAfter=%b %d %H:%M:%S %Y GMT").replace(tzinfo=UTC)
+
+    assert not_after(Path(file).read_bytes()) == end.timestamp()
+
+
+# --- upgrades ------------------------------------------------------------------------------------------
+
+
+def refusal(status: int, *headers: str) -> GdnError:
+    """What dialling a producer raises when the upgrade is answered so."""
+    lines = [f"HTTP/1.1 {status} Whatever", "Content-Length: 0", *headers, "", ""]
+    with served("\r\n".join(lines).encode()) as port, pytest.raises(GdnError) as caught:
+        producer.dial(
+            url=f"ws://127.0.0.1:{port}/_ws/ws/v2/producer/persistent/t/n/s?otp=s3cr3t",
+            headers=[],
+            tls=Tls(),
+            connect_timeout=10,
+            window=1,
+            receipt_timeout=1,
+            ping_interval=1,
+        )
+    assert "s3cr3t" not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (400, Pace.REFUSED),
+        (401, Pace.CREDENTIALS),
+        (403, Pace.CREDENTIALS),
+        (404, Pace.MISSING),
+        (409, Pace.NAME_TAKEN),
+        (422, Pace.REFUSED),
+        (429, Pace.LIMITED),
+        (500, Pace.UNREACHABLE),
+        (503, Pace.UNREACHABLE),
+    ],
+)
+def test_a_refused_upgrade_is_tried_again_at_the_pace_of_its_status(status: int, expected: Pace) -> None:
+    refused = refusal(status)
+
+    assert refused.pace is expected
+    assert f"HTTP {status}" in str(refused)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_refused_upgrade_says_how_long_to_wait_in_either_form(status: int) -> None:
+    assert refusal(status, "Retry-After: 7").retry_after == 7.0
+    assert refusal(status, "Retry-After: 86400").retry_after == RETRY_AFTER_CAP
+    in_a_minute = formatdate(time.time() + 60, usegmt=True)
+    assert 50.0 <= (refusal(status, f"Retry-After: {in_a_minute}").retry_after or 0.0) <= 60.0
+
+
+def test_a_refused_upgrade_that_says_nothing_asks_for_nothing() -> None:
+    assert refusal(503).retry_after is None
+    assert refusal(503, "Retry-After: soon").retry_after is None
+
+
+def test_a_closed_port_does_not_cost_the_budget() -> None:
+    budget = Budget(per_minute=10, per_day=100)
+    rest = GdnRest(base_url=f"http://127.0.0.1:{free_port()}", fabric="_system", api_key="t.k.s", budget=budget)
+
+    with pytest.raises(GdnUnavailable):
+        rest.otp()
+
+    assert budget.used == {"minute": 0, "day": 0}
