@@ -2,20 +2,26 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+SEED ?= 1
+MINUTES ?= 5
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check faults bench clean
 
 demo: $(VENV)/.local
 	$(BIN)/gdn-bridge demo
 
 test: check $(VENV)/.dev
-	$(BIN)/pytest -n 2 $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Tries to lose messages for MINUTES minutes; the same SEED makes the same faults.
+faults: $(VENV)/.dev
+	$(BIN)/python -m tests.faults.run --seed $(SEED) --minutes $(MINUTES)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench.throughput

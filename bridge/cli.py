@@ -190,9 +190,7 @@ def _far_end(arguments: argparse.Namespace) -> tuple[Plan, GdnRest]:
     """
     planned = plan(arguments)
     if planned.settings.gdn.kind == "pulsar":
-        raise ConfigError(
-            "BRIDGE_GDN__KIND: a plain Pulsar has no stream workers and no queries: this needs a GDN"
-        )
+        raise ConfigError("BRIDGE_GDN__KIND: a plain Pulsar has no stream workers and no queries: this needs a GDN")
     _configure_log(planned.settings)
     return planned, _rest(planned)
 

@@ -556,7 +556,7 @@ class Pipeline:
 
     def _keep_remembering(self, now: float) -> None:
         """Keep what other threads asked for."""
-        while True:
+        while now >= self._store_retry_at:
             try:
                 key, value, done = self._to_remember.get_nowait()
             except Empty:

@@ -15,9 +15,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from bridge.local.broker import free_port
+
+# A deadline per example measures the machine, not the code.
+hypothesis.settings.register_profile("project", deadline=None)
+hypothesis.settings.load_profile("project")
 
 API_KEY = "acme.testkey.s3cr3tvalue"
 TENANT = "acme"

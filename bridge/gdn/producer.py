@@ -157,11 +157,13 @@ def dial(
         raise GdnUnavailable(f"{place} can't be reached: {exc}") from exc
     try:
         upgraded = websocket.WebSocket(enable_multithread=False)
-        upgraded.connect(url, socket=sock, header=list(headers), suppress_origin=True)  # type: ignore[no-untyped-call]  # its lack
+        # Not redirected: the library would dial elsewhere by itself, and send the credentials along.
+        upgraded.connect(url, socket=sock, header=list(headers), suppress_origin=True, redirect_limit=0)  # type: ignore[no-untyped-call]  # its lack
     except websocket.WebSocketBadStatusException as exc:
         sock.close()
         raise _refused(place, exc) from exc
-    except (websocket.WebSocketException, OSError, ValueError) as exc:
+    # The last two: it asks the socket for as many bytes as the answer announces.
+    except (websocket.WebSocketException, OSError, ValueError, MemoryError, OverflowError) as exc:
         sock.close()
         raise GdnUnavailable(f"{place} did not upgrade to WebSocket: {type(exc).__name__}") from exc
     return ProducerLink(

@@ -506,6 +506,9 @@ class Outbox:
         Raises:
             OutboxUnavailable: they were not kept.
         """
+        self._with_reserve(lambda: self._remember(values))
+
+    def _remember(self, values: MappingOf[str, str]) -> None:
         with self._transaction("write to") as db:
             db.executemany(REMEMBER, values.items())
 
@@ -538,7 +541,7 @@ class Outbox:
                 db.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._make_reserve()
-        self.remember(probe=str(int(self._now())))
+        self._remember({"probe": str(int(self._now()))})
 
     @property
     def _reserve(self) -> Path:

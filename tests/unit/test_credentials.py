@@ -113,6 +113,7 @@ def test_a_problem_is_told_once_until_it_changes_or_comes_back(files: Files, sou
         files.write("mqtt__password", "pa55-first")
         source.now()
         key.unlink()
+        password.write_text("")
         source.now()
 
     warned = [entry for entry in logs if entry["event"] == "credentials.unreadable"]

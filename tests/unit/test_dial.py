@@ -166,6 +166,14 @@ def test_a_link_that_was_never_up_did_not_hold_however_long_it_stood() -> None:
     assert play.stage.waits == [None, 0.5]
 
 
+def test_how_long_the_link_before_it_held_is_of_no_account() -> None:
+    play = Play(Link(), Link(), Link())
+
+    play.run(play.up, play.later(20.0), play.lost(), play.later(100.0), play.lost())
+
+    assert play.stage.waits == [None, None, 0.5]
+
+
 def test_a_loss_with_a_pace_is_waited_for_however_long_the_link_had_held() -> None:
     play = Play(Link(), Link())
 
@@ -363,41 +371,94 @@ def test_a_link_that_connects_after_the_stop_is_closed() -> None:
     assert play.taken == []
 
 
+# --- between real threads ------------------------------------------------------------------------------
+
+
+class Watched(threading.Condition):
+    """Says when the dialling thread has gone to sleep: until then nobody else gets the lock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sleeps = threading.Semaphore(0)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.sleeps.release()
+        return super().wait(timeout)
+
+
+class Running:
+    """A dialler in a thread of its own, whose links come as fast as they are wanted."""
+
+    def __init__(self, connect: Callable[[], Link] = Link, **more: Any) -> None:
+        self.wake = Watched()
+        self.links = threading.Semaphore(0)
+        self.dialer: Dialer[Link] = Dialer(
+            name="part",
+            connect=connect,
+            hand_over=lambda _link: self.links.release(),
+            rng=lambda: 0.0,
+            wake=self.wake,
+            **more,
+        )
+        self.thread = threading.Thread(target=self.dialer.run, daemon=True)
+
+    def ends(self) -> bool:
+        self.dialer.request_stop()
+        self.thread.join(10)
+        return not self.thread.is_alive()
+
+
 def test_nothing_is_dialled_before_the_gate_opens() -> None:
-    gate = threading.Event()
-    taken: list[Link] = []
-    dialer = Dialer(name="part", connect=Link, hand_over=taken.append, gate=gate)
-    thread = threading.Thread(target=dialer.run)
-    thread.start()
+    running = Running(gate=threading.Event())
+    running.thread.start()
 
-    dialer.request_stop()
-    thread.join(10)
-
-    assert not thread.is_alive()
-    assert (dialer.attempts, taken) == (0, [])
+    assert running.ends()
+    assert running.dialer.attempts == 0
 
 
-def test_no_wake_up_is_lost_between_real_threads() -> None:
-    """Each link is lost, and dialling held and resumed, from another thread the moment it comes."""
-    rounds, handed_over = 300, threading.Semaphore(0)
-    dialer: Dialer[Link] = Dialer(
-        name="part", connect=Link, hand_over=lambda _link: handed_over.release(), rng=lambda: 0.0
-    )
-    thread = threading.Thread(target=dialer.run)
-    thread.start()
+def test_a_sleeping_dialler_hears_resume_lost_and_stop() -> None:
+    running = Running()
+    running.dialer.hold("full")
+    running.thread.start()
 
-    for number in range(rounds):
-        assert handed_over.acquire(timeout=10), f"no link in round {number}"
+    assert running.wake.sleeps.acquire(timeout=10), "held"
+    running.dialer.resume()
+    assert running.links.acquire(timeout=10), "resume was not heard"
+    assert running.wake.sleeps.acquire(timeout=10), "linked"
+    running.dialer.lost("gone")
+    assert running.links.acquire(timeout=10), "the loss was not heard"
+    assert running.wake.sleeps.acquire(timeout=10)
+    assert running.ends()
+
+
+def test_a_dialler_that_backs_off_for_long_hears_the_stop() -> None:
+    def refuse() -> Link:
+        raise GdnUnavailable("not today", retry_after=3600.0)
+
+    running = Running(refuse)
+    running.thread.start()
+
+    assert running.wake.sleeps.acquire(timeout=10)
+    running.dialer.resume()
+    assert running.ends()
+    assert running.dialer.attempts == 1
+
+
+def test_no_wake_up_is_lost_however_soon_it_comes() -> None:
+    """Each link is lost, and dialling held and resumed, the moment it comes."""
+    running = Running()
+    running.thread.start()
+
+    for number in range(300):
+        assert running.links.acquire(timeout=10), f"no link in round {number}"
         if number % 3 == 0:
-            dialer.hold("full")
-        dialer.lost("gone")
+            running.dialer.hold("full")
+        running.dialer.lost("gone")
         if number % 3 == 0:
-            dialer.resume()
-    dialer.request_stop()
-    thread.join(10)
+            running.dialer.resume()
 
-    assert not thread.is_alive()
-    assert dialer.attempts >= rounds
+    assert running.ends()
+    assert running.dialer.attempts >= 300
 
 
 # --- certificates --------------------------------------------------------------------------------------

@@ -1,0 +1,297 @@
+"""The outbox at its bounds, on a full disk, locked, damaged: the daemon as a process, a real broker, a real file."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Bridge, LocalGdn, Mosquitto, free_port, wait_for
+from tests.e2e.test_daemon import distinct_rows, expected_rows, readings, wait_delivered
+from tests.publisher import publish_all
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+MakeBridge = Callable[..., Bridge]
+COUNT = 8000
+SMALL = str(1 << 20)
+
+
+def outbox(bridge: Bridge) -> dict[str, Any]:
+    return dict(bridge.readiness().get("outbox") or {})
+
+
+def away() -> str:
+    """The URL of a GDN that isn't there."""
+    return f"http://127.0.0.1:{free_port()}"
+
+
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])
+
+
+def padded(count: int) -> list[tuple[str, bytes]]:
+    """Messages whose rows take some 190 bytes each in the outbox: 8,000 are well over 1 MiB."""
+    return [(topic.replace("AD11", "A" * 60), payload) for topic, payload in readings(count)]
+
+
+def padded_rows(gdn: LocalGdn) -> set[int]:
+    return {int(row.partition("-")[0]) for row in distinct_rows(gdn)}
+
+
+def test_a_full_outbox_leaves_the_messages_with_the_broker_and_takes_them_when_there_is_room(
+    mosquitto: Mosquitto, make_bridge: MakeBridge, tmp_path: Path
+) -> None:
+    url = away()
+    bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=url, BRIDGE_OUTBOX__MAX_BYTES=SMALL)
+    bridge.start()
+    bridge.wait_subscribed()
+
+    publish_all(mosquitto.port, padded(COUNT))
+    wait_for(lambda: outbox(bridge).get("holding"), what="the hold")
+
+    assert "outbox.max_bytes" in outbox(bridge)["holding"]
+    assert bridge.part("mqtt")["state"] == "waiting"
+    assert "the outbox is full" in bridge.part("mqtt")["error"]
+    assert "gdn_bridge_holding 1.0" in bridge.get("/metrics")[1]
+    # One read's worth of messages may come in above the bound.
+    assert int(SMALL) <= outbox(bridge)["bytes"] < 2 * int(SMALL)
+    assert bridge.books()["received"] < COUNT
+
+    gdn = LocalGdn(tmp_path, port_of(url))
+    try:
+        wait_for(lambda: gdn.count() >= COUNT, seconds=90, what="all rows")
+
+        assert padded_rows(gdn) == set(range(COUNT))
+        wait_for(lambda: bridge.books()["outbox"] == 0, what="an empty outbox")
+        assert bridge.books()["dropped"] == 0
+        assert bridge.books()["balanced"]
+        assert outbox(bridge)["holding"] is None
+    finally:
+        gdn.end()
+
+
+def test_with_drop_oldest_the_newest_rows_arrive_and_every_drop_is_counted(
+    mosquitto: Mosquitto, make_bridge: MakeBridge, tmp_path: Path
+) -> None:
+    url = away()
+    bridge = make_bridge(
+        mqtt_port=mosquitto.port, gdn_url=url, BRIDGE_OUTBOX__MAX_BYTES=SMALL, BRIDGE_OUTBOX__FULL="drop_oldest"
+    )
+    bridge.start()
+    bridge.wait_subscribed()
+    publish_all(mosquitto.port, padded(COUNT))
+    wait_for(lambda: bridge.books().get("received") == COUNT, what="all to be received")
+    wait_for(lambda: outbox(bridge)["bytes"] < int(SMALL), what="room to be made")
+    dropped = bridge.books()["dropped"]
+    assert dropped > 0
+
+    gdn = LocalGdn(tmp_path, port_of(url))
+    try:
+        wait_for(lambda: bridge.books()["outbox"] == 0, seconds=90, what="an empty outbox")
+        wait_for(lambda: gdn.count() == COUNT - dropped, what="the rows")
+
+        assert padded_rows(gdn) == set(range(dropped, COUNT))
+        assert bridge.books()["balanced"]
+        assert f'gdn_bridge_dropped_total{{reason="outbox_full"}} {dropped}.0' in bridge.get("/metrics")[1]
+    finally:
+        gdn.end()
+
+
+def test_with_reject_new_the_oldest_rows_arrive_and_every_rejection_is_counted(
+    mosquitto: Mosquitto, make_bridge: MakeBridge, tmp_path: Path
+) -> None:
+    url = away()
+    bridge = make_bridge(
+        mqtt_port=mosquitto.port, gdn_url=url, BRIDGE_OUTBOX__MAX_BYTES=SMALL, BRIDGE_OUTBOX__FULL="reject_new"
+    )
+    bridge.start()
+    bridge.wait_subscribed()
+    publish_all(mosquitto.port, padded(COUNT))
+    wait_for(lambda: bridge.books().get("received") == COUNT, what="all to be received")
+    dropped = bridge.books()["dropped"]
+    assert dropped > 0
+
+    gdn = LocalGdn(tmp_path, port_of(url))
+    try:
+        wait_for(lambda: bridge.books()["outbox"] == 0, seconds=90, what="an empty outbox")
+
+        assert padded_rows(gdn) == set(range(COUNT - dropped))
+        assert bridge.books()["balanced"]
+    finally:
+        gdn.end()
+
+
+def test_rows_that_wait_too_long_are_dropped_as_expired(mosquitto: Mosquitto, make_bridge: MakeBridge) -> None:
+    bridge = make_bridge(
+        mqtt_port=mosquitto.port, gdn_url=away(), BRIDGE_OUTBOX__MAX_AGE="2", BRIDGE_OUTBOX__FULL="drop_oldest"
+    )
+    bridge.start()
+    bridge.wait_subscribed()
+
+    publish_all(mosquitto.port, readings(50))
+    wait_for(lambda: bridge.books().get("dropped") == 50, what="the rows to expire")
+
+    assert 'gdn_bridge_dropped_total{reason="expired"} 50.0' in bridge.get("/metrics")[1]
+    assert bridge.books()["balanced"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 24 MiB."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", mount], check=False).returncode
+    ):
+        pytest.skip("mounting a small tmpfs needs root and the right to mount")
+    yield mount
+    subprocess.run(["umount", "--lazy", mount], check=True)
+
+
+def test_a_full_disk_holds_delivers_and_goes_on(
+    mosquitto: Mosquitto, make_bridge: MakeBridge, tmp_path: Path, small_disk: Path
+) -> None:
+    count = 120_000
+    url = away()
+    bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=url, BRIDGE_OUTBOX__PATH=str(small_disk / "outbox.db"))
+    process = bridge.start()
+    bridge.wait_subscribed()
+
+    publish_all(mosquitto.port, padded(count))
+    wait_for(lambda: outbox(bridge).get("holding"), seconds=60, what="the hold")
+    assert "full" in bridge.part("outbox")["error"]
+    assert bridge.part("outbox")["state"] == "failing"
+
+    gdn = LocalGdn(tmp_path, port_of(url))
+    try:
+        wait_for(lambda: gdn.count() >= count, seconds=120, what="all rows")
+
+        assert padded_rows(gdn) == set(range(count))
+        wait_for(lambda: bridge.books()["outbox"] == 0, what="an empty outbox")
+        assert bridge.books()["dropped"] == 0
+        assert bridge.books()["balanced"]
+        assert bridge.peak_memory() < 150 << 20
+        assert process.is_running, "a full disk is a state, not a crash"
+    finally:
+        gdn.end()
+
+
+def test_an_outbox_that_another_program_locks_costs_time_and_nothing_else(
+    mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
+) -> None:
+    bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url)
+    process = bridge.start()
+    bridge.wait_ready()
+    blocker = sqlite3.connect(bridge.settings["BRIDGE_OUTBOX__PATH"], isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+
+    publish_all(mosquitto.port, readings(500))
+    wait_for(lambda: "locked" in (bridge.part("outbox")["error"] or ""), what="the lock to be noticed")
+    assert bridge.books()["received"] == 0
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    wait_delivered(bridge, gdn, 500)
+
+    assert distinct_rows(gdn) == expected_rows(500)
+    assert process.is_running
+
+
+def test_a_locked_outbox_is_waited_for_at_the_start(
+    mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
+) -> None:
+    bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url)
+    path = bridge.settings["BRIDGE_OUTBOX__PATH"]
+    bridge.start()
+    bridge.wait_ready()
+    assert bridge.process is not None
+    bridge.process.kill()
+    blocker = sqlite3.connect(path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+
+    process = bridge.start()
+    wait_for(lambda: process.text().count("outbox.unavailable"), what="the lock to be noticed")
+    blocker.execute("ROLLBACK")
+    blocker.close()
+
+    bridge.wait_ready()
+
+
+def test_sigterm_ends_a_bridge_that_waits_for_its_outbox(mosquitto: Mosquitto, make_bridge: MakeBridge) -> None:
+    bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=away())
+    path = bridge.settings["BRIDGE_OUTBOX__PATH"]
+    sqlite3.connect(path).close()
+    blocker = sqlite3.connect(path, isolation_level=None)
+    blocker.execute("PRAGMA journal_mode = WAL")
+    blocker.execute("BEGIN IMMEDIATE")
+    process = bridge.start()
+    wait_for(lambda: "outbox.unavailable" in process.text(), what="the lock to be noticed")
+
+    begun = time.monotonic()
+    assert process.terminate() == 0
+    assert time.monotonic() - begun < 3
+    blocker.close()
+
+
+def test_a_damaged_outbox_is_rescued_at_the_next_start_and_the_loss_is_said(
+    mosquitto: Mosquitto, make_bridge: MakeBridge, tmp_path: Path
+) -> None:
+    url = away()
+    bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=url)
+    process = bridge.start()
+    bridge.wait_subscribed()
+    publish_all(mosquitto.port, readings(5000))
+    wait_for(lambda: bridge.books().get("outbox") == 5000, what="the records")
+    process.kill()
+    path = Path(bridge.settings["BRIDGE_OUTBOX__PATH"])
+    sqlite3.connect(path).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    with path.open("r+b") as file:
+        file.seek(30 * 4096)
+        file.write(b"\xff" * 3 * 4096)
+
+    again = bridge.start()
+    bridge.wait_subscribed()
+    books = bridge.books()
+    (line,) = [json.loads(line) for line in again.text().splitlines() if '"outbox.rescued"' in line]
+    gdn = LocalGdn(tmp_path, port_of(url))
+    try:
+        assert 0 < books["dropped"] < 500
+        assert books["balanced"]
+        assert line["lost"] == books["dropped"]
+        assert Path(line["kept_at"]).exists()
+        wait_delivered(bridge, gdn, 5000 - books["dropped"])
+        assert distinct_rows(gdn) <= expected_rows(5000)
+        assert len(distinct_rows(gdn)) == 5000 - books["dropped"]
+    finally:
+        gdn.end()
+
+
+def test_an_outbox_whose_file_is_replaced_while_it_runs_ends_the_daemon(
+    mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
+) -> None:
+    bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url)
+    process = bridge.start()
+    bridge.wait_ready()
+    path = Path(bridge.settings["BRIDGE_OUTBOX__PATH"])
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").rename(f"{path}{suffix}.moved")
+    path.write_bytes(b"")
+
+    publish_all(mosquitto.port, readings(10))
+
+    if process.is_running:
+        try:
+            code = process.wait(10)
+        except subprocess.TimeoutExpired:
+            pytest.skip("SQLite does not notice a moved file on this file system")
+        assert code == 1
+    bridge.start()
+    wait_delivered(bridge, gdn, 10)

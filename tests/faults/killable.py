@@ -1,0 +1,168 @@
+"""The daemon, made to kill itself at a named point: ``python -m tests.faults.killable run …``.
+
+The arguments are those of ``gdn-bridge``. ``FAULT_POINT`` names the point, ``FAULT_COUNT`` how many times it is passed
+before the process sends itself SIGKILL, ``FAULT_NOTE`` a file that gets a line just before: the point, the process id
+and the peak of its memory. Without ``FAULT_POINT`` it is the plain daemon.
+
+Points, each at a moment when there is something to lose:
+
+* ``after_receive``: messages were read, nothing is stored.
+* ``in_commit``: rows are written, COMMIT is about to run (``FAULT_DELAY`` 0), or runs (that many seconds later, from
+  another thread).
+* ``before_puback``: the commit is done, nothing is acknowledged.
+* ``after_send``: records were sent, no receipt was read.
+* ``before_release``: receipts were read, the records are still in the outbox.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bridge import cli
+from bridge.gdn.producer import ProducerLink
+from bridge.outbox import Outbox
+from bridge.pipeline import Pipeline
+
+POINTS = ("after_receive", "in_commit", "before_puback", "after_send", "before_release")
+
+
+class Fuse:
+    """Kills the process when its point was passed often enough."""
+
+    def __init__(self, point: str, count: int, note: str) -> None:
+        self._point = point
+        self._left = count
+        self._note = note
+
+    def burn(self) -> bool:
+        """The point is passed; true if that was the last time."""
+        self._left -= 1
+        return self._left == 0
+
+    def kill(self) -> None:
+        """The end, without a word to anyone but the note."""
+        status = Path("/proc/self/status").read_text()
+        peak = next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]
+        note = os.open(self._note, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.write(note, f"{self._point} {os.getpid()} {peak}\n".encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def passed(self) -> None:
+        """The point is passed; kill if that was the last time."""
+        if self.burn():
+            self.kill()
+
+
+def _arm_after_receive(fuse: Fuse) -> None:
+    original = Pipeline._map
+
+    def wrapped(self: Pipeline, messages: Any, *arguments: Any, **named: Any) -> Any:
+        if messages:
+            fuse.passed()
+        return original(self, messages, *arguments, **named)
+
+    Pipeline._map = wrapped  # type: ignore[method-assign]
+
+
+def _arm_before_puback(fuse: Fuse) -> None:
+    original = Pipeline._ack
+
+    def wrapped(self: Pipeline, messages: Any, *arguments: Any, **named: Any) -> Any:
+        if messages:
+            fuse.passed()
+        return original(self, messages, *arguments, **named)
+
+    Pipeline._ack = wrapped  # type: ignore[method-assign]
+
+
+def _arm_after_send(fuse: Fuse) -> None:
+    send, step = ProducerLink.send, Pipeline._send
+    sent = 0
+
+    def counting(self: ProducerLink, records: Any, *arguments: Any, **named: Any) -> Any:
+        nonlocal sent
+        sent += 1
+        return send(self, records, *arguments, **named)
+
+    def wrapped(self: Pipeline, *arguments: Any, **named: Any) -> Any:
+        before = sent
+        result = step(self, *arguments, **named)
+        if sent > before:
+            fuse.passed()
+        return result
+
+    ProducerLink.send = counting  # type: ignore[method-assign]
+    Pipeline._send = wrapped  # type: ignore[method-assign]
+
+
+def _arm_before_release(fuse: Fuse) -> None:
+    original = Pipeline._store
+
+    def wrapped(self: Pipeline, *arguments: Any, **named: Any) -> Any:
+        if any(sender.delivery.released for sender in self._senders.values()):
+            fuse.passed()
+        return original(self, *arguments, **named)
+
+    Pipeline._store = wrapped  # type: ignore[method-assign]
+
+
+def _arm_in_commit(fuse: Fuse) -> None:
+    delay = float(os.environ.get("FAULT_DELAY", "0"))
+    open_outbox, store = Outbox.open, Pipeline._store
+    storing = False
+
+    def kill_soon() -> None:
+        time.sleep(delay)
+        fuse.kill()
+
+    def trace(statement: str) -> None:
+        if storing and statement.strip().upper().startswith("COMMIT") and fuse.burn():
+            if delay:
+                threading.Thread(target=kill_soon).start()
+            else:
+                fuse.kill()
+
+    def opened(self: Outbox, *arguments: Any, **named: Any) -> Any:
+        result = open_outbox(self, *arguments, **named)
+        assert self._db is not None
+        self._db.set_trace_callback(trace)
+        return result
+
+    def wrapped(self: Pipeline, rows: Any, *arguments: Any, **named: Any) -> Any:
+        nonlocal storing
+        storing = bool(rows)
+        try:
+            return store(self, rows, *arguments, **named)
+        finally:
+            storing = False
+
+    Outbox.open = opened  # type: ignore[method-assign]
+    Pipeline._store = wrapped  # type: ignore[method-assign]
+
+
+ARM = {
+    "after_receive": _arm_after_receive,
+    "in_commit": _arm_in_commit,
+    "before_puback": _arm_before_puback,
+    "after_send": _arm_after_send,
+    "before_release": _arm_before_release,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Arm what the environment says, then be the daemon."""
+    point = os.environ.get("FAULT_POINT")
+    if point:
+        ARM[point](Fuse(point, int(os.environ["FAULT_COUNT"]), os.environ["FAULT_NOTE"]))
+    return cli.main(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

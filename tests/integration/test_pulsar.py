@@ -1,0 +1,176 @@
+"""The daemon feeding a real Apache Pulsar: plain Pulsar as far end, and effectively once (design.md P8) under kills and
+cut links, read back from the topic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.conftest import Bridge, Mosquitto, free_port, wait_for
+from tests.faults.proxy import Proxy
+from tests.publisher import publish_all
+from tests.pulsar import Pulsar, token
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.pulsar,
+    pytest.mark.xdist_group("pulsar"),
+    pytest.mark.timeout(600),
+]
+
+STREAM = "tutorialAppInputStream"
+TOKEN_KEY = b"a key of at least thirty-two bytes"
+
+MakeBridge = Callable[..., Bridge]
+
+
+@pytest.fixture(scope="module")
+def pulsar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pulsar]:
+    server = Pulsar(tmp_path_factory.mktemp("pulsar"), token_key=TOKEN_KEY)
+    yield server
+    server.end()
+
+
+class ThreadedProxy:
+    """The fault proxy on a loop of its own."""
+
+    def __init__(self, upstream: int) -> None:
+        self.proxy = Proxy(port=free_port(), upstream=upstream)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self.do(self.proxy.start)
+
+    def do(self, what: Callable[..., Any], *arguments: object) -> None:
+        asyncio.run_coroutine_threadsafe(what(*arguments), self._loop).result(10)
+
+    def end(self) -> None:
+        self.do(self.proxy.stop)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+
+@pytest.fixture
+def proxy(pulsar: Pulsar) -> Iterator[ThreadedProxy]:
+    proxy = ThreadedProxy(pulsar.port)
+    yield proxy
+    proxy.end()
+
+
+@pytest.fixture
+def make_pulsar_bridge(make_bridge: MakeBridge, mosquitto: Mosquitto, pulsar: Pulsar) -> MakeBridge:
+    def make(namespace: str, *, port: int | None = None, **settings: str) -> Bridge:
+        return make_bridge(
+            mqtt_port=mosquitto.port,
+            gdn_url=f"http://127.0.0.1:{port or pulsar.port}",
+            **{
+                "BRIDGE_GDN__KIND": "pulsar",
+                "BRIDGE_GDN__API_KEY": token(TOKEN_KEY, "admin"),
+                "BRIDGE_GDN__TENANT": "public",
+                "BRIDGE_GDN__FABRIC": namespace,
+                "BRIDGE_DELIVERY__RECEIPT_TIMEOUT": "5",
+                **settings,
+            },
+        )
+
+    return make
+
+
+def readings(first: int, count: int) -> list[tuple[str, bytes]]:
+    return [(f"devices/AD11/rooms/{n}/telemetry", b'{"temperature": 1}') for n in range(first, first + count)]
+
+
+def rooms(pulsar: Pulsar, namespace: str) -> list[int]:
+    return [msgspec.json.decode(payload)["roomNo"] for payload in pulsar.read(f"{namespace}/{STREAM}")]
+
+
+def test_rows_arrive_in_a_plain_pulsar_without_worker_and_queries(
+    pulsar: Pulsar, mosquitto: Mosquitto, make_pulsar_bridge: MakeBridge
+) -> None:
+    namespace = pulsar.create_namespace("plain")
+    bridge = make_pulsar_bridge("plain")
+    bridge.start()
+    bridge.wait_ready()
+
+    publish_all(mosquitto.port, readings(0, 1000))
+    wait_for(lambda: bridge.books().get("delivered") == 1000, what="the deliveries")
+
+    assert rooms(pulsar, namespace) == list(range(1000))
+    assert {part["name"] for part in bridge.readiness()["parts"]} == {"outbox", "mqtt", f"producer {STREAM}"}
+    assert bridge.cli("query", "RETURN 1").returncode == 78
+
+
+def test_a_token_that_pulsar_refuses_is_not_ready_and_says_why(
+    pulsar: Pulsar, mosquitto: Mosquitto, make_pulsar_bridge: MakeBridge
+) -> None:
+    pulsar.create_namespace("closed")
+    bridge = make_pulsar_bridge("closed", BRIDGE_GDN__API_KEY=token(b"another key of thirty-two bytes..", "admin"))
+    process = bridge.start()
+
+    wait_for(lambda: "HTTP 401" in (bridge.part(f"producer {STREAM}")["error"] or ""), what="the refusal")
+
+    assert not bridge.readiness()["ready"]
+    assert bridge.settings["BRIDGE_GDN__API_KEY"] not in process.text()
+
+
+@pytest.mark.parametrize("deduplicate", [True, False])
+def test_kills_and_cut_links_under_load_lose_nothing_and_with_deduplication_double_nothing(
+    pulsar: Pulsar, mosquitto: Mosquitto, make_pulsar_bridge: MakeBridge, proxy: ThreadedProxy, deduplicate: bool
+) -> None:
+    rng = random.Random(7)
+    name = f"dedup-{deduplicate}".lower()
+    namespace = pulsar.create_namespace(name, deduplicates=True)
+    bridge = make_pulsar_bridge(name, port=proxy.proxy.port, BRIDGE_DELIVERY__DEDUPLICATE=str(deduplicate).lower())
+    count, block = 30_000, 1500
+    published = threading.Event()
+
+    def publish() -> None:
+        for first in range(0, count, block):
+            publish_all(mosquitto.port, readings(first, block))
+            time.sleep(0.5)  # so that the load lasts as long as the faults
+        published.set()
+
+    process = bridge.start()
+    bridge.wait_ready()
+    publisher = threading.Thread(target=publish, daemon=True)
+    publisher.start()
+    kills = cuts = 0
+    while not published.is_set():
+        # In the midst of a burst, with records on the wire.
+        time.sleep(rng.uniform(0.05, 0.6))
+        if rng.random() < 0.4:
+            process.kill()
+            kills += 1
+            process = bridge.start()
+            wait_for(lambda: bridge.part(f"producer {STREAM}")["state"] == "connected", what="the producer")
+        elif rng.random() < 0.5:
+            proxy.do(proxy.proxy.cut)
+            cuts += 1
+        else:
+            proxy.do(proxy.proxy.cut_after, rng.randrange(1, 60_000), rng.choice(("to_client", "to_server")))
+            cuts += 1
+    publisher.join()
+    wait_for(lambda: bridge.books().get("outbox") == 0, seconds=120, what="an empty outbox")
+    wait_for(lambda: len(set(rooms(pulsar, namespace))) == count, seconds=60, what="every row")
+
+    arrived = Counter(rooms(pulsar, namespace))
+    doubled = arrived.total() - len(arrived)
+    print(f"deduplicate={deduplicate}: {kills} kills, {cuts} cuts, {len(arrived)} rows, {doubled} doubled")
+    assert kills >= 5
+    assert cuts >= 5
+    assert proxy.proxy.counts["cut"] + proxy.proxy.counts["cut_after"] >= 5
+    assert set(arrived) == set(range(count))
+    if deduplicate:
+        assert doubled == 0
+    else:
+        assert doubled > 0, "without deduplication the faults must show, else this test proves nothing"
