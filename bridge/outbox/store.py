@@ -186,8 +186,38 @@ class Outbox:
             self._last_id = max(highest, self._counts.pop("last_id", 0))
             self._dead_letters, size = db.execute(SIZE_DEAD_LETTERS).fetchone()
             self._dead_letter_bytes = size + self._dead_letters * DEAD_LETTER_OVERHEAD
-            self.name = self.recall("name") or secrets.token_hex(4)
-            self.remember(name=self.name, closed="")
+            name = self.recall("name")
+            if name is not None and self.recall("seal") != self._seal():
+                log.warning(
+                    "outbox.replaced",
+                    hint="this is a copy, or was put back from one: it gets a new name, so that ids and sequence "
+                    "numbers given out since are not given out again",
+                )
+                name = None
+            self.name = name or secrets.token_hex(4)
+            seal = secrets.token_hex(8)
+            self._remember({"name": self.name, "closed": "", "seal": f"{seal} {self._inode()}"})
+            self._write_seal(seal)
+
+    def _seal(self) -> str:
+        """What the store must hold if it is the one that was last opened here: the lock file's text, and the inode.
+
+        Nothing tells a whole machine that was set back from one that was not.
+        """
+        assert self._lock_file is not None
+        return f"{os.pread(self._lock_file, 64, 0).decode('ascii', 'replace')} {self._inode()}"
+
+    def _write_seal(self, seal: str) -> None:
+        """After the store's own: a crash in between costs the name, never brings an old one back."""
+        assert self._lock_file is not None
+        try:
+            os.pwrite(self._lock_file, seal.encode(), 0)
+            os.fsync(self._lock_file)
+        except OSError as exc:
+            log.warning("outbox.not_sealed", error=exc.strerror)
+
+    def _inode(self) -> int:
+        return self._path.stat().st_ino  # not the device: its number may change when the machine starts
 
     def _check_version(self, db: sqlite3.Connection) -> None:
         found = schema.version(db)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import tempfile
@@ -297,6 +298,39 @@ def test_a_page_is_bounded_in_bytes(bounded: Callable[..., Outbox]) -> None:
 
     assert len(outbox.read("s", after=0, limit=100, max_bytes=2500)) == 3
     assert len(outbox.read("s", after=0, limit=100, max_bytes=1)) == 1
+
+
+def test_a_store_put_back_from_a_copy_gets_a_new_name(tmp_path: Path) -> None:
+    path, copy = tmp_path / "outbox.db", tmp_path / "copy.db"
+    outbox = Outbox(path)
+    outbox.open()
+    name = outbox.name
+    outbox.close()
+    copy.write_bytes(path.read_bytes())
+    outbox.open()
+    assert outbox.name == name
+    outbox.close()
+
+    path.write_bytes(copy.read_bytes())  # in place: the same inode
+    outbox.open()
+
+    assert outbox.name != name
+    outbox.close()
+
+
+def test_a_store_moved_with_all_its_files_gets_a_new_name(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    outbox = Outbox(old / "outbox.db")
+    outbox.open()
+    name = outbox.name
+    outbox.close()
+    shutil.copytree(old, new)
+
+    moved = Outbox(new / "outbox.db")
+    moved.open()
+
+    assert moved.name != name
+    moved.close()
 
 
 def test_what_is_remembered_and_counted_survives(bounded: Callable[..., Outbox]) -> None:
