@@ -564,6 +564,7 @@ class Producer:
             happened("producer.not_json")
             self._send_text('{"result": "ok", "context": ')
         elif late := self._fault("late"):
+            happened("producer.late")
             asyncio.get_running_loop().call_later(late["seconds"], self._send_late, true, index)
         elif self._fault("shuffled"):
             self._held.append((true, index))
@@ -585,7 +586,6 @@ class Producer:
 
     def _send_late(self, text: str, index: int) -> None:
         if self.ended is None and not self._dead and not self._writer.is_closing():
-            self._far_end.happened("producer.late")
             self._send_text(text, receipt_of=index)
 
     def _release_held(self, all_of_it: bool = False) -> None:

@@ -260,6 +260,8 @@ class Bridge:
             "BRIDGE_GDN__API_KEY": API_KEY,
             "BRIDGE_GDN__TENANT": TENANT,
             "BRIDGE_GDN__REQUEST_TIMEOUT": "2",
+            "BRIDGE_GDN__REQUESTS_PER_MINUTE": "0",
+            "BRIDGE_GDN__REQUESTS_PER_DAY": "0",
             "BRIDGE_WORKER__DEFINITION": str(definition),
             "BRIDGE_WORKER__SETTLE_TIME": "0",
             "BRIDGE_ROUTES": json.dumps([ROUTE]),
@@ -278,6 +280,7 @@ class Bridge:
         self._started_at = 0.0
         self._killed = False
         self._runs = 0
+        self._log_at = 0
         self.deaths: list[Death] = []
         self.peaks: dict[int, int] = {}
         """Bytes of memory at the most, by number of the process."""
@@ -298,6 +301,7 @@ class Bridge:
         self._runs += 1
         self._started_at = time.monotonic()
         with self.log.open("ab") as log:
+            self._log_at = log.tell()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.faults.killable", "run"], stdout=log, stderr=log, env=environ, cwd=ROOT
             )
@@ -332,7 +336,6 @@ class Bridge:
         begun = time.monotonic()
         process.terminate()
         try:
-            # A start takes a second, and the signal may come before there is a handler: that is no clean end then.
             code = process.wait(STOP_TIMEOUT + 5)
         except subprocess.TimeoutExpired:
             self.problems.append(f"SIGTERM: the daemon still ran {STOP_TIMEOUT + 5:g} s later")
@@ -342,11 +345,17 @@ class Bridge:
         self._process = None
         now = time.monotonic()
         self.deaths.append(Death(now, "sigterm", now - self._started_at))
-        if code != 0 and not (code == -signal.SIGTERM and begun - self._started_at < 2):
+        # Before it has started there is nothing to end well, and no handler yet.
+        if code != 0 and not (code == -signal.SIGTERM and not self._had_started()):
             self.problems.append(f"SIGTERM: the daemon ended with {code}")
         if took > STOP_TIMEOUT + 1:
             self.problems.append(f"SIGTERM: stopping took {took:.1f} s with a stop_timeout of {STOP_TIMEOUT:g} s")
         return took
+
+    def _had_started(self) -> bool:
+        with self.log.open("rb") as log:
+            log.seek(self._log_at)
+            return b'"daemon.started"' in log.read()
 
     def stop_running(self) -> None:
         """SIGSTOP."""

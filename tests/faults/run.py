@@ -25,7 +25,6 @@ from tests.faults.killable import POINTS
 from tests.faults.lab import (
     API_KEY,
     PASSWORD,
-    STATUS_SECONDS,
     Bridge,
     Broker,
     Failed,
@@ -115,6 +114,7 @@ class Run:
         self.samples: list[Sample] = []
         self.problems: list[str] = []
         self._enough = threading.Event()
+        self._reading = threading.Lock()
         self._sampler = threading.Thread(target=self._sample, name="sampler", daemon=True)
         self._status_log = directory / "status.log"
         self._begun = 0.0
@@ -202,6 +202,7 @@ class Run:
         published: dict[MessageId, Published] = {}
         for publisher in self.publishers:
             published |= publisher.published
+        self._keep_what_was_seen(published)
         verdict = judge(
             Evidence(
                 seed=self._seed,
@@ -245,6 +246,16 @@ class Run:
             "counters": dict(sorted(counts.items())),
         }
         return verdict
+
+    def _keep_what_was_seen(self, published: dict[MessageId, Published]) -> None:
+        """Into the directory, for whoever looks into a failure: what is nowhere on disk yet."""
+        seen = {
+            "messages": [[str(i), *p, self.tap.handed[i], self.tap.acked[i]] for i, p in published.items()],
+            "uncertain": self.uncertain,
+            "disturbed": self.disturbed,
+            "deaths": self.bridge.deaths,
+        }
+        (self._directory / "seen.json").write_text(json.dumps(seen))
 
     def _end(self) -> None:
         self._enough.set()
@@ -292,6 +303,7 @@ class Run:
                 if counts[fault.counter] > before:
                     del waiting[fault]
                     self.happened[fault.name] += 1
+                    self._take_sample()  # errors repeat what the far end said, and are soon gone
             if not waiting and (point is None or self.bridge.kills[point] > point_reached):
                 break
         while time.monotonic() < life_ends and self.bridge.is_running:
@@ -516,18 +528,18 @@ class Run:
         return counts
 
     def _sample(self) -> None:
-        """The sampler's thread: the books, and every text that the status server has, again and again."""
-        with self._status_log.open("a") as out:
-            while not self._enough.wait(SAMPLE_EVERY):
-                begun = time.monotonic()
-                readiness = self.bridge.readiness()
-                if "books" in readiness:
-                    self.samples.append(Sample(round(begun, 2), readiness["books"]))
-                    for text in (json.dumps(readiness), self.bridge.get("/"), self.bridge.get("/metrics")):
-                        out.write(text + "\n")
-                    out.flush()
-                elif time.monotonic() - begun > STATUS_SECONDS * 2:
-                    self.own_counts["status server silent"] += 1
+        """The sampler's thread: a reading, again and again."""
+        while not self._enough.wait(SAMPLE_EVERY):
+            self._take_sample()
+
+    def _take_sample(self) -> None:
+        """Read the books, and keep every text that the status server has."""
+        with self._reading, self._status_log.open("a") as out:
+            readiness = self.bridge.readiness()
+            if "books" in readiness:
+                self.samples.append(Sample(round(time.monotonic(), 2), readiness["books"]))
+                for text in (json.dumps(readiness), self.bridge.get("/"), self.bridge.get("/metrics")):
+                    out.write(text + "\n")
 
 
 def report(verdict: Verdict, *, seed: int) -> str:

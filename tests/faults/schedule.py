@@ -137,7 +137,7 @@ FAULTS: tuple[Fault, ...] = (
 )
 """Every class."""
 
-ENDINGS = ("point", "point", "random", "random", "sigterm", "recover")
+ENDINGS = ("point", "point", "point", "point", "random", "sigterm", "recover", "recover")
 """How rounds end, by weight. ``recover``: everything is healed, and the same process must get it all through."""
 
 
