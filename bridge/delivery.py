@@ -94,8 +94,8 @@ class Delivery:
 
     @property
     def has_work(self) -> bool:
-        """Whether anything can be sent."""
-        return bool(self._ready) or self._behind
+        """Whether anything can be sent. Not while the disk takes no releases and what is receipted piles up."""
+        return (bool(self._ready) or self._behind) and len(self.released) < MEMORY_RECORDS
 
     @property
     def sent_to(self) -> int:
@@ -121,8 +121,8 @@ class Delivery:
         Raises:
             OutboxUnavailable: the disk can't be read now.
         """
-        if now < self._paused_until or count <= 0 or len(self.released) >= MEMORY_RECORDS:
-            return []  # the last: the disk takes no releases, so what is receipted piles up in memory
+        if now < self._paused_until or count <= 0 or not self.has_work:
+            return []
         if self._behind and len(self._ready) < count and self._bytes < MEMORY_BYTES:
             page = self._read(after=self._loaded_to, limit=PAGE_RECORDS, max_bytes=MEMORY_BYTES)
             self._behind = len(page) == PAGE_RECORDS or sum([len(r.payload) for r in page]) >= MEMORY_BYTES

@@ -15,6 +15,7 @@ import selectors
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass
@@ -224,7 +225,7 @@ class Pipeline:
                 self._selector.modify(link.sock, wanted, link)
         for sender in self._senders.values():
             if sender.link is not None and sender.link.room and sender.delivery.has_work:
-                timeout = min(timeout, max(0.0, sender.delivery.paused_until - now))
+                timeout = min(timeout, max(0.0, max(sender.delivery.paused_until, self._store_retry_at) - now))
         ready: set[object] = {link for link in links if link.has_buffered}
         for key, events in self._selector.select(0 if ready else timeout):
             if key.data is None:
@@ -349,8 +350,7 @@ class Pipeline:
             return False
         self._store_error = None
         self._release_due = None
-        for letter in dead_letters:
-            log.warning("message.dead_lettered", topic=letter.topic, reason=letter.reason, detail=letter.detail)
+        self._report_dead_letters(dead_letters)
         for delivery in deliveries:
             delivery.forget_released()
         if len(self._senders) == 1:
@@ -362,6 +362,12 @@ class Pipeline:
                     sender.delivery.offer(mine)
         return True
 
+    def _report_dead_letters(self, dead_letters: list[DeadLetter]) -> None:
+        """One line for each reason in a batch: a device that sends only rubbish must not drown the log (P5)."""
+        for reason, count in Counter([letter.reason for letter in dead_letters]).items():
+            first = next(letter for letter in dead_letters if letter.reason == reason)
+            log.warning("message.dead_lettered", reason=reason, count=count, topic=first.topic, detail=first.detail)
+
     def _ack(self, messages: list[MqttMessage]) -> None:
         if messages and self._mqtt is not None:
             self._mqtt.ack(messages)
@@ -369,6 +375,8 @@ class Pipeline:
             self._acked += sum([1 for m in messages if m.qos])
 
     def _send(self, now: float) -> None:
+        if now < self._store_retry_at:
+            return  # records are read and numbered in the store, and what is receipted must be let go in it
         for sender in self._senders.values():
             link = sender.link
             if link is None or link.error is not None:
