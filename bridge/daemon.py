@@ -28,6 +28,7 @@ from bridge.gdn.rest import SLOW_TIMEOUT, GdnRest
 from bridge.health import Health, HealthStatus, PartStatus, default_query
 from bridge.log import get_logger, register_secret
 from bridge.mapping import Mapping, Route
+from bridge.mqtt_session import MqttSession
 from bridge.outbox import Bounds, Outbox
 from bridge.pipeline import Pipeline, Sender
 from bridge.provision import ACTIVATING, Provision
@@ -164,12 +165,14 @@ class Daemon:
         for name in names:
             if name not in senders:
                 log.error("outbox.unknown_stream", stream=name, hint="its records wait; the worker no longer has it")
+        name = f"{settings.mqtt.client_id} at {settings.mqtt.host}:{settings.mqtt.port}"
+        self._session = MqttSession(name=name, outbox=self._outbox)
         pipeline = Pipeline(
             mapping=mapping,
             outbox=self._outbox,
             senders=senders,
             policy=settings.outbox.full,
-            session=f"{settings.mqtt.client_id} at {settings.mqtt.host}:{settings.mqtt.port}",
+            session=self._session,
             linger=settings.delivery.linger / 1000,
         )
         self._pipeline = pipeline
@@ -325,7 +328,7 @@ class Daemon:
             tls=Tls(mqtt.ca_file, mqtt.cert_file, mqtt.key_file) if mqtt.tls else None,
             connect_timeout=mqtt.connect_timeout,
             filters=self._filters,
-            known=self._pipeline.known_filters,
+            known=self._session.known_filters,
             client_id=mqtt.client_id,
             version=5 if mqtt.protocol == "5" else 4,
             username=credentials.mqtt_username,
@@ -333,7 +336,7 @@ class Daemon:
             keepalive=mqtt.keepalive,
             session_expiry=mqtt.session_expiry,
             receive_maximum=mqtt.receive_maximum,
-            watch_drops=mqtt.watch_drops and self._pipeline.watch_drops,
+            watch_drops=mqtt.watch_drops and self._session.watch_drops,
             silence_timeout=mqtt.silence_timeout,
         )
 

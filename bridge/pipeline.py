@@ -10,7 +10,6 @@ through a queue; everything else here belongs to this thread alone. What others 
 
 from __future__ import annotations
 
-import json
 import selectors
 import socket
 import threading
@@ -29,9 +28,10 @@ from bridge.gdn.producer import ProducerLink
 from bridge.log import get_logger
 from bridge.mapping import Mapping
 from bridge.message import DeadLetter, MqttMessage, OutboxRecord, Row
+from bridge.mqtt_session import MqttSession
 from bridge.mqtt_source import MqttLink
 from bridge.outbox import Outbox, Policy
-from bridge.timing import Deadline, Pace
+from bridge.timing import Deadline
 
 IDLE_TURN = 0.5
 """Seconds. Even with nothing to do a turn comes round: pings, timeouts, heartbeat."""
@@ -41,13 +41,6 @@ RELEASE_WITHIN = 0.05
 
 STORE_RETRY = 1.0
 """Seconds between looks at how full the store is, and before a store that failed is tried again."""
-
-BRIEF_LINK = 10.0
-"""Seconds. A link that the broker ends sooner, without a word and several times over, looks like a twin's work."""
-
-BRIEF_LINKS = 3
-
-SESSION = "mqtt_session"
 
 log = get_logger(__name__)
 
@@ -71,7 +64,7 @@ class Pipeline:
         outbox: open; closed by whoever opened it, after ``run`` has returned.
         senders: by GDN stream.
         policy: what happens to new messages while the outbox is full.
-        session: names the MQTT session: client id and broker. What was remembered of another one doesn't count.
+        session: what outlasts a connection to the broker.
         linger: seconds to let a batch gather at the start of a turn; 0 doesn't wait.
     """
 
@@ -81,8 +74,8 @@ class Pipeline:
         mapping: Mapping,
         outbox: Outbox,
         senders: MappingOf[str, Sender],
+        session: MqttSession,
         policy: Policy = "hold",
-        session: str = "",
         linger: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], int] = time.time_ns,
@@ -96,12 +89,12 @@ class Pipeline:
         self._wall_clock = wall_clock
         self._sleep = sleep
         self._policy = policy
-        self._session = session
+        self.session = session
         self._mqtt_dialer: Dialer[MqttLink] | None = None
         self._mqtt: MqttLink | None = None
         self._mqtt_is_up = False
         self._mqtt_since = 0.0
-        self._brief_links = 0
+        self._begun: MqttLink | None = None  # the link of which the session knows
         self._refused: list[str] = []
         self._handed_over: SimpleQueue[tuple[str | None, MqttLink | ProducerLink]] = SimpleQueue()
         self._to_remember: SimpleQueue[tuple[str, str, threading.Event]] = SimpleQueue()
@@ -117,10 +110,6 @@ class Pipeline:
         self._reported_full = False
         self._messages = self._acked = self._sends = self._receipts = 0
         self._broker_dropped: int | None = None
-        self.known_filters = self._remembered_filters()
-        """Filters that the broker's session holds, as far as is known. Swapped whole, read by the dialling thread."""
-        self.watch_drops = True
-        """Whether the broker may be asked for its counter of dropped messages. Read by the dialling thread."""
         self.heartbeat = clock()  # monotonic seconds of the last turn; read by any thread
         self.snapshot = Snapshot(outbox.books())  # swapped whole, read by any thread
 
@@ -422,37 +411,20 @@ class Pipeline:
         if link.subscribed and not self._mqtt_is_up:
             self._mqtt_is_up = True
             log.info("mqtt.subscribed", session_present=link.session_present, refused=link.refused, note=link.note)
-            self._note_loss_of_session(link, now)
             self._report_subscribed(link)
         elif self._mqtt_is_up and link.refused != self._refused:
             self._report_subscribed(link)
-        if self._mqtt_is_up and link.held != self.known_filters:
-            self._remember_session(link, now)
+        if self._mqtt_is_up:
+            self._follow_session(link, now)
 
-    def _note_loss_of_session(self, link: MqttLink, now: float) -> None:
-        if not self.known_filters or link.session_present:
-            return
-        log.warning(
-            "mqtt.session_lost",
-            hint="the broker no longer knew this client id's session: what it had queued, and what was published "
-            "while the bridge was away, is gone. See its persistence and session expiry",
-        )
+    def _follow_session(self, link: MqttLink, now: float) -> None:
         try:
-            self._outbox.count("sessions_lost")
+            if link is not self._begun:
+                self._begun = link
+                self.session.begin(link)
+            self.session.follow(link)
         except OutboxUnavailable as exc:
             self._store_failed(exc, now)
-
-    def _remember_session(self, link: MqttLink, now: float) -> None:
-        """What the session holds, for the next connection and the next start."""
-        self.known_filters = link.held
-        try:
-            self._outbox.remember(**{SESSION: json.dumps([self._session, list(link.held)])})
-        except OutboxUnavailable as exc:
-            self._store_failed(exc, now)
-
-    def _remembered_filters(self) -> tuple[str, ...]:
-        session, filters = json.loads(self._outbox.recall(SESSION) or '["", []]')
-        return tuple(filters) if session == self._session else ()
 
     def _report_subscribed(self, link: MqttLink) -> None:
         assert self._mqtt_dialer is not None
@@ -483,23 +455,9 @@ class Pipeline:
             return
         self._selector.unregister(link.sock)
         link.close()
-        pace = Pace.CREDENTIALS if link.is_auth_error else None
-        if link.counter_unanswered and link.closed_silently:
-            self.watch_drops = False
-            log.info("mqtt.no_drop_counter", hint="the broker closed when it was asked for it: not asked again")
-        elif link.taken_over:
-            pace = Pace.TAKEN_OVER
-        elif self._looks_taken_over(link):
-            pace = Pace.TAKEN_OVER
-            error += ". If this goes on, look for another client with the same client id: each bridge needs its own"
+        error, pace = self.session.end(link, lasted=self._clock() - self._mqtt_since, error=error)
         self._mqtt_dialer.lost(error, pace=pace)
         log.warning("mqtt.lost", error=error)
-
-    def _looks_taken_over(self, link: MqttLink) -> bool:
-        """Many brokers don't say why they close: several brief links in a row are the only sign of a twin."""
-        brief = link.closed_silently and self._clock() - self._mqtt_since < BRIEF_LINK
-        self._brief_links = self._brief_links + 1 if brief else 0
-        return self._brief_links >= BRIEF_LINKS
 
     # --- the store's bounds -------------------------------------------------------------------------------
 

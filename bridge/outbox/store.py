@@ -124,6 +124,7 @@ class Outbox:
         self._dead_letter_bytes = 0
         self._dead_letters = 0
         self._last_id = 0
+        self._opened_inode = 0
         self.name = ""
         """Of this store, for good: part of message ids and of the producer name."""
 
@@ -195,6 +196,7 @@ class Outbox:
                 )
                 name = None
             self.name = name or secrets.token_hex(4)
+            self._opened_inode = self._inode()
             seal = secrets.token_hex(8)
             self._remember({"name": self.name, "closed": "", "seal": f"{seal} {self._inode()}"})
             self._write_seal(seal)
@@ -448,7 +450,14 @@ class Outbox:
 
         Raises:
             OutboxUnavailable: the store can't be read now.
+            OutboxDamaged: its file was moved or deleted; what is stored from then on would be found by nobody.
         """
+        try:
+            moved = self._inode() != self._opened_inode
+        except OSError:
+            moved = True
+        if moved:
+            raise OutboxDamaged(f"the outbox {self._path} was moved, deleted or replaced while the bridge uses it")
         with self._translated("read") as db:
             found = db.execute(READ_OLDEST).fetchone()
         return max(0.0, self._now() - found[0]) if found else 0.0
