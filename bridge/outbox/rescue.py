@@ -14,6 +14,9 @@ from typing import NamedTuple
 
 from bridge.outbox import schema
 
+UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
+"""What reading a damaged file raises; the second where SQLite's own message quotes the rubbish that it found."""
+
 MAX_QUERIES = 20_000
 """Attempts to read around damaged places, for each table: bounds the time."""
 
@@ -44,14 +47,16 @@ def is_damaged(db: sqlite3.Connection) -> bool:
     """Whether SQLite's own check finds anything. Reads the whole file."""
     try:
         return bool(db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",))
-    except sqlite3.DatabaseError as exc:
+    except UNREADABLE as exc:
         if is_damage(exc):
             return True
         raise
 
 
-def is_damage(exc: sqlite3.Error) -> bool:
+def is_damage(exc: Exception) -> bool:
     """Whether an error means that the file is not what it should be, rather than that it can't be used now."""
+    if isinstance(exc, UnicodeDecodeError):
+        return True
     code = getattr(exc, "sqlite_errorcode", 0)
     return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or code == sqlite3.SQLITE_READONLY_DBMOVED
 
@@ -133,14 +138,14 @@ def _balance(books: dict[str, int], *, records: int, dead_letters: int) -> int:
 def _rows_or_nothing(db: sqlite3.Connection, query: str) -> list[tuple[str, int]]:
     try:
         return [(name, value) for name, value in db.execute(query) if isinstance(value, int) and isinstance(name, str)]
-    except sqlite3.DatabaseError:
+    except UNREADABLE:
         return []
 
 
 def _has_column(db: sqlite3.Connection, name: str) -> bool:
     try:
         db.execute(f"SELECT {name} FROM records LIMIT 0")  # noqa: S608 - our own word
-    except sqlite3.DatabaseError:
+    except UNREADABLE:
         return False
     return True
 
@@ -168,7 +173,7 @@ def _readable(db: sqlite3.Connection, *, table: str, columns: str) -> Iterator[l
         left -= 1
         try:
             rows = db.execute(query, (low, high, COPY_ROWS)).fetchall()
-        except sqlite3.DatabaseError:
+        except UNREADABLE:
             if low < high:
                 middle = (low + high) // 2
                 ranges += [(middle + 1, high), (low, middle)]  # the lower half is taken first
@@ -183,7 +188,7 @@ def _highest_id(db: sqlite3.Connection, table: str) -> int:
     for query in (f"SELECT max(id) FROM {table}", "SELECT value FROM books WHERE name = 'last_id'"):  # noqa: S608
         try:
             found = db.execute(query).fetchone()
-        except sqlite3.DatabaseError:
+        except UNREADABLE:
             continue
         if found and isinstance(found[0], int):
             return found[0]

@@ -636,7 +636,7 @@ class Outbox:
     def _translated(self, doing: str) -> Iterator[sqlite3.Connection]:
         try:
             yield self._db  # type: ignore[misc]  # None only before open, which sets it inside this block
-        except sqlite3.Error as exc:
+        except (sqlite3.Error, UnicodeDecodeError) as exc:
             text = f"can't {doing} the outbox {self._path}: {exc}"
             raise (OutboxDamaged if rescue.is_damage(exc) else OutboxUnavailable)(text) from exc
 

@@ -2,7 +2,8 @@
 
 The arguments are those of ``gdn-bridge``. ``FAULT_POINT`` names the point, ``FAULT_COUNT`` how many times it is passed
 before the process sends itself SIGKILL, ``FAULT_NOTE`` a file that gets a line just before: the point, the process id
-and the peak of its memory. Without ``FAULT_POINT`` it is the plain daemon.
+and the peak of its memory. With ``FAULT_WAIT`` passes count only from a SIGUSR2 on. Without ``FAULT_POINT`` it is the
+plain daemon.
 
 Points, each at a moment when there is something to lose:
 
@@ -36,14 +37,20 @@ POINTS = ("after_receive", "in_commit", "before_puback", "after_send", "before_r
 class Fuse:
     """Kills the process when its point was passed often enough."""
 
-    def __init__(self, point: str, count: int, note: str) -> None:
+    def __init__(self, point: str, count: int, note: str, *, lit: bool) -> None:
         self._point = point
         self._left = count
         self._note = note
+        self._lit = lit
+        signal.signal(signal.SIGUSR2, self._light)
+
+    def _light(self, _number: int, _frame: object) -> None:
+        self._lit = True
 
     def burn(self) -> bool:
         """The point is passed; true if that was the last time."""
-        self._left -= 1
+        if self._lit:
+            self._left -= 1
         return self._left == 0
 
     def kill(self) -> None:
@@ -160,7 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Arm what the environment says, then be the daemon."""
     point = os.environ.get("FAULT_POINT")
     if point:
-        ARM[point](Fuse(point, int(os.environ["FAULT_COUNT"]), os.environ["FAULT_NOTE"]))
+        lit = not os.environ.get("FAULT_WAIT")
+        ARM[point](Fuse(point, int(os.environ["FAULT_COUNT"]), os.environ["FAULT_NOTE"], lit=lit))
     return cli.main(argv)
 
 

@@ -29,6 +29,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from tests.faults.killable import POINTS
 from tests.faults.messages import DEFINITION, ROUTE
 
 T = TypeVar("T")
@@ -43,6 +44,9 @@ PASSWORD = "p4ss+word/with=odd&chars%"
 
 STOP_TIMEOUT = 3.0
 STATUS_SECONDS = 2.0
+
+POINT_SECONDS = 0.6
+"""For the daemon to come to the point that it is to be killed at."""
 
 
 class Failed(Exception):
@@ -239,10 +243,18 @@ class Bridge:
 
     Args:
         settings: beside those of this run's ports, by variable.
+        rng: chooses the points at which processes are killed that were not told one.
     """
 
     def __init__(
-        self, directory: Path, *, mqtt_port: int, gdn_port: int, status_port: int, settings: dict[str, str]
+        self,
+        directory: Path,
+        *,
+        mqtt_port: int,
+        gdn_port: int,
+        status_port: int,
+        settings: dict[str, str],
+        rng: random.Random,
     ) -> None:
         definition = directory / "worker.sql"
         definition.write_text(DEFINITION)
@@ -279,6 +291,9 @@ class Bridge:
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
         self._killed = False
+        self._rng = rng
+        self._points: list[str] = []
+        self._waiting_point = False
         self._runs = 0
         self._log_at = 0
         self.deaths: list[Death] = []
@@ -292,11 +307,18 @@ class Bridge:
         return Counter(death.how for death in self.deaths)
 
     def start(self, point: str | None = None, *, count: int = 1, delay: float = 0.0) -> None:
-        """Start a process, to kill itself at a point if one is given."""
+        """Start a process, to kill itself at a point: the given one, or one of ours when ``kill`` says so."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("BRIDGE_", "FAULT_"))}
         environ = {**inherited, **self._settings, "FAULT_NOTE": str(self._note)}
-        if point is not None:
-            environ.update(FAULT_POINT=point, FAULT_COUNT=str(count), FAULT_DELAY=f"{delay:.6f}")
+        self._waiting_point = point is None
+        if point is None:
+            if not self._points:
+                self._points = [*POINTS, "in_commit"]  # before the commit, and within it
+                self._rng.shuffle(self._points)
+            point = self._points.pop()
+            delay = self._rng.choice((0.0, self._rng.uniform(0.00001, 0.003)))
+            environ["FAULT_WAIT"] = "yes"
+        environ.update(FAULT_POINT=point, FAULT_COUNT=str(count), FAULT_DELAY=f"{delay:.6f}")
         self._killed = False
         self._runs += 1
         self._started_at = time.monotonic()
@@ -320,8 +342,14 @@ class Bridge:
         self._note_death(process.pid, code)
         return False
 
-    def kill(self) -> None:
-        """SIGKILL."""
+    def kill(self, *, anywhere: bool = False) -> None:
+        """SIGKILL, at its point if it comes to it soon; with ``anywhere`` wherever it is now."""
+        if self.is_running and self._process is not None and not anywhere:
+            if self._waiting_point and self._had_started():
+                self._process.send_signal(signal.SIGUSR2)
+            deadline = time.monotonic() + POINT_SECONDS
+            while self.is_running and time.monotonic() < deadline:
+                time.sleep(0.01)
         if self.is_running and self._process is not None:
             self._killed = True
             self._process.kill()

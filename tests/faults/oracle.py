@@ -165,7 +165,7 @@ class _Case:
         self._books()
         self._memory()
         self._secrets()
-        self.found.problems += [f"on the broker's link: {problem}" for problem in self.evidence.wire_problems]
+        self._report("on the broker's link", self.evidence.wire_problems)
         self._reconnects()
         return self.found
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import shutil
 import sys
 import tempfile
@@ -64,14 +65,24 @@ class Run:
     Args:
         directory: for everything that is written.
         kills: that many at least, spread evenly.
+        first: names of faults that are dealt before the others.
     """
 
-    def __init__(self, *, seed: int, seconds: float, kills: int, directory: Path, rate: float = RATE) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int,
+        seconds: float,
+        kills: int,
+        directory: Path,
+        rate: float = RATE,
+        first: Sequence[str] = (),
+    ) -> None:
         self._seed = seed
         self._seconds = seconds
         self._kills_wanted = kills
         self._directory = directory
-        self._schedule = Schedule(seed)
+        self._schedule = Schedule(seed, first=first)
         ports = pick_ports(6)
         broker_port, far_port, control, mqtt_port, gdn_port, status_port = ports
         self.known: dict[bytes, MessageId] = {}
@@ -83,13 +94,14 @@ class Run:
         self._far_end_ports = far_port, control
         self.far_end: FarEndProcess | None = None
         protocol = ("5", "3.1.1")[seed % 2]
-        window = (500, 100, 20)[seed % 3]
+        window = (20, 100, 500)[seed % 3]
         self.bridge = Bridge(
             directory,
             mqtt_port=mqtt_port,
             gdn_port=gdn_port,
             status_port=status_port,
             settings={"BRIDGE_MQTT__PROTOCOL": protocol, "BRIDGE_DELIVERY__WINDOW": str(window)},
+            rng=random.Random(f"points/{seed}"),
         )
         self.publishers = [
             Publisher(
@@ -326,7 +338,7 @@ class Run:
         if how == "sigterm":
             self.bridge.terminate()
         else:
-            self.bridge.kill()
+            self.bridge.kill(anywhere=how == "random")
 
     def _recover(self) -> None:
         """All is healed: the daemon must get going by itself."""

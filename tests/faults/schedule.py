@@ -6,7 +6,7 @@ Pure. A class whose fault did not really happen, by the counters, goes back into
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -164,9 +164,14 @@ def _goes_alone(fault: Fault) -> bool:
 
 
 class Schedule:
-    """Deals rounds. The same seed deals the same, except for what had to be put back."""
+    """Deals rounds. The same seed deals the same, except for what had to be put back.
 
-    def __init__(self, seed: int) -> None:
+    Args:
+        seed: of everything.
+        first: names of faults that are dealt before the others, one a round.
+    """
+
+    def __init__(self, seed: int, *, first: Sequence[str] = ()) -> None:
         self._rng = random.Random(f"faults/{seed}")
         self._quick_rng = random.Random(f"kills/{seed}")
         self._decks: dict[str, list[Fault]] = {}
@@ -174,6 +179,7 @@ class Schedule:
         self._groups = groups
         self._next_groups: list[str] = []
         self._points: list[str] = []
+        self._first = [next(fault for fault in FAULTS if fault.name == name) for name in first]
 
     def quick(self) -> Round:
         """No fault but a kill."""
@@ -183,7 +189,10 @@ class Schedule:
         """One to three faults of different groups; a broker's alone, and a slow one."""
         rng = self._rng
         count = rng.choice((1, 1, 2, 2, 3))
-        faults = [self._deal(self._next_group())]
+        if self._first:
+            count, faults = 1, [self._first.pop(0)]
+        else:
+            faults = [self._deal(self._next_group())]
         while len(faults) < count and not _goes_alone(faults[0]):
             fault = self._deal(self._next_group())
             if _goes_alone(fault) or fault.group in {f.group for f in faults}:
