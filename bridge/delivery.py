@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from bridge.gdn.protocol import Refusal, reusable_from
+from bridge.log import redacted
 from bridge.message import DeadLetter, OutboxRecord
 from bridge.outbox import Refused
 from bridge.timing import Backoff
@@ -176,7 +177,8 @@ class Delivery:
             record = refusal.record
             if refusal.is_permanent:
                 self._bytes -= len(record.payload)
-                detail = f"GDN refused the row for stream {self.stream}: {refusal.result} {refusal.error}".strip()
+                said = redacted(f"{refusal.result} {refusal.error}".strip())
+                detail = f"GDN refused the row for stream {self.stream}: {said}"
                 letter = DeadLetter("", record.payload, 1, received_at, None, "refused_by_gdn", detail)
                 self.refused.append(Refused(record.id, letter))
             else:

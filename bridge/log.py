@@ -163,6 +163,11 @@ def get_logger(name: str) -> FilteringBoundLogger:
     return logger
 
 
+def redacted(text: str) -> str:
+    """The text without any secret that is known: for what the far end said and others may read."""
+    return _redactor.clean(text)
+
+
 def register_secret(value: str) -> None:
     """Keep a secret that was learnt at run time, such as an OTP, out of the log from now on."""
     _redactor.learn(value)

@@ -26,6 +26,7 @@ from bridge import __version__
 from bridge.books import Snapshot
 from bridge.errors import ConfigError
 from bridge.health import HealthStatus, PartStatus, is_ready
+from bridge.log import redacted
 
 REQUEST_SECONDS = 5.0
 """A client has this long for its next bytes: a silent one must not hold a thread."""
@@ -183,7 +184,8 @@ class StatusServer:
                     "name": part.name,
                     "state": part.state,
                     "since": _iso(part.since),
-                    "error": part.error,
+                    # The far end's words are in it, and it may repeat what we said to it.
+                    "error": None if part.error is None else redacted(part.error),
                     "next_attempt": _iso(part.next_attempt_at),
                 }
                 for part in parts

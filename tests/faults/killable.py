@@ -30,8 +30,7 @@ from bridge import cli
 from bridge.gdn.producer import ProducerLink
 from bridge.outbox import Outbox
 from bridge.pipeline import Pipeline
-
-POINTS = ("after_receive", "in_commit", "before_puback", "after_send", "before_release")
+from tests.faults.schedule import POINTS
 
 
 class Fuse:
@@ -161,6 +160,7 @@ ARM = {
     "after_send": _arm_after_send,
     "before_release": _arm_before_release,
 }
+assert tuple(ARM) == POINTS
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -29,8 +29,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from tests.faults.killable import POINTS
 from tests.faults.messages import DEFINITION, ROUTE
+from tests.faults.schedule import POINTS
 
 T = TypeVar("T")
 

@@ -11,6 +11,7 @@ import argparse
 import json
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -22,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.far_end import OTP_MARK
-from tests.faults.killable import POINTS
 from tests.faults.lab import (
     API_KEY,
     PASSWORD,
@@ -39,7 +39,7 @@ from tests.faults.messages import DEVICES, MessageId
 from tests.faults.oracle import Evidence, Sample, Verdict, judge, pieces, read_journal, read_outbox
 from tests.faults.proxy import Proxy
 from tests.faults.publisher import Published, Publisher
-from tests.faults.schedule import FAULTS, Ending, Fault, Round, Schedule
+from tests.faults.schedule import FAULTS, POINTS, Ending, Fault, Round, Schedule
 from tests.faults.tap import Tap
 
 RATE = 150.0
@@ -66,6 +66,8 @@ class Run:
         directory: for everything that is written.
         kills: that many at least, spread evenly.
         first: names of faults that are dealt before the others.
+        each: faults made one after the other before anything else, each alone; the same process must get over it,
+            unless that would take too long.
     """
 
     def __init__(
@@ -77,7 +79,9 @@ class Run:
         directory: Path,
         rate: float = RATE,
         first: Sequence[str] = (),
+        each: Sequence[Fault] = (),
     ) -> None:
+        self._each = each
         self._seed = seed
         self._seconds = seconds
         self._kills_wanted = kills
@@ -169,6 +173,9 @@ class Run:
         self.disturbed.append((self._begun, time.monotonic()))
 
     def _break_things(self) -> None:
+        for fault in self._each:
+            self._play(Round((fault,), Ending("random" if fault.slow else "recover", 0, 0.2)))
+        self._seconds += time.monotonic() - self._begun if self._each else 0.0
         while (elapsed := time.monotonic() - self._begun) < self._seconds:
             behind = self._kills() < self._kills_wanted * (elapsed + 2) / self._seconds
             self._play(self._schedule.quick() if behind else self._schedule.mixed())
@@ -577,6 +584,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write problems and figures there")
     parser.add_argument("--keep", action="store_true", help="keep the directory on success too")
     arguments = parser.parse_args(argv)
+    # Whoever ends the run ends what it started, too.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     directory = Path(tempfile.mkdtemp(prefix="gdn-bridge-faults-"))
     run = Run(
         seed=arguments.seed,

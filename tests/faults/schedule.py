@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tests.faults.killable import POINTS
+POINTS = ("after_receive", "in_commit", "before_puback", "after_send", "before_release")
+"""Where the daemon can be made to kill itself (``killable``)."""
 
 REST_STEPS = ("worker", "create", "activate", "otp", "datacenter", "cursor")
 REST_STATUSES = (401, 403, 404, 409, 429, 500, 503)

@@ -17,7 +17,7 @@ from tests.faults.messages import DEVICES, Message, MessageId, compose, row_of
 from tests.faults.oracle import MEMORY_LIMIT, Arrival, DeadLetter, Evidence, Journal, Sample, judge
 from tests.faults.publisher import Published
 from tests.faults.run import Run, report
-from tests.faults.schedule import FAULTS, Schedule
+from tests.faults.schedule import FAULTS, Fault, Schedule
 
 pytestmark = [pytest.mark.faults, pytest.mark.e2e]
 
@@ -415,6 +415,26 @@ def test_a_schedule_deals_every_class_and_the_same_for_the_same_seed() -> None:
     assert set(names(1)) == {fault.name for fault in FAULTS}
     assert names(1) == names(1)
     assert names(1) != names(2)
+
+
+# --- each fault alone ------------------------------------------------------------------------------------
+
+
+def group_of(fault: Fault) -> str:
+    return fault.name.partition(".")[0] if fault.group == "rest" else fault.group.replace(" ", "_")
+
+
+@pytest.mark.parametrize("group", sorted({group_of(fault) for fault in FAULTS}))
+@pytest.mark.timeout(900)
+def test_each_fault_alone_costs_nothing_and_the_daemon_gets_over_it(tmp_path: Path, group: str) -> None:
+    faults = [fault for fault in FAULTS if group_of(fault) == group]
+    run = Run(seed=SEED, seconds=0, kills=0, directory=tmp_path, each=faults)
+
+    verdict = run.execute()
+
+    print(report(verdict, seed=SEED))
+    assert verdict.holds, "\n".join(verdict.problems)
+    assert all(verdict.figures["faults"][fault.name] for fault in faults)
 
 
 # --- the run ---------------------------------------------------------------------------------------------

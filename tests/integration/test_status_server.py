@@ -16,6 +16,7 @@ from bridge import status_server
 from bridge.books import Books, Snapshot, Store, Traffic
 from bridge.errors import ConfigError
 from bridge.health import HealthStatus, PartStatus
+from bridge.log import register_secret
 from bridge.status_server import StatusServer
 
 pytestmark = pytest.mark.integration
@@ -78,6 +79,14 @@ def test_readiness_explains_itself(server: StatusServer, state: State) -> None:
         "error": "the broker is away",
         "next_attempt": "1970-01-01T00:00:06.500+00:00",
     }
+
+
+def test_a_secret_that_the_far_end_repeats_is_not_shown(server: StatusServer, state: State) -> None:
+    register_secret("s3cr3t-otp")
+    state.parts = [PartStatus("producer", "waiting", 5.0, "GDN closed: bad s3cr3t-otp", None)]
+
+    for path in ("/", "/readyz", "/metrics"):
+        assert "s3cr3t-otp" not in get(server, path)[1]
 
 
 def test_liveness_follows_the_data_path(server: StatusServer, state: State) -> None:
