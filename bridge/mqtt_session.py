@@ -73,11 +73,12 @@ class MqttSession:
             self.watch_drops = False
             log.info("mqtt.no_drop_counter", hint="the broker closed when it was asked for it: not asked again")
             return error, None
-        # Many brokers don't say why they close: several brief links in a row are the only sign of a twin.
+        # Many brokers don't say why they close: several brief links in a row are the only sign of a twin. They may as
+        # well be a bad network's, so the pace is a milder one.
         self._brief_links = self._brief_links + 1 if link.closed_silently and lasted < BRIEF_LINK else 0
         if link.taken_over:
             return error, Pace.TAKEN_OVER
         if self._brief_links >= BRIEF_LINKS:
             hint = "If this goes on, look for another client with the same client id: each bridge needs its own"
-            return f"{error}. {hint}", Pace.TAKEN_OVER
+            return f"{error}. {hint}", Pace.BRIEF
         return error, None
