@@ -263,3 +263,17 @@ def make_bridge(tmp_path: Path) -> Iterator[Callable[..., Bridge]]:
     for bridge in made:
         if bridge.process is not None:
             bridge.process.end()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 24 MiB."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", mount], check=False).returncode
+    ):
+        pytest.skip("mounting a small tmpfs needs root and the right to mount")
+    yield mount
+    subprocess.run(["umount", "--lazy", mount], check=True)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -142,20 +140,6 @@ def test_rows_that_wait_too_long_are_dropped_as_expired(mosquitto: Mosquitto, ma
 
     assert 'gdn_bridge_dropped_total{reason="expired"} 50.0' in bridge.get("/metrics")[1]
     assert bridge.books()["balanced"]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 24 MiB."""
-    mount = tmp_path / "small"
-    mount.mkdir()
-    if (
-        os.geteuid()
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", mount], check=False).returncode
-    ):
-        pytest.skip("mounting a small tmpfs needs root and the right to mount")
-    yield mount
-    subprocess.run(["umount", "--lazy", mount], check=True)
 
 
 def test_a_full_disk_holds_delivers_and_goes_on(

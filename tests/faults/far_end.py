@@ -627,7 +627,8 @@ class Producer:
         self._far_end.note("receipt", i=index)
 
     def _send_frame(self, opcode: int, payload: bytes, *, final: bool = True) -> None:
-        self._writer.write(_frame(opcode, payload, final=final))
+        if not self._writer.is_closing():
+            self._writer.write(_frame(opcode, payload, final=final))
 
 
 def _frame(opcode: int, payload: bytes, *, final: bool = True) -> bytes:

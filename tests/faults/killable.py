@@ -48,8 +48,9 @@ class Fuse:
 
     def burn(self) -> bool:
         """The point is passed; true if that was the last time."""
-        if self._lit:
-            self._left -= 1
+        if not self._lit:
+            return False
+        self._left -= 1
         return self._left == 0
 
     def kill(self) -> None:

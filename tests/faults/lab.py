@@ -317,6 +317,7 @@ class Bridge:
                 self._rng.shuffle(self._points)
             point = self._points.pop()
             delay = self._rng.choice((0.0, self._rng.uniform(0.00001, 0.003)))
+            count = 1
             environ["FAULT_WAIT"] = "yes"
         environ.update(FAULT_POINT=point, FAULT_COUNT=str(count), FAULT_DELAY=f"{delay:.6f}")
         self._killed = False

@@ -12,12 +12,11 @@ from urllib.parse import quote
 import pytest
 
 from tests.faults import messages
-from tests.faults.killable import POINTS
 from tests.faults.messages import DEVICES, Message, MessageId, compose, row_of
 from tests.faults.oracle import MEMORY_LIMIT, Arrival, DeadLetter, Evidence, Journal, Sample, judge
 from tests.faults.publisher import Published
 from tests.faults.run import Run, report
-from tests.faults.schedule import FAULTS, Fault, Schedule
+from tests.faults.schedule import FAULTS, POINTS, Fault, Schedule
 
 pytestmark = [pytest.mark.faults, pytest.mark.e2e]
 

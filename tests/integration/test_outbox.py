@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -503,20 +502,6 @@ def test_a_torn_tail_costs_nothing_that_was_committed_before(tmp_path: Path) -> 
     assert len(torn.read("s", after=0, limit=999, max_bytes=1 << 30)) == 50
     assert not [p for p in copy.iterdir() if ".damaged-" in p.name]
     torn.close()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 24 MiB."""
-    mount = tmp_path / "small"
-    mount.mkdir()
-    if (
-        os.geteuid()
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", mount], check=False).returncode
-    ):
-        pytest.skip("mounting a small tmpfs needs root and the right to mount")
-    yield mount
-    subprocess.run(["umount", "--lazy", mount], check=True)
 
 
 def fill(outbox: Outbox) -> list[OutboxRecord]:
