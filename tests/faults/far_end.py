@@ -580,7 +580,8 @@ class Producer:
             half = len(true) // 2
             self._send_frame(TEXT, true[:half].encode(), final=False)
             self._send_frame(CONTINUATION, true[half:].encode())
-            self._note_receipt(index)
+            if self.ended is None and not self._writer.is_closing():
+                self._note_receipt(index)
         else:
             self._send_text(true, receipt_of=index)
 

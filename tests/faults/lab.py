@@ -345,9 +345,14 @@ class Bridge:
 
     def kill(self, *, anywhere: bool = False) -> None:
         """SIGKILL, at its point if it comes to it soon; with ``anywhere`` wherever it is now."""
-        if self.is_running and self._process is not None and not anywhere:
-            if self._waiting_point and self._had_started():
-                self._process.send_signal(signal.SIGUSR2)
+        if (
+            self.is_running
+            and self._process is not None
+            and not anywhere
+            and self._waiting_point
+            and self._had_started()
+        ):
+            self._process.send_signal(signal.SIGUSR2)
             deadline = time.monotonic() + POINT_SECONDS
             while self.is_running and time.monotonic() < deadline:
                 time.sleep(0.01)
