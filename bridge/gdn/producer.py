@@ -95,7 +95,9 @@ class ProducerLink(Link):
                 self.error = f"GDN closed the producer connection: {code} {reason!r}"
             elif opcode == Opcode.BINARY:
                 raise RemoteProtocolError("GDN sent a binary message on a producer socket")
-        return self._protocol.receive(answers)
+        receipts = self._protocol.receive(answers)
+        self.error = self.error or receipts.broken
+        return receipts
 
     def tick(self, now: float) -> None:
         """Pings and timeouts; to be called each turn. ``now`` is monotonic seconds."""

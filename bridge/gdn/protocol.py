@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from bridge.errors import LocalProtocolError, RemoteProtocolError
+from bridge.errors import LocalProtocolError
 from bridge.message import OutboxRecord
 
 
@@ -40,6 +40,8 @@ class Receipts(NamedTuple):
     refused: list[Refusal]
     unknown: int
     """Answers that match nothing in the window: receipts that came twice, or a context that isn't ours."""
+    broken: str | None = None
+    """How the last of the answers broke the protocol: what came before it counts, the connection is over."""
 
 
 class _Answer(msgspec.Struct):
@@ -113,10 +115,11 @@ class ProducerProtocol:
     def receive(self, answers: Iterable[bytes]) -> Receipts:
         """What the answers settle. Matched by context, never by order: the broker publishes asynchronously.
 
-        Raises:
-            RemoteProtocolError: an answer isn't one, or refuses a request without saying which. What is
-                unreceipted then can only be sent again, on another connection.
+        An answer that isn't one, or that refuses a request without saying which, ends it (``broken``): what is
+        unreceipted then can only be sent again, on another connection. Not an exception, which would take the
+        receipts before it along: records that were neither released nor sent again.
         """
+        broken = None
         receipted: list[int] = []
         refused: list[Refusal] = []
         unknown = payload_bytes = 0
@@ -124,12 +127,12 @@ class ProducerProtocol:
             try:
                 answer = _decode_answer(text)
             except (msgspec.DecodeError, RecursionError) as exc:
-                raise RemoteProtocolError(f"an answer on the producer socket can't be read: {exc}") from exc
+                broken = f"an answer on the producer socket can't be read: {exc}"
+                break
             context = answer.context
             if context is None and answer.result != "ok":
-                raise RemoteProtocolError(
-                    f"GDN refused a send without saying which: {answer.result} {(answer.errorMsg or '')[:200]!r}"
-                )
+                broken = f"GDN refused a send without saying which: {answer.result} {(answer.errorMsg or '')[:200]!r}"
+                break
             # isdecimal and isascii: int() would also take "+1", " 1 " and digits of other scripts.
             sent = (
                 self._unreceipted.pop(int(context), None)
@@ -143,7 +146,7 @@ class ProducerProtocol:
                 payload_bytes += len(sent[0].payload)
             else:
                 refused.append(Refusal(sent[0], answer.result, (answer.errorMsg or "")[:500]))
-        return Receipts(receipted, payload_bytes, refused, unknown)
+        return Receipts(receipted, payload_bytes, refused, unknown, broken)
 
     def unreceipted(self) -> list[OutboxRecord]:
         """Every record that was sent and has no receipt, in send order. Empties the window."""

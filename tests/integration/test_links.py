@@ -75,13 +75,25 @@ def test_a_ping_is_answered_and_a_close_is_understood(pair: tuple[socket.socket,
     assert link.error == "GDN closed the producer connection: 1011 ' broken'"
 
 
-@pytest.mark.parametrize("data", [b"\x82\x01x", b"\x81\x01{", b"\x81\x0b<html></..>"])
-def test_what_is_no_receipt_is_a_broken_protocol(pair: tuple[socket.socket, socket.socket], data: bytes) -> None:
+def test_a_binary_message_is_a_broken_protocol(pair: tuple[socket.socket, socket.socket]) -> None:
     link = producer(pair[0])
-    pair[1].sendall(data)
+    pair[1].sendall(b"\x82\x01x")
 
     with pytest.raises(RemoteProtocolError):
         link.read(1.0)
+
+
+@pytest.mark.parametrize("data", [b"\x81\x01{", b"\x81\x0b<html></..>"])
+def test_what_is_no_receipt_ends_the_link_after_the_receipts_before_it(
+    pair: tuple[socket.socket, socket.socket], data: bytes
+) -> None:
+    link = producer(pair[0])
+    link.send(RECORDS, 0.0)
+    pair[1].sendall(b"\x81\x1f" + b'{"result":"ok", "context": "1"}' + data)
+
+    assert link.read(1.0).receipted == [1]
+    assert "can't be read" in (link.error or "")
+    assert link.close() == [RECORDS[1]]
 
 
 def test_an_end_of_the_stream_is_noticed(pair: tuple[socket.socket, socket.socket]) -> None:
