@@ -18,9 +18,10 @@ What must hold (``Verdict.problems`` is empty then):
 4. **No duplicate without a cause.** A row has at most as many contexts (records) as its message was handed to the
    bridge; a context comes again only over another connection, or over the same after ``send-error:8``; a context always
    carries the same payload. A dead letter stands there at most as often as its message was handed over.
-5. **The books balance** in each reading of /readyz, never shrink, and agree at the end with the database and with what
-   the doors saw: ``received`` lies between the records that the bridge PUBACKed and those it was handed, ``delivered``
-   is the number of contexts receipted, give or take those that were refused as well.
+5. **The books balance** in each reading of /readyz, never shrink, never have more delivered than was receipted by then,
+   and agree at the end with the database and with what the doors saw: ``received`` lies between the records that the
+   bridge PUBACKed and those it was handed, ``delivered`` is the number of contexts receipted, give or take those that
+   were refused as well.
 6. **Memory**: no process had more than ``MEMORY_LIMIT``.
 7. **Secrets**: none, in any coding, in any text that the daemon made.
 8. **PUBACKs** on the broker's link come in the order of the messages, and only for messages of that connection.
@@ -34,6 +35,7 @@ import html
 import json
 import re
 import sqlite3
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -88,8 +90,8 @@ class Journal:
     """What the far end noted."""
 
     arrivals: list[Arrival] = field(default_factory=list)
-    receipted: set[int] = field(default_factory=set)
-    """Numbers of arrivals whose true receipt was written."""
+    receipted: dict[int, float] = field(default_factory=dict)
+    """Numbers of arrivals whose true receipt was written, and when first."""
     opened: dict[int, float] = field(default_factory=dict)
     ended: dict[int, tuple[float, str]] = field(default_factory=dict)
     otps: list[str] = field(default_factory=list)
@@ -389,6 +391,20 @@ class _Case:
                 wrong.append(f"at {sample.at}: {books} is less than before: {previous}")
             previous = books
         self._report("books that don't balance", wrong)
+        first_receipts: dict[str | None, float] = {}
+        for arrival in evidence.journal.arrivals:
+            at = evidence.journal.receipted.get(arrival.number)
+            if at is not None:
+                first_receipts[arrival.context] = min(at, first_receipts.get(arrival.context, at))
+        times = sorted(first_receipts.values())
+        self._report(
+            "records released before they were receipted",
+            [
+                f"at {at}: {books['delivered']} delivered, {n} receipted"
+                for at, books in evidence.samples
+                if books["delivered"] > (n := bisect_right(times, at))
+            ],
+        )
         final = evidence.final_books
         rows = {i: len(m.rows) or 1 for i, m in self.messages.items()}
         least = sum(n * rows[i] for i, n in evidence.acked.items() if i in rows)
@@ -474,7 +490,7 @@ def read_journal(path: Path) -> Journal:
                     payload = note["p"].encode()
                     journal.arrivals.append(Arrival(note["i"], note["t"], note["c"], note["x"], payload, note["f"]))
                 case "receipt":
-                    journal.receipted.add(note["i"])
+                    journal.receipted.setdefault(note["i"], note["t"])
                 case "otp":
                     journal.otps.append(note["v"])
                 case "open":

@@ -183,6 +183,9 @@ class Run:
         ends = self._begun + self._seconds * 1.3 + 20
         while self._kills() < self._kills_wanted and time.monotonic() < ends:
             self._play(self._schedule.quick())
+        for point in POINTS if self._kills_wanted >= len(POINTS) else ():
+            while not self.bridge.kills[point] and time.monotonic() < ends:
+                self._play(Round((), Ending(point, 1, 0.0)))
         while (missed := self._missed()) and time.monotonic() < ends:
             for name in missed:
                 fault = next(fault for fault in FAULTS if fault.name == name)
@@ -294,7 +297,9 @@ class Run:
         self._trace(f"{', '.join(fault.name for fault in planned.faults) or 'no fault'}; end: {planned.ending}")
         if planned.faults and planned.faults[0].group == "broker":
             self._break_broker(planned.faults[0])
-            if planned.ending.how == "random":
+            if planned.ending.how == "recover":
+                self._recover()
+            else:
                 self.bridge.kill()
             return
         self._check_parts()
@@ -309,7 +314,6 @@ class Run:
         if not self.bridge.is_running:
             self.bridge.start(point, count=ending.passes, delay=ending.delay)
         waiting |= {fault: self._arm(fault) for fault in faults if fault not in waiting}
-        life_ends = time.monotonic() + ending.delay if ending.how == "random" else 0.0
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             time.sleep(0.03)
@@ -325,8 +329,11 @@ class Run:
                     self._take_sample()  # errors repeat what the far end said, and are soon gone
             if not waiting and (point is None or self.bridge.kills[point] > point_reached):
                 break
-        while time.monotonic() < life_ends and self.bridge.is_running:
-            time.sleep(0.03)
+        if point is None:
+            # What the faults did gets time to be believed, committed, sent again.
+            life_ends = time.monotonic() + ending.delay
+            while time.monotonic() < life_ends and self.bridge.is_running:
+                time.sleep(0.03)
         for fault in waiting:
             self._trace(f"  did not happen: {fault.name}")
             self._schedule.put_back(fault)
@@ -348,16 +355,17 @@ class Run:
             self.bridge.kill(anywhere=how == "random")
 
     def _recover(self) -> None:
-        """All is healed: the daemon must get going by itself."""
-        if not self.bridge.is_running:
-            self.bridge.start()
-        before = len(self.samples)
+        """All is healed: the daemon must get going by itself, and everything through."""
+        self._be_running()
         try:
             wait_for(lambda: self._watch() and self.bridge.readiness().get("ready"), seconds=RECOVERY, what="readiness")
+            self._pause(True)
+            wait_for(lambda: self._watch() and self._outbox() == 0, seconds=RECOVERY, what="an empty outbox")
             self.own_counts["recovered"] += 1
         except Failed as exc:
             parts = [p for p in self.bridge.readiness().get("parts", ()) if p["state"] != "connected"]
-            self.problems.append(f"after everything was healed: {exc}; not connected: {parts}; sample {before}")
+            self.problems.append(f"after everything was healed: {exc}; not connected: {parts}")
+        self._pause(False)
 
     def _arm(self, fault: Fault) -> int:
         """Make the fault; returns its counter's value before."""
@@ -556,7 +564,7 @@ class Run:
         with self._reading, self._status_log.open("a") as out:
             readiness = self.bridge.readiness()
             if "books" in readiness:
-                self.samples.append(Sample(round(time.monotonic(), 2), readiness["books"]))
+                self.samples.append(Sample(time.monotonic(), readiness["books"]))
                 for text in (json.dumps(readiness), self.bridge.get("/"), self.bridge.get("/metrics")):
                     out.write(text + "\n")
 

@@ -169,7 +169,7 @@ class Schedule:
 
     Args:
         seed: of everything.
-        first: names of faults that are dealt before the others, one a round.
+        first: names of faults that are dealt before the others, one a round, most to be recovered from.
     """
 
     def __init__(self, seed: int, *, first: Sequence[str] = ()) -> None:
@@ -190,7 +190,8 @@ class Schedule:
         """One to three faults of different groups; a broker's alone, and a slow one."""
         rng = self._rng
         count = rng.choice((1, 1, 2, 2, 3))
-        if self._first:
+        first = bool(self._first)
+        if first:
             count, faults = 1, [self._first.pop(0)]
         else:
             faults = [self._deal(self._next_group())]
@@ -203,6 +204,8 @@ class Schedule:
         how = rng.choice(ENDINGS)
         if faults[0].group == "broker":
             how = rng.choice(("recover", "random"))
+        if first:
+            how = rng.choice(("recover", "recover", "point"))
         if any(fault.slow for fault in faults) and how == "recover":
             how = "random"
         return Round(tuple(faults), self._kill(rng) if how == "point" else Ending(how, 0, rng.uniform(0.1, 1.0)))

@@ -56,7 +56,7 @@ def a_good_run() -> Evidence:
         for row in message.rows:
             number = len(journal.arrivals) + 1
             journal.arrivals.append(Arrival(number, float(number), 1, str(number), row, "ok"))
-            journal.receipted.add(number)
+            journal.receipted[number] = float(number)
         if message.reason is not None:
             dead_letters.append(DeadLetter(message.topic, 1, message.payload, message.reason))
     once = {message_id: 1 for message_id, _ in all_messages()}
@@ -92,7 +92,7 @@ def balance(evidence: Evidence) -> None:
         "dropped": 0,
         "balanced": True,
     }
-    evidence.samples = [Sample(5.0, {**evidence.final_books})]
+    evidence.samples = [Sample(800.0, {**evidence.final_books})]
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_one_row_of_an_array_that_never_arrived_is_a_loss(evidence: Evidence) ->
 def test_a_row_that_was_stored_and_never_receipted_is_a_loss(evidence: Evidence) -> None:
     """The bridge has let it go without a receipt; that the far end has it all the same was luck."""
     at = arrival_of(evidence, a_single())
-    evidence.journal.receipted.discard(evidence.journal.arrivals[at].number)
+    evidence.journal.receipted.pop(evidence.journal.arrivals[at].number)
 
     assert "LOST" in problems(evidence)
 
@@ -208,7 +208,7 @@ def test_a_good_message_among_the_dead_letters_is_wrong(evidence: Evidence) -> N
 def test_a_refused_row_needs_a_far_end_that_refused_it(evidence: Evidence) -> None:
     at = arrival_of(evidence, a_single())
     arrival = evidence.journal.arrivals[at]
-    evidence.journal.receipted.discard(arrival.number)
+    evidence.journal.receipted.pop(arrival.number)
     evidence.dead_letters.append(DeadLetter("", 1, arrival.payload, "refused_by_gdn"))
     balance(evidence)
 
@@ -261,10 +261,10 @@ def test_a_row_that_the_far_end_could_not_take_may_come_later(evidence: Evidence
     arrivals = evidence.journal.arrivals
     refused = arrivals[7]
     arrivals[7] = refused._replace(fate="8")
-    evidence.journal.receipted.discard(refused.number)
+    evidence.journal.receipted.pop(refused.number)
     again = refused._replace(number=5000)
     arrivals.insert(12, again)
-    evidence.journal.receipted.add(again.number)
+    evidence.journal.receipted[again.number] = again.at
 
     assert judge(evidence).holds, problems(evidence)
 
@@ -275,7 +275,7 @@ def resent(evidence: Evidence, *, connection: int, context: str | None = None) -
     evidence.journal.arrivals.append(
         last._replace(number=5000, connection=connection, context=context or last.context, at=last.at + 1)
     )
-    evidence.journal.receipted.add(5000)
+    evidence.journal.receipted[5000] = last.at + 1
 
 
 def test_a_record_may_come_again_over_another_connection_only(evidence: Evidence) -> None:
@@ -321,6 +321,12 @@ def test_books_that_shrink_are_found(evidence: Evidence) -> None:
     ]
 
     assert "is less than before" in problems(evidence)
+
+
+def test_a_record_that_counts_as_delivered_before_its_receipt_is_found(evidence: Evidence) -> None:
+    evidence.samples[0] = evidence.samples[0]._replace(at=len(evidence.journal.arrivals) - 0.5)
+
+    assert "released before they were receipted" in problems(evidence)
 
 
 @pytest.mark.parametrize("name", ["received", "delivered", "dead_lettered", "outbox"])
