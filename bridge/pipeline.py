@@ -94,7 +94,6 @@ class Pipeline:
         self._mqtt: MqttLink | None = None
         self._mqtt_is_up = False
         self._mqtt_since = 0.0
-        self._begun: MqttLink | None = None  # the link of which the session knows
         self._refused: list[str] = []
         self._handed_over: SimpleQueue[tuple[str | None, MqttLink | ProducerLink]] = SimpleQueue()
         self._to_remember: SimpleQueue[tuple[str, str, threading.Event]] = SimpleQueue()
@@ -408,19 +407,19 @@ class Pipeline:
         if link.error is not None:
             self._drop_mqtt(link.error)
             return
-        if link.subscribed and not self._mqtt_is_up:
+        begins = link.subscribed and not self._mqtt_is_up
+        if begins:
             self._mqtt_is_up = True
             log.info("mqtt.subscribed", session_present=link.session_present, refused=link.refused, note=link.note)
             self._report_subscribed(link)
         elif self._mqtt_is_up and link.refused != self._refused:
             self._report_subscribed(link)
         if self._mqtt_is_up:
-            self._follow_session(link, now)
+            self._follow_session(link, now, begins=begins)
 
-    def _follow_session(self, link: MqttLink, now: float) -> None:
+    def _follow_session(self, link: MqttLink, now: float, *, begins: bool) -> None:
         try:
-            if link is not self._begun:
-                self._begun = link
+            if begins:
                 self.session.begin(link)
             self.session.follow(link)
         except OutboxUnavailable as exc:
