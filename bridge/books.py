@@ -40,6 +40,8 @@ class Traffic:
 
     mqtt_messages: int = 0
     """PUBLISHes read, repetitions included."""
+    repetitions: int = 0
+    """Of these, those told to be stored already, and not stored again."""
     acked: int = 0
     """PUBACKs written."""
     sends: int = 0

@@ -166,7 +166,7 @@ class Daemon:
             if name not in senders:
                 log.error("outbox.unknown_stream", stream=name, hint="its records wait; the worker no longer has it")
         name = f"{settings.mqtt.client_id} at {settings.mqtt.host}:{settings.mqtt.port}"
-        self._session = MqttSession(name=name, outbox=self._outbox)
+        self._session = MqttSession(name=name, outbox=self._outbox, deduplicates=settings.delivery.deduplicate)
         pipeline = Pipeline(
             mapping=mapping,
             outbox=self._outbox,

@@ -6,6 +6,8 @@ dataclass costs ten times as much to make.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 
@@ -24,6 +26,8 @@ class MqttMessage(msgspec.Struct, frozen=True, gc=False):
     """0 with QoS 0, which has none."""
     received_at: int
     """Nanoseconds since the epoch, by this machine's clock."""
+    dup: bool = False
+    """Whether the broker may have sent it before (MQTT 5, 3.3.1.1)."""
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -60,3 +64,13 @@ class OutboxRecord(msgspec.Struct, frozen=True, gc=False):
     id: int
     stream: str
     payload: bytes
+
+
+class HandedOver(NamedTuple):
+    """What a commit keeps of the messages it stores, to tell repetitions by after a crash."""
+
+    batch: int
+    messages: bytes
+    """An entry each; empty: nothing needs to be known of any message."""
+    oldest: int
+    """Batches before this one need not be kept any longer."""

@@ -88,7 +88,7 @@ def _publish(buffer: bytes, head: int, start: int, stop: int, version: int, rece
     if payload_at > stop or (qos and not packet_id):
         raise RemoteProtocolError("the broker sent a PUBLISH packet that is too short for what it announces")
     topic = buffer[at:topic_end].decode("utf-8", "surrogateescape")
-    return MqttMessage(topic, buffer[payload_at:stop], qos, bool(head & 1), packet_id, received_at)
+    return MqttMessage(topic, buffer[payload_at:stop], qos, bool(head & 1), packet_id, received_at, bool(head & 8))
 
 
 def _variable_length(buffer: bytes, at: int, end: int) -> tuple[int, int] | None:

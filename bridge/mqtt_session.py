@@ -1,4 +1,4 @@
-"""What outlasts a connection to the broker: which filters its session holds, whether the session was lost or taken.
+"""What outlasts a connection to the broker: which filters its session holds, whether it was lost or taken, repetitions.
 
 The pipeline's thread owns it; the dialling thread reads ``known_filters`` and ``watch_drops``, which are swapped whole.
 """
@@ -10,6 +10,7 @@ import json
 from bridge.log import get_logger
 from bridge.mqtt_source import MqttLink
 from bridge.outbox import Outbox
+from bridge.repetitions import Repetitions
 from bridge.timing import Pace
 
 BRIEF_LINK = 10.0
@@ -28,15 +29,21 @@ class MqttSession:
     Args:
         name: client id and broker. What was remembered of another session doesn't count.
         outbox: open; where it is remembered.
+        deduplicates: whether messages that the broker hands over again are to be told.
     """
 
-    def __init__(self, *, name: str, outbox: Outbox) -> None:
+    def __init__(self, *, name: str, outbox: Outbox, deduplicates: bool = False) -> None:
         self._name = name
         self._outbox = outbox
         self._brief_links = 0
         remembered, filters = json.loads(outbox.recall(KEY) or '["", []]')
         self.known_filters: tuple[str, ...] = tuple(filters) if remembered == name else ()
         """Filters that the broker's session holds, as far as is known."""
+        self.repetitions: Repetitions | None = None
+        if deduplicates:
+            self.repetitions = Repetitions(session=name, batches=outbox.handed_over())
+        else:
+            outbox.forget_handed_over()
         self.watch_drops = True
         """Whether the broker may be asked for its counter of dropped messages."""
 
@@ -67,6 +74,8 @@ class MqttSession:
 
     def end(self, link: MqttLink, *, lasted: float, error: str) -> tuple[str, Pace | None]:
         """A link has ended after ``lasted`` seconds; returns what to say of it, and the pace of the next attempt."""
+        if self.repetitions is not None:
+            self.repetitions.end()
         if link.is_auth_error:
             return error, Pace.CREDENTIALS
         if link.counter_unanswered and link.closed_silently:

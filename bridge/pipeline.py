@@ -27,7 +27,7 @@ from bridge.errors import OutboxUnavailable, RemoteProtocolError
 from bridge.gdn.producer import ProducerLink
 from bridge.log import get_logger
 from bridge.mapping import Mapping
-from bridge.message import DeadLetter, MqttMessage, OutboxRecord, Row
+from bridge.message import DeadLetter, HandedOver, MqttMessage, OutboxRecord, Row
 from bridge.mqtt_session import MqttSession
 from bridge.mqtt_source import MqttLink
 from bridge.outbox import Outbox, Policy
@@ -90,6 +90,7 @@ class Pipeline:
         self._sleep = sleep
         self._policy = policy
         self.session = session
+        self._repetitions = session.repetitions
         self._mqtt_dialer: Dialer[MqttLink] | None = None
         self._mqtt: MqttLink | None = None
         self._mqtt_is_up = False
@@ -168,10 +169,12 @@ class Pipeline:
         now = self.heartbeat = self._clock()
         self._adopt(now)
         self._settle(ready, now)
-        messages = self._receive(ready)
-        rows, dead_letters = self._map(messages)
-        if self._store(rows, dead_letters, now):
-            self._ack(messages)
+        arrived, fresh = self._sift(self._receive(ready), now)
+        rows, dead_letters = self._map(fresh)
+        due = self._release_due is not None and now >= max(self._release_due, self._store_retry_at)
+        kept = self._repetitions.to_keep(arrived, fresh, due=due) if self._repetitions else None
+        if self._store(rows, dead_letters, now, due=due, kept=kept):
+            self._ack(self._repetitions.committed(kept, arrived) if self._repetitions else arrived)
         self._send(now)
         self._tick(now)
         self._look_after_store(now)
@@ -181,6 +184,7 @@ class Pipeline:
         outbox = self._outbox
         traffic = Traffic(
             mqtt_messages=self._messages,
+            repetitions=self._repetitions.skipped if self._repetitions else 0,
             acked=self._acked,
             sends=self._sends,
             receipts=self._receipts,
@@ -297,6 +301,13 @@ class Pipeline:
         self._broker_dropped = link.broker_dropped
         return messages
 
+    def _sift(self, messages: list[MqttMessage], now: float) -> tuple[list[MqttMessage], list[MqttMessage]]:
+        """What is to be dealt with now, in arrival order, and what of that is not stored yet."""
+        if self._repetitions is None:
+            return messages, messages
+        present = None if self._mqtt is None else self._mqtt.session_present
+        return self._repetitions.sift(messages, session_present=present, now=now)
+
     def _map(self, messages: list[MqttMessage]) -> tuple[list[Row], list[DeadLetter]]:
         rows: list[Row] = []
         dead_letters: list[DeadLetter] = []
@@ -312,10 +323,11 @@ class Pipeline:
                 rows.extend(mapped)
         return rows, dead_letters
 
-    def _store(self, rows: list[Row], dead_letters: list[DeadLetter], now: float) -> bool:
+    def _store(
+        self, rows: list[Row], dead_letters: list[DeadLetter], now: float, *, due: bool, kept: HandedOver | None
+    ) -> bool:
         """Commit the batch with the releases that are due. False: nothing is durable, so nothing may be acked."""
-        due = self._release_due is not None and now >= max(self._release_due, self._store_retry_at)
-        if not (rows or dead_letters or due):
+        if not (rows or dead_letters or due or kept):
             return True
         deliveries = [sender.delivery for sender in self._senders.values()]
         rejected = 0
@@ -329,11 +341,14 @@ class Pipeline:
                 refused=[refused for d in deliveries for refused in d.refused],
                 unnumbered=[record_id for d in deliveries for record_id in d.unnumbered],
                 rejected=rejected,
+                handed_over=kept,
             )
         except OutboxUnavailable as exc:
             # Unacknowledged messages come again only on a new connection (MQTT 5, 4.4): drop this one.
             self._store_failed(exc, now)
-            if rows or dead_letters or rejected:
+            if rows or dead_letters or rejected or kept:
+                if kept and self._mqtt is not None:
+                    self._mqtt.error = str(exc)  # so that a SUBSCRIBE that waits isn't written (Repetitions)
                 self._hold("the outbox can't store: nothing is acknowledged until it can")
             return False
         self._store_error = None
@@ -361,6 +376,8 @@ class Pipeline:
             self._mqtt.ack(messages)
             self._mqtt.flush()
             self._acked += sum([1 for m in messages if m.qos])
+        if self._release_due is None and self._repetitions and self._repetitions.wants_commit:
+            self._release_due = self._clock() + RELEASE_WITHIN
 
     def _send(self, now: float) -> None:
         if now < self._store_retry_at:
@@ -562,5 +579,5 @@ class Pipeline:
                 sender.link.close()
                 sender.link = None
         self._release_due = self._store_retry_at = 0.0
-        self._store([], [], self._clock())
+        self._store([], [], self._clock(), due=True, kept=None)
         self.snapshot = self._snapshot()

@@ -80,6 +80,11 @@ class _Collector(Collector):
         yield _counter(
             "mqtt_messages", "PUBLISH packets read since the start, repetitions included.", traffic.mqtt_messages
         )
+        yield _counter(
+            "mqtt_repetitions",
+            "Of these, those that were told to be stored already (delivery.deduplicate), since the start.",
+            traffic.repetitions,
+        )
         yield _counter("acked", "PUBACKs sent since the start.", traffic.acked)
         yield _counter("sends", "Records sent to GDN since the start, repetitions included.", traffic.sends)
         yield _counter("receipts", "Receipts from GDN since the start, refusals included.", traffic.receipts)

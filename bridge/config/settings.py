@@ -373,7 +373,8 @@ class DeliverySettings(_Group):
     deduplicate: bool = Field(
         default=False,
         description="Whether GDN is asked to drop what it has stored already (effectively once): rows get sequence "
-        "numbers, kept in the outbox, under one producer name. It works where deduplication is switched on for the "
+        "numbers, kept in the outbox, under one producer name, and what the broker hands over again is told and "
+        "skipped. It works where deduplication is switched on for the "
         "namespace; it costs one more synced write a batch.",
     )
     linger: int = Field(

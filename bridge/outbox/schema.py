@@ -22,6 +22,10 @@ CHANGES = (
     CREATE INDEX numbered ON records (stream, number) WHERE number IS NOT NULL;
     CREATE TABLE memory (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     """,
+    # 3: which messages the last batches held, to tell what the broker hands over again
+    """
+    CREATE TABLE handed_over (batch INTEGER PRIMARY KEY, messages BLOB NOT NULL);
+    """,
 )
 """Entry n takes a store from version n (SQLite's user_version) to n + 1."""
 

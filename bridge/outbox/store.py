@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple, TypeVar
 from bridge.books import Books
 from bridge.errors import ConfigError, OutboxDamaged, OutboxUnavailable
 from bridge.log import get_logger
-from bridge.message import DeadLetter, OutboxRecord, Row
+from bridge.message import DeadLetter, HandedOver, OutboxRecord, Row
 from bridge.outbox import rescue, schema
 
 INSERT_RECORD = "INSERT INTO records (id, stream, payload, stored_at) VALUES (?, ?, ?, ?)"
@@ -46,6 +46,10 @@ WRITE_BOOK = "INSERT INTO books VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET v
 RECALL = "SELECT value FROM memory WHERE key = ?"
 REMEMBER = "INSERT INTO memory VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
+FORGET_HANDED_OVER = "DELETE FROM handed_over WHERE batch < ?"
+KEEP_HANDED_OVER = "INSERT INTO handed_over VALUES (?, ?)"
+READ_HANDED_OVER = "SELECT batch, messages FROM handed_over ORDER BY batch"
+
 RECORD_OVERHEAD = 40
 """Bytes on disk of a record beside its payload and its stream's name, rounded up from what SQLite takes."""
 
@@ -67,6 +71,8 @@ DEAD_LETTERED = "dead_lettered:"
 DROPPED = "dropped:"
 
 T = TypeVar("T")
+
+Batch = tuple[int, bytes]  # in the class, bytes is a property
 
 Policy = Literal["hold", "drop_oldest", "reject_new"]
 
@@ -195,6 +201,7 @@ class Outbox:
                     "numbers given out since are not given out again",
                 )
                 name = None
+                self.forget_handed_over()
             self.name = name or secrets.token_hex(4)
             self._opened_inode = self._inode()
             seal = secrets.token_hex(8)
@@ -275,6 +282,7 @@ class Outbox:
         refused: Sequence[Refused] = (),
         unnumbered: Sequence[int] = (),
         rejected: int = 0,
+        handed_over: HandedOver | None = None,
     ) -> list[OutboxRecord]:
         """Take rows and dead letters in, let released and refused records go: all of it or nothing, synced.
 
@@ -285,6 +293,7 @@ class Outbox:
             refused: records that become dead letters.
             unnumbered: ids of records whose sequence number must not be used again.
             rejected: rows that were not taken because the store is full; only counted.
+            handed_over: what to keep of the messages of this batch; None: nothing changes.
 
         Returns:
             The rows as records, in their order.
@@ -295,7 +304,7 @@ class Outbox:
         """
 
         def work() -> list[OutboxRecord]:
-            return self._commit(rows, dead_letters, released, refused, unnumbered, rejected)
+            return self._commit(rows, dead_letters, released, refused, unnumbered, rejected, handed_over)
 
         # New messages can wait at the broker; letting go is what makes room.
         return work() if rows or dead_letters else self._with_reserve(work)
@@ -308,6 +317,7 @@ class Outbox:
         refused: Sequence[Refused],
         unnumbered: Sequence[int],
         rejected: int,
+        handed_over: HandedOver | None,
     ) -> list[OutboxRecord]:
         first = self._last_id + 1
         now = int(self._now())
@@ -326,6 +336,10 @@ class Outbox:
             gone = _deleted(db, ((r.record_id, r.record_id) for r in refused))
             if unnumbered:
                 db.executemany(WRITE_NUMBER, [(None, record_id) for record_id in unnumbered])
+            if handed_over is not None:
+                db.execute(FORGET_HANDED_OVER, (handed_over.oldest,))
+                if handed_over.messages:
+                    db.execute(KEEP_HANDED_OVER, (handed_over.batch, handed_over.messages))
             purged = self._keep_letters(db, letters, counts) if letters else (0, 0)
             counts["delivered"] += len(delivered)
             self._write_books(db, counts, last_id=self._last_id + len(rows) if rows else None)
@@ -510,6 +524,24 @@ class Outbox:
         """
         with self._transaction("number records in") as db:
             db.execute("UPDATE records SET number = NULL WHERE number IS NOT NULL")
+
+    def handed_over(self) -> list[Batch]:
+        """What commits kept of the messages of the last batches, as (batch, messages), oldest first.
+
+        Raises:
+            OutboxUnavailable: the store can't be read now.
+        """
+        with self._translated("read") as db:
+            return db.execute(READ_HANDED_OVER).fetchall()
+
+    def forget_handed_over(self) -> None:
+        """Keep nothing of any message.
+
+        Raises:
+            OutboxUnavailable: it is kept as it was.
+        """
+        with self._transaction("write to") as db:
+            db.execute("DELETE FROM handed_over")
 
     # --- books and memory -----------------------------------------------------------------------------------
 

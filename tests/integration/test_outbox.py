@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.errors import ConfigError, OutboxDamaged, OutboxUnavailable
-from bridge.message import DeadLetter, OutboxRecord, Row
+from bridge.message import DeadLetter, HandedOver, OutboxRecord, Row
 from bridge.outbox import Bounds, Outbox, Refused, schema
 from bridge.outbox.store import RESERVE_BYTES, _runs
 
@@ -553,3 +553,26 @@ def test_a_bridge_that_finds_a_full_disk_at_its_start_delivers_all_the_same(smal
     assert len(records) == 2000
     assert outbox.books().outbox == 0
     outbox.close()
+
+
+def test_what_is_kept_of_messages_goes_with_the_commit_and_not_into_a_copy(
+    open_outbox: Callable[[], Outbox], tmp_path: Path
+) -> None:
+    outbox = open_outbox()
+    outbox.commit(rows=rows(1), handed_over=HandedOver(1, b"a" * 20, 1))
+    outbox.commit(rows=rows(1), handed_over=HandedOver(2, b"b" * 10, 1))
+    assert (outbox := open_outbox()).handed_over() == [(1, b"a" * 20), (2, b"b" * 10)]
+
+    outbox.commit(rows=rows(1), handed_over=HandedOver(3, b"c" * 10, 2))
+    assert [batch for batch, _ in outbox.handed_over()] == [2, 3]
+
+    outbox.close()
+    shutil.copy(tmp_path / "data" / "outbox.db", tmp_path / "copy.db")
+    copy = Outbox(tmp_path / "copy.db")
+    copy.open()
+    assert copy.handed_over() == [], "the broker's session went on with the other one"
+    copy.close()
+
+    outbox = open_outbox()
+    outbox.commit(handed_over=HandedOver(4, b"", 4))
+    assert open_outbox().handed_over() == []
