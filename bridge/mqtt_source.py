@@ -138,6 +138,8 @@ class MqttLink(Link):
         silence_timeout: float,
     ) -> None:
         super().__init__(sock, failed="the connection to the broker failed", closed="the broker closed the connection")
+        self.asks_at_once = True
+        """Whether the subscriptions are asked for with the CONNACK; else ``subscribe`` is waited for."""
         self.subscribed = False
         """Whether every wanted filter was answered, be it with a refusal."""
         self.session_present: bool | None = None
@@ -225,16 +227,22 @@ class MqttLink(Link):
             return
         self.session_present = flags.session_present
         self._note_limits(properties)
-        missing = self._filters
         if self.session_present:
             self._held.update(self._known)
             expected = {*self._filters, *([DROPPED_TOPIC] if self._watches_drops else [])}
             if leftover := [f for f in self._known if f not in expected]:
                 self._unsubscribe(leftover)
-            if self._version != 5:
-                # 3.1.1 has no Retain Handling: each SUBSCRIBE brings all retained messages again.
-                missing = [f for f in self._filters if f not in self._held]
         self._refresh()
+        if self.asks_at_once:
+            self.subscribe()
+
+    def subscribe(self) -> None:
+        """Ask for the subscriptions; once, after the CONNACK. Done already if ``asks_at_once``."""
+        self._opened_at = time.monotonic()
+        missing = self._filters
+        if self._version != 5:
+            # 3.1.1 has no Retain Handling: each SUBSCRIBE brings all retained messages again.
+            missing = [f for f in self._filters if f not in self._held]
         # With MQTT 5 subscribing at every connect costs one packet and mends a session that the broker lost.
         if missing:
             self._subscribe(missing, _ROUTES)
@@ -430,7 +438,8 @@ class MqttLink(Link):
             if self._client.loop_misc() != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 self.error = self.error or "the broker did not answer within the keepalive"
         if not self.subscribed:
-            if now - self._opened_at > CONNECT_PATIENCE:
+            is_asked = self.session_present is None or bool(self._asked)
+            if is_asked and now - self._opened_at > CONNECT_PATIENCE:
                 self.error = self.error or "the broker did not answer CONNECT or SUBSCRIBE"
         elif self._heard:
             # Messages show as well as a SUBACK that the subscriptions live.

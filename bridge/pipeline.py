@@ -241,6 +241,7 @@ class Pipeline:
             self._selector.register(link.sock, selectors.EVENT_READ, link)
             if isinstance(link, MqttLink):
                 self._mqtt, self._mqtt_is_up, self._mqtt_since = link, False, now
+                link.asks_at_once = self._repetitions is None
                 if self._holding is not None:  # it was being dialled when the hold began
                     self._drop_mqtt(self._holding)
             elif stream is not None:
@@ -347,8 +348,6 @@ class Pipeline:
             # Unacknowledged messages come again only on a new connection (MQTT 5, 4.4): drop this one.
             self._store_failed(exc, now)
             if rows or dead_letters or rejected or kept:
-                if kept and self._mqtt is not None:
-                    self._mqtt.error = str(exc)  # so that a SUBSCRIBE that waits isn't written (Repetitions)
                 self._hold("the outbox can't store: nothing is acknowledged until it can")
             return False
         self._store_error = None
@@ -419,6 +418,9 @@ class Pipeline:
         link = self._mqtt
         if link is None:
             return
+        if self._repetitions and self._repetitions.may_subscribe and not link.asks_at_once:
+            link.asks_at_once = True
+            link.subscribe()
         link.tick(now)
         link.flush()
         if link.error is not None:

@@ -80,7 +80,7 @@ class Repetitions:
             now: monotonic seconds.
         """
         if not self._begun and session_present is not None:
-            self._begin(session_present)
+            self._begin(session_present, now)
         if self._held is None:
             arrived = self._without_nagging(messages)
             return arrived, arrived
@@ -95,7 +95,7 @@ class Repetitions:
             elif self._held_bytes <= MAX_HELD_BYTES and len(self._held) <= 2 * KEPT:
                 continue
             return self._give_up(messages[n + 1 :])
-        if self._held and now - self._held_at > PATIENCE:
+        if now - self._held_at > PATIENCE:
             log.info("mqtt.no_repetition", hint="the broker has not sent the last stored message again: all are stored")
             return self._give_up(())
         return [], []
@@ -125,8 +125,8 @@ class Repetitions:
             self._pins = True
         self._pending = None
         if kept is not None:
-            self._must_forget = False
             self._kept = bool(kept.messages)
+            self._must_forget = False
             if not kept.messages:
                 self._forget()
                 return unacked
@@ -146,15 +146,23 @@ class Repetitions:
         """
         return self._pending is not None and not self._pins
 
-    def _begin(self, session_present: bool) -> None:
+    @property
+    def may_subscribe(self) -> bool:
+        """Whether the broker may be asked for messages.
+
+        A new session counts its packet ids anew: what is known of an old one must be forgotten on disk before the
+        first message. That a session is new isn't known for certain from its CONNACK: the one that said so may have
+        been lost with its link. But a new session has no subscriptions, so that nothing comes before the fence, or
+        instead of it, as long as none is made.
+        """
+        return self._begun and self._held is None and not self._must_forget
+
+    def _begin(self, session_present: bool, now: float) -> None:
         self._begun = True
-        if session_present:
-            self._held = [] if self._fence is not None else None
-        else:
-            # A new session counts its packet ids anew. On disk it must be forgotten before the broker is asked for
-            # messages, and that is in the packet that waits to be written.
-            self._must_forget = self._kept
+        if not session_present:
             self._forget()
+        elif self._fence is not None:
+            self._held, self._held_at = [], now
 
     def _without_nagging(self, messages: Sequence[MqttMessage]) -> list[MqttMessage]:
         """The messages without the fence, if the broker sends it again on the same link, as some 3.1.1 brokers do."""
@@ -187,6 +195,7 @@ class Repetitions:
         return arrived, arrived
 
     def _forget(self) -> None:
+        self._must_forget = self._kept
         self._entries.clear()
         self._batches.clear()
         self._fence = None

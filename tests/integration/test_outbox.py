@@ -561,7 +561,8 @@ def test_what_is_kept_of_messages_goes_with_the_commit_and_not_into_a_copy(
     outbox = open_outbox()
     outbox.commit(rows=rows(1), handed_over=HandedOver(1, b"a" * 20, 1))
     outbox.commit(rows=rows(1), handed_over=HandedOver(2, b"b" * 10, 1))
-    assert (outbox := open_outbox()).handed_over() == [(1, b"a" * 20), (2, b"b" * 10)]
+    outbox = open_outbox()
+    assert outbox.handed_over() == [(1, b"a" * 20), (2, b"b" * 10)]
 
     outbox.commit(rows=rows(1), handed_over=HandedOver(3, b"c" * 10, 2))
     assert [batch for batch, _ in outbox.handed_over()] == [2, 3]

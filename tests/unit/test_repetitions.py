@@ -100,6 +100,7 @@ class HandingOver(RuleBasedStateMachine):
         self.linked = False
         self.lost_session = True
         self.subscribed = False
+        self.now = 0.0
         self.numbers: dict[int, int] = {}  # by the MqttMessage's received_at
         self.start_bridge()
 
@@ -146,7 +147,9 @@ class HandingOver(RuleBasedStateMachine):
         for message, dup in came:
             self.numbers[message.number] = message.number
             messages.append(MqttMessage("t", message.content, 1, False, message.packet_id, message.number, dup))
-        arrived, fresh = self.bridge.sift(messages, session_present=self.session_present, now=0)
+        if not came and not self.broker.to_bridge:
+            self.now += 1.1 * PATIENCE * due  # a broker that has nothing to say takes its time
+        arrived, fresh = self.bridge.sift(messages, session_present=self.session_present, now=self.now)
         kept = self.bridge.to_keep(arrived, fresh, due=due)
         if fate == "before":
             self.kill()
@@ -163,7 +166,8 @@ class HandingOver(RuleBasedStateMachine):
             self.kill()
             return
         self.broker.to_broker += [message.packet_id for message in acked]
-        self.subscribed = True  # the SUBSCRIBE is written only now
+        if self.bridge.may_subscribe:
+            self.subscribed = True
         self.broker.fill()
 
     def write(self, kept: HandedOver | None) -> None:
