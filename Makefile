@@ -32,7 +32,7 @@ clean:
 $(VENV)/.local: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[local]'
+	$(BIN)/python -m pip install --quiet --editable '.[local,formats]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.local

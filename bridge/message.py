@@ -28,6 +28,8 @@ class MqttMessage(msgspec.Struct, frozen=True, gc=False):
     """Nanoseconds since the epoch, by this machine's clock."""
     dup: bool = False
     """Whether the broker may have sent it before (MQTT 5, 3.3.1.1)."""
+    properties: bytes = b""
+    """Its MQTT 5 properties as they were sent, without their length (3.3.2.3)."""
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -35,6 +37,8 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
     stream: str
     payload: bytes
+    extras: bytes = b""
+    """Further members of the send's JSON, such as ``,"key":"AD11"`` (gdn-api.md C.5); UTF-8."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, gc=False):
@@ -50,12 +54,28 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     """A reason code (docs/mapping.md lists them)."""
     detail: str
     """The reason in words, for the person who has to mend it."""
+    retain: bool = False
+    properties: bytes = b""
+    """As in ``MqttMessage``."""
+    mapping: str = ""
+    """Version of the mapping that made it: changes with routes and worker."""
 
     @classmethod
-    def of(cls, message: MqttMessage, *, route: str | None, reason: str, detail: str) -> DeadLetter:
+    def of(cls, message: MqttMessage, *, route: str | None, reason: str, detail: str, mapping: str = "") -> DeadLetter:
         """The dead letter that a message becomes; a topic that was not UTF-8 has its bytes written out."""
         topic = message.topic.encode("utf-8", "backslashreplace").decode()
-        return cls(topic, message.payload, message.qos, message.received_at, route, reason, detail)
+        return cls(
+            topic=topic,
+            payload=message.payload,
+            qos=message.qos,
+            received_at=message.received_at,
+            route=route,
+            reason=reason,
+            detail=detail,
+            retain=message.retain,
+            properties=message.properties,
+            mapping=mapping,
+        )
 
 
 class OutboxRecord(msgspec.Struct, frozen=True, gc=False):
@@ -64,6 +84,8 @@ class OutboxRecord(msgspec.Struct, frozen=True, gc=False):
     id: int
     stream: str
     payload: bytes
+    extras: bytes = b""
+    """As in ``Row``."""
 
 
 class HandedOver(NamedTuple):

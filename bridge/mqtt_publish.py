@@ -72,23 +72,29 @@ def _publish(buffer: bytes, head: int, start: int, stop: int, version: int, rece
     at = start + 2
     topic_end = at + (buffer[start] << 8 | buffer[start + 1]) if at <= stop else stop + 1
     packet_id = 0
+    properties = b""
     payload_at = topic_end
     if qos:
         payload_at += 2
         if payload_at <= stop:
             packet_id = buffer[topic_end] << 8 | buffer[topic_end + 1]
     if version == 5 and payload_at < stop:
-        properties = buffer[payload_at]
-        payload_at += 1 + properties
-        if properties & 0x80:
-            length = _variable_length(buffer, payload_at - 1 - properties, stop)
-            payload_at = stop + 1 if length is None else length[1] + length[0]
+        size = buffer[payload_at]
+        properties_at = payload_at + 1
+        if size & 0x80:
+            length = _variable_length(buffer, payload_at, stop)
+            size, properties_at = (stop, stop) if length is None else length
+        payload_at = properties_at + size
+        if size:
+            properties = buffer[properties_at:payload_at]
     elif version == 5:
         payload_at = stop + 1
     if payload_at > stop or (qos and not packet_id):
         raise RemoteProtocolError("the broker sent a PUBLISH packet that is too short for what it announces")
     topic = buffer[at:topic_end].decode("utf-8", "surrogateescape")
-    return MqttMessage(topic, buffer[payload_at:stop], qos, bool(head & 1), packet_id, received_at, bool(head & 8))
+    return MqttMessage(
+        topic, buffer[payload_at:stop], qos, bool(head & 1), packet_id, received_at, bool(head & 8), properties
+    )
 
 
 def _variable_length(buffer: bytes, at: int, end: int) -> tuple[int, int] | None:

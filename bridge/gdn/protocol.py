@@ -109,7 +109,8 @@ class ProducerProtocol:
             if record.id in self._unreceipted:
                 raise LocalProtocolError(f"record {record.id} is in the window already")
             self._unreceipted[record.id] = (record, now)
-            requests.append(b'{"payload":"%b","context":"%d"}' % (b2a_base64(record.payload, newline=False), record.id))
+            payload = b2a_base64(record.payload, newline=False)
+            requests.append(b'{"payload":"%b","context":"%d"%b}' % (payload, record.id, record.extras))
         return requests
 
     def receive(self, answers: Iterable[bytes]) -> Receipts:

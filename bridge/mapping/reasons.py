@@ -13,6 +13,8 @@ class Reason(StrEnum):
     EMPTY = "empty"
     TOO_LARGE = "too_large"
     NOT_JSON = "not_json"
+    UNDECODABLE = "undecodable"
+    UNKNOWN_ALIAS = "unknown_alias"
     NOT_AN_OBJECT = "not_an_object"
     MISSING_FIELD = "missing_field"
     TYPE_MISMATCH = "type_mismatch"

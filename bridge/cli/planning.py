@@ -1,0 +1,100 @@
+"""What every verb begins with: the settings and what they name, read and checked."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from bridge.config import Settings, load
+from bridge.errors import ConfigError
+from bridge.gdn.address import GdnAddress
+from bridge.gdn.budget import Budget
+from bridge.gdn.rest import GdnRest
+from bridge.log import configure
+from bridge.mapping import Route, check
+from bridge.streamql import StreamQLError, Worker, parse
+from bridge.streamql.streams import InputStream, input_streams
+
+
+class Plan(NamedTuple):
+    """Settings and what they name, checked."""
+
+    settings: Settings
+    worker: Worker
+    streams: dict[str, InputStream]
+    routes: list[Route]
+
+
+def plan(arguments: argparse.Namespace) -> Plan:
+    """Everything that can be known offline.
+
+    Raises:
+        ConfigError: with every problem that was found.
+    """
+    settings = load(config_file=arguments.config, environ=os.environ, overrides=dict(arguments.set))
+    problems: list[str] = []
+    worker = streams = None
+    try:
+        worker = read_worker(settings.worker.definition)
+    except ConfigError as exc:
+        problems += exc.problems
+    routes = [Route(route.topic, route.stream, route.fields, route.id) for route in settings.routes]
+    if worker is not None:
+        streams = input_streams(worker)
+        problems += [f"BRIDGE_ROUTES: {problem}" for problem in check(routes, streams)]
+    if problems or worker is None or streams is None:
+        raise ConfigError(*problems)
+    return Plan(settings, worker, streams, routes)
+
+
+def read_worker(path: Path) -> Worker:
+    """The worker in a definition file.
+
+    Raises:
+        ConfigError: it can't be read, or holds none.
+    """
+    try:
+        text = path.read_bytes().decode()
+    except OSError as exc:
+        raise ConfigError(f"BRIDGE_WORKER__DEFINITION: {path} can't be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"BRIDGE_WORKER__DEFINITION: {path} is not UTF-8 (byte {exc.start})") from exc
+    try:
+        return parse(text)
+    except StreamQLError as exc:
+        raise ConfigError(f"{path}:{exc.line}:{exc.column}: {exc.message}") from exc
+
+
+def configure_log(settings: Settings) -> None:
+    """Log as the settings say, and keep their secrets out of it."""
+    secrets = [secret.get_secret_value() for secret in (settings.gdn.api_key, settings.mqtt.password) if secret]
+    configure(level=settings.log.level, format=settings.log.format, stream=sys.stderr, secrets=secrets)
+
+
+def far_end(arguments: argparse.Namespace) -> tuple[Plan, GdnRest]:
+    """For the verbs that ask GDN.
+
+    Raises:
+        ConfigError: also where the far end is no GDN.
+    """
+    planned = plan(arguments)
+    if planned.settings.gdn.kind == "pulsar":
+        raise ConfigError("BRIDGE_GDN__KIND: a plain Pulsar has no stream workers and no queries: this needs a GDN")
+    configure_log(planned.settings)
+    return planned, gdn_rest(planned)
+
+
+def gdn_rest(planned: Plan) -> GdnRest:
+    """A client of GDN's REST interface by the settings."""
+    gdn = planned.settings.gdn
+    return GdnRest(
+        base_url=GdnAddress.parse(gdn.url).base_url,
+        fabric=gdn.fabric,
+        api_key="" if gdn.api_key is None else gdn.api_key.get_secret_value(),
+        timeout=gdn.request_timeout,
+        ca_file=None if gdn.ca_file is None else str(gdn.ca_file),
+        budget=Budget(per_minute=gdn.requests_per_minute, per_day=gdn.requests_per_day),
+    )
