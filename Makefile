@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SEED ?= 1
 MINUTES ?= 5
 
-.PHONY: demo test check faults bench clean
+.PHONY: demo test check faults bench deb clean
 
 demo: $(VENV)/.local
 	$(BIN)/gdn-bridge demo
@@ -24,7 +24,12 @@ faults: $(VENV)/.dev
 	$(BIN)/python -m tests.faults.run --seed $(SEED) --minutes $(MINUTES)
 
 bench: $(VENV)/.dev
+	$(BIN)/python -m tests.bench.mapping
 	$(BIN)/python -m tests.bench.throughput
+
+# A Debian package for the release of this machine, in dist/.
+deb: $(VENV)/.local
+	deploy/debian/build.sh $(BIN)/pip dist
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
+
+from bridge.measuring import Durations
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,14 @@ class Traffic:
     """Receipts read, refusals included."""
     reconnects: Mapping[str, int] = field(default_factory=dict)
     """By link: ``mqtt`` or the producer's part name."""
+    link_failures: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """By link and cause: the ``Pace`` of what failed, ``lost`` where a link that stood was lost."""
+    window_used: Mapping[str, int] = field(default_factory=dict)
+    """Records sent and not receipted, by stream."""
+    receipt_durations: Mapping[str, Durations] = field(default_factory=dict)
+    """From a record's send to its receipt, by stream."""
+    route_rows: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Rows that messages became, by route and stream; those that come again count again."""
     sessions_lost: int = 0
     """Times that the broker had lost the session, since the outbox was made: what it held for us is gone."""
     broker_dropped: int | None = None
@@ -62,16 +73,34 @@ class Store:
 
     bytes: int = 0
     """Of the records waiting, as its bound counts them."""
+    seconds_left: float = inf
+    """Until the bound of bytes is reached if the outbox fills on as it does; infinite while it doesn't."""
     oldest_age: float = 0.0
     """Seconds that the oldest record has waited."""
     dead_letters: int = 0
     """Dead letters kept."""
     dead_letters_purged: int = 0
-    """Dead letters that made room for newer ones, since the outbox was made."""
+    """Dead letters deleted by a bound or by a person, since the outbox was made."""
+    dead_letters_replayed: int = 0
+    """Dead letters that a person had mapped again, with success, since the outbox was made."""
     holding: str | None = None
     """Why nothing is taken from the broker now; None while it is."""
     error: str | None = None
     """Why the store doesn't work now; None while it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """Requests made to GDN."""
+
+    last_minute: int = 0
+    last_day: int = 0
+    checks: int = 0
+    """By health checks, since the start."""
+    others: int = 0
+    """By all else, since the start."""
+    one_time_passwords: int = 0
+    """Of these, those for a one-time password."""
 
 
 @dataclass(frozen=True, slots=True)

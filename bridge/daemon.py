@@ -3,11 +3,16 @@
 The only place that handles signals; a handler only puts on main's queue. A thread that dies or is stuck stops the
 daemon with exit code 1, and so does a stop that hangs: a supervisor's restart finds everything acknowledged in the
 outbox.
+
+SIGHUP loads the settings again: routes that are good go to the pipeline as one change, over the link to the broker that
+stands; anything wrong changes nothing.
 """
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,21 +22,26 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from bridge import mqtt_source
+from bridge.books import Requests
+from bridge.checkup import make_checks
 from bridge.config import Settings
 from bridge.credentials import Credentials, CredentialSource
 from bridge.delivery import Delivery
 from bridge.dial import Dialer, Tls
-from bridge.errors import GdnRejected, OutboxUnavailable
+from bridge.errors import ConfigError, GdnRejected, OutboxUnavailable
 from bridge.gdn import producer
 from bridge.gdn.address import GdnAddress, Numbering, with_otp
 from bridge.gdn.rest import SLOW_TIMEOUT, GdnRest
-from bridge.health import Health, HealthStatus, PartStatus, default_query
-from bridge.log import get_logger, register_secret
+from bridge.health import Health, HealthStatus, PartStatus
+from bridge.log import configure, get_logger, register_secret
 from bridge.mapping import Mapping, Route
+from bridge.mapping.sparkplug import KEY_PREFIX, Sparkplug
 from bridge.mqtt_session import MqttSession
+from bridge.notify import ServiceManager, sentence
 from bridge.outbox import Bounds, Outbox
-from bridge.pipeline import Pipeline, Sender
+from bridge.pipeline import Change, Pipeline, Sender
 from bridge.provision import ACTIVATING, Provision
+from bridge.reload import Plan, need_restart
 from bridge.status_server import StatusServer
 from bridge.streamql import Worker
 from bridge.streamql.streams import InputStream
@@ -81,6 +91,8 @@ class Daemon:
         routes: checked.
         rest: closed when the daemon stops.
         reload: loads the settings again from where they came from, for new credentials; raises ConfigError.
+        plan: loads them with all that they name, for a reload; raises ConfigError.
+        manager: is told how the daemon is.
     """
 
     def __init__(
@@ -92,22 +104,36 @@ class Daemon:
         routes: Sequence[Route],
         rest: GdnRest,
         reload: Callable[[], Settings],
+        plan: Callable[[], Plan],
+        manager: ServiceManager | None = None,
     ) -> None:
         self._settings = settings
+        self._plan = plan
+        self._manager = ServiceManager.of(os.environ) if manager is None else manager
+        self._log = settings.log
+        self._refused: str | None = None  # why the last reload changed nothing
+        self._latest: Mapping | None = None
         self._worker = worker
         self._streams = streams
-        self._reasons: SimpleQueue[str] = SimpleQueue()
+        self._events: SimpleQueue[str | Callable[[], None]] = SimpleQueue()
+        """For main's thread: a reason to stop, or something to do."""
         self._failed = False
         self._stopping = threading.Event()
         self._worker_ready = threading.Event()  # gates the producers: what is sent earlier is lost to the worker
         self._outbox_part = PartStatus("outbox", "starting", time.time(), None, None)
         self._address = GdnAddress.parse(settings.gdn.url, prefixed=settings.gdn.kind == "gdn")
         self._rest = rest
-        self._senders: MappingOf[str, Sender] = {}
+        self._senders: MappingOf[str, Sender] = {}  # swapped whole, by the pipeline's thread once that runs
+        self._dialers: tuple[Dialer[Any], ...] = ()  # swapped whole, by main's thread
+        self._provision: Provision | None = None
+        self._health: Health | None = None
         self._filters: tuple[str, ...] = ()
         self._credentials = CredentialSource(settings, reload)
         outbox = settings.outbox
-        self._outbox = Outbox(outbox.path, Bounds(outbox.max_bytes, outbox.max_age, outbox.dead_letter_bytes))
+        self._outbox = Outbox(
+            outbox.path,
+            Bounds(outbox.max_bytes, outbox.max_age, outbox.dead_letter_bytes, outbox.dead_letter_age),
+        )
         self._routes = routes
         self._is_gdn = settings.gdn.kind == "gdn"
         self._watchdog = Watchdog(tick=TICK)
@@ -124,10 +150,12 @@ class Daemon:
             ConfigError: the outbox or the status address can't be used.
         """
         previous = {
-            number: signal.signal(number, lambda signum, _frame: self._reasons.put(signal.Signals(signum).name))
+            number: signal.signal(number, lambda signum, _frame: self._events.put(signal.Signals(signum).name))
             for number in (signal.SIGTERM, signal.SIGINT)
         }
+        previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda _signum, _frame: self._events.put(self._reload))
         try:
+            self._manager.status("opening the outbox")
             reason = self._open_outbox()
             return self._run() if reason is None else EXIT_OK
         finally:
@@ -148,14 +176,18 @@ class Daemon:
                 return None
             except OutboxUnavailable as exc:
                 log.error("outbox.unavailable", error=str(exc), retry_in=OPEN_RETRY)
+                self._manager.status(f"waiting for the outbox: {exc}")
             try:
-                return self._reasons.get(timeout=OPEN_RETRY)
+                event = self._events.get(timeout=OPEN_RETRY)
             except Empty:
                 continue
+            if isinstance(event, str):
+                return event
+            log.warning("daemon.not_reloaded", hint="the outbox is not open yet: reload once the bridge is up")
 
     def _run(self) -> int:
         settings = self._settings
-        mapping = Mapping(routes=self._routes, streams=self._streams, outbox_name=self._outbox.name)
+        mapping = self._mapping(self._routes)
         self._filters = mapping.filters
         # What an earlier configuration stored still has to go out, whatever the routes say today.
         names = dict.fromkeys([route.stream for route in settings.routes] + self._outbox.streams())
@@ -174,26 +206,22 @@ class Daemon:
             policy=settings.outbox.full,
             session=self._session,
             linger=settings.delivery.linger / 1000,
+            asks_for_births=settings.mqtt.rebirth_requests,
         )
         self._pipeline = pipeline
         mqtt_dialer = Dialer(name="mqtt", connect=self._dial_mqtt, hand_over=pipeline.hand_over_mqtt)
         pipeline.attach_mqtt(mqtt_dialer)
-        dialers: list[Dialer[Any]] = [mqtt_dialer, *(sender.dialer for sender in senders.values())]
-        provision = self._provision(pipeline) if self._is_gdn else None
-        health = self._health() if self._is_gdn else None
-
-        def parts() -> list[PartStatus]:
-            found = [self._outbox_status(), *(d.status for d in dialers)]
-            return found if provision is None or health is None else [*found, provision.status, *health.parts()]
-
+        self._dialers = (mqtt_dialer, *(sender.dialer for sender in senders.values()))
+        self._provision = provision = self._make_provision(pipeline) if self._is_gdn else None
+        self._health = health = self._make_health() if self._is_gdn else None
         status = StatusServer(
             host=settings.status.host,
             port=settings.status.port,
             live=lambda: time.monotonic() - pipeline.heartbeat < HEARTBEAT_LIMIT,
-            parts=parts,
+            parts=self._parts,
             snapshot=lambda: pipeline.snapshot,
             health=lambda: HealthStatus() if health is None else health.status,
-            requests=lambda: self._rest.budget.used,
+            requests=self._requests,
         )
         status.start()
         timeout = settings.gdn.request_timeout
@@ -210,13 +238,15 @@ class Daemon:
         for sender in senders.values():
             self._start_dialling(sender.dialer, timeout)
         log.info("daemon.started", worker=self._worker.name, streams=list(senders), filters=mapping.filters)
+        self._manager.ready(self._sentence())
 
         reason = self._reason_to_stop()
         self._last_resort.arm()  # before the log: that may be what hangs
+        self._manager.stopping(f"stopping: {reason}", within=settings.stop_timeout + 2 * STOP_GRACE)
         log.info("daemon.stopping", reason=reason)
         deadline = Deadline(settings.stop_timeout)
         self._stopping.set()
-        for dialer in dialers:
+        for dialer in self._dialers:
             dialer.request_stop()
         if health is not None:
             health.request_stop()
@@ -246,7 +276,7 @@ class Daemon:
             except Exception:  # the one place per thread: record it and stop the daemon
                 log.exception("thread.died", thread=name)
                 self._failed = True
-                self._reasons.put(f"thread {name} died")
+                self._events.put(f"thread {name} died")
 
         thread = threading.Thread(target=guarded, name=name, daemon=True)
         thread.start()
@@ -258,12 +288,19 @@ class Daemon:
         self._start(f"dial {dialer.name}", dialer.run, limit, lambda: dialer.beat)
 
     def _reason_to_stop(self) -> str:
-        """Wait for one, looking after the threads meanwhile."""
+        """Wait for one, looking after the threads meanwhile and telling the service manager."""
         while True:
+            self._manager.alive(self._pipeline.heartbeat)
+            self._manager.status(self._sentence())
             try:
-                return self._reasons.get(timeout=TICK)
+                event = self._events.get(timeout=TICK)
             except Empty:
                 stuck = self._watchdog.tick()
+            else:
+                if isinstance(event, str):
+                    return event
+                event()
+                continue
             if stuck:
                 self._failed = True
                 self._last_resort.arm()  # before the log: that may be what hangs
@@ -271,9 +308,83 @@ class Daemon:
                     log.error("thread.stuck", thread=name, stack=stack_of(name))
                 return f"stuck: {', '.join(stuck)}"
 
+    # --- reloading: main's thread -------------------------------------------------------------------------
+
+    def _reload(self) -> None:
+        """Load the settings again, and go on with what may change while the bridge runs; or change nothing."""
+        self._manager.reloading()
+        problems: Sequence[str] = ()
+        try:
+            plan = self._plan()
+        except ConfigError as exc:
+            self._refuse(exc.problems)
+            return
+        restart = need_restart(self._settings, plan.settings)
+        if plan.worker.text != self._worker.text and "worker.definition" not in restart:
+            restart.append("worker.definition (the file's text)")
+        try:
+            mapping = self._mapping(plan.routes)
+        except ValueError as exc:  # the definition that GDN runs hasn't got what the one in the file has
+            problems = [f"{problem} (in the definition that the bridge runs with)" for problem in str(exc).split("\n")]
+            self._refuse([*problems, f"need a restart: {', '.join(restart)}"])
+            return
+        if restart:
+            log.warning("daemon.restart_needed", settings=restart, hint="these stay as they were until a restart")
+        self._refused = None
+        if plan.settings.log != self._log:
+            self._log = plan.settings.log
+            configure(level=self._log.level, format=self._log.format, stream=sys.stderr)
+        self._refreshed()
+        self._filters = mapping.filters
+        names = dict.fromkeys(route.stream for route in plan.routes)
+        added: dict[str, Sender] = {}
+
+        def senders() -> MappingOf[str, Sender]:
+            # A stream that no route names any more keeps its sender: its records still have to go out.
+            added.update({name: self._sender(name) for name in names if name not in self._senders})
+            self._senders = {**self._senders, **added}
+            return self._senders
+
+        self._pipeline.change(Change(mapping, senders, done=lambda: self._events.put(partial(self._reloaded, added))))
+
+    def _refuse(self, problems: Sequence[str]) -> None:
+        self._refused = "; ".join(problems)
+        log.error("daemon.reload_refused", problems=problems, hint="the bridge goes on as before")
+        self._manager.ready(self._sentence())
+
+    def _reloaded(self, added: MappingOf[str, Sender]) -> None:
+        self._dialers = (*self._dialers, *(sender.dialer for sender in added.values()))
+        for sender in added.values():
+            self._start_dialling(sender.dialer, self._settings.gdn.request_timeout)
+        log.info("daemon.reloaded", streams=list(self._senders), filters=self._filters)
+        self._manager.ready(self._sentence())
+
     # --- the parts ----------------------------------------------------------------------------------------
 
-    def _provision(self, pipeline: Pipeline) -> Provision:
+    def _mapping(self, routes: Sequence[Route]) -> Mapping:
+        """The mapping by these routes.
+
+        Raises:
+            ValueError: they don't fit the definition that the bridge runs with; a line for each problem.
+        """
+        self._latest = Mapping(
+            routes=routes,
+            streams=self._streams,
+            outbox_name=self._outbox.name,
+            client=self._settings.mqtt.client_id,
+            sparkplug=self._sparkplug(routes),
+        )
+        return self._latest
+
+    def _sparkplug(self, routes: Sequence[Route]) -> Sparkplug | None:
+        """What Sparkplug nodes said of themselves at their birth: it outlasts a change of routes, and a restart."""
+        if self._latest is not None:
+            return self._latest.sparkplug
+        if not any(route.format.name == "sparkplug" for route in routes):
+            return None
+        return Sparkplug(self._outbox.recall_all(KEY_PREFIX))
+
+    def _make_provision(self, pipeline: Pipeline) -> Provision:
         worker = self._settings.worker
         return Provision(
             rest=self._rest,
@@ -287,16 +398,17 @@ class Daemon:
             stop=self._stopping,
         )
 
-    def _health(self) -> Health:
-        health = self._settings.health
-        return Health(
+    def _make_health(self) -> Health:
+        pipeline = self._pipeline
+        checks = make_checks(
+            settings=self._settings,
+            worker=self._worker,
+            routes=self._routes,
             rest=self._rest,
-            worker_name=self._worker.name,
-            query=health.query or default_query(self._worker),
-            worker_interval=health.worker_interval,
-            query_interval=health.query_interval,
-            refresh=self._refreshed,
+            snapshot=lambda: pipeline.snapshot,
+            launch=pipeline.launch,
         )
+        return Health(checks=checks, refresh=self._refreshed)
 
     def _sender(self, stream: str) -> Sender:
         deduplicates = self._settings.delivery.deduplicate
@@ -390,6 +502,20 @@ class Daemon:
         )
 
     # --- statuses: any thread -----------------------------------------------------------------------------
+
+    def _parts(self) -> list[PartStatus]:
+        found = [self._outbox_status(), *(dialer.status for dialer in self._dialers)]
+        if self._provision is None or self._health is None:
+            return found
+        return [*found, self._provision.status, *self._health.parts()]
+
+    def _requests(self) -> Requests:
+        budget = self._rest.budget
+        used, (checks, others) = budget.used, budget.made
+        return Requests(used["minute"], used["day"], checks, others, self._rest.one_time_passwords)
+
+    def _sentence(self) -> str:
+        return sentence(self._parts(), waiting=self._pipeline.snapshot.books.outbox, refused=self._refused)
 
     def _outbox_status(self) -> PartStatus:
         error = self._pipeline.snapshot.store.error

@@ -84,7 +84,7 @@ class Delivery:
         self._last_number = last_number
         self._numbers = {record.id: number for record, number in numbered}
         self._resumed = frozenset(self._numbers)
-        self._bytes += sum([len(record.payload) for record in records])
+        self._bytes += sum([record.size for record in records])
         self._keep_reusable_numbers()
         self._queue_again(records)
 
@@ -97,6 +97,11 @@ class Delivery:
     def has_work(self) -> bool:
         """Whether anything can be sent. Not while the disk takes no releases and what is receipted piles up."""
         return (bool(self._ready) or self._behind) and len(self.released) < MEMORY_RECORDS
+
+    @property
+    def in_window(self) -> int:
+        """Records that were sent and have no receipt."""
+        return self._in_window
 
     @property
     def sent_to(self) -> int:
@@ -126,7 +131,7 @@ class Delivery:
             return []
         if self._behind and len(self._ready) < count and self._bytes < MEMORY_BYTES:
             page = self._read(after=self._loaded_to, limit=PAGE_RECORDS, max_bytes=MEMORY_BYTES)
-            self._behind = len(page) == PAGE_RECORDS or sum([len(r.payload) for r in page]) >= MEMORY_BYTES
+            self._behind = len(page) == PAGE_RECORDS or sum([r.size for r in page]) >= MEMORY_BYTES
             self._load(page)
         ready = self._ready
         taken = [ready.popleft() for _ in range(min(count, len(ready)))]
@@ -176,7 +181,7 @@ class Delivery:
             self._in_window -= 1
             record = refusal.record
             if refusal.is_permanent:
-                self._bytes -= len(record.payload)
+                self._bytes -= record.size
                 said = redacted(f"{refusal.result} {refusal.error}".strip())
                 detail = f"GDN refused the row for stream {self.stream}: {said}"
                 letter = DeadLetter("", record.payload, 1, received_at, None, "refused_by_gdn", detail)
@@ -211,7 +216,7 @@ class Delivery:
     def unload(self) -> None:
         """Drop from memory what was never sent, so that the disk alone says what there is."""
         kept = [r for r in self._ready if r.id <= self._sent_to or r.id in self._resumed]
-        self._bytes -= sum([len(r.payload) for r in self._ready]) - sum([len(r.payload) for r in kept])
+        self._bytes -= sum([r.size for r in self._ready]) - sum([r.size for r in kept])
         self._ready = deque(kept)
         self._loaded_to = min(self._loaded_to, self._sent_to)
         self._behind = True
@@ -229,5 +234,5 @@ class Delivery:
         if records:
             fresh = [r for r in records if r.id not in self._resumed] if self._resumed else records
             self._ready.extend(fresh)
-            self._bytes += sum([len(r.payload) for r in fresh])
+            self._bytes += sum([r.size for r in fresh])
             self._loaded_to = records[-1].id

@@ -11,7 +11,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -173,6 +173,8 @@ class Dialer(Generic[L]):
         self._lost_at_pace: Pace | None = None
         self._own = PartStatus(name, "starting", wall_clock(), None, None)  # the status if nothing is held
         self.attempts = 0
+        self.failures: Mapping[str, int] = {}
+        """By cause: the ``Pace`` of what failed, ``lost`` for a link that stood. Swapped whole, read by any thread."""
         self.beat: int | None = None
         """The number of the attempt under way, None while there is none; for the watchdog."""
         self.status = self._own  # swapped whole, read by any thread
@@ -225,6 +227,7 @@ class Dialer(Generic[L]):
             self._linked = False
             self._lasted = 0.0 if self._up_at is None else self._clock() - self._up_at
             self._lost_at_pace = pace
+            self._count("lost" if pace is None else pace.name.lower())
             self._move("waiting", error)
             self._wake.notify_all()
 
@@ -261,9 +264,12 @@ class Dialer(Generic[L]):
         finally:
             self.beat = None
         if isinstance(failure, BridgeError):
-            wait = self._backoff.next(failure.pace, failure.retry_after)
+            pace, retry_after = failure.pace, failure.retry_after
         else:
-            wait = self._backoff.next(Pace.UNREACHABLE)
+            pace, retry_after = Pace.UNREACHABLE, None
+        wait = self._backoff.next(pace, retry_after)
+        with self._wake:
+            self._count(pace.name.lower())
         log.warning("link.refused", link=self.name, error=str(failure), retry_in=round(wait, 2))
         self._back_off(wait, str(failure))
         return None
@@ -299,6 +305,9 @@ class Dialer(Generic[L]):
             self._wake.wait_for(lambda: self._stopping, timeout=seconds)
 
     # --- under _wake --------------------------------------------------------------------------------------
+
+    def _count(self, cause: str) -> None:
+        self.failures = {**self.failures, cause: self.failures.get(cause, 0) + 1}
 
     def _move(self, state: State, error: str | None = None, *, next_attempt_at: float | None = None) -> None:
         self._own = self._own.moved(state, at=self._wall_clock(), error=error, next_attempt_at=next_attempt_at)

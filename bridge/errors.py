@@ -2,6 +2,7 @@
 
     BridgeError
     ├── ConfigError           exit 78: the person must change a setting or a file
+    │   └── OutboxInUse       for a bridge; a command asks the one that runs
     ├── OutboxUnavailable     hold: nothing is acknowledged until the store takes it again
     ├── OutboxDamaged         the daemon ends; the next start rescues what reads
     ├── MqttUnavailable       dial again
@@ -37,6 +38,10 @@ class ConfigError(BridgeError):
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class OutboxInUse(ConfigError):
+    """Another process has the store."""
 
 
 class OutboxUnavailable(BridgeError):

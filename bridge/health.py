@@ -1,7 +1,7 @@
-"""Whether the far end works: is the worker active, do rows come out? And what that makes of the whole bridge.
+"""Whether the far end works: checks that are made in turn, and what their outcome makes of the whole bridge.
 
 One thread asks GDN; everyone else reads values that it swaps whole. The acknowledgement of a send says nothing about
-the worker (gdn-api.md H.17), so this is the only way to know.
+the worker (gdn-api.md H.17), so this is the only way to know. What is asked stands in ``checks`` and ``canary``.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-from bridge.errors import GdnError, GdnRejected
+from bridge.errors import GdnError
 from bridge.log import get_logger
-from bridge.streamql.syntax import Worker
 from bridge.timing import Pace, PacedBackoff
 
 State = Literal["starting", "connecting", "connected", "waiting", "failing"]
 
-MAX_ROWS = 100
-"""Rows of a health query that are read; it should return few."""
+Outcome = Literal["passed", "failed", "unasked"]
+"""Of a check: as expected, not as expected, or GDN could not be asked."""
+
+OUTCOMES: tuple[Outcome, ...] = ("passed", "failed", "unasked")
 
 LEAST_WAIT = 1.0
 """Seconds between two tries of a check: it only looks, so it can always wait that long."""
@@ -49,14 +50,32 @@ class PartStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryStatus:
+    """What the canary's rounds gave."""
+
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Of the last round that came through, by hop: ``mqtt``, ``receipt``, ``row``."""
+    rounds: Mapping[str, int] = field(default_factory=dict)
+    """By how they ended: ``found``, ``lost`` or ``not_published``."""
+    removed: int = 0
+    """Rows that were cleaned up."""
+
+
+@dataclass(frozen=True, slots=True)
 class HealthStatus:
     """What GDN last said."""
 
     worker_active: bool | None = None
     """None before the first answer, or while GDN shows no such worker."""
     rows: tuple[Any, ...] | None = None
-    """Of the last health query, the first ``MAX_ROWS``."""
+    """Of the last default query, the first ones."""
     queried_at: float | None = None
+    rows_behind: int | None = None
+    """Rows that GDN receipted and that have not come out, see ``Lag``; None where that isn't known."""
+    canary: CanaryStatus | None = None
+    """None without a canary."""
+    outcomes: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """How often each check ended how, since the start."""
 
     @property
     def count(self) -> int | None:
@@ -66,23 +85,37 @@ class HealthStatus:
         return None
 
 
-class Far(Protocol):
-    """What is asked of GDN (``GdnRest`` has it)."""
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found."""
 
-    def get_worker(self, name: str, *, check: bool = ...) -> Any:
-        """The worker's state, or None."""
+    known: HealthStatus
+    """With what it found out."""
+    error: str | None = None
+    """What isn't as expected, in a sentence."""
+    pending: bool = False
+    """Whether that can't be said yet."""
+    wait: float | None = None
+    """Seconds until it wants to look again; None: as usual."""
 
-    def query(self, c8ql: str, *, max_rows: int = ..., check: bool = ...) -> list[Any]:
-        """The query's rows."""
 
+class Check(Protocol):
+    """Something that is looked at periodically."""
 
-def default_query(worker: Worker) -> str | None:
-    """Counts the table that the worker's queries fill; None if none does."""
-    for query in worker.queries:
-        table = worker.tables.get(query.target or "")
-        if table is not None:
-            return f"RETURN LENGTH(`{table.collection}`)"
-    return None
+    @property
+    def name(self) -> str:
+        """Of the part of the bridge that it is."""
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two looks while all is well."""
+
+    def ask(self, known: HealthStatus) -> Finding:
+        """Look. ``known``: what is known so far.
+
+        Raises:
+            GdnError: GDN can't be asked.
+        """
 
 
 def is_ready(parts: Sequence[PartStatus]) -> bool:
@@ -91,46 +124,34 @@ def is_ready(parts: Sequence[PartStatus]) -> bool:
 
 
 class Health:
-    """Asks GDN periodically.
+    """Makes checks periodically.
 
     Args:
-        rest: asked from the health thread only.
-        worker_name: the worker to look at.
-        query: C8QL to run; None runs none.
-        worker_interval: seconds between looks at the worker.
-        query_interval: seconds between queries.
+        checks: made in the health thread only, in this order where several are due. Their names differ.
         refresh: called before each check: the credentials may be new.
     """
 
     def __init__(
         self,
         *,
-        rest: Far,
-        worker_name: str,
-        query: str | None,
-        worker_interval: float,
-        query_interval: float,
+        checks: Sequence[Check],
         refresh: Callable[[], object] = lambda: None,
         rng: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._rest = rest
-        self._worker_name = worker_name
-        self._query = query
-        self._intervals = {"worker active": worker_interval, "query": query_interval}
+        self._checks = {check.name: check for check in checks}
         self._refresh = refresh
         self._clock = clock
         self._wall_clock = wall_clock
         self._stop = threading.Event()
-        self._backoffs = {name: PacedBackoff(rng=rng) for name in self._intervals}
-        self._due = dict.fromkeys(self._intervals, 0.0)
-        if query is None:
-            del self._due["query"]
+        self._backoffs = {name: PacedBackoff(rng=rng) for name in self._checks}
+        self._due = dict.fromkeys(self._checks, 0.0)
         now = wall_clock()
-        self._parts = {name: PartStatus(name, "starting", now, None, None) for name in self._due}
-        self._checks = 0
-        self.status = HealthStatus()  # swapped whole
+        self._parts = {name: PartStatus(name, "starting", now, None, None) for name in self._checks}
+        self._made = 0
+        outcomes: dict[tuple[str, str], int] = {(name, outcome): 0 for name in self._checks for outcome in OUTCOMES}
+        self.status = HealthStatus(outcomes=outcomes)  # swapped whole
         self.beat: int | None = None
         """The number of the check under way, None while there is none; for the watchdog."""
 
@@ -150,51 +171,50 @@ class Health:
 
     def step(self) -> None:
         """Make the checks that are due."""
-        for name in list(self._due):
+        for name, check in self._checks.items():
             if self._clock() >= self._due[name]:
-                self._checks += 1
-                self.beat = self._checks
-                wait = self._check(name)
+                self._made += 1
+                self.beat = self._made
+                wait = self._make(check)
                 self.beat = None
                 self._due[name] = self._clock() + wait
 
-    def _check(self, name: str) -> float:
+    def _make(self, check: Check) -> float:
         """One check; returns the seconds until the next."""
+        name = check.name
         pace, asked_to_wait = Pace.MISSING, None
+        outcome: Outcome = "passed"
         self._refresh()
         try:
-            error = self._look_at_worker() if name == "worker active" else self._run_query()
+            finding = check.ask(self.status)
         except GdnError as exc:
-            error, pace, asked_to_wait = str(exc), exc.pace, exc.retry_after
-            if name == "query" and isinstance(exc, GdnRejected) and exc.status == 404:
-                error = f"the collection isn't there yet; it is made when the worker is activated ({exc})"
-                pace = Pace.MISSING
+            outcome, pace, asked_to_wait = "unasked", exc.pace, exc.retry_after
+            finding = Finding(self.status, error=str(exc))
+        self.status = finding.known
+        if finding.pending:
+            return check.interval if finding.wait is None else finding.wait
+        if finding.error is not None and outcome == "passed":
+            outcome = "failed"
+        self._count(name, outcome)
         now = self._wall_clock()
         before = self._parts[name]
-        if error is None:
+        if finding.error is None:
             self._backoffs[name].reset()
             self._parts[name] = before.moved("connected", at=now)
-            return self._intervals[name]
-        wait = self._backoffs[name].next(pace)
-        if pace in {Pace.UNREACHABLE, Pace.MISSING}:
-            # These mend by themselves: that is to be seen no later than a failure would have been.
-            wait = min(wait, self._intervals[name])
-        wait = max(LEAST_WAIT, wait, asked_to_wait or 0.0)
+            return check.interval if finding.wait is None else finding.wait
+        if finding.wait is None:
+            wait = self._backoffs[name].next(pace)
+            if pace in {Pace.UNREACHABLE, Pace.MISSING}:
+                # These mend by themselves: that is to be seen no later than a failure would have been.
+                wait = min(wait, check.interval)
+            wait = max(LEAST_WAIT, wait, asked_to_wait or 0.0)
+        else:
+            wait = finding.wait
         if before.state != "failing":
-            log.warning("health.failing", check=name, error=error)
-        self._parts[name] = before.moved("failing", at=now, error=error, next_attempt_at=now + wait)
+            log.warning("health.failing", check=name, error=finding.error)
+        self._parts[name] = before.moved("failing", at=now, error=finding.error, next_attempt_at=now + wait)
         return wait
 
-    def _look_at_worker(self) -> str | None:
-        state = self._rest.get_worker(self._worker_name, check=True)
-        active = None if state is None else state.is_active
-        self.status = HealthStatus(active, self.status.rows, self.status.queried_at)
-        if state is None:
-            return f"GDN shows no stream worker {self._worker_name}"
-        return None if active else f"stream worker {self._worker_name} is not active: what is sent is not worked on"
-
-    def _run_query(self) -> str | None:
-        assert self._query is not None
-        rows = tuple(self._rest.query(self._query, max_rows=MAX_ROWS, check=True))
-        self.status = HealthStatus(self.status.worker_active, rows, self._wall_clock())
-        return None
+    def _count(self, name: str, outcome: Outcome) -> None:
+        outcomes = self.status.outcomes
+        self.status = replace(self.status, outcomes={**outcomes, (name, outcome): outcomes.get((name, outcome), 0) + 1})

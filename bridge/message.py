@@ -87,6 +87,11 @@ class OutboxRecord(msgspec.Struct, frozen=True, gc=False):
     extras: bytes = b""
     """As in ``Row``."""
 
+    @property
+    def size(self) -> int:
+        """Bytes of payload and extras."""
+        return len(self.payload) + len(self.extras)
+
 
 class HandedOver(NamedTuple):
     """What a commit keeps of the messages it stores, to tell repetitions by after a crash."""

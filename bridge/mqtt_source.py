@@ -115,7 +115,8 @@ class MqttLink(Link):
         username: None logs in without.
         password: for ``username``.
         keepalive: seconds; an MQTT 5 broker may set another value.
-        session_expiry: seconds that the broker is asked to keep the session (MQTT 5).
+        session_expiry: seconds that the broker is asked to keep the session (MQTT 5). 0: it ends with the connection,
+            in both versions.
         receive_maximum: unacknowledged messages that the broker may have under way (MQTT 5).
         watch_drops: subscribe Mosquitto's counter of dropped messages as well, for ``broker_dropped``.
         silence_timeout: seconds without a message after which the subscriptions are asked for again; 0: never.
@@ -183,13 +184,14 @@ class MqttLink(Link):
         self._heard = False
         self._heard_at = self._opened_at
         self._asked_at: float | None = None
+        self._changed_at: float | None = None
         self._end = _PacketEnd(sock, self._outgoing)
         is_v5 = version == 5
         self._client = client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             protocol=paho.MQTTv5 if is_v5 else paho.MQTTv311,
-            clean_session=None if is_v5 else False,
+            clean_session=None if is_v5 else session_expiry == 0,
             manual_ack=True,
             reconnect_on_failure=False,  # else it answers a refused protocol version with a second CONNECT
         )
@@ -249,12 +251,33 @@ class MqttLink(Link):
         else:
             self._all_answered()
 
+    def want(self, filters: Sequence[str]) -> None:
+        """Want these filters from now on. The new ones are subscribed first, then those that are gone unsubscribed:
+        what both an old one and a new one take is not missed in between.
+        """
+        if list(filters) == self._filters:
+            return
+        asked = self.subscribed or bool(self._asked)
+        new = [f for f in filters if f not in self._filters]
+        kept = {*filters, *([DROPPED_TOPIC] if self._watches_drops else [])}
+        gone = [f for f in dict.fromkeys([*self._held, *(self._filters if asked else ())]) if f not in kept]
+        self._filters = list(filters)
+        self._wants_sys = any(_SYS_FILTER.match(f) for f in filters)
+        if asked and new:  # else ``subscribe`` is still to come
+            self._subscribe(new, _ROUTES)
+            self._changed_at = time.monotonic()
+        if gone and self.session_present is not None:
+            self._unsubscribe(gone)
+        self._refresh()
+
     def _on_subscribe(self, _client: Any, _data: Any, mid: int, reasons: list[ReasonCode], _properties: Any) -> None:
         filters = self._asked.pop(mid, None)
         if filters is None:
             raise RemoteProtocolError(f"the broker sent a SUBACK for packet id {mid}, which no SUBSCRIBE has")
         for filter_, reason in zip_longest(filters, reasons[: len(filters)]):
             self._take_answer(filter_, reason)
+        if not self._asked:
+            self._changed_at = None
         self._refresh()
         if filters == [DROPPED_TOPIC] and self._watches_drops:
             self.counter_unanswered = False
@@ -431,6 +454,14 @@ class MqttLink(Link):
         """Acknowledge messages of this link, given in arrival order. Only after they are durable."""
         self._outgoing += mqtt_publish.pubacks(messages)
 
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Send a message at QoS 0: it is lost if the link or the broker doesn't carry it, and nothing tells.
+
+        Raises:
+            ValueError: the topic is none to publish to.
+        """
+        self._client.publish(topic, payload, qos=0)
+
     def tick(self, now: float) -> None:
         """Keepalive, patience and silence; cheap, to be called each turn. ``now`` is monotonic seconds."""
         if now - self._misc_at >= 1.0:
@@ -441,6 +472,8 @@ class MqttLink(Link):
             is_asked = self.session_present is None or bool(self._asked)
             if is_asked and now - self._opened_at > CONNECT_PATIENCE:
                 self.error = self.error or "the broker did not answer CONNECT or SUBSCRIBE"
+        elif self._changed_at is not None and now - self._changed_at > CONNECT_PATIENCE:
+            self.error = self.error or "the broker did not answer SUBSCRIBE"
         elif self._heard:
             # Messages show as well as a SUBACK that the subscriptions live.
             self._heard, self._heard_at, self._asked_at = False, now, None

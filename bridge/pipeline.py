@@ -21,12 +21,15 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from bridge.books import Snapshot, Store, Traffic
+from bridge.deadletters import carry_out
 from bridge.delivery import Delivery
 from bridge.dial import Dialer
 from bridge.errors import OutboxUnavailable, RemoteProtocolError
+from bridge.flight import Flight, Tower
 from bridge.gdn.producer import ProducerLink
 from bridge.log import get_logger
 from bridge.mapping import Mapping
+from bridge.measuring import Growth, Histogram
 from bridge.message import DeadLetter, HandedOver, MqttMessage, OutboxRecord, Row
 from bridge.mqtt_session import MqttSession
 from bridge.mqtt_source import MqttLink
@@ -56,6 +59,20 @@ class Sender:
     """For the next connection; None without deduplication. Swapped whole, read by the dialling thread."""
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What the data path goes on with, after settings were loaded again."""
+
+    mapping: Mapping
+    senders: Callable[[], MappingOf[str, Sender]]
+    """All senders from then on; called in the pipeline's thread, which alone may ask the outbox.
+
+    Raises OutboxUnavailable: try again later.
+    """
+    done: Callable[[], object]
+    """Called once messages are mapped by it."""
+
+
 class Pipeline:
     """Runs the data path.
 
@@ -66,6 +83,7 @@ class Pipeline:
         policy: what happens to new messages while the outbox is full.
         session: what outlasts a connection to the broker.
         linger: seconds to let a batch gather at the start of a turn; 0 doesn't wait.
+        asks_for_births: whether Sparkplug nodes are asked for their births where those are unknown.
     """
 
     def __init__(
@@ -77,6 +95,7 @@ class Pipeline:
         session: MqttSession,
         policy: Policy = "hold",
         linger: float = 0.0,
+        asks_for_births: bool = True,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], None] = time.sleep,
@@ -91,6 +110,8 @@ class Pipeline:
         self._policy = policy
         self.session = session
         self._repetitions = session.repetitions
+        self._asks_for_births = asks_for_births
+        self._births: dict[str, str] = {}  # of Sparkplug nodes, to be remembered
         self._mqtt_dialer: Dialer[MqttLink] | None = None
         self._mqtt: MqttLink | None = None
         self._mqtt_is_up = False
@@ -98,6 +119,7 @@ class Pipeline:
         self._refused: list[str] = []
         self._handed_over: SimpleQueue[tuple[str | None, MqttLink | ProducerLink]] = SimpleQueue()
         self._to_remember: SimpleQueue[tuple[str, str, threading.Event]] = SimpleQueue()
+        self._changes: SimpleQueue[Change] = SimpleQueue()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._selector = selectors.DefaultSelector()
         self._stop: Deadline | None = None
@@ -106,10 +128,16 @@ class Pipeline:
         self._store_error: str | None = None
         self._holding: str | None = None
         self._look_at = 0.0
+        self._letters_at = 0.0
         self._oldest_age = 0.0
         self._reported_full = False
         self._messages = self._acked = self._sends = self._receipts = 0
         self._broker_dropped: int | None = None
+        self._durations = {stream: Histogram() for stream in senders}
+        self._growth = Growth()
+        self._route_rows: Counter[tuple[str, str]] = Counter()  # by mappings that were replaced
+        self._rows_told: MappingOf[tuple[str, str], int] = mapping.rows_made()  # as of the last second
+        self._tower = Tower()
         self.heartbeat = clock()  # monotonic seconds of the last turn; read by any thread
         self.snapshot = Snapshot(outbox.books())  # swapped whole, read by any thread
 
@@ -135,6 +163,16 @@ class Pipeline:
         self._to_remember.put((key, value, done))
         self._wake()
         return done
+
+    def launch(self, flight: Flight) -> None:
+        """Publish a message of the canary and follow it. Any thread."""
+        self._tower.launch(flight)
+        self._wake()
+
+    def change(self, change: Change) -> None:
+        """Go on with another mapping, over the same link to the broker. Any thread."""
+        self._changes.put(change)
+        self._wake()
 
     def request_stop(self, deadline: Deadline) -> None:
         """Stop: read no more, wait for receipts until the deadline, and return from ``run``. Any thread."""
@@ -167,17 +205,21 @@ class Pipeline:
     def _turn(self) -> None:
         ready = self._wait()
         now = self.heartbeat = self._clock()
+        self._take_changes(now)
         self._adopt(now)
         self._settle(ready, now)
         arrived, fresh = self._sift(self._receive(ready), now)
-        rows, dead_letters = self._map(fresh)
+        rows, dead_letters, filtered = self._map(fresh)
+        self._follow_sparkplug(now)
+        self._tower.depart(self._mqtt.publish if self._mqtt is not None and self._mqtt_is_up else None, now)
         due = self._release_due is not None and now >= max(self._release_due, self._store_retry_at)
         kept = self._repetitions.to_keep(arrived, fresh, due=due) if self._repetitions else None
-        if self._store(rows, dead_letters, now, due=due, kept=kept):
+        if self._store(rows, dead_letters, now, filtered=filtered, due=due, kept=kept):
             self._ack(self._repetitions.committed(kept, arrived) if self._repetitions else arrived)
         self._send(now)
         self._tick(now)
         self._look_after_store(now)
+        self._look_after_letters(now)
         self.snapshot = self._snapshot()
 
     def _snapshot(self) -> Snapshot:
@@ -189,14 +231,20 @@ class Pipeline:
             sends=self._sends,
             receipts=self._receipts,
             reconnects=self._reconnects(),
+            link_failures=self._link_failures(),
+            window_used={stream: sender.delivery.in_window for stream, sender in self._senders.items()},
+            receipt_durations={stream: histogram.durations for stream, histogram in self._durations.items()},
+            route_rows=self._rows_told,
             sessions_lost=outbox.counter("sessions_lost"),
             broker_dropped=self._broker_dropped,
         )
         store = Store(
             bytes=outbox.bytes,
+            seconds_left=self._growth.seconds_to(outbox.max_bytes),
             oldest_age=self._oldest_age,
             dead_letters=outbox.dead_letters,
             dead_letters_purged=outbox.counter("dead_letters_purged"),
+            dead_letters_replayed=outbox.counter("dead_letters_replayed"),
             holding=self._holding,
             error=self._store_error,
         )
@@ -204,8 +252,8 @@ class Pipeline:
 
     def _wait(self) -> set[object]:
         """The links with something to read."""
-        timeout = IDLE_TURN
         now = self._clock()
+        timeout = min(IDLE_TURN, max(0.0, max(self._letters_at, self._store_retry_at) - now))
         if self._release_due is not None:
             timeout = min(timeout, max(0.0, max(self._release_due, self._store_retry_at) - now))
         links: list[MqttLink | ProducerLink] = [s.link for s in self._senders.values() if s.link is not None]
@@ -231,6 +279,25 @@ class Pipeline:
             self._sleep(self._linger)
         return ready
 
+    def _take_changes(self, now: float) -> None:
+        while now >= self._store_retry_at:
+            try:
+                change = self._changes.get_nowait()
+            except Empty:
+                return
+            try:
+                self._senders = change.senders()
+            except OutboxUnavailable as exc:
+                self._store_failed(exc, now)
+                self._changes.put(change)
+                return
+            self._route_rows.update(self._mapping.rows_made())
+            # Before the new subscriptions: what they bring must find its routes.
+            self._mapping = change.mapping
+            if self._mqtt is not None:
+                self._mqtt.want(change.mapping.filters)
+            change.done()
+
     def _adopt(self, now: float) -> None:
         """Take over the links that the dialling threads made."""
         while True:
@@ -242,6 +309,7 @@ class Pipeline:
             if isinstance(link, MqttLink):
                 self._mqtt, self._mqtt_is_up, self._mqtt_since = link, False, now
                 link.asks_at_once = self._repetitions is None
+                link.want(self._mapping.filters)  # the routes may have changed while it was dialled
                 if self._holding is not None:  # it was being dialled when the hold began
                     self._drop_mqtt(self._holding)
             elif stream is not None:
@@ -270,6 +338,11 @@ class Pipeline:
                 continue
             self._receipts += len(receipts.receipted) + len(receipts.refused)
             sender.delivery.settle(receipts.receipted, receipts.payload_bytes)
+            if self._tower.is_awaiting:
+                self._tower.receipted(receipts.receipted, now)
+            if receipts.sent:
+                histogram = self._durations.setdefault(sender.delivery.stream, Histogram())
+                histogram.add([(now - at, number) for at, number in receipts.sent])
             if receipts.refused:
                 sender.delivery.refuse(receipts.refused, now, self._wall_clock())
                 first = receipts.refused[0]
@@ -309,31 +382,66 @@ class Pipeline:
         present = None if self._mqtt is None else self._mqtt.session_present
         return self._repetitions.sift(messages, session_present=present, now=now)
 
-    def _map(self, messages: list[MqttMessage]) -> tuple[list[Row], list[DeadLetter]]:
+    def _map(self, messages: list[MqttMessage]) -> tuple[list[Row], list[DeadLetter], int]:
+        """Rows, dead letters, and how many messages no route wants."""
         rows: list[Row] = []
         dead_letters: list[DeadLetter] = []
+        filtered = 0
+        looks_out = self._tower.is_looking_out
         for message in messages:
             try:
                 mapped = self._mapping.map(message, self._outbox.next_id + len(rows))
             except Exception as exc:  # a bug of ours must cost its message, not the rest (P5)
                 log.exception("mapping.failed", topic=message.topic)
                 mapped = DeadLetter.of(message, route=None, reason="internal_error", detail=repr(exc))
+            if looks_out:
+                self._tower.see(message, mapped, self._outbox.next_id + len(rows), self._clock())
             if isinstance(mapped, DeadLetter):
                 dead_letters.append(mapped)
-            else:
+            elif mapped:
                 rows.extend(mapped)
-        return rows, dead_letters
+            else:
+                filtered += 1
+        return rows, dead_letters, filtered
+
+    def _follow_sparkplug(self, now: float) -> None:
+        """Keep what births declared, before their messages are acknowledged; ask nodes again whose births are unknown.
+
+        What can't be kept is asked for again after a restart.
+        """
+        sparkplug = self._mapping.sparkplug
+        if sparkplug is None:
+            return
+        self._births |= sparkplug.changes()
+        if self._births and now >= self._store_retry_at:
+            try:
+                self._outbox.remember(**self._births)
+                self._births = {}
+            except OutboxUnavailable as exc:
+                self._store_failed(exc, now)
+        if self._asks_for_births and self._mqtt is not None and self._mqtt_is_up:
+            for topic, payload in sparkplug.rebirths(now, self._wall_clock() // 10**6):
+                log.info("sparkplug.rebirth_requested", topic=topic)
+                self._mqtt.publish(topic, payload)
 
     def _store(
-        self, rows: list[Row], dead_letters: list[DeadLetter], now: float, *, due: bool, kept: HandedOver | None
+        self,
+        rows: list[Row],
+        dead_letters: list[DeadLetter],
+        now: float,
+        *,
+        filtered: int = 0,
+        due: bool,
+        kept: HandedOver | None,
     ) -> bool:
         """Commit the batch with the releases that are due. False: nothing is durable, so nothing may be acked."""
-        if not (rows or dead_letters or due or kept):
+        if not (rows or dead_letters or filtered or due or kept):
             return True
         deliveries = [sender.delivery for sender in self._senders.values()]
         rejected = 0
         if rows and self._policy == "reject_new" and self._is_full():
             rejected, rows = len(rows), []
+            self._tower.not_stored("the outbox is full")
         try:
             records = self._outbox.commit(
                 rows=rows,
@@ -342,27 +450,36 @@ class Pipeline:
                 refused=[refused for d in deliveries for refused in d.refused],
                 unnumbered=[record_id for d in deliveries for record_id in d.unnumbered],
                 rejected=rejected,
+                filtered=filtered,
                 handed_over=kept,
             )
         except OutboxUnavailable as exc:
             # Unacknowledged messages come again only on a new connection (MQTT 5, 4.4): drop this one.
             self._store_failed(exc, now)
-            if rows or dead_letters or rejected or kept:
+            if rows or dead_letters or rejected or filtered or kept:
+                if rows:
+                    self._tower.not_stored(str(exc))
                 self._hold("the outbox can't store: nothing is acknowledged until it can")
             return False
+        self._tower.stored()
         self._store_error = None
         self._release_due = None
         self._report_dead_letters(dead_letters)
         for delivery in deliveries:
             delivery.forget_released()
-        if len(self._senders) == 1:
-            if records:
-                deliveries[0].offer(records)
-        else:
-            for stream, sender in self._senders.items():
-                if mine := [record for record in records if record.stream == stream]:
-                    sender.delivery.offer(mine)
+        self._offer(records)
         return True
+
+    def _offer(self, records: list[OutboxRecord]) -> None:
+        if not records:
+            return
+        if len(self._senders) == 1:
+            (sender,) = self._senders.values()
+            sender.delivery.offer(records)
+            return
+        for stream, sender in self._senders.items():
+            if mine := [record for record in records if record.stream == stream]:
+                sender.delivery.offer(mine)
 
     def _report_dead_letters(self, dead_letters: list[DeadLetter]) -> None:
         """One line for each reason in a batch: a device that sends only rubbish must not drown the log (P5)."""
@@ -509,6 +626,8 @@ class Pipeline:
         if now < self._look_at and (self._holding or not self._is_full()):
             return
         self._look_at = now + STORE_RETRY
+        self._growth.note(self._outbox.bytes, now)
+        self._rows_told = self._rows_made()
         try:
             self._oldest_age = self._outbox.oldest_age()
             full = self._outbox.why_full(age=self._oldest_age)
@@ -538,6 +657,23 @@ class Pipeline:
         if dropped:
             log.warning("outbox.dropped", count=dropped, reason=full)
 
+    def _look_after_letters(self, now: float) -> None:
+        """Once a second, or at once while there is more: dead letters that are too old, or wanted by a person."""
+        if now < max(self._letters_at, self._store_retry_at):
+            return
+        self._letters_at = now + STORE_RETRY
+        try:
+            purged = self._outbox.purge_old()
+            has_room = self._holding is None and not self._is_full()
+            outcome = carry_out(self._outbox, self._mapping, streams=self._senders, has_room=has_room)
+        except OutboxUnavailable as exc:
+            self._store_failed(exc, now)
+            return
+        self._offer(outcome.records)
+        if purged or outcome.more:
+            self._store_error = None
+            self._letters_at = now
+
     def _keep_remembering(self, now: float) -> None:
         """Keep what other threads asked for."""
         while now >= self._store_retry_at:
@@ -559,6 +695,17 @@ class Pipeline:
         if self._mqtt_dialer is not None:
             attempts["mqtt"] = self._mqtt_dialer.attempts
         return {name: max(0, n - 1) for name, n in attempts.items()}
+
+    def _link_failures(self) -> dict[tuple[str, str], int]:
+        failures = {sender.dialer.name: sender.dialer.failures for sender in self._senders.values()}
+        if self._mqtt_dialer is not None:
+            failures["mqtt"] = self._mqtt_dialer.failures
+        return {(name, cause): n for name, causes in failures.items() for cause, n in causes.items()}
+
+    def _rows_made(self) -> MappingOf[tuple[str, str], int]:
+        made = Counter(self._route_rows)
+        made.update(self._mapping.rows_made())  # unlike a sum of counters it keeps those that made none
+        return made
 
     def _finish(self, deadline: Deadline) -> None:
         """Say goodbye to the broker, let what is in the windows be receipted, release it; the rest is on disk."""

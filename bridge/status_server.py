@@ -1,4 +1,4 @@
-"""The status server: /livez, /readyz, /metrics and a page for people. The only prometheus_client.
+"""The status server: /livez, /readyz, /metrics and a page for people.
 
 Threads of its own read values that other parts swap whole; nothing here asks or waits for anyone.
 """
@@ -10,7 +10,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -18,15 +18,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from typing import Any
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
-
 from bridge import __version__
-from bridge.books import Snapshot
+from bridge.books import Requests, Snapshot
 from bridge.errors import ConfigError
 from bridge.health import HealthStatus, PartStatus, is_ready
 from bridge.log import redacted
+from bridge.metrics import CONTENT_TYPE, Metrics, Reading
 
 REQUEST_SECONDS = 5.0
 """A client has this long for its next bytes: a silent one must not hold a thread."""
@@ -35,84 +32,6 @@ CONNECTION_SECONDS = 10.0
 """A connection lives this long at most: one that drips bytes must not hold a thread either."""
 
 MAX_CLIENTS = 32
-
-METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-
-class _Collector(Collector):
-    """Builds every metric from one reading of the values, so that a scrape is consistent in itself."""
-
-    def __init__(self, server: StatusServer) -> None:
-        self._server = server
-
-    def collect(self) -> Iterable[Metric]:
-        s = self._server
-        snapshot, health, parts = s.snapshot(), s.health(), s.parts()
-        books, traffic, store = snapshot.books, snapshot.traffic, snapshot.store
-        info = GaugeMetricFamily("gdn_bridge_info", "The running version.", labels=["version"])
-        info.add_metric([__version__], 1)
-        yield info
-        yield _counter("received", "Records received: a row each, or a message that can't become rows.", books.received)
-        yield _counter("delivered", "Records that GDN receipted and that left the outbox.", books.delivered)
-        yield _by("dead_lettered", "Records set aside as dead letters.", "reason", books.dead_lettered)
-        yield _by("dropped", "Records dropped by policy.", "reason", books.dropped)
-        yield GaugeMetricFamily("gdn_bridge_outbox_records", "Records in the outbox.", value=books.outbox)
-        yield GaugeMetricFamily("gdn_bridge_outbox_bytes", "Bytes of the records in the outbox.", value=store.bytes)
-        yield GaugeMetricFamily(
-            "gdn_bridge_outbox_oldest_seconds", "How long the oldest record waits.", value=store.oldest_age
-        )
-        yield GaugeMetricFamily("gdn_bridge_dead_letters", "Dead letters kept.", value=store.dead_letters)
-        yield _counter("dead_letters_purged", "Dead letters that made room for newer ones.", store.dead_letters_purged)
-        yield GaugeMetricFamily(
-            "gdn_bridge_holding",
-            "Whether nothing is taken from the broker, because the outbox can take no more.",
-            value=float(store.holding is not None),
-        )
-        yield _counter("sessions_lost", "Times that the broker had lost the session.", traffic.sessions_lost)
-        if traffic.broker_dropped is not None:
-            yield GaugeMetricFamily(
-                "gdn_bridge_broker_dropped",
-                "Messages that the broker says it dropped, for any client, since it started.",
-                value=traffic.broker_dropped,
-            )
-        for window, used in s.requests().items():
-            yield GaugeMetricFamily(f"gdn_bridge_gdn_requests_last_{window}", "Requests made to GDN.", value=used)
-        yield _counter(
-            "mqtt_messages", "PUBLISH packets read since the start, repetitions included.", traffic.mqtt_messages
-        )
-        yield _counter(
-            "mqtt_repetitions",
-            "Of these, those that were told to be stored already (delivery.deduplicate), since the start.",
-            traffic.repetitions,
-        )
-        yield _counter("acked", "PUBACKs sent since the start.", traffic.acked)
-        yield _counter("sends", "Records sent to GDN since the start, repetitions included.", traffic.sends)
-        yield _counter("receipts", "Receipts from GDN since the start, refusals included.", traffic.receipts)
-        yield _by("reconnects", "Connection attempts after the first.", "link", traffic.reconnects)
-        connected = GaugeMetricFamily("gdn_bridge_part_connected", "Whether the part works now.", labels=["part"])
-        for part in parts:
-            connected.add_metric([part.name], float(part.state == "connected"))
-        yield connected
-        yield GaugeMetricFamily("gdn_bridge_ready", "Whether messages go all the way now.", value=is_ready(parts))
-        if health.worker_active is not None:
-            yield GaugeMetricFamily(
-                "gdn_bridge_worker_active", "Whether the worker is active.", value=health.worker_active
-            )
-        if health.count is not None:
-            yield GaugeMetricFamily(
-                "gdn_bridge_query_result", "The health query's number, by default the rows out.", value=health.count
-            )
-
-
-def _counter(name: str, text: str, value: int) -> Metric:
-    return CounterMetricFamily(f"gdn_bridge_{name}", text, value=value)
-
-
-def _by(name: str, text: str, label: str, values: Any) -> Metric:
-    family = CounterMetricFamily(f"gdn_bridge_{name}", text, labels=[label])
-    for key, value in sorted(values.items()):
-        family.add_metric([key], value)
-    return family
 
 
 class StatusServer:
@@ -125,7 +44,7 @@ class StatusServer:
         parts: every part, for readiness.
         snapshot: of the data path.
         health: what GDN last said.
-        requests: made to GDN in the running ``minute`` and ``day``.
+        requests: made to GDN.
     """
 
     def __init__(
@@ -137,7 +56,7 @@ class StatusServer:
         parts: Callable[[], Sequence[PartStatus]],
         snapshot: Callable[[], Snapshot],
         health: Callable[[], HealthStatus],
-        requests: Callable[[], Mapping[str, int]],
+        requests: Callable[[], Requests],
     ) -> None:
         self.host = host
         self.port = port
@@ -146,7 +65,7 @@ class StatusServer:
         self.snapshot = snapshot
         self.health = health
         self.requests = requests
-        self._registry = CollectorRegistry(auto_describe=False)
+        self._metrics = Metrics(lambda: Reading(self.parts(), self.snapshot(), self.health(), self.requests()))
         self._server: _Server | None = None
 
     def start(self) -> None:
@@ -163,7 +82,6 @@ class StatusServer:
                 "Give another address or port."
             ) from exc
         self.port = self._server.server_address[1]
-        self._registry.register(_Collector(self))
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="status", daemon=True).start()
 
     def stop(self) -> None:
@@ -175,7 +93,7 @@ class StatusServer:
 
     def metrics(self) -> bytes:
         """The metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return self._metrics.text()
 
     def readiness(self) -> dict[str, Any]:
         """What /readyz says."""
@@ -208,13 +126,29 @@ class StatusServer:
                 "oldest_seconds": round(store.oldest_age, 1),
                 "dead_letters": store.dead_letters,
                 "dead_letters_purged": store.dead_letters_purged,
+                "dead_letters_replayed": store.dead_letters_replayed,
                 "holding": store.holding,
             },
             "broker": {
                 "sessions_lost": snapshot.traffic.sessions_lost,
                 "messages_dropped": snapshot.traffic.broker_dropped,
             },
-            "health": {"worker_active": self.health().worker_active, "query_result": self.health().count},
+            "health": self._health(),
+        }
+
+    def _health(self) -> dict[str, Any]:
+        health = self.health()
+        canary = health.canary
+        return {
+            "worker_active": health.worker_active,
+            "query_result": health.count,
+            "rows_behind": health.rows_behind,
+            "canary": None
+            if canary is None
+            else {
+                "seconds": {hop: round(seconds, 3) for hop, seconds in canary.seconds.items()},
+                "rounds": dict(canary.rounds),
+            },
         }
 
     def page(self) -> str:
@@ -315,7 +249,7 @@ class _Handler(BaseHTTPRequestHandler):
             code = HTTPStatus.OK if readiness["ready"] else HTTPStatus.SERVICE_UNAVAILABLE
             self._answer_json(code, readiness)
         elif path == "/metrics":
-            self._answer(HTTPStatus.OK, METRICS_TYPE, status.metrics())
+            self._answer(HTTPStatus.OK, CONTENT_TYPE, status.metrics())
         elif path == "/":
             self._answer(HTTPStatus.OK, "text/html; charset=utf-8", status.page().encode(errors="backslashreplace"))
         else:

@@ -24,6 +24,7 @@ class Pace(Enum):
     NAME_TAKEN =  ("the old connection still has the producer's name (409)",  1.0,  10.0,   0.0)  # fmt: skip
     REFUSED =     ("the request itself was refused (400, 422)",              30.0, 300.0,   0.0)  # fmt: skip
     BRIEF =       ("links that ended soon after they began, several in a row", 4.0,  30.0,   2.0)  # fmt: skip
+    SWITCHED_OFF = ("the worker was switched off behind our back",            5.0, 120.0,   1.0)  # fmt: skip
     TAKEN_OVER =  ("another client with our id took the session",            10.0, 120.0,  10.0)  # fmt: skip
 
     def __init__(self, _what_for: str, base: float, cap: float, floor: float) -> None:

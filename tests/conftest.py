@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,13 +117,16 @@ class Mosquitto(Process):
 class LocalGdn(Process):
     """The local GDN as a process."""
 
-    def __init__(self, directory: Path, port: int | None = None, *, host_name: str = "localhost") -> None:
+    def __init__(
+        self, directory: Path, port: int | None = None, *, host_name: str = "localhost", faults: Sequence[str] = ()
+    ) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         super().__init__(
             [
                 *(sys.executable, "-m", "bridge", "local-gdn", "--port", str(self.port)),
                 *("--api-key", API_KEY, "--tenant", TENANT, "--host-name", host_name),
+                *(f"--fault={fault}" for fault in faults),
             ],
             directory / "gdn.log",
         )
@@ -138,6 +141,10 @@ class LocalGdn(Process):
         )
         with urllib.request.urlopen(request, timeout=20) as answer:
             return json.load(answer)
+
+    def set_faults(self, **faults: object) -> None:
+        """Switch faults on or off, `_` for `-` in their names."""
+        self.call("POST", "/_local/faults", {name.replace("_", "-"): value for name, value in faults.items()})
 
     def query(self, c8ql: str) -> list[Any]:
         path = "/_fabric/_system/_api/cursor"

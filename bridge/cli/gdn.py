@@ -5,14 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any
 
+from bridge.cli import worker_plan
 from bridge.cli.planning import far_end
+from bridge.cli.printing import table
 from bridge.gdn.worker import is_other
+
+_PLANNING = {"plan": worker_plan.show_plan, "apply": worker_plan.apply, "validate": worker_plan.validate}
 
 
 def worker(arguments: argparse.Namespace) -> int:
-    """The worker's state in GDN, or its deletion."""
+    """The worker's state in GDN, its deletion, or what ``worker_plan`` does."""
+    if arguments.action in _PLANNING:
+        return _PLANNING[arguments.action](arguments)
     planned, rest = far_end(arguments)
     name = planned.worker.name
     if arguments.action == "delete":
@@ -48,19 +53,5 @@ def query(arguments: argparse.Namespace) -> int:
     if arguments.json or not sys.stdout.isatty():
         print(json.dumps(rows, ensure_ascii=False))
     else:
-        print(_table(rows))
+        print(table([row if isinstance(row, dict) else {"value": row} for row in rows]))
     return 0
-
-
-def _table(rows: list[Any]) -> str:
-    """Rows under the names of their members; values that are no objects under ``value``."""
-    records = [row if isinstance(row, dict) else {"value": row} for row in rows]
-    names = list(dict.fromkeys(name for record in records for name in record))
-    lines = [names] + [
-        ["" if name not in r else r[name] if isinstance(r[name], str) else json.dumps(r[name]) for name in names]
-        for r in records
-    ]
-    # What devices sent must not steer the terminal.
-    lines = [["".join(c if c.isprintable() else "\ufffd" for c in cell) for cell in line] for line in lines]
-    widths = [max(len(line[n]) for line in lines) for n in range(len(names))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from bridge.config import Settings, load
+from bridge.config import FieldTable, Settings, load_placed
+from bridge.config import Route as RouteSettings
 from bridge.errors import ConfigError
 from bridge.gdn.address import GdnAddress
 from bridge.gdn.budget import Budget
 from bridge.gdn.rest import GdnRest
 from bridge.log import configure
-from bridge.mapping import Route, check
+from bridge.mapping import Example, FieldSpec, FormatOptions, Route, check
+from bridge.mapping.fields import Scalar
 from bridge.streamql import StreamQLError, Worker, parse
 from bridge.streamql.streams import InputStream, input_streams
 
@@ -26,6 +29,8 @@ class Plan(NamedTuple):
     worker: Worker
     streams: dict[str, InputStream]
     routes: list[Route]
+    place: Callable[[tuple[str | int, ...]], str]
+    """Names the place of a setting: file and line, or variable."""
 
 
 def plan(arguments: argparse.Namespace) -> Plan:
@@ -34,20 +39,56 @@ def plan(arguments: argparse.Namespace) -> Plan:
     Raises:
         ConfigError: with every problem that was found.
     """
-    settings = load(config_file=arguments.config, environ=os.environ, overrides=dict(arguments.set))
+    settings, place = load_placed(config_file=arguments.config, environ=os.environ, overrides=dict(arguments.set))
     problems: list[str] = []
     worker = streams = None
     try:
         worker = read_worker(settings.worker.definition)
     except ConfigError as exc:
         problems += exc.problems
-    routes = [Route(route.topic, route.stream, route.fields, route.id) for route in settings.routes]
+    routes = [route_of(route) for route in settings.routes]
     if worker is not None:
         streams = input_streams(worker)
-        problems += [f"BRIDGE_ROUTES: {problem}" for problem in check(routes, streams)]
+        problems += [f"{place(problem.location)}: {problem.text}" for problem in check(routes, streams)]
     if problems or worker is None or streams is None:
         raise ConfigError(*problems)
-    return Plan(settings, worker, streams, routes)
+    return Plan(settings, worker, streams, routes, place)
+
+
+def route_of(settings: RouteSettings) -> Route:
+    """The route that the settings describe."""
+    return Route(
+        topic=settings.topic,
+        stream=settings.stream,
+        fields={name: _field(value) for name, value in settings.fields.items()},
+        id=settings.id,
+        format=FormatOptions(
+            name=settings.format,
+            compression=settings.compression,
+            pattern=settings.pattern,
+            delimiter=settings.delimiter,
+            columns=tuple(settings.columns),
+        ),
+        each=settings.each,
+        when=settings.when,
+        match=settings.match,
+        types=settings.types,
+        key=settings.key,
+        properties=settings.properties,
+        event_time=None if settings.event_time is None else _spec(settings.event_time),
+        name=settings.name,
+        examples=tuple(
+            Example(example.topic, example.payload, example.encoding, example.expect) for example in settings.test
+        ),
+    )
+
+
+def _field(value: FieldTable | Scalar) -> FieldSpec | Scalar:
+    return _spec(value) if isinstance(value, FieldTable) else value
+
+
+def _spec(table: FieldTable) -> FieldSpec:
+    return FieldSpec(table.source, table.scale, table.offset, table.map, table.default, table.time)
 
 
 def read_worker(path: Path) -> Worker:

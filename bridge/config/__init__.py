@@ -4,7 +4,7 @@ The only pydantic. ``load`` reports all that is wrong at once, each problem with
 place, and never a value: what stands in the wrong place may be a secret.
 """
 
-from bridge.config.loading import SECRET_DIRECTORIES, load
-from bridge.config.settings import Route, Settings
+from bridge.config.loading import SECRET_DIRECTORIES, load, load_placed
+from bridge.config.settings import FieldTable, Route, Settings
 
-__all__ = ["SECRET_DIRECTORIES", "Route", "Settings", "load"]
+__all__ = ["SECRET_DIRECTORIES", "FieldTable", "Route", "Settings", "load", "load_placed"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -24,6 +24,7 @@ from bridge.config.tree import (
     suggest_key,
     variable,
 )
+from bridge.config.values import TABLE_TAG, VALUE_TAG
 from bridge.errors import ConfigError
 
 SECRET_DIRECTORIES = (Path("/run/secrets"),)
@@ -48,6 +49,19 @@ def load(
     Raises:
         ConfigError: with every problem found; each names its variable or file and line, none shows a value.
     """
+    return load_placed(
+        config_file=config_file, environ=environ, overrides=overrides, secret_directories=secret_directories
+    )[0]
+
+
+def load_placed(
+    *,
+    config_file: Path | None,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, str] | None = None,
+    secret_directories: Sequence[Path] = SECRET_DIRECTORIES,
+) -> tuple[Settings, Callable[[Location], str]]:
+    """As ``load``, and what names the place of a setting: its file and line, or its variable."""
     problems = Problems()
     here = Path()
     layers = [
@@ -68,12 +82,17 @@ def load(
 
     settings, errors = _merged(layers)
     for error in errors:
+        error["loc"] = tuple(step for step in error["loc"] if step not in (VALUE_TAG, TABLE_TAG))
         location = _known(error["loc"])
         if not (error["type"] == "missing" and problems.explains(location)):
             problems.add(_explained(error, location, layers, config_file))
     if settings is None or problems.texts:
         raise ConfigError(*dict.fromkeys(problems.texts))
-    return settings
+
+    def place(location: Location) -> str:
+        return next((found for layer in layers if (found := layer.place(location))), None) or variable(location)
+
+    return settings, place
 
 
 def _merged(layers: Sequence[Layer]) -> tuple[Settings | None, list[ErrorDetails]]:

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SecretStr,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bridge.config.values import (
     KEY,
+    TABLE_TAG,
+    VALUE_TAG,
     Scalar,
     Text,
     checked_file,
@@ -73,6 +85,11 @@ class Mqtt(_Group):
         description="Seconds without any message after which the bridge asks the broker for its subscriptions "
         "again, and makes a new connection if no answer comes: a link that lives and says nothing may have lost "
         "them. Give more than the longest silence that is normal. 0: never.",
+    )
+    rebirth_requests: bool = Field(
+        default=True,
+        description="Whether Sparkplug nodes are asked for their birth certificates where those are unknown: an NCMD is "
+        "published at QoS 0, which the broker must allow. Switch it off where another host does it.",
     )
     watch_drops: bool = Field(
         default=True,
@@ -275,8 +292,42 @@ class Worker(_Group):
         return path
 
 
+class FieldTable(_Group):
+    """A column's source, and what is made of its value."""
+
+    source: Scalar = Field(description="Where the value comes from, as in `fields`.")
+    scale: float | None = Field(
+        default=None, ge=-1e300, le=1e300, description="Factor, by decimals: 217 by 0.1 is 21.7."
+    )
+    offset: float | None = Field(default=None, ge=-1e300, le=1e300, description="Summand, after `scale`.")
+    map: dict[str, Scalar] | None = Field(
+        default=None, min_length=1, description="Value as text to value: `{ on = true, off = false }`; `*` for others."
+    )
+    default: Scalar | None = Field(default=None, description="Where there is no value.")
+    time: Literal["s", "ms", "us", "ns", "iso8601"] | None = Field(
+        default=None,
+        description="The value is a point in time: a number since 1970 in this unit, or a text by ISO 8601. A long or "
+        "double column gets milliseconds since 1970, a string column ISO 8601 in UTC.",
+    )
+
+
+FieldSetting = Annotated[
+    Annotated[Scalar, Tag(VALUE_TAG)] | Annotated[FieldTable, Tag(TABLE_TAG)],
+    Discriminator(lambda value: TABLE_TAG if isinstance(value, dict | FieldTable) else VALUE_TAG),
+]
+
+
+class ExampleTable(_Group):
+    """A message, and what must become of it."""
+
+    topic: Text = Field(description="The topic it comes on.")
+    payload: Any = Field(description="A text is the payload as it is; anything else is written as JSON.")
+    encoding: Literal["text", "base64"] = Field(default="text", description="How the payload is written here.")
+    expect: Any = Field(description="The row as a table, a list of such, or the reason code of a dead letter.")
+
+
 class Route(_Group):
-    """Which messages become rows of which stream. The first route that matches a topic takes the message."""
+    """Which messages become rows of which stream. Routes are tried in their order."""
 
     topic: Text = Field(
         max_length=65535,
@@ -284,19 +335,58 @@ class Route(_Group):
         "the end takes the rest, as in `devices/{deviceID}/rooms/{roomNo}/telemetry`.",
     )
     stream: Text = Field(description="The worker's input stream, by its name in the definition.")
-    fields: dict[str, Scalar] = Field(
+    name: Text | None = Field(default=None, description="A name for people, to find the route by.")
+    match: Annotated[Literal["first", "all"], BeforeValidator(lower)] = Field(
+        default="first",
+        description="`first`: a message that this route takes goes to no later route. `all`: later routes get it "
+        "as well.",
+    )
+    when: Text | None = Field(
+        default=None,
+        description="Condition in JMESPath on what becomes a row, as `temperature > `-40``. Where it isn't true the "
+        "next route is tried; what no route takes for that is counted as dropped, `filtered`.",
+    )
+    format: Annotated[
+        Literal["json", "scalar", "text", "csv", "msgpack", "cbor", "influx", "sparkplug", "raw"],
+        BeforeValidator(lower),
+    ] = Field(default="json", description="What payloads are written in. docs/mapping.md says what each gives.")
+    compression: Annotated[Literal["none", "gzip", "zlib", "zstd", "auto"], BeforeValidator(lower)] = Field(
+        default="none", description="What is around the format; `auto` looks at the first bytes."
+    )
+    pattern: Text | None = Field(
+        default=None, description="Regular expression for the format `text`; its named groups are the members."
+    )
+    delimiter: Text = Field(default=",", description="Between the cells of the format `csv`, one character.")
+    columns: list[Text] = Field(
+        default=[], description="Names of the cells of the format `csv`. Empty: the first line names them."
+    )
+    each: Text | None = Field(
+        default=None, description="Path to what becomes a row each. Not set: the payload, or each object of its array."
+    )
+    fields: dict[str, FieldSetting] = Field(
         default={},
         description="Where columns come from that are neither a capture of the topic nor a member of the "
-        "payload by their own name: column = dotted path (`sensors.0.temp`), `{capture}`, text "
-        "with several `{…}`, a constant (`=text`), a number or a boolean. docs/mapping.md has "
-        "the whole of it.",
+        "payload by their own name: column = path (`sensors.0.temp`), `{capture}`, text with several `{…}`, metadata "
+        "(`$topic`), `jmespath:…`, a constant (`=text`), a number or a boolean; or a table with `source` and what is "
+        "made of it (`scale`, `offset`, `map`, `default`, `time`). docs/mapping.md has the whole of it.",
+    )
+    types: Annotated[Literal["lenient", "strict"], BeforeValidator(lower)] = Field(
+        default="lenient",
+        description='Whether a value may be written as another type that spells the same, as `"21.5"` for a double.',
     )
     id: Text | None = Field(
         default=None,
-        description="Dotted path to what identifies a row in the payload, text or a whole number, for `$id` in "
+        description="Path to what identifies a row in the payload, text or a whole number, for `$id` in "
         "`fields`. Not set: `$id` is the row's number in the outbox, which a message that comes again doesn't keep.",
     )
-    name: Text | None = Field(default=None, description="A name for people, to find the route by.")
+    key: Scalar | None = Field(default=None, description="Pulsar key of the rows, as in `fields`.")
+    properties: dict[str, Scalar] = Field(default={}, description="Pulsar properties of the rows, each as in `fields`.")
+    event_time: FieldTable | None = Field(
+        default=None, description="Pulsar event time of the rows: a table with `source` and `time`."
+    )
+    test: list[ExampleTable] = Field(
+        default=[], description="Examples for `gdn-bridge test`: tables with `topic`, `payload` and `expect`."
+    )
 
 
 class OutboxSettings(_Group):
@@ -334,6 +424,12 @@ class OutboxSettings(_Group):
         ge=1 << 20,
         le=1 << 40,
         description="Bytes of dead letters that are kept; beyond it the oldest are purged, which is counted.",
+    )
+    dead_letter_age: float = Field(
+        default=0,
+        ge=0,
+        le=315360000,
+        description="Seconds that a dead letter is kept; older ones are purged, which is counted. 0: any time.",
     )
 
     @field_validator("path")
@@ -387,6 +483,22 @@ class DeliverySettings(_Group):
     )
 
 
+class HealthCheck(_Group):
+    """A query, and what is expected of its rows."""
+
+    name: Text = Field(max_length=64, description="What it is called in statuses and metrics.")
+    query: Text = Field(max_length=10_000, description="C8QL.")
+    period: float = Field(default=60, ge=1, le=86400, description="Seconds between queries.")
+    min: float | None = Field(
+        default=None, ge=-1e300, le=1e300, description="The one row is a number and at least this."
+    )
+    equals: Scalar | None = Field(default=None, description="The one row is this.")
+    rows: int | None = Field(default=None, ge=0, le=99, description="There are so many rows.")
+    changes_within: float | None = Field(
+        default=None, ge=1, le=31_536_000, description="Seconds in which the rows must change."
+    )
+
+
 class HealthSettings(_Group):
     """Asking GDN whether rows really come out at the far end. Each check is one request; GDN's free tier allows
     20,000 a day, and a check every 60 seconds takes 1,440 of them.
@@ -411,6 +523,75 @@ class HealthSettings(_Group):
         description="Seconds between looks whether the worker is still active: GDN switches off a worker "
         "that breaks a limit.",
     )
+    checks: list[HealthCheck] = Field(
+        default=[],
+        max_length=50,
+        description="Further checks, each a table `[[health.checks]]` with `name`, `query`, `period` (seconds, 60) and "
+        "what is expected: `min`, `equals`, `rows`, `changes_within` (seconds). docs/operating.md has examples.",
+    )
+
+    @field_validator("checks")
+    @classmethod
+    def _check_names(cls, checks: list[HealthCheck]) -> list[HealthCheck]:
+        if len({check.name for check in checks}) != len(checks):
+            raise ValueError("must have a name each that no other has")
+        return checks
+
+
+class CanarySettings(_Group):
+    """A marked message that goes the whole way, from the broker to a row that a query finds. `{marker}` stands for a
+    text that is new each time: `canary-` and twelve hexadecimal digits. docs/operating.md has an example.
+    """
+
+    topic: Text | None = Field(
+        default=None,
+        max_length=1000,
+        description="Topic to publish to; a route must take it. May hold `{marker}`.",
+    )
+    payload: str = Field(default="{}", max_length=100_000, description="What is published. May hold `{marker}`.")
+    query: Text | None = Field(
+        default=None,
+        max_length=10_000,
+        description="C8QL query with `{marker}` that gives a row for each row that the message became.",
+    )
+    cleaning_query: Text | None = Field(
+        default=None,
+        max_length=10_000,
+        description="C8QL query with `{marker}` that removes these rows, after they were found. Not set: they stay.",
+    )
+    interval: float = Field(
+        default=300,
+        ge=5,
+        le=86400,
+        description="Seconds between two messages, and what one may take. A worker that swallows rows is noticed "
+        "within two of them. A message costs two or three requests, one that is lost about ten.",
+    )
+    enabled: bool = Field(default=False, description="Whether to do so.")
+
+    @field_validator("topic")
+    @classmethod
+    def _check_topic(cls, topic: str | None) -> str | None:
+        if topic is not None and any(character in topic for character in "+#"):
+            raise ValueError("must be a topic to publish to, without + and #")
+        return topic
+
+    @field_validator("query", "cleaning_query")
+    @classmethod
+    def _check_query(cls, query: str | None) -> str | None:
+        if query is not None and "{marker}" not in query:
+            raise ValueError("must hold {marker}, to find the message's rows and no others")
+        return query
+
+    @field_validator("enabled")
+    @classmethod
+    def _check_enabled(cls, enabled: bool, info: ValidationInfo) -> bool:
+        if not enabled:
+            return enabled
+        if missing := [name for name in ("topic", "query") if info.data.get(name, "") is None]:
+            raise ValueError(f"is true, but canary.{' and canary.'.join(missing)} isn't set")
+        if "{marker}" not in f"{info.data.get('topic', '{marker}')}{info.data.get('payload', '{marker}')}":
+            raise ValueError("is true, but neither canary.topic nor canary.payload holds {marker}")
+        return enabled
 
 
 class StatusSettings(_Group):
@@ -467,6 +648,7 @@ class Settings(BaseSettings):
     outbox: OutboxSettings = OutboxSettings()
     delivery: DeliverySettings = DeliverySettings()
     health: HealthSettings = HealthSettings()
+    canary: CanarySettings = CanarySettings()
     status: StatusSettings = StatusSettings()
     log: LogSettings = LogSettings()
     stop_timeout: float = Field(

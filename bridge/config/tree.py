@@ -12,7 +12,7 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from bridge.config.settings import Route, Settings
+from bridge.config.settings import FieldSetting, FieldTable, Route, Settings
 from bridge.config.values import Scalar
 
 PREFIX = "BRIDGE_"
@@ -29,13 +29,23 @@ def is_group(annotation: Any) -> bool:
 
 def container(annotation: Any) -> str | None:
     """What a setting with parts is called, in TOML and in JSON; None for one without."""
+    annotation = annotation if annotation == FieldSetting else _with_parts(annotation)
     if is_group(annotation) or get_origin(annotation) is dict:
         return "table (in JSON: an object)"
     return "list" if get_origin(annotation) is list else None
 
 
+def _with_parts(annotation: Any) -> Any:
+    """The one of several types that has settings in it, if there is one."""
+    if annotation == FieldSetting:
+        return FieldTable
+    options = [option for option in get_args(annotation) if option is not type(None)]
+    return options[0] if len(options) == 1 and type(None) in get_args(annotation) else annotation
+
+
 def step(annotation: Any, key: str | int) -> Any:
     """The type one step further, None if there is no such step."""
+    annotation = _with_parts(annotation)
     if is_group(annotation):
         field = annotation.model_fields.get(key)
         return None if field is None else field.annotation
@@ -116,12 +126,20 @@ def allowed(annotation: Any, metadata: Sequence[object] = ()) -> str:
     if get_origin(annotation) is Literal:
         return ", ".join(map(str, options[:-1])) + f" or {options[-1]}"
     if get_origin(annotation) is list:
-        return "a list of routes" if options == [Route] else "a list of texts"
-    if get_origin(annotation) is dict:
-        return "a table of texts, numbers and booleans"
-    if annotation == Scalar:
+        if options[0] is Route:
+            return "a list of routes"
+        return "a list of tables" if is_group(options[0]) else "a list of texts"
+    if get_origin(_with_parts(annotation)) is dict:
+        return "a table of texts, numbers and booleans" + (", or of tables" if FieldSetting in options else "")
+    if annotation in (Scalar, Scalar | None):
         return "a text, a number, true or false"
-    if is_group(annotation):
+    if annotation == FieldSetting:
+        return "a text, a number, true or false, or a table with source"
+    if annotation is Any:
+        return "any value"
+    if get_origin(_with_parts(annotation)) is Literal:
+        return allowed(_with_parts(annotation))
+    if is_group(_with_parts(annotation)):
         return "a table"
     if is_path(annotation):
         return "a path"

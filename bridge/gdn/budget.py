@@ -90,6 +90,7 @@ class Budget:
     def __init__(self, *, per_minute: int, per_day: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
+        self._made = {True: 0, False: 0}  # under _lock: since the start, by whether a check made them
         self._windows = {  # under _lock
             "minute": _Window(setting="gdn.requests_per_minute", limit=per_minute, seconds=60.0),
             "day": _Window(setting="gdn.requests_per_day", limit=per_day, seconds=86400.0),
@@ -111,6 +112,7 @@ class Budget:
             if not wait:
                 for each in self._windows.values():
                     each.add(now, check=check)
+                self._made[check] += 1
                 return
         share = ", of which health checks get half," if check else ""
         raise GdnUnavailable(
@@ -125,6 +127,12 @@ class Budget:
         with self._lock:
             for window in self._windows.values():
                 window.take_back(check=check)
+
+    @property
+    def made(self) -> tuple[int, int]:
+        """Requests since the start, by health checks and by all else; those that didn't get to GDN, too."""
+        with self._lock:
+            return self._made[True], self._made[False]
 
     @property
     def used(self) -> dict[str, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from binascii import b2a_base64
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import msgspec
@@ -36,10 +37,12 @@ class Receipts(NamedTuple):
     receipted: list[int]
     """Record ids, in the order of their receipts."""
     payload_bytes: int
-    """Of the receipted records together."""
+    """Of the receipted records together, extras included."""
     refused: list[Refusal]
     unknown: int
     """Answers that match nothing in the window: receipts that came twice, or a context that isn't ours."""
+    sent: Sequence[tuple[float, int]] = ()
+    """When the receipted records were sent, as (moment, how many of them), in the order of their receipts."""
     broken: str | None = None
     """How the last of the answers broke the protocol: what came before it counts, the connection is over."""
 
@@ -124,6 +127,9 @@ class ProducerProtocol:
         receipted: list[int] = []
         refused: list[Refusal] = []
         unknown = payload_bytes = 0
+        # What is sent together is receipted together: noted where the moment changes, not for each record.
+        moment: float | None = None
+        moments: list[tuple[float, int]] = []
         for text in answers:
             try:
                 answer = _decode_answer(text)
@@ -143,11 +149,15 @@ class ProducerProtocol:
             if sent is None:
                 unknown += 1
             elif answer.result == "ok":
+                if sent[1] != moment:
+                    moment = sent[1]
+                    moments.append((moment, len(receipted)))
                 receipted.append(sent[0].id)
-                payload_bytes += len(sent[0].payload)
+                payload_bytes += sent[0].size
             else:
                 refused.append(Refusal(sent[0], answer.result, (answer.errorMsg or "")[:500]))
-        return Receipts(receipted, payload_bytes, refused, unknown, broken)
+        runs = [(at, end - start) for (at, start), (_, end) in pairwise([*moments, (0.0, len(receipted))])]
+        return Receipts(receipted, payload_bytes, refused, unknown, runs, broken)
 
     def unreceipted(self) -> list[OutboxRecord]:
         """Every record that was sent and has no receipt, in send order. Empties the window."""

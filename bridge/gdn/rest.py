@@ -116,6 +116,8 @@ class GdnRest:
         self._wall_clock = wall_clock
         self._local = threading.local()
         self._lock = threading.Lock()
+        self.one_time_passwords = 0
+        """How often one was asked for. Under ``_lock``; any thread may read it."""
         self._sessions: WeakSet[requests.Session] = WeakSet()  # under _lock; weak, as threads come and go
 
     def use_key(self, api_key: str) -> None:
@@ -163,6 +165,28 @@ class GdnRest:
             raise GdnUnavailable(f"POST {path}: the answer holds no worker")
         return states[0]
 
+    def update_worker(self, name: str, definition: str, regions: Sequence[str]) -> WorkerState:
+        """Replace the definition and where it runs. Only while the worker isn't active: what GDN does to an active one
+        isn't documented (gdn-api.md B).
+
+        Raises:
+            GdnRejected: with ``status`` 404 there is no such worker, with 422 GDN can't parse the definition.
+        """
+        path = self._worker_path(name)
+        envelope = self._call("PUT", path, json={"definition": definition, "regions": list(regions)})
+        states = _states(envelope, place=f"PUT {path}")
+        if not states:
+            raise GdnUnavailable(f"PUT {path}: the answer holds no worker")
+        return states[0]
+
+    def validate(self, definition: str) -> None:
+        """Have GDN parse a definition; nothing is changed.
+
+        Raises:
+            GdnRejected: with ``status`` 422 GDN can't parse it; the text says where.
+        """
+        self._call("POST", fabric_path(self._fabric, "streamapps", "validate"), json={"definition": definition})
+
     def set_active(self, name: str, active: bool) -> None:
         """Publish or unpublish the worker. GDN takes seconds; its inputs attach later still (gdn-api.md B)."""
         path = f"{self._worker_path(name)}/active"
@@ -182,6 +206,8 @@ class GdnRest:
 
     def otp(self) -> str:
         """A one-time password for the next WebSocket connect; it lives for seconds (gdn-api.md A.4). A secret."""
+        with self._lock:
+            self.one_time_passwords += 1
         otp = self._call("POST", "/apid/otp").get("otp")
         if not isinstance(otp, str) or not otp:
             raise GdnUnavailable("POST /apid/otp: the answer holds no otp")
@@ -199,6 +225,14 @@ class GdnRest:
         except ValueError as wrong:
             raise GdnUnavailable(f"{place}: {wrong}") from wrong
         return Datacenter(name=name, api_host=host)
+
+    def tenant(self) -> str:
+        """The tenant that the key belongs to (gdn-api.md A.2)."""
+        users = self._call("GET", "/_api/user").get("result")
+        match users:
+            case [{"tenant": str(tenant)}, *_]:
+                return tenant
+        raise GdnUnavailable("GET /_api/user: the answer holds no tenant")
 
     # --- queries -------------------------------------------------------------------------------------------
 

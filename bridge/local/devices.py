@@ -1,9 +1,10 @@
-"""Simulated devices: thermometers that publish at QoS 1 and remember what the broker acknowledged."""
+"""Simulated devices: thermometers that publish at QoS 1, for a while or until they are stopped."""
 
 from __future__ import annotations
 
 import json
 import math
+import ssl
 import threading
 import time
 
@@ -11,6 +12,76 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 DEVICES = ("AD11", "AD12", "BK07", "CF31")
+TICK = 0.05
+"""Seconds between looks whether a reading is due."""
+REPORT_SECONDS = 10.0
+MAX_UNACKNOWLEDGED = 200
+"""Readings under way to the broker; with that many, thermometers without a memory of their own wait."""
+
+
+def reading(number: int) -> tuple[str, str]:
+    """Topic and payload of a reading. Its number is its room, so that its row can be found."""
+    temperature = round(20 + 5 * math.sin(number / 50), 2)
+    topic = f"devices/{DEVICES[number % len(DEVICES)]}/rooms/{number}/telemetry"
+    return topic, json.dumps({"temperature": temperature})
+
+
+def publish_until(
+    stop: threading.Event,
+    *,
+    host: str,
+    port: int,
+    rate: float,
+    username: str | None = None,
+    password: str | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> tuple[int, int]:
+    """Publish until ``stop`` is set, to a broker that may come late and go away; says every ten seconds how far it is.
+
+    Args:
+        stop: may be set at any time, from any thread.
+        host: the broker's name or address.
+        port: the broker's.
+        rate: readings a second, of all devices together.
+        username: None: log in without.
+        password: for ``username``.
+        tls: None: without TLS.
+
+    Returns:
+        How many readings were published, and how many of them the broker acknowledged.
+    """
+    acknowledged = 0
+
+    def count(_client: object, _data: object, _mid: int, _reason: object, _properties: object) -> None:
+        nonlocal acknowledged
+        acknowledged += 1
+
+    client = paho.Client(CallbackAPIVersion.VERSION2, client_id="gdn-bridge-demo-devices")
+    client.on_publish = count
+    client.max_inflight_messages_set(MAX_UNACKNOWLEDGED)
+    client.reconnect_delay_set(1, 10)
+    if username is not None:
+        client.username_pw_set(username, password)
+    if tls is not None:
+        client.tls_set_context(tls)
+    client.connect_async(host, port)
+    client.loop_start()
+    published, due, report_at = 0, 0.0, time.monotonic() + REPORT_SECONDS
+    try:
+        while not stop.wait(TICK):
+            due = min(due + rate * TICK, max(rate, 1.0))
+            while due >= 1 and client.is_connected() and published - acknowledged < MAX_UNACKNOWLEDGED:
+                topic, payload = reading(published)
+                client.publish(topic, payload, qos=1)
+                published += 1
+                due -= 1
+            if time.monotonic() >= report_at:
+                report_at += REPORT_SECONDS
+                print(f"devices: published {published}, acknowledged {acknowledged}", flush=True)
+    finally:
+        client.disconnect()
+        client.loop_stop()
+    return published, acknowledged
 
 
 class Devices:
@@ -60,11 +131,9 @@ class Devices:
     def _publish(self) -> None:
         room, device = self._next, DEVICES[self._next % len(DEVICES)]
         self._next += 1
-        temperature = round(20 + 5 * math.sin(room / 50), 2)
+        topic, payload = reading(room)
         # Not under our lock: paho calls back while it holds one of its own.
-        sent = self._client.publish(
-            f"devices/{device}/rooms/{room}/telemetry", json.dumps({"temperature": temperature}), qos=1
-        )
+        sent = self._client.publish(topic, payload, qos=1)
         with self._lock:
             self._readings[sent.mid] = f"{room}-{device}"
 

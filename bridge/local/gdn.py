@@ -30,6 +30,7 @@ from aiohttp import WSMsgType, web
 
 from bridge.local.c8ql import C8QLError, run
 from bridge.local.executor import EventError, Executor, NotExecutable
+from bridge.local.faults import Faults, with_other_schema
 from bridge.streamql import Scope, StreamQLError, Worker, input_streams, parse
 
 FABRIC = "_system"
@@ -37,6 +38,7 @@ OTP_SECONDS = 10.0
 MAX_FRAME = 1024 * 1024
 """Bytes, Pulsar's default (gdn-api.md C.5)."""
 MAX_DOCUMENTS = 2_000_000
+FAULTS_PATH = "/_local/faults"
 MAX_WAITING = 50_000
 """Events acknowledged and not yet worked on; beyond it producers wait for their answers."""
 EVENTS_AT_A_TIME = 200
@@ -50,6 +52,8 @@ class Stats:
     received: dict[str, int] = field(default_factory=dict)
     executed: int = 0
     dropped: int = 0
+    lost: int = 0
+    """Rows that a fault took behind their receipts."""
     errors: int = 0
     last_error: str = ""
     otps: int = 0
@@ -75,6 +79,7 @@ class LocalGdn:
         otp_seconds: how long a one-time password lasts.
         activation_delay: seconds that activating takes.
         attach_delay: seconds after that until the worker reads; what is published before is lost to it.
+        faults: what it does to its users from the start.
     """
 
     def __init__(
@@ -86,7 +91,9 @@ class LocalGdn:
         otp_seconds: float = OTP_SECONDS,
         activation_delay: float = 0.1,
         attach_delay: float = 0.2,
+        faults: Faults | None = None,
     ) -> None:
+        self.faults = faults or Faults()
         self.tenant = tenant
         self.api_key = api_key
         self._host_name = host_name
@@ -137,6 +144,8 @@ class LocalGdn:
                 web.delete("/_fabric/{fabric}/_api/cursor/{id}", self._drop_cursor),
                 web.get("/_ws/ws/v2/producer/persistent/{tenant}/{namespace}/{topic}", self._produce),
                 web.get("/_local/stats", self._show_stats),
+                web.get(FAULTS_PATH, self._show_faults),
+                web.post(FAULTS_PATH, self._set_faults),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
@@ -165,7 +174,7 @@ class LocalGdn:
     async def _middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
         begun = time.monotonic()
         try:
-            response = self._refused(request) or await handler(request)
+            response = self._refused(request) or await self._fails(request) or await handler(request)
         except web.HTTPException as exc:
             response = _error(exc.status, exc.status, exc.reason)
         if not response.prepared:
@@ -195,6 +204,43 @@ class LocalGdn:
                 return _error(404, 404, "Response: 404, Error: 1228 - database not found")
             return _error(404, 1228, "database not found")
         return None
+
+    async def _fails(self, request: web.Request) -> web.Response | None:
+        """The answer that a fault gives in the handler's place."""
+        if request.path.startswith("/_local/"):
+            return None
+        if request.path.startswith("/_ws/"):
+            return web.Response(status=403, text="Not authorized") if self.faults.denies(request.path) else None
+        await asyncio.sleep(self.faults.delay)
+        if self.faults.status is not None:
+            return _error(self.faults.status, self.faults.status, "the local GDN was told to fail")
+        # As recorded where a right is missing (gdn-api.md A.6).
+        return _error(403, 403, "forbidden") if self.faults.denies(request.path) else None
+
+    async def _show_faults(self, _request: web.Request) -> web.Response:
+        return web.json_response(self.faults.values)
+
+    async def _set_faults(self, request: web.Request) -> web.Response:
+        try:
+            self.faults.set(await _body(request))
+        except ValueError as exc:
+            return _error(400, 400, str(exc))
+        self._play_faults()
+        return web.json_response(self.faults.values)
+
+    def _play_faults(self) -> None:
+        """Do to the workers what the faults say; called whenever faults or workers have changed."""
+        if self.faults.is_on("deleted"):
+            self._workers.clear()
+        for name, state in self._workers.items():
+            if self.faults.is_on("worker-stopped"):
+                state.active = state.attached = False
+            if self.faults.is_on("schema-changed"):
+                filled = {query.target or "" for query in state.worker.queries}
+                changed = self._prepare({"definition": with_other_schema(state.worker.text, but=filled)})
+                if isinstance(changed, WorkerState):  # else the column can't be added there
+                    changed.active, changed.attached = state.active, state.attached
+                    self._workers[name] = changed
 
     # --- tenant, region, one-time passwords ---------------------------------------------------------------
 
@@ -247,6 +293,7 @@ class LocalGdn:
         if name in self._workers:
             return _error(409, 409, f"Stream worker `{name}` already exists.")
         self._workers[name] = prepared
+        self._play_faults()
         return self._envelope([prepared], 201)
 
     async def _put(self, request: web.Request) -> web.Response:
@@ -257,6 +304,7 @@ class LocalGdn:
         if prepared.worker.name != found.worker.name:
             return _error(400, 400, "a stream worker can't be renamed")
         self._workers[prepared.worker.name] = prepared
+        self._play_faults()
         return self._envelope([prepared])
 
     async def _list(self, _request: web.Request) -> web.Response:
@@ -266,9 +314,10 @@ class LocalGdn:
         return self._envelope([self._find(request)])
 
     async def _activate(self, request: web.Request) -> web.Response:
-        state = self._find(request)
+        self._find(request)
         active = request.query.get("active") == "true"
         await asyncio.sleep(self._activation_delay)
+        state = self._find(request)  # it may have been replaced or deleted meanwhile
         if active and not state.active:
             # Activating makes the streams and collections that are missing (gdn-api.md B).
             for table in state.worker.tables.values():
@@ -278,10 +327,13 @@ class LocalGdn:
             self._spawn(self._attach(state))
         state.active = active
         state.attached = state.attached and active
-        return self._envelope([state])
+        answer = self._envelope([state])
+        self._play_faults()
+        return answer
 
     async def _attach(self, state: WorkerState) -> None:
         await asyncio.sleep(self._attach_delay)
+        state = self._workers.get(state.worker.name, state)  # by a fault it has another definition by now
         state.attached = state.active
 
     async def _delete(self, request: web.Request) -> web.Response:
@@ -394,16 +446,22 @@ class LocalGdn:
         done = 0
         while self._events:
             stream, payload = self._events[0]
-            for state in list(self._workers.values()):
-                # The worker subscribes at Latest: what came before it attached is not for it (gdn-api.md B).
-                if state.attached and state.executor.reads(stream):
-                    self._work(state.executor, stream, payload)
+            if self.faults.is_on("acks-but-drops") or self.faults.loses_next():
+                self.stats.lost += 1
+            else:
+                self._hand_to_workers(stream, payload)
             self._events.popleft()
             if len(self._events) < MAX_WAITING:
                 self._room.set()
             done += 1
             if done % EVENTS_AT_A_TIME == 0:
                 await asyncio.sleep(0)
+
+    def _hand_to_workers(self, stream: str, payload: bytes) -> None:
+        for state in list(self._workers.values()):
+            # The worker subscribes at Latest: what came before it attached is not for it (gdn-api.md B).
+            if state.attached and state.executor.reads(stream):
+                self._work(state.executor, stream, payload)
 
     def _work(self, executor: Executor, stream: str, payload: bytes) -> None:
         try:
@@ -521,12 +579,12 @@ def _shown(value: Any) -> Any:
 # --- the command ------------------------------------------------------------------------------------------
 
 
-def main(*, host: str, port: int, tls: bool, host_name: str, api_key: str, tenant: str) -> int:
+def main(*, host: str, port: int, tls: bool, host_name: str, api_key: str, tenant: str, faults: Faults) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code."""
     with tempfile.TemporaryDirectory(prefix="gdn-bridge-tls-") as directory:
         try:
             context = _throw_away_context(Path(directory), host_name) if tls else None
-            gdn = LocalGdn(tenant=tenant, api_key=api_key, host_name=host_name)
+            gdn = LocalGdn(tenant=tenant, api_key=api_key, host_name=host_name, faults=faults)
             asyncio.run(_serve(gdn, host, port, context))
         except (OSError, RuntimeError) as exc:
             print(f"gdn-bridge: the local GDN can't serve on {host}:{port}: {exc}", file=sys.stderr)

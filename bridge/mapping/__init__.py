@@ -1,6 +1,10 @@
-"""From an MQTT message to rows of the worker's input stream. Pure: no I/O, no clock, no thread."""
+"""From an MQTT message to rows of the worker's input stream. No I/O, no clock, no thread."""
 
+from bridge.mapping.checks import Problem, check, doubts
+from bridge.mapping.fields import FieldSpec
+from bridge.mapping.formats import FormatOptions
 from bridge.mapping.reasons import Reason
-from bridge.mapping.routes import Mapping, Route, check
+from bridge.mapping.route import Example, Route
+from bridge.mapping.routes import Mapping
 
-__all__ = ["Mapping", "Reason", "Route", "check"]
+__all__ = ["Example", "FieldSpec", "FormatOptions", "Mapping", "Problem", "Reason", "Route", "check", "doubts"]

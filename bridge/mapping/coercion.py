@@ -1,7 +1,8 @@
 """Values to the types that the stream declares, without loss or not at all.
 
 One function per type; each returns the value or raises ``Unmappable``. Widths are those of the engine's Java types
-(gdn-api.md F.6): int 32 bits, long 64.
+(gdn-api.md F.6): int 32 bits, long 64. *Strict* takes each type's own kind of value only; *lenient* also what spells
+such a value without a doubt.
 """
 
 from __future__ import annotations
@@ -22,8 +23,13 @@ LONG_MAX = 2**63 - 1
 EXACT_DOUBLE = 2**53
 FLOAT_MAX = 3.4028234663852886e38
 
+WHOLE_TYPES = (AttributeType.INT, AttributeType.LONG)
+FRACTION_TYPES = (AttributeType.FLOAT, AttributeType.DOUBLE)
+
 _WHOLE = re.compile(r"[+-]?[0-9]{1,40}")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
+MAX_NUMBER_TEXT = 100
+"""Characters of a number in text."""
 
 
 def _mismatch(value: object, wanted: str) -> Unmappable:
@@ -34,28 +40,26 @@ def _out_of_range(value: object, wanted: str) -> Unmappable:
     return Unmappable(Reason.OUT_OF_RANGE, f"{shown(value)} is out of the range of {wanted}")
 
 
-def _whole(limit: int, wanted: str) -> Coercion:
+def _whole(limit: int, wanted: AttributeType) -> Coercion:
     def coerce(value: Any) -> int:
         if type(value) is not int:
-            if type(value) is not float or not value.is_integer():
-                raise _mismatch(value, wanted)
-            value = int(value)
+            raise _mismatch(value, wanted.value)
         if not -limit - 1 <= value <= limit:
-            raise _out_of_range(value, wanted)
-        return int(value)
+            raise _out_of_range(value, wanted.value)
+        return value
 
     return coerce
 
 
-def _fraction(limit: float, wanted: str) -> Coercion:
+def _fraction(limit: float, wanted: AttributeType) -> Coercion:
     def coerce(value: Any) -> int | float:
         if type(value) is int:
             if not -EXACT_DOUBLE <= value <= EXACT_DOUBLE:
-                raise _out_of_range(value, f"{wanted}: it would lose digits")
+                raise _out_of_range(value, f"{wanted.value}: it would lose digits")
         elif type(value) is not float or not math.isfinite(value):
-            raise _mismatch(value, wanted)
+            raise _mismatch(value, wanted.value)
         if not -limit <= value <= limit:
-            raise _out_of_range(value, wanted)
+            raise _out_of_range(value, wanted.value)
         return value  # type: ignore[no-any-return]  # an int or a float by now
 
     return coerce
@@ -64,10 +68,6 @@ def _fraction(limit: float, wanted: str) -> Coercion:
 def _string(value: Any) -> str:
     if type(value) is str:
         return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
     raise _mismatch(value, "string")
 
 
@@ -83,26 +83,70 @@ def _object(value: Any) -> Any:
     raise _mismatch(value, "object")
 
 
-COERCIONS: dict[AttributeType, Coercion] = {
+STRICT: dict[AttributeType, Coercion] = {
     AttributeType.STRING: _string,
-    AttributeType.INT: _whole(INT_MAX, "int"),
-    AttributeType.LONG: _whole(LONG_MAX, "long"),
-    AttributeType.FLOAT: _fraction(FLOAT_MAX, "float"),
-    AttributeType.DOUBLE: _fraction(math.inf, "double"),
+    AttributeType.INT: _whole(INT_MAX, AttributeType.INT),
+    AttributeType.LONG: _whole(LONG_MAX, AttributeType.LONG),
+    AttributeType.FLOAT: _fraction(FLOAT_MAX, AttributeType.FLOAT),
+    AttributeType.DOUBLE: _fraction(math.inf, AttributeType.DOUBLE),
     AttributeType.BOOL: _bool,
     AttributeType.OBJECT: _object,
 }
 
 
-def from_text(text: str, wanted: AttributeType) -> Any:
-    """A topic level's text as the value it spells, for ``COERCIONS`` to check; the text itself if it spells none.
+def as_text(value: Any) -> str:
+    """Text, or a number or boolean as its text.
 
-    Topics hold only text, so ``200`` means a number where one is wanted. JSON has numbers: a string there stays one.
+    Raises:
+        Unmappable: it is an object, an array or null.
     """
-    if wanted in (AttributeType.INT, AttributeType.LONG) and _WHOLE.fullmatch(text):
+    if type(value) is str:
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    raise _mismatch(value, "string")
+
+
+def _lenient(wanted: AttributeType) -> Coercion:
+    strict = STRICT[wanted]
+    own = {AttributeType.BOOL: bool, AttributeType.INT: int, AttributeType.LONG: int}.get(wanted, float)
+
+    def coerce(value: Any) -> Any:
+        if type(value) is own:
+            return strict(value)
+        if type(value) is str:
+            return strict(from_text(value.strip(), wanted))
+        if type(value) is float and value.is_integer() and wanted in WHOLE_TYPES:
+            return strict(int(value))
+        if type(value) is int and value in (0, 1) and wanted is AttributeType.BOOL:
+            return value == 1
+        return strict(value)
+
+    return coerce
+
+
+LENIENT: dict[AttributeType, Coercion] = {
+    **{wanted: _lenient(wanted) for wanted in (*WHOLE_TYPES, *FRACTION_TYPES, AttributeType.BOOL)},
+    AttributeType.STRING: as_text,
+    AttributeType.OBJECT: _object,
+}
+
+COERCIONS = {"lenient": LENIENT, "strict": STRICT}
+
+
+def from_text(text: str, wanted: AttributeType) -> Any:
+    """Text as the value it spells where such a one is wanted; the text itself if it spells none.
+
+    For what holds only text anyway, such as a topic's levels; ``COERCIONS`` checks what comes out.
+    """
+    if len(text) > MAX_NUMBER_TEXT:
+        return text
+    if wanted in WHOLE_TYPES and _WHOLE.fullmatch(text):
         return int(text)
-    if wanted in (AttributeType.FLOAT, AttributeType.DOUBLE) and _NUMBER.fullmatch(text):
+    if wanted in FRACTION_TYPES and _NUMBER.fullmatch(text):
         return int(text) if _WHOLE.fullmatch(text) else float(text)
-    if wanted is AttributeType.BOOL and text in ("true", "false"):
-        return text == "true"
+    if wanted is AttributeType.BOOL and text.lower() in ("true", "false"):
+        return text.lower() == "true"
     return text

@@ -1,46 +1,55 @@
-"""Payloads to objects: JSON, strictly (RFC 8259), within bounds."""
+"""A decoded payload to the objects that become rows, and how foreign values are called."""
 
 from __future__ import annotations
 
 from typing import Any
-
-import msgspec
 
 from bridge.mapping.reasons import Reason, Unmappable
 
 MAX_PAYLOAD = 512 * 1024
 """Bytes. A GDN frame is at most 1 MiB with base64 and envelope (gdn-api.md C.5): more could never be sent."""
 
-_BOM = b"\xef\xbb\xbf"
-_decode = msgspec.json.Decoder().decode
+MAX_ROWS = 10_000
+"""Rows of one message: an array of tiny objects could otherwise become a thousand times its own size."""
 
 
-def objects(payload: bytes, *, max_payload: int = MAX_PAYLOAD) -> list[dict[str, Any]]:
-    """The object in the payload, or the objects of its array.
+def objects(decoded: Any) -> list[dict[str, Any]]:
+    """The object that a payload is, or the objects of its array.
 
     Raises:
-        Unmappable: there is none, it is no JSON, or it is too large.
+        Unmappable: there is none, or there are too many.
     """
-    if len(payload) > max_payload:
-        raise Unmappable(Reason.TOO_LARGE, f"the payload has {len(payload)} bytes, at most {max_payload} are taken")
-    if payload.startswith(_BOM):
-        payload = payload[3:]
-    if not payload or payload.isspace():
-        raise Unmappable(Reason.EMPTY, "the payload is empty")
-    try:
-        decoded = _decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise Unmappable(Reason.NOT_JSON, f"the payload is no JSON: {exc}") from exc
     if type(decoded) is dict:
         return [decoded]
     if not isinstance(decoded, list):
         raise Unmappable(Reason.NOT_AN_OBJECT, f"the payload is {kind(decoded)}, not an object or an array of objects")
     if not decoded:
         raise Unmappable(Reason.EMPTY, "the payload is an empty array")
+    _bound(decoded)
     for number, element in enumerate(decoded):
         if not isinstance(element, dict):
             raise Unmappable(Reason.NOT_AN_OBJECT, f"element {number} of the array is {kind(element)}, not an object")
     return decoded
+
+
+def elements(found: Any, each: str) -> list[dict[str, Any]]:
+    """The objects that ``each`` has found; what is none becomes the member ``value`` of one.
+
+    Raises:
+        Unmappable: there is nothing, or too much.
+    """
+    if found is None:
+        raise Unmappable(Reason.MISSING_FIELD, f"each: there is no value at {each}")
+    found = found if isinstance(found, list) else [found]
+    if not found:
+        raise Unmappable(Reason.EMPTY, f"each: there is an empty array at {each}")
+    _bound(found)
+    return [element if isinstance(element, dict) else {"value": element} for element in found]
+
+
+def _bound(found: list[Any]) -> None:
+    if len(found) > MAX_ROWS:
+        raise Unmappable(Reason.TOO_LARGE, f"the array has {len(found)} elements, at most {MAX_ROWS} are taken")
 
 
 def kind(value: object) -> str:

@@ -29,6 +29,10 @@ class Unmappable(Exception):
         self.reason = reason
 
 
+class NoReading(Exception):
+    """A message that carries no reading by its kind: counted as dropped, like one that no condition takes."""
+
+
 def shown(value: object) -> str:
     """A foreign value for a person to read: at most 80 characters, control characters escaped."""
     text = ascii(value) if isinstance(value, str | bytes) else ascii(str(value))[1:-1]

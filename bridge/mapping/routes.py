@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Mapping as MappingOf
-from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import msgspec
 
+from bridge.mapping.checks import check
 from bridge.mapping.coercion import COERCIONS, Coercion, from_text
-from bridge.mapping.fields import ROW_ID, Field, RowId, Scalar, compile_field, compile_row_id, takes_row_id
-from bridge.mapping.payload import MAX_PAYLOAD, objects
-from bridge.mapping.reasons import Reason, Unmappable
-from bridge.mapping.topics import TopicTemplate
+from bridge.mapping.extras import compile_extras
+from bridge.mapping.fields import ROOT, ROW_ID, Field, RowId, compile_column, compile_row_id, metadata_in
+from bridge.mapping.formats import FormatOptions, compile_decoder
+from bridge.mapping.formats.compressed import compile_decompressor
+from bridge.mapping.metadata import metadata_of
+from bridge.mapping.paths import Getter, compile_expression, compile_getter, is_true
+from bridge.mapping.payload import elements, objects
+from bridge.mapping.reasons import NoReading, Reason, Unmappable
+from bridge.mapping.route import Route, sources
+from bridge.mapping.sparkplug import Sparkplug
+from bridge.mapping.topics import TopicTemplate, minimal_filters
 from bridge.message import DeadLetter, MqttMessage, Row
 from bridge.streamql.streams import InputStream
 from bridge.streamql.syntax import Attribute, AttributeType
 
 MAX_ROW = 720 * 1024
 """Bytes. With base64 and envelope it stays below GDN's frame limit of 1 MiB (gdn-api.md C.5)."""
-
-MAX_ROWS = 10_000
-"""Rows of one message: an array of tiny objects could otherwise become a thousand times its own size."""
 
 MAX_ROWS_BYTES = 8 * 1024 * 1024
 """Bytes of all rows of one message."""
@@ -34,54 +38,72 @@ CACHED_TOPIC_LENGTH = 512
 CACHED_TOPICS = 10_000
 """Topics whose match is remembered; beyond it the memory is cleared and fills anew."""
 
+MAX_LABEL = 100
+"""Characters of what a route is called in the metrics."""
+
+TEXT_FORMATS = ("text", "csv")
+"""Formats whose values are all text: it counts as what it spells, as a topic's levels do."""
+
+Decode = Callable[[MqttMessage], Any]
+
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """What a setting says: messages under ``topic`` feed ``stream``, ``fields`` naming what isn't there by name."""
+class Column(NamedTuple):
+    """One column made ready."""
 
-    topic: str
-    stream: str
-    fields: MappingOf[str, Scalar] = field(default_factory=dict)
-    id: str | None = None
-    """Dotted path to the id that devices give a row, for ``$id``; None: the row's record id is its id."""
-
-
-class _Column(NamedTuple):
     name: str
+    type: AttributeType
     coerce: Coercion
     field: Field | None
     """None: the payload's member of the column's name."""
+    is_of_topic: bool
+    """Whether the topic alone decides it, or nothing at all."""
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """A route made ready."""
 
+    number: int
+    """Its place among the routes."""
     template: TopicTemplate
     stream: str
-    columns: tuple[_Column, ...]
+    decode: Decode
+    each: Getter | None
+    each_text: str
+    when: Getter | None
+    columns: tuple[Column, ...]
     takes_nulls: bool
     """Whether the worker keeps rows that lack an attribute (``fail.on.missing.attribute`` false)."""
     row_id: RowId | None
-    """None: no field takes it."""
+    """None: nothing takes it."""
+    metadata: frozenset[str]
+    """What fields take beside captures and payload."""
+    extras: Field | None
+    is_last: bool
+    """Whether a message that it takes goes to no later route."""
 
 
 class _Match(NamedTuple):
     """What a topic alone decides."""
 
-    plan: _Plan
+    plan: Plan
     captures: dict[str, str]
+    values: dict[str, Any]
+    """Of the columns, in their order; None for those in ``columns``."""
+    columns: tuple[Column, ...]
+    """Those that the topic doesn't decide."""
 
 
 class Mapping:
-    """Maps messages to rows. The first route whose topic matches takes a message.
+    """Maps messages to rows. Routes are tried in their order.
 
     Args:
         routes: in order of precedence.
         streams: what the worker reads, by GDN stream name.
-        max_payload: bytes of a payload that are looked at.
         outbox_name: first part of the ids of rows whose route names no ``id``; never used for two outboxes.
+        client: the MQTT client id, for ``$client``.
+        sparkplug: what is known of Sparkplug nodes; None: nothing yet.
 
     Raises:
         ValueError: a route is wrong; ``check`` lists all that is.
@@ -92,88 +114,158 @@ class Mapping:
         *,
         routes: Sequence[Route],
         streams: MappingOf[str, InputStream],
-        max_payload: int = MAX_PAYLOAD,
         outbox_name: str = "",
+        client: str = "",
+        sparkplug: Sparkplug | None = None,
     ) -> None:
         problems = check(routes, streams)
         if problems:
-            raise ValueError("\n".join(problems))
-        self._plans = [_plan(route, streams[route.stream], outbox_name) for route in routes]
-        self._max_payload = max_payload
-        self._matches: dict[str, _Match | None] = {}
-        self.filters = tuple(dict.fromkeys(plan.template.filter for plan in self._plans))
+            raise ValueError("\n".join(str(problem) for problem in problems))
+        self.sparkplug = sparkplug
+        if sparkplug is None and any(route.format.name == "sparkplug" for route in routes):
+            self.sparkplug = Sparkplug()
+        """Its state, None if no route takes Sparkplug messages."""
+        decoders = {route.format: _decoder(route.format, self.sparkplug) for route in routes}
+        self.plans = [
+            _plan(number, route, streams[route.stream], decoders[route.format], outbox_name)
+            for number, route in enumerate(routes)
+        ]
+        self._routes = tuple(routes)
+        self._made = [0] * len(routes)
+        self.client = client
+        self._matches: dict[str, tuple[_Match, ...]] = {}
+        self.filters = minimal_filters([plan.template.filter for plan in self.plans])
         """Topic filters to subscribe."""
+        self.version = blake2b(repr((routes, sorted(streams.items()))).encode(), digest_size=4).hexdigest()
+        """Of routes and columns, for dead letters: another one may do better."""
 
     def map(self, message: MqttMessage, next_id: int = 0) -> list[Row] | DeadLetter:
         """The message's rows, or the dead letter it becomes; never an exception for what a device sent.
 
+        No rows at all: routes took the topic, but their conditions (``when``) none of it, or it has no reading.
+
         ``next_id`` is the record id that the first row will get in the outbox; the others get the next ones.
         """
-        match = self._match(message.topic)
+        matches = self._match(message.topic)
+        match = None
         try:
-            if match is None:
+            if not matches:
                 if not _is_storable(message.topic):
                     raise Unmappable(Reason.BAD_TOPIC, "the topic is not UTF-8 or holds a NUL")
                 raise Unmappable(Reason.NO_ROUTE, "no route takes this topic")
-            return _rows(match, objects(message.payload, max_payload=self._max_payload), next_id)
+            if len(matches) == 1:
+                match = matches[0]
+                return self._rows(match, message, match.plan.decode(message), next_id)
+            rows: list[Row] = []
+            # Routes of the same format decode a message once: with Sparkplug decoding has a memory.
+            decoded: dict[Decode, Any] = {}
+            for match in matches:
+                decode = match.plan.decode
+                if decode not in decoded:
+                    decoded[decode] = decode(message)
+                taken = self._rows(match, message, decoded[decode], next_id + len(rows))
+                rows += taken
+                if taken and match.plan.is_last:
+                    break
+        except NoReading:
+            return []
         except Unmappable as exc:
             route = None if match is None else match.plan.template.text
-            return DeadLetter.of(message, route=route, reason=exc.reason.value, detail=str(exc))
+            return DeadLetter.of(message, route=route, reason=exc.reason.value, detail=str(exc), mapping=self.version)
+        return rows
 
-    def _match(self, topic: str) -> _Match | None:
+    def rows_made(self) -> dict[tuple[str, str], int]:
+        """How many rows the routes have made, by route and stream; a route goes by its name, or else its topic."""
+        made: dict[tuple[str, str], int] = {}
+        for route, number in zip(self._routes, self._made, strict=True):
+            label = (route.name or route.topic)[:MAX_LABEL], route.stream
+            made[label] = made.get(label, 0) + number
+        return made
+
+    def _match(self, topic: str) -> tuple[_Match, ...]:
         try:
             return self._matches[topic]
         except KeyError:
             pass
-        found = None
+        found: tuple[_Match, ...] = ()
         if _is_storable(topic):
-            for plan in self._plans:
-                captures = plan.template.match(topic)
-                if captures is not None:
-                    found = _Match(plan, captures)
-                    break
+            found = tuple(
+                _of_topic(plan, captures) for plan in self.plans if (captures := plan.template.match(topic)) is not None
+            )
         if len(topic) <= CACHED_TOPIC_LENGTH:
             if len(self._matches) >= CACHED_TOPICS:
                 self._matches.clear()
             self._matches[topic] = found
         return found
 
+    def _rows(self, match: _Match, message: MqttMessage, payload: Any, next_id: int) -> list[Row]:
+        """The rows that one route makes; none if its condition takes nothing."""
+        plan = match.plan
+        found = objects(payload) if plan.each is None else elements(plan.each(payload), plan.each_text)
+        if plan.when is not None:
+            when = plan.when
+            found = [element for element in found if is_true(when(element))]
+        captures: dict[str, Any] = match.captures
+        if plan.metadata:
+            captures = {**captures, **metadata_of(message, plan.metadata, self.client), ROOT: payload}
+        rows = []
+        room = MAX_ROWS_BYTES
+        for number, element in enumerate(found):
+            try:
+                row = _row(match, captures, element, next_id + number)
+            except Unmappable as exc:
+                where = f"element {number}, " if len(found) > 1 else ""
+                raise Unmappable(exc.reason, f"{where}{exc}") from None
+            room -= len(row.payload) + len(row.extras)
+            if room < 0:
+                raise Unmappable(Reason.TOO_LARGE, f"the message's rows have over {MAX_ROWS_BYTES} bytes together")
+            rows.append(row)
+        self._made[plan.number] += len(rows)
+        return rows
 
-def _rows(match: _Match, elements: list[dict[str, Any]], next_id: int) -> list[Row]:
-    rows = []
-    stream, columns, captures, row_id = match.plan.stream, match.plan.columns, match.captures, match.plan.row_id
-    if len(elements) > MAX_ROWS:
-        raise Unmappable(Reason.TOO_LARGE, f"the array has {len(elements)} elements, at most {MAX_ROWS} are taken")
-    room = MAX_ROWS_BYTES
-    for number, element in enumerate(elements):
-        values: dict[str, Any] = {}
-        if row_id is not None:
-            try:
-                captures = {**match.captures, ROW_ID: row_id(element, next_id + number)}
-            except Unmappable as exc:
-                where = f"element {number}, " if len(elements) > 1 else ""
-                raise Unmappable(exc.reason, f"{where}{ROW_ID}: {exc}") from None
-        for name, coerce, compiled in columns:
-            try:
-                value = element.get(name) if compiled is None else compiled(captures, element)
-                if value is None and match.plan.takes_nulls:
-                    values[name] = None
-                    continue
-                if value is None:
-                    # The worker drops a row that lacks an attribute, without a word (gdn-api.md F.6).
-                    raise Unmappable(Reason.MISSING_FIELD, "there is no value for it")
+
+def _row(match: _Match, captures: dict[str, Any], element: dict[str, Any], record_id: int) -> Row:
+    plan = match.plan
+    if plan.row_id is not None:
+        try:
+            captures = {**captures, ROW_ID: plan.row_id(element, record_id)}
+        except Unmappable as exc:
+            raise Unmappable(exc.reason, f"{ROW_ID}: {exc}") from None
+    values = match.values.copy()
+    for name, _, coerce, compiled, _ in match.columns:
+        try:
+            value = element.get(name) if compiled is None else compiled(captures, element)
+            if value is not None:
                 values[name] = coerce(value)
-            except Unmappable as exc:
-                where = f"element {number}, " if len(elements) > 1 else ""
-                raise Unmappable(exc.reason, f"{where}column {name}: {exc}") from None
+            elif not plan.takes_nulls:
+                # The worker drops a row that lacks an attribute, without a word (gdn-api.md F.6).
+                raise Unmappable(Reason.MISSING_FIELD, "there is no value for it")
+        except Unmappable as exc:
+            raise Unmappable(exc.reason, f"column {name}: {exc}") from None
+    try:
         payload = _encode(values)
-        if len(payload) > MAX_ROW:
-            raise Unmappable(Reason.TOO_LARGE, f"the row has {len(payload)} bytes, at most {MAX_ROW} can be sent")
-        room -= len(payload)
-        if room < 0:
-            raise Unmappable(Reason.TOO_LARGE, f"the message's rows have over {MAX_ROWS_BYTES} bytes together")
-        rows.append(Row(stream, payload))
-    return rows
+    except (UnicodeEncodeError, OverflowError, ValueError) as exc:
+        raise Unmappable(Reason.TYPE_MISMATCH, f"the row can't be written as JSON: {exc}") from exc
+    if len(payload) > MAX_ROW:
+        raise Unmappable(Reason.TOO_LARGE, f"the row has {len(payload)} bytes, at most {MAX_ROW} can be sent")
+    return (
+        Row(plan.stream, payload) if plan.extras is None else Row(plan.stream, payload, plan.extras(captures, element))
+    )
+
+
+def _of_topic(plan: Plan, captures: dict[str, str]) -> _Match:
+    values: dict[str, Any] = {}
+    columns = []
+    for column in plan.columns:
+        values[column.name] = None
+        if column.is_of_topic and column.field is not None:
+            try:
+                values[column.name] = column.coerce(column.field(captures, {}))
+                continue
+            except Unmappable:  # each message says so
+                pass
+        columns.append(column)
+    return _Match(plan, captures, values, tuple(columns))
 
 
 def _is_storable(topic: str) -> bool:
@@ -186,93 +278,56 @@ def _is_storable(topic: str) -> bool:
     return "\0" not in topic
 
 
-def _plan(route: Route, stream: InputStream, outbox_name: str) -> _Plan:
+# --- routes made ready ------------------------------------------------------------------------------------
+
+
+def _plan(number: int, route: Route, stream: InputStream, decode: Decode, outbox_name: str) -> Plan:
     template = TopicTemplate.parse(route.topic)
     names = frozenset(name for name in template.captures if name is not None)
-    columns = tuple(_column(a, route.fields, names) for a in stream.attributes or ())
-    is_taken = any(takes_row_id(value) for value in route.fields.values())
-    row_id = compile_row_id(route.id, outbox_name=outbox_name) if is_taken else None
-    return _Plan(template, route.stream, columns, takes_nulls=not stream.fail_on_missing, row_id=row_id)
+    taken = set().union(*(metadata_in(source) for source in sources(route)))
+    return Plan(
+        number=number,
+        template=template,
+        stream=route.stream,
+        decode=decode,
+        each=None if route.each is None else compile_getter(route.each),
+        each_text=route.each or "",
+        when=None if route.when is None else compile_expression(route.when),
+        columns=tuple(_column(attribute, route, names) for attribute in stream.attributes or ()),
+        takes_nulls=not stream.fail_on_missing,
+        row_id=compile_row_id(route.id, outbox_name=outbox_name) if ROW_ID in taken else None,
+        metadata=frozenset(taken - {ROW_ID}),
+        extras=compile_extras(route, names),
+        is_last=route.match == "first",
+    )
 
 
-def _column(attribute: Attribute, fields: MappingOf[str, Scalar], captures: frozenset[str]) -> _Column:
+def _decoder(options: FormatOptions, sparkplug: Sparkplug | None) -> Decode:
+    if options.name == "sparkplug" and sparkplug is not None:
+        state = sparkplug
+        decompress = compile_decompressor(options.compression, options.max_payload)
+        if decompress is None:
+            return lambda message: state.decode(message.topic, message.payload)
+        return lambda message: state.decode(message.topic, decompress(message.payload))
+    decode = compile_decoder(options)
+    return lambda message: decode(message.payload)
+
+
+def _column(attribute: Attribute, route: Route, captures: frozenset[str]) -> Column:
     name, wanted = attribute.name, attribute.type
-    compiled: Field | None = None
-    if name in fields:
-        compiled = compile_field(fields[name], captures=captures, wanted=wanted)
-    elif name in captures:
-        compiled = _capture(name, wanted)
-    return _Column(name, COERCIONS[wanted], compiled)
+    source = route.fields.get(name, f"{{{name}}}" if name in captures else None)
+    compiled = None if source is None else compile_column(source, captures=captures, wanted=wanted)
+    is_of_topic = isinstance(source, int | float)
+    if isinstance(source, str):
+        is_of_topic = source.startswith("=") or source in [f"{{{capture}}}" for capture in captures]
+    if route.format.name in TEXT_FORMATS:
+        compiled = _spelled(compiled, name, wanted)
+    return Column(name, wanted, COERCIONS[route.types][wanted], compiled, is_of_topic)
 
 
-def _capture(name: str, wanted: AttributeType) -> Field:
-    return lambda captured, _payload: from_text(captured[name], wanted)
+def _spelled(field: Field | None, name: str, wanted: AttributeType) -> Field:
+    def spelled(captured: MappingOf[str, Any], payload: Any) -> Any:
+        value = payload.get(name) if field is None else field(captured, payload)
+        return from_text(value.strip(), wanted) if type(value) is str and wanted is not AttributeType.STRING else value
 
-
-# --- what `check` says before the first message ---------------------------------------------------------
-
-
-def check(routes: Sequence[Route], streams: MappingOf[str, InputStream]) -> list[str]:
-    """What is wrong with the routes, a sentence each, naming the setting; empty if nothing is."""
-    problems: list[str] = []
-    taken: dict[str, int] = {}
-    for number, route in enumerate(routes):
-        place = f"routes[{number}]"
-        captures: frozenset[str] = frozenset()
-        try:
-            template = TopicTemplate.parse(route.topic)
-        except ValueError as exc:
-            problems.append(f"{place}.topic {route.topic!r}: {exc}")
-        else:
-            captures = frozenset(name for name in template.captures if name is not None)
-            earlier = taken.setdefault(template.filter, number)
-            if earlier != number:
-                problems.append(
-                    f"{place}.topic {route.topic!r}: routes[{earlier}] takes the same topics, so this one never gets "
-                    "a message; remove one of them"
-                )
-        stream = streams.get(route.stream)
-        if stream is None:
-            problems.append(
-                f"{place}.stream {route.stream!r}: the worker reads no such stream{suggestion(route.stream, streams)}"
-            )
-        elif stream.attributes is None:
-            problems.append(f"{place}.stream {route.stream!r}: the worker declares no columns for it")
-        elif not stream.read_by_worker:
-            problems.append(f"{place}.stream {route.stream!r}: the worker writes it and doesn't read it")
-        else:
-            problems += _check_fields(place, route, stream.attributes, captures)
-    return problems
-
-
-def _check_fields(place: str, route: Route, attributes: Sequence[Attribute], captures: frozenset[str]) -> list[str]:
-    problems = []
-    try:
-        compile_row_id(route.id, outbox_name="")
-    except ValueError as exc:
-        problems.append(f"{place}.id: {exc}")
-    types = {attribute.name: attribute.type for attribute in attributes}
-    for name, value in route.fields.items():
-        where = f"{place}.fields.{name}"
-        wanted = types.get(name)
-        if wanted is None:
-            problems.append(f"{where}: stream {route.stream} has no such column{suggestion(name, types)}")
-            continue
-        try:
-            compiled = compile_field(value, captures=captures, wanted=wanted)
-            if not isinstance(value, str) or value.startswith("="):
-                COERCIONS[wanted](compiled({}, {}))
-        except Unmappable as exc:
-            problems.append(f"{where}: the constant never fits: {exc}")
-        except ValueError as exc:
-            problems.append(f"{where}: {exc}")
-    return problems
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """``; did you mean …`` for a near miss, else the names there are."""
-    names = list(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; there are: {', '.join(names[:10])}" if names else ""
+    return spelled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _CAPTURE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -75,3 +76,24 @@ class TopicTemplate:
             elif level not in ("+", value):
                 return None
         return captured
+
+
+def covers(filter_: str, other: str) -> bool:
+    """Whether every topic that ``other`` matches is matched by ``filter_`` (MQTT 5, 4.7). Shared ones count as such."""
+    if filter_.startswith("$share/") or other.startswith("$share/"):
+        return filter_ == other
+    levels, others = filter_.split("/"), other.split("/")
+    if others[0].startswith("$") and levels[0] in ("+", "#"):
+        return False
+    for number, level in enumerate(levels):
+        if level == "#":
+            return True
+        if number >= len(others) or others[number] == "#" or (level not in ("+", others[number])):
+            return False
+    return len(levels) == len(others)
+
+
+def minimal_filters(filters: Sequence[str]) -> tuple[str, ...]:
+    """The filters without those that another one covers: a broker may deliver a message for each that matches."""
+    kept = list(dict.fromkeys(filters))
+    return tuple(f for f in kept if not any(other != f and covers(other, f) for other in kept))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,8 +25,33 @@ COPY_ROWS = 1000
 UNKNOWN_HIGHEST = 2**32
 """Where to look up to when the damage hides the highest id; halving gets there soon."""
 
-RECORDS = "id, stream, payload, stored_at"
-DEAD_LETTERS = "id, received_at, topic, qos, payload, route, reason, detail"
+RECORDS = {
+    "id": "",
+    "stream": "",
+    "payload": "",
+    "stored_at": "strftime('%s', 'now')",
+    "extras": "x''",
+}
+"""What is copied, and what a file that is too old to have the column gives instead."""
+
+DEAD_LETTERS = {
+    "id": "",
+    "received_at": "",
+    "topic": "",
+    "qos": "",
+    "payload": "",
+    "route": "",
+    "reason": "",
+    "detail": "",
+    "retain": "0",
+    "properties": "x''",
+    "mapping": "''",
+    "stream": "NULL",
+    "extras": "x''",
+    "wanted": "NULL",
+    "stored_at": "received_at / 1000000000",
+}
+
 DAMAGED = "dropped:outbox_damaged"
 
 
@@ -106,10 +131,9 @@ def _copy(path: Path, new: sqlite3.Connection) -> tuple[int, int, int | None]:
     try:
         books = dict(_rows_or_nothing(old, "SELECT name, value FROM books"))
         known = bool(books)
-        columns = RECORDS if _has_column(old, "stored_at") else "id, stream, payload, strftime('%s', 'now')"
         new.execute("BEGIN IMMEDIATE")
-        records = _copy_table(old, new, table="records", columns=columns, into=RECORDS)
-        letters = _copy_table(old, new, table="dead_letters", columns=DEAD_LETTERS, into=DEAD_LETTERS)
+        records = _copy_table(old, new, table="records", columns=RECORDS)
+        letters = _copy_table(old, new, table="dead_letters", columns=DEAD_LETTERS)
         lost = _balance(books, records=records, dead_letters=letters)
         new.executemany("INSERT INTO books VALUES (?, ?)", books.items())
         # Not the memory: after damage the store gets another name, and with it the producer. A broker that drops
@@ -142,19 +166,20 @@ def _rows_or_nothing(db: sqlite3.Connection, query: str) -> list[tuple[str, int]
         return []
 
 
-def _has_column(db: sqlite3.Connection, name: str) -> bool:
+def _has_column(db: sqlite3.Connection, table: str, name: str) -> bool:
     try:
-        db.execute(f"SELECT {name} FROM records LIMIT 0")  # noqa: S608 - our own word
+        db.execute(f"SELECT {name} FROM {table} LIMIT 0")  # noqa: S608 - our own words
     except UNREADABLE:
         return False
     return True
 
 
-def _copy_table(old: sqlite3.Connection, new: sqlite3.Connection, *, table: str, columns: str, into: str) -> int:
-    places = ", ".join("?" * len(into.split(",")))
-    insert = f"INSERT OR IGNORE INTO {table} ({into}) VALUES ({places})"  # noqa: S608 - our own words
+def _copy_table(old: sqlite3.Connection, new: sqlite3.Connection, *, table: str, columns: Mapping[str, str]) -> int:
+    places = ", ".join("?" * len(columns))
+    insert = f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({places})"  # noqa: S608 - our own words
+    there = [name if not instead or _has_column(old, table, name) else instead for name, instead in columns.items()]
     saved = 0
-    for rows in _readable(old, table=table, columns=columns):
+    for rows in _readable(old, table=table, columns=", ".join(there)):
         for row in rows:
             try:
                 saved += new.execute(insert, row).rowcount

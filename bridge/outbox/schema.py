@@ -26,6 +26,21 @@ CHANGES = (
     """
     CREATE TABLE handed_over (batch INTEGER PRIMARY KEY, messages BLOB NOT NULL);
     """,
+    # 4: what else a send says; all of a dead letter's message, so that it can be replayed, and who wants what of it;
+    # when it was stored, for the age bound. A refused row has no message: its stream and what else its send said.
+    """
+    ALTER TABLE records ADD COLUMN extras BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE dead_letters ADD COLUMN retain INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE dead_letters ADD COLUMN properties BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE dead_letters ADD COLUMN mapping TEXT NOT NULL DEFAULT '';
+    ALTER TABLE dead_letters ADD COLUMN stream TEXT;
+    ALTER TABLE dead_letters ADD COLUMN extras BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE dead_letters ADD COLUMN wanted TEXT;
+    ALTER TABLE dead_letters ADD COLUMN stored_at INTEGER NOT NULL DEFAULT 0;
+    UPDATE dead_letters SET stored_at = received_at / 1000000000;
+    CREATE INDEX wanted ON dead_letters (wanted, id) WHERE wanted IS NOT NULL;
+    CREATE INDEX stored ON dead_letters (stored_at);
+    """,
 )
 """Entry n takes a store from version n (SQLite's user_version) to n + 1."""
 

@@ -5,7 +5,6 @@ That sync is what a PUBACK stands on (design.md, "acked means durable"). One wri
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import sqlite3
@@ -13,37 +12,36 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as MappingOf
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 from bridge.books import Books
 from bridge.errors import ConfigError, OutboxDamaged, OutboxUnavailable
 from bridge.log import get_logger
 from bridge.message import DeadLetter, HandedOver, OutboxRecord, Row
-from bridge.outbox import rescue, schema
+from bridge.outbox import letters, rescue, schema
+from bridge.outbox.database import Database
+from bridge.outbox.letters import Held, Letter
+from bridge.outbox.lock import Lock, not_writable
 
-INSERT_RECORD = "INSERT INTO records (id, stream, payload, stored_at) VALUES (?, ?, ?, ?)"
-DELETE_RECORDS = "DELETE FROM records WHERE id BETWEEN ? AND ? RETURNING length(payload) + length(stream)"
-INSERT_DEAD_LETTER = """
-    INSERT INTO dead_letters (received_at, topic, qos, payload, route, reason, detail) VALUES (?, ?, ?, ?, ?, ?, ?)
-"""
+SIZE = "length(payload) + length(stream) + length(extras)"
+INSERT_RECORD = "INSERT INTO records (id, stream, payload, extras, stored_at) VALUES (?, ?, ?, ?, ?)"
+DELETE_RECORDS = f"DELETE FROM records WHERE id BETWEEN ? AND ? RETURNING {SIZE}"  # noqa: S608 - our own words
+DELETE_REFUSED = f"DELETE FROM records WHERE id = ? RETURNING {SIZE}, stream, extras"  # noqa: S608 - our own words
 READ_RECORDS = """
-    SELECT id, payload FROM records WHERE stream = ? AND id > ? AND number IS NULL ORDER BY id LIMIT ?
+    SELECT id, payload, extras FROM records WHERE stream = ? AND id > ? AND number IS NULL ORDER BY id LIMIT ?
 """
-READ_NUMBERED = "SELECT id, payload, number FROM records WHERE stream = ? AND number IS NOT NULL ORDER BY number"
+READ_NUMBERED = """
+    SELECT id, payload, extras, number FROM records WHERE stream = ? AND number IS NOT NULL ORDER BY number
+"""
 READ_STREAMS = "SELECT DISTINCT stream FROM records"
 READ_OLDEST = "SELECT stored_at FROM records ORDER BY id LIMIT 1"
-COUNT_RECORDS = "SELECT count(*), coalesce(max(id), 0), coalesce(sum(length(payload) + length(stream)), 0) FROM records"
+COUNT_RECORDS = f"SELECT count(*), coalesce(max(id), 0), coalesce(sum({SIZE}), 0) FROM records"  # noqa: S608
 WRITE_NUMBER = "UPDATE records SET number = ? WHERE id = ?"
-OLDEST_DEAD_LETTERS = "SELECT id, length(payload) + length(detail) + length(topic) FROM dead_letters ORDER BY id"
-SIZE_DEAD_LETTERS = (
-    "SELECT count(*), coalesce(sum(length(payload) + length(detail) + length(topic)), 0) FROM dead_letters"
-)
 READ_BOOKS = "SELECT name, value FROM books"
 WRITE_BOOK = "INSERT INTO books VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
-RECALL = "SELECT value FROM memory WHERE key = ?"
+FORGET = "DELETE FROM memory WHERE key = ?"
 REMEMBER = "INSERT INTO memory VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
 FORGET_HANDED_OVER = "DELETE FROM handed_over WHERE batch < ?"
@@ -53,24 +51,17 @@ READ_HANDED_OVER = "SELECT batch, messages FROM handed_over ORDER BY batch"
 RECORD_OVERHEAD = 40
 """Bytes on disk of a record beside its payload and its stream's name, rounded up from what SQLite takes."""
 
-DEAD_LETTER_OVERHEAD = 60
-
 ROOM_AGAIN = 0.9
 """Share of the bound below which a full store counts as having room again, so that it doesn't flutter."""
-
-RESERVE_BYTES = 8 << 20
-"""Of a file that only takes up room. On a full disk SQLite can't even delete; giving this room up, it can. Twice what
-the write-ahead log holds between checkpoints."""
-
-VACUUM_PAGES = 4096
 
 DROP_RECORDS = 50_000
 """Dropped at a time: choosing them takes memory."""
 
+PURGE_LETTERS = 5000
+"""Purged at a time, for the same reason and because nothing else moves meanwhile."""
+
 DEAD_LETTERED = "dead_lettered:"
 DROPPED = "dropped:"
-
-T = TypeVar("T")
 
 Batch = tuple[int, bytes]  # in the class, bytes is a property
 
@@ -86,6 +77,15 @@ class Refused(NamedTuple):
     dead_letter: DeadLetter
 
 
+class Replayed(NamedTuple):
+    """What becomes of letters that were mapped again."""
+
+    done: Sequence[int] = ()
+    """Ids of letters that go, since their rows are stored with the same commit, or have no rows to store."""
+    failed: Sequence[tuple[Letter, DeadLetter]] = ()
+    """Letters that stay, and what is wrong with them today."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """How much the store may hold. A batch that was begun below a bound may end above it."""
@@ -96,9 +96,11 @@ class Bounds:
     """Seconds that the oldest record may wait; 0: any time."""
     dead_letter_bytes: int = 100 << 20
     """Of dead letters kept; beyond it the oldest are purged."""
+    dead_letter_age: float = 0.0
+    """Seconds that a dead letter is kept; 0: any time."""
 
 
-class Outbox:
+class Outbox(Database):
     """Records until they are released, dead letters, and the books that count both.
 
     ``open`` before use, ``close`` after. Not thread-safe: one thread at a time, the pipeline's once it runs.
@@ -116,19 +118,17 @@ class Outbox:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._path = path
+        super().__init__(path)
         self._bounds = bounds or Bounds()
         # Age goes by one reading of the wall clock and the monotonic one after it: a clock that is set while the
         # bridge runs must not make records old.
         self._started = wall_clock() - clock()
         self._clock = clock
-        self._db: sqlite3.Connection | None = None
-        self._lock_file: int | None = None
+        self._lock = Lock(path)
         self._counts: Counter[str] = Counter()
         self._stored = 0
         self._bytes = 0
-        self._dead_letter_bytes = 0
-        self._dead_letters = 0
+        self._held = Held()
         self._last_id = 0
         self._opened_inode = 0
         self.name = ""
@@ -138,26 +138,16 @@ class Outbox:
         """Open the store, making, upgrading or rescuing it.
 
         Raises:
-            ConfigError: the path can't be used, or another bridge uses it.
+            OutboxInUse: another bridge uses it, or a command in its place.
+            ConfigError: the path can't be used.
             OutboxUnavailable: SQLite can't read the file now.
         """
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock_file = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as exc:
-            raise self._not_writable(exc) from exc
-        try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            raise ConfigError(
-                f"BRIDGE_OUTBOX__PATH: {self._path} is in use by another bridge. "
-                "Give each bridge an outbox (and an MQTT client id) of its own."
-            ) from exc
+        self._lock.take()
         try:
             rescue.finish(self._path)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as exc:
-            raise self._not_writable(exc) from exc
+            raise not_writable(self._path, exc) from exc
         try:
             try:
                 self._with_reserve(self._load)
@@ -172,16 +162,9 @@ class Outbox:
             self._let_go()
             raise
 
-    def _not_writable(self, exc: OSError) -> ConfigError:
-        return ConfigError(
-            f"BRIDGE_OUTBOX__PATH: {self._path} can't be opened for writing: {exc.strerror}. "
-            "Give a file in a directory that the bridge may write to."
-        )
-
     def _load(self) -> None:
         with self._translated("open"):
-            if self._db is not None:
-                self._db.close()
+            self._disconnect()
             self._db = db = schema.connect(str(self._path))
             self._check_version(db)
             schema.upgrade(db)
@@ -191,8 +174,7 @@ class Outbox:
             self._stored, highest, size = db.execute(COUNT_RECORDS).fetchone()
             self._bytes = size + self._stored * RECORD_OVERHEAD
             self._last_id = max(highest, self._counts.pop("last_id", 0))
-            self._dead_letters, size = db.execute(SIZE_DEAD_LETTERS).fetchone()
-            self._dead_letter_bytes = size + self._dead_letters * DEAD_LETTER_OVERHEAD
+            self._held = letters.held(db)
             name = self.recall("name")
             if name is not None and self.recall("seal") != self._seal():
                 log.warning(
@@ -206,24 +188,14 @@ class Outbox:
             self._opened_inode = self._inode()
             seal = secrets.token_hex(8)
             self._remember({"name": self.name, "closed": "", "seal": f"{seal} {self._inode()}"})
-            self._write_seal(seal)
+            self._lock.write_seal(seal)
 
     def _seal(self) -> str:
         """What the store must hold if it is the one that was last opened here: the lock file's text, and the inode.
 
         Nothing tells a whole machine that was set back from one that was not.
         """
-        assert self._lock_file is not None
-        return f"{os.pread(self._lock_file, 64, 0).decode('ascii', 'replace')} {self._inode()}"
-
-    def _write_seal(self, seal: str) -> None:
-        """After the store's own: a crash in between costs the name, never brings an old one back."""
-        assert self._lock_file is not None
-        try:
-            os.pwrite(self._lock_file, seal.encode(), 0)
-            os.fsync(self._lock_file)
-        except OSError as exc:
-            log.warning("outbox.not_sealed", error=exc.strerror)
+        return f"{self._lock.seal} {self._inode()}"
 
     def _inode(self) -> int:
         return self._path.stat().st_ino  # not the device: its number may change when the machine starts
@@ -237,9 +209,7 @@ class Outbox:
             )
 
     def _rescue(self, why: str) -> None:
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        self._disconnect()
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._started + self._clock()))
         try:
             saved = rescue.rescue(self._path, stamp=stamp)
@@ -264,12 +234,8 @@ class Outbox:
         self._let_go()
 
     def _let_go(self) -> None:
-        if self._db is not None:
-            self._db.close()
-            self._db = None
-        if self._lock_file is not None:
-            os.close(self._lock_file)
-            self._lock_file = None
+        self._disconnect()
+        self._lock.release()
 
     # --- in and out ---------------------------------------------------------------------------------------
 
@@ -282,6 +248,8 @@ class Outbox:
         refused: Sequence[Refused] = (),
         unnumbered: Sequence[int] = (),
         rejected: int = 0,
+        filtered: int = 0,
+        replayed: Replayed | None = None,
         handed_over: HandedOver | None = None,
     ) -> list[OutboxRecord]:
         """Take rows and dead letters in, let released and refused records go: all of it or nothing, synced.
@@ -293,6 +261,8 @@ class Outbox:
             refused: records that become dead letters.
             unnumbered: ids of records whose sequence number must not be used again.
             rejected: rows that were not taken because the store is full; only counted.
+            filtered: messages that no route wants, by its condition; only counted.
+            replayed: letters whose rows are among ``rows``, and those that failed again; None: nothing was replayed.
             handed_over: what to keep of the messages of this batch; None: nothing changes.
 
         Returns:
@@ -304,10 +274,12 @@ class Outbox:
         """
 
         def work() -> list[OutboxRecord]:
-            return self._commit(rows, dead_letters, released, refused, unnumbered, rejected, handed_over)
+            return self._commit(
+                rows, dead_letters, released, refused, unnumbered, rejected, filtered, replayed, handed_over
+            )
 
         # New messages can wait at the broker; letting go is what makes room.
-        return work() if rows or dead_letters else self._with_reserve(work)
+        return work() if rows or dead_letters or filtered else self._with_reserve(work)
 
     def _commit(
         self,
@@ -317,63 +289,58 @@ class Outbox:
         refused: Sequence[Refused],
         unnumbered: Sequence[int],
         rejected: int,
+        filtered: int,
+        replayed: Replayed | None,
         handed_over: HandedOver | None,
     ) -> list[OutboxRecord]:
         first = self._last_id + 1
         now = int(self._now())
-        records = [OutboxRecord(first + n, row.stream, row.payload) for n, row in enumerate(rows)]
-        letters = [*dead_letters, *(r.dead_letter for r in refused)]
+        records = [OutboxRecord(first + n, row.stream, row.payload, row.extras) for n, row in enumerate(rows)]
         counts = Counter(self._counts)
-        counts["received"] += len(rows) + len(dead_letters) + rejected
-        for letter in letters:
+        counts["received"] += len(rows) + len(dead_letters) + rejected + filtered
+        for letter in dead_letters:
             counts[DEAD_LETTERED + letter.reason] += 1
         if rejected:
             counts[f"{DROPPED}outbox_full"] += rejected
+        if filtered:
+            counts[f"{DROPPED}filtered"] += filtered
+        held = self._held
         with self._transaction("commit to") as db:
             if records:
-                db.executemany(INSERT_RECORD, [(r.id, r.stream, r.payload, now) for r in records])
+                db.executemany(INSERT_RECORD, [(r.id, r.stream, r.payload, r.extras, now) for r in records])
             delivered = _deleted(db, _runs(released))
-            gone = _deleted(db, ((r.record_id, r.record_id) for r in refused))
+            kept = [Letter(0, letter, None, b"", None) for letter in dead_letters]
+            gone: list[int] = []
+            for record_id, letter in refused:
+                for size, stream, extras in db.execute(DELETE_REFUSED, (record_id,)).fetchall():
+                    gone.append(size)
+                    kept.append(Letter(0, letter, stream, extras, None))
+                    counts[DEAD_LETTERED + letter.reason] += 1
             if unnumbered:
                 db.executemany(WRITE_NUMBER, [(None, record_id) for record_id in unnumbered])
             if handed_over is not None:
                 db.execute(FORGET_HANDED_OVER, (handed_over.oldest,))
                 if handed_over.messages:
                     db.execute(KEEP_HANDED_OVER, (handed_over.batch, handed_over.messages))
-            purged = self._keep_letters(db, letters, counts) if letters else (0, 0)
+            if replayed is not None:
+                replayed_now = letters.delete(db, replayed.done)
+                counts["dead_letters_replayed"] += replayed_now.count
+                held -= replayed_now
+                for again, why in replayed.failed:
+                    held += letters.explain_anew(db, again, why)
+            if kept:
+                held += letters.insert(db, kept, now=now)
+            if kept or replayed is not None:  # a letter that failed again may say more than before
+                held -= self._purge_excess(db, held, counts)
             counts["delivered"] += len(delivered)
             self._write_books(db, counts, last_id=self._last_id + len(rows) if rows else None)
         self._counts = counts
         self._stored += len(records) - len(delivered) - len(gone)
-        self._bytes += sum([len(r.payload) + len(r.stream) for r in records]) - sum(delivered) - sum(gone)
-        self._bytes += RECORD_OVERHEAD * (len(records) - len(delivered) - len(gone))
-        self._dead_letters += len(letters) - purged[0]
-        self._dead_letter_bytes += sum([_letter_size(letter) for letter in letters]) - purged[1]
+        self._bytes += sum([len(r.payload) + len(r.stream) + len(r.extras) for r in records])
+        self._bytes += RECORD_OVERHEAD * (len(records) - len(delivered) - len(gone)) - sum(delivered) - sum(gone)
+        self._held = held
         self._last_id += len(rows)
         return records
-
-    def _keep_letters(
-        self, db: sqlite3.Connection, letters: Sequence[DeadLetter], counts: Counter[str]
-    ) -> tuple[int, int]:
-        """Insert dead letters and purge the oldest beyond the bound; returns how many were purged and their bytes."""
-        db.executemany(
-            INSERT_DEAD_LETTER,
-            [(d.received_at, d.topic, d.qos, d.payload, d.route, d.reason, d.detail) for d in letters],
-        )
-        excess = self._dead_letter_bytes + sum([_letter_size(letter) for letter in letters])
-        excess -= self._bounds.dead_letter_bytes
-        purged = freed = last = 0
-        if excess > 0:
-            excess += int(self._bounds.dead_letter_bytes * (1 - ROOM_AGAIN))
-            for last, size in db.execute(OLDEST_DEAD_LETTERS):  # noqa: B007 - used after the loop
-                purged += 1
-                freed += size + DEAD_LETTER_OVERHEAD
-                if freed >= excess:
-                    break
-            db.execute("DELETE FROM dead_letters WHERE id <= ?", (last,))
-            counts["dead_letters_purged"] += purged
-            log.warning("dead_letters.purged", count=purged, hint="outbox.dead_letter_bytes is used up")
-        return purged, freed
 
     def drop(self, *, under_way: MappingOf[str, int]) -> int:
         """Make room by the policy ``drop_oldest``; returns how many records were dropped.
@@ -395,7 +362,7 @@ class Outbox:
         oldest = self._now() - bounds.max_age if bounds.max_age else 0.0
         sent = "".join(" AND NOT (stream = ? AND id <= ?)" for _ in under_way)
         query = (
-            "SELECT id, length(payload) + length(stream), stored_at FROM records "  # noqa: S608 - our own words
+            f"SELECT id, {SIZE}, stored_at FROM records "  # noqa: S608 - our own words
             f"WHERE number IS NULL{sent} ORDER BY id LIMIT {DROP_RECORDS}"
         )
         chosen: list[int] = []
@@ -423,16 +390,16 @@ class Outbox:
             stream: its GDN name.
             after: an id.
             limit: records at most.
-            max_bytes: of payload, after which no more are read; at least one record is.
+            max_bytes: of payload and extras, after which no more are read; at least one record is.
 
         Raises:
             OutboxUnavailable: the store can't be read now.
         """
         records: list[OutboxRecord] = []
         with self._translated("read") as db:
-            for record_id, payload in db.execute(READ_RECORDS, (stream, after, limit)):
-                records.append(OutboxRecord(record_id, stream, payload))
-                max_bytes -= len(payload)
+            for record_id, payload, extras in db.execute(READ_RECORDS, (stream, after, limit)):
+                records.append(OutboxRecord(record_id, stream, payload, extras))
+                max_bytes -= len(payload) + len(extras)
                 if max_bytes <= 0:
                     break
         return records
@@ -455,9 +422,14 @@ class Outbox:
         return self._bytes
 
     @property
+    def max_bytes(self) -> int:
+        """``Bounds.max_bytes``."""
+        return self._bounds.max_bytes
+
+    @property
     def dead_letters(self) -> int:
         """Dead letters kept."""
-        return self._dead_letters
+        return self._held.count
 
     def oldest_age(self) -> float:
         """Seconds that the oldest record has waited; 0 if there is none.
@@ -490,6 +462,66 @@ class Outbox:
         bounds = self._bounds
         return self._bytes < bounds.max_bytes * ROOM_AGAIN and not (bounds.max_age and age > bounds.max_age)
 
+    # --- dead letters ---------------------------------------------------------------------------------------
+
+    def letters_to_replay(self, limit: int) -> list[Letter]:
+        """The oldest letters that somebody wants replayed, some megabytes of them at most.
+
+        Raises:
+            OutboxUnavailable: the store can't be read now.
+        """
+        with self._translated("read") as db:
+            return letters.wanted(db, limit)
+
+    def purge_wanted(self) -> int:
+        """Purge letters that somebody wants purged; returns how many, up to ``PURGE_LETTERS``.
+
+        Raises:
+            OutboxUnavailable: nothing was purged.
+        """
+        with self._translated("read") as db:
+            chosen = letters.ids_to_purge(db, PURGE_LETTERS)
+        return self._purge(chosen, hint="gdn-bridge deadletter purge")
+
+    def purge_old(self) -> int:
+        """Purge letters that are older than the bound; returns how many, up to ``PURGE_LETTERS``.
+
+        Raises:
+            OutboxUnavailable: nothing was purged.
+        """
+        if not self._bounds.dead_letter_age:
+            return 0
+        with self._translated("read") as db:
+            chosen = letters.ids_stored_before(db, self._now() - self._bounds.dead_letter_age, PURGE_LETTERS)
+        return self._purge(chosen, hint="they are older than outbox.dead_letter_age")
+
+    def _purge(self, chosen: Sequence[int], *, hint: str) -> int:
+        if not chosen:
+            return 0
+        purged = self._with_reserve(lambda: self._delete_letters(chosen))
+        log.warning("dead_letters.purged", count=purged, hint=hint)
+        return purged
+
+    def _delete_letters(self, chosen: Sequence[int]) -> int:
+        counts = Counter(self._counts)
+        with self._transaction("purge dead letters from") as db:
+            purged = letters.delete(db, chosen)
+            counts["dead_letters_purged"] += purged.count
+            self._write_books(db, counts)
+        self._counts = counts
+        self._held -= purged
+        return purged.count
+
+    def _purge_excess(self, db: sqlite3.Connection, held: Held, counts: Counter[str]) -> Held:
+        """Purge the oldest letters if they take more room than they may; returns what was purged."""
+        bound = self._bounds.dead_letter_bytes
+        if held.bytes <= bound:
+            return Held()
+        purged = letters.delete_oldest(db, held.bytes - int(bound * ROOM_AGAIN))
+        counts["dead_letters_purged"] += purged.count
+        log.warning("dead_letters.purged", count=purged.count, hint="outbox.dead_letter_bytes is used up")
+        return purged
+
     # --- sequence numbers (design.md P8) --------------------------------------------------------------------
 
     def number(self, stream: str, numbers: Sequence[tuple[int, int]]) -> None:
@@ -513,7 +545,7 @@ class Outbox:
             OutboxUnavailable: the store can't be read now.
         """
         with self._translated("read") as db:
-            found = [(OutboxRecord(i, stream, payload), n) for i, payload, n in db.execute(READ_NUMBERED, (stream,))]
+            found = [(OutboxRecord(i, stream, p, e), n) for i, p, e, n in db.execute(READ_NUMBERED, (stream,))]
         return found, int(self.recall(f"sequence:{stream}") or 0)
 
     def forget_numbers(self) -> None:
@@ -572,7 +604,7 @@ class Outbox:
         self._counts = counts
 
     def remember(self, **values: str) -> None:
-        """Keep texts under their keys, durably.
+        """Keep texts under their keys, durably; an empty one is forgotten.
 
         Raises:
             OutboxUnavailable: they were not kept.
@@ -581,17 +613,8 @@ class Outbox:
 
     def _remember(self, values: MappingOf[str, str]) -> None:
         with self._transaction("write to") as db:
-            db.executemany(REMEMBER, values.items())
-
-    def recall(self, key: str) -> str | None:
-        """What ``remember`` last kept under the key.
-
-        Raises:
-            OutboxUnavailable: the store can't be read now.
-        """
-        with self._translated("read") as db:
-            found = db.execute(RECALL, (key,)).fetchone()
-        return None if found is None else str(found[0])
+            db.executemany(REMEMBER, [(key, value) for key, value in values.items() if value])
+            db.executemany(FORGET, [(key,) for key, value in values.items() if not value])
 
     def _write_books(self, db: sqlite3.Connection, counts: Counter[str], *, last_id: int | None = None) -> None:
         changed = {name: n for name, n in counts.items() if n != self._counts[name]}
@@ -607,78 +630,15 @@ class Outbox:
         Raises:
             OutboxUnavailable: it doesn't.
         """
-        if not self._reserve.exists():
-            with self._translated("shrink") as db:
-                db.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
-                db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            self._make_reserve()
+        self._renew_reserve()
         self._remember({"probe": str(int(self._now()))})
-
-    @property
-    def _reserve(self) -> Path:
-        return self._path.with_name(f"{self._path.name}.reserve")
-
-    def _make_reserve(self) -> None:
-        try:
-            handle = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                os.posix_fallocate(handle, 0, RESERVE_BYTES)
-            finally:
-                os.close(handle)
-        except OSError as exc:
-            self._reserve.unlink(missing_ok=True)
-            raise OutboxUnavailable(
-                f"the disk of the outbox {self._path} has no {RESERVE_BYTES} bytes left for a reserve: {exc.strerror}"
-            ) from exc
-
-    def _with_reserve(self, work: Callable[[], T]) -> T:
-        """Do what makes room or lets deliveries go on, on a full disk with the room of the reserve."""
-        try:
-            return work()
-        except OutboxUnavailable as exc:
-            code = getattr(exc.__cause__, "sqlite_errorcode", 0) & 0xFF
-            # A shared-memory file that can't grow is reported as an I/O error.
-            if code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) or not self._reserve.exists():
-                raise
-            log.warning("outbox.reserve_used", error=str(exc))
-            self._reserve.unlink(missing_ok=True)
-            if self._db is not None:
-                with self._translated("checkpoint") as db:
-                    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            return work()
-
-    # --- SQLite ---------------------------------------------------------------------------------------------
 
     def _now(self) -> float:
         return self._started + self._clock()
 
-    @contextmanager
-    def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
-        with self._translated(doing) as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def _translated(self, doing: str) -> Iterator[sqlite3.Connection]:
-        try:
-            yield self._db  # type: ignore[misc]  # None only before open, which sets it inside this block
-        except (sqlite3.Error, UnicodeDecodeError) as exc:
-            text = f"can't {doing} the outbox {self._path}: {exc}"
-            raise (OutboxDamaged if rescue.is_damage(exc) else OutboxUnavailable)(text) from exc
-
 
 def _by_reason(counts: Counter[str], prefix: str) -> dict[str, int]:
     return {name.removeprefix(prefix): n for name, n in counts.items() if name.startswith(prefix)}
-
-
-def _letter_size(letter: DeadLetter) -> int:
-    return len(letter.payload) + len(letter.detail) + len(letter.topic) + DEAD_LETTER_OVERHEAD
 
 
 def _deleted(db: sqlite3.Connection, runs: Iterator[tuple[int, int]]) -> list[int]:

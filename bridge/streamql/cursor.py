@@ -107,11 +107,13 @@ class Cursor:
             StreamQLError: another statement begins before a semicolon.
         """
         while not self.at_end_of_statement:
-            if self._at_next_statement():
+            if self.at_next_statement:
                 raise self.unexpected("';' at the end of the statement before this")
             self.next()
 
-    def _at_next_statement(self) -> bool:
+    @property
+    def at_next_statement(self) -> bool:
+        """Whether an annotation, a CREATE or an INSERT INTO comes, which only a new statement begins with."""
         if self.at_symbol("@"):
             return True
         if self.at_word("create"):

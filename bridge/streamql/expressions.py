@@ -28,7 +28,7 @@ MAX_NESTING = 50
 MAX_DEPTH = 150
 """Levels of a tree (``a or b or …`` is one deep for each ``or``); more would exhaust it while walking."""
 
-_LEVELS = {
+LEVELS = {
     "or": 1,
     "and": 2,
     **dict.fromkeys(("==", "!="), 3),
@@ -36,8 +36,9 @@ _LEVELS = {
     **dict.fromkeys(("+", "-"), 5),
     **dict.fromkeys(("*", "/", "%"), 6),
 }
-_PREFIX = 7
-"""The level of ``not`` and the sign: no operator between two operands binds as tightly."""
+"""How tightly each operator between two operands binds; those of one level bind from the left."""
+PREFIX = 7
+"""The level of ``not`` and the sign: no operator between two operands binds as tightly, and ``is null`` does more."""
 # Attributes may be called like any keyword but these: a forgotten operand is likelier than such a column.
 _NO_OPERAND = ("from", "as", "and", "or", "is", "in")
 _TIME_UNITS = tuple(
@@ -85,7 +86,7 @@ class _Reader:
             self._refuse_unknown_operator()
             token = cursor.peek()
             operator = token.text.lower() if token.kind in (Kind.WORD, Kind.SYMBOL) else ""
-            level = _LEVELS.get(operator, 0)
+            level = LEVELS.get(operator, 0)
             if level < lowest:
                 return left
             cursor.next()
@@ -109,9 +110,11 @@ class _Reader:
     def _operand(self) -> Expression:
         cursor = self._cursor
         token = cursor.peek()
-        if token.is_word("not") or token.is_symbol("-"):
+        if token.is_symbol("+") and cursor.peek(1).kind is Kind.NUMBER:
+            cursor.next()  # +5 is 5
+        elif token.is_word("not") or token.is_symbol("-"):
             cursor.next()
-            return Unary(token.text.lower(), self._nested(_PREFIX, token), cursor.place_of(token))
+            return Unary(token.text.lower(), self._nested(PREFIX, token), cursor.place_of(token))
         operand = self._primary()
         while cursor.at_word("is"):
             operand = self._null_test(operand)
@@ -132,7 +135,8 @@ class _Reader:
             return self._number()
         if token.is_symbol("*"):
             raise NotSimpleError("'*' among other things", cursor.place)
-        if not token.is_name or token.is_word(*_NO_OPERAND):
+        is_call = cursor.peek(1).is_symbol("(") and token.is_word("and", "or")  # aggregates are called so too
+        if not token.is_name or (token.is_word(*_NO_OPERAND) and not is_call):
             raise cursor.unexpected("an expression")
         return self._named()
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from bridge.streamql.cursor import CREATED, Cursor, did_you_mean
 from bridge.streamql.properties import Properties, read_annotation, read_properties
-from bridge.streamql.queries import QUERY_WORDS, read_query, read_selection_of
+from bridge.streamql.queries import QUERY_WORDS, read_query, read_selection_first, read_selection_of
 from bridge.streamql.source import Source, StreamQLError, error_at
 from bridge.streamql.syntax import (
     Annotation,
@@ -130,6 +130,8 @@ class _WorkerReader:
             self._create(name)
         elif cursor.at_word(*QUERY_WORDS):
             self._queries.append(read_query(cursor, name))
+        elif cursor.at_word("select"):
+            self._queries.append(read_selection_first(cursor, name))
         elif cursor.at_word("partition"):
             self._partition(name)
         elif cursor.at_word("define", "from"):
@@ -186,10 +188,14 @@ class _WorkerReader:
 
     def _stream(self, start: Token, kind: str, query_name: str | None) -> None:
         cursor = self._cursor
+        if kind == "stream" and cursor.take_symbol("!"):
+            # GDN makes fault streams itself (F.2); the documentation shows their definition all the same.
+            self._other(start, "fault stream", f"!{cursor.expect_name('the name of the stream').text}")
+            return
         scope, name = self._scope_and_name(kind)
         if kind in ("source", "sink") and not cursor.at_word("with"):
             raise self._no_properties(kind, name)
-        properties, attributes = self._properties_and_attributes()
+        properties, attributes, mapping = self._properties_and_attributes()
         self._definitions.append(
             StreamDefinition(
                 kind=kind,
@@ -198,6 +204,7 @@ class _WorkerReader:
                 attributes=attributes,
                 properties={key: property_.value for key, property_ in properties.items()},
                 place=cursor.place_of(start),
+                mapping=mapping,
             )
         )
         self._created_as(kind, name, query_name)
@@ -213,7 +220,7 @@ class _WorkerReader:
     def _table(self, start: Token, kind: str, query_name: str | None) -> None:
         cursor = self._cursor
         scope, name = self._scope_and_name(kind)
-        properties, attributes = self._properties_and_attributes()
+        properties, attributes, mapping = self._properties_and_attributes()
         # A store is replicated unless it says otherwise; for tables the documentation contradicts itself (F.5).
         default = Scope.GLOBAL if kind == "store" else Scope.LOCAL
         self._definitions.append(
@@ -224,6 +231,7 @@ class _WorkerReader:
                 attributes=attributes,
                 properties={key: property_.value for key, property_ in properties.items()},
                 place=cursor.place_of(start),
+                mapping=mapping,
             )
         )
         self._created_as(kind, name, query_name)
@@ -296,30 +304,42 @@ class _WorkerReader:
 
     # --- attributes ----------------------------------------------------------------------------------
 
-    def _properties_and_attributes(self) -> tuple[Properties, tuple[Attribute, ...] | None]:
-        """``WITH(…) (…)`` or ``(…) WITH(…)``, WITH being optional, and the attributes before AS SELECT."""
+    def _properties_and_attributes(self) -> tuple[Properties, tuple[Attribute, ...] | None, str]:
+        """``WITH(…) (…)`` or ``(…) WITH(…)``, WITH being optional, and the attributes before AS SELECT.
+
+        The last is the mapping that stands for attributes, else empty.
+        """
         cursor = self._cursor
         properties = read_properties(cursor) if cursor.at_word("with") else {}
-        attributes = None
+        attributes, mapping = None, ""
         if cursor.at_symbol("("):
-            attributes = self._attributes_or_mapping()
+            mapping = self._mapping()
+            attributes = None if mapping else self._attributes()
         elif not cursor.at_word("as"):
             expected = "'(' and the attributes" if properties else "WITH or '(' and the attributes"
             raise cursor.unexpected(expected, keywords=("WITH",))
         if cursor.at_word("with"):
             properties |= read_properties(cursor)
-        return properties, attributes
+        return properties, attributes, mapping
 
-    def _attributes_or_mapping(self) -> tuple[Attribute, ...] | None:
-        """``(name type, …)``; None for ``(name = "path", …)`` and ``("path", …)``, which say no types (F.3)."""
+    def _mapping(self) -> str:
+        """``name = "path", …`` or ``"path", …``, which say no types (F.3); empty when attributes come."""
         cursor = self._cursor
+        first = cursor.peek(1)
+        if not (first.kind is Kind.STRING or (first.is_name and cursor.peek(2).is_symbol("=", "."))):
+            return ""
         opening = cursor.next()
-        if cursor.peek().kind is Kind.STRING or (cursor.peek().is_name and cursor.peek(1).is_symbol("=", ".")):
-            while not cursor.take_symbol(")"):
-                if cursor.at_end_of_statement:
-                    raise cursor.source.error(opening.start, "this '(' is never closed: expected ')'")
-                cursor.next()
-            return None
+        while not cursor.at_symbol(")"):
+            if cursor.at_end_of_statement:
+                raise cursor.source.error(opening.start, "this '(' is never closed: expected ')'")
+            cursor.next()
+        mapping = cursor.text_since(first)
+        cursor.next()
+        return mapping
+
+    def _attributes(self) -> tuple[Attribute, ...]:
+        cursor = self._cursor
+        cursor.next()
         attributes: dict[str, Attribute] = {}
         while True:
             token = cursor.expect_name("an attribute's name")

@@ -78,6 +78,35 @@ def read_selection_of(cursor: Cursor, name: str | None, *, created: str, target:
     )
 
 
+def read_selection_first(cursor: Cursor, name: str | None) -> OtherQuery:
+    """``SELECT … FROM … INSERT INTO target``: version 1 has the action last, and examples of version 2 do too.
+
+    Raises:
+        StreamQLError: no action comes.
+    """
+    start, first = cursor.index, cursor.peek()
+    action = None
+    has_from = False
+    while not cursor.at_end_of_statement:
+        has_from = has_from or cursor.at_word("from")
+        if action is None and has_from and cursor.at_word(*QUERY_WORDS) and cursor.peek(1).is_name:
+            action = cursor.index
+        elif cursor.at_next_statement:
+            raise cursor.unexpected("';' at the end of the statement before this")
+        cursor.next()
+    if action is None:
+        raise cursor.source.error(first.start, "expected INSERT INTO, UPDATE or DELETE in the query, found none")
+    statement = cursor.taken_since(start)
+    return OtherQuery(
+        name=name,
+        construct="SELECT before the action",
+        target=_target(statement[action - start :]),
+        sources=_sources(statement),
+        text=cursor.text_since(first),
+        place=cursor.place_of(first),
+    )
+
+
 def _simple(cursor: Cursor, name: str | None) -> Query:
     place = cursor.place
     _insert(cursor)
@@ -187,25 +216,43 @@ def _target(statement: Sequence[Token]) -> str | None:
     return head[1].text
 
 
+_AFTER_SOURCES = (
+    "select", "group", "having", "where", "order", "limit", "output", "on", "set", "insert", "update", "delete", "per",
+)  # fmt: skip
+
+
 def _sources(statement: Sequence[Token]) -> tuple[str, ...]:
-    """The names in the stream positions of every FROM: after FROM and JOIN, and the parts of a pattern."""
+    """The names in the stream positions of every FROM: after FROM and JOIN, and the parts of a pattern.
+
+    Fault streams and inner streams keep their ``!`` and ``#``: they are other streams than those of the bare name.
+    """
     found: dict[str, None] = {}
     depth = 0  # of brackets and of the parentheses of calls
-    in_from = expecting = False
+    in_from = expecting = in_within = False
     for at, token in enumerate(statement):
+        follower = statement[at + 1] if at + 1 < len(statement) else None
         if token.is_symbol("[") or (token.is_symbol("(") and not expecting):
             depth += 1
         elif depth:
             depth -= token.is_symbol(")", "]")
-        elif token.is_word("from", "join") and not statement[at - 1].is_symbol("."):
-            in_from = expecting = True
-        elif token.is_word("select", "group", "having", "where", "order", "limit", "output", "on", "set"):
-            in_from = expecting = False
-        elif in_from and (token.is_symbol("->", ",") or token.is_word("every", "and", "or", "not")):
-            expecting = True
+        elif expecting and token.is_symbol("!", "#") and follower and follower.is_name:
+            found[token.text + follower.text] = None
+            expecting = False
         elif expecting and token.is_name:
-            names_an_event = at + 1 < len(statement) and statement[at + 1].is_symbol("=")
-            if not names_an_event:
+            opens_pattern = token.is_word("every", "not") and follower and (follower.is_name or follower.is_symbol("("))
+            names_an_event = follower and follower.is_symbol("=")
+            if not (opens_pattern or names_an_event):
                 found[token.text] = None
                 expecting = False
+        elif token.is_word("from", "join") and not statement[at - 1].is_symbol("."):
+            in_from = expecting = True
+            in_within = False
+        elif token.is_word(*_AFTER_SOURCES):
+            in_from = expecting = False
+        elif token.is_word("within"):
+            in_within = True  # its comma parts two times
+        elif in_from and token.is_symbol("->"):
+            expecting, in_within = True, False
+        elif in_from and not in_within and (token.is_symbol(",") or token.is_word("and", "or")):
+            expecting = True
     return tuple(found)

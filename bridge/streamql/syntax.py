@@ -129,11 +129,19 @@ class StreamDefinition:
     attributes: tuple[Attribute, ...] | None
     properties: dict[str, str] = field(repr=False)  # may hold passwords
     place: Place
+    mapping: str = ""
+    """What the parentheses hold instead of columns, as written."""
+
+    @property
+    def type(self) -> str:
+        """What is behind it, in lower case: ``stream``, ``kafka``, …; empty where nothing says."""
+        stated = self.properties.get("type", self.properties.get(f"{self.kind}.type", ""))
+        return stated.lower() or ("" if self.kind in ("source", "sink") else "stream")
 
 
 @dataclass(frozen=True, slots=True)
 class TableDefinition:
-    """CREATE TABLE (``kind`` ``table``) or CREATE STORE (``kind`` ``store``)."""
+    """CREATE TABLE (``kind`` ``table``) or CREATE STORE (``kind`` ``store``); the rest as in ``StreamDefinition``."""
 
     kind: str
     name: str
@@ -141,6 +149,7 @@ class TableDefinition:
     attributes: tuple[Attribute, ...] | None
     properties: dict[str, str] = field(repr=False)  # may hold passwords
     place: Place
+    mapping: str = ""
 
     @property
     def collection(self) -> str:
@@ -161,7 +170,7 @@ class FunctionDefinition:
 
 @dataclass(frozen=True, slots=True)
 class OtherDefinition:
-    """Recognised and not looked into: window, trigger, aggregation, index, query-worker, partition."""
+    """Recognised and not looked into: window, trigger, aggregation, index, query-worker, partition, fault stream."""
 
     construct: str
     name: str | None
@@ -199,7 +208,8 @@ class Query:
 class OtherQuery:
     """A query that uses more than ``Query`` holds: ``construct`` names the first thing beyond it, at ``place``.
 
-    ``target`` and ``sources`` are what could be read: names only, () if none.
+    ``target`` and ``sources`` are what could be read: names only, () if none; ``!s`` is the fault stream of s,
+    ``#s`` an inner stream.
     """
 
     name: str | None

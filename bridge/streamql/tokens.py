@@ -6,7 +6,8 @@ straight after a colon, where it is part of an unquoted URL.
 Strings stand in single, double or triple double quotes and may run over lines. In single and double
 quotes a backslash before the same quote or before a backslash stands for that character; any other
 backslash is itself, so that patterns such as ``'\d+'`` stay whole. In triple quotes every character is
-itself. A brace opens a function's body: nothing else in the language has one.
+itself, and of more than three quotes at the end the last three close it. A brace opens a function's
+body: nothing else in the language has one.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ _SKIPPED = re.compile(r"[\s\ufeff]+|--[^\r\n]*|(?<!:)//[^\r\n]*")
 _PLAIN = re.compile(
     r"""
       (?P<WORD>[A-Za-z_][A-Za-z_0-9]*)
-    | (?P<NUMBER>(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?:[lLfFdD](?![A-Za-z_0-9]))?)
+    | (?P<NUMBER>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?:[lLfFdD](?![A-Za-z_0-9]))?)
     | (?P<SYMBOL>->|==|!=|<=|>=|[@:,.;()\[\]}<>=+\-*/%#!?])
     """,
     re.VERBOSE,
@@ -103,6 +104,8 @@ def _token(source: Source, at: int) -> Token:
         return Token(Kind[plain.lastgroup or ""], plain.group(), at, plain.end())
     if text.startswith(_TRIPLE, at):
         end = _after(source, _TRIPLE, at, 3, "string")
+        while text.startswith('"', end + 3):
+            end += 1
         return Token(Kind.STRING, text[at + 3 : end], at, end + 3)
     character = text[at]
     if character in _STRING:

@@ -6,6 +6,7 @@ import base64
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -263,3 +264,130 @@ def test_values_compare_by_kind_first(client: Client) -> None:
     query = 'FOR v IN [[1], "b", null, 2, {"a": 1}, true, "a", 10] SORT v RETURN v'
 
     assert client.gdn.query(query) == [None, True, 2, 10, "a", "b", [1], {"a": 1}]
+
+
+# --- faults -----------------------------------------------------------------------------------------------
+
+
+def labels(client: Client) -> list[str]:
+    return [str(label) for label in client.gdn.query("FOR d IN big SORT d.half RETURN d.label")]
+
+
+def test_a_fault_that_is_not_known_or_has_a_wrong_value_changes_nothing(client: Client) -> None:
+    for wrong in (
+        {"nonsense": True},
+        {"slow": -1},
+        {"slow": 0.1, "rest-errors": 200},
+        {"no-right": "all"},
+        {"deleted": 2},
+    ):
+        assert client("POST", "/_local/faults", wrong).status_code == 400
+
+    assert client("GET", "/_local/faults").json() == {}
+
+
+def test_faults_are_switched_by_who_has_the_key(client: Client) -> None:
+    answer = client("POST", "/_local/faults", {"deleted": True}, headers={"Authorization": "apikey nonsense"})
+
+    assert answer.status_code == 401
+
+
+def test_faults_can_stand_from_the_start(tmp_path: Path) -> None:
+    gdn = LocalGdn(tmp_path, faults=["slow=0.25", "acks-but-drops"])
+    try:
+        begun = time.monotonic()
+        gdn.call("GET", "/_api/user")
+
+        assert time.monotonic() - begun > 0.25
+        assert gdn.call("GET", "/_local/faults") == {"slow": 0.25, "acks-but-drops": True}
+    finally:
+        gdn.end()
+
+
+def test_rows_can_be_acked_and_dropped(client: Client) -> None:
+    client.activate()
+    client.gdn.set_faults(acks_but_drops=True)
+    socket = client.producer("c8locals.input")
+    assert send(socket, {"n": 11, "who": "lost"})["result"] == "ok"
+    wait_for(lambda: client.stats()["lost"] == 1, what="the loss")
+    client.gdn.set_faults(acks_but_drops=False)
+    send(socket, {"n": 12, "who": "kept"})
+    socket.close()
+
+    wait_for(lambda: labels(client) == ["kept-12"], what="the row after it")
+
+
+def test_every_nth_row_can_be_lost_behind_its_receipt(client: Client) -> None:
+    client.activate()
+    client.gdn.set_faults(unpublish_every=3)
+    socket = client.producer("c8locals.input")
+    assert {send(socket, {"n": n, "who": "d"})["result"] for n in range(20, 28)} == {"ok"}
+    socket.close()
+
+    wait_for(lambda: labels(client) == ["d-20", "d-21", "d-23", "d-24", "d-26", "d-27"], what="two thirds")
+
+
+def test_a_stopped_worker_stays_stopped_until_it_is_activated_again(client: Client) -> None:
+    client.activate()
+
+    def active() -> bool:
+        return bool(client("GET", f"{APPS}/t").json()["streamApps"][0]["isActive"])
+
+    client.gdn.set_faults(worker_stopped=True)
+    assert not active()
+    assert client("PATCH", f"{APPS}/t/active?active=true").status_code == 200
+    assert not active()
+    client.gdn.set_faults(worker_stopped=False)
+    assert not active()
+    client("PATCH", f"{APPS}/t/active?active=true")
+    assert active()
+
+
+def test_deleted_workers_are_gone_and_new_ones_do_not_last(client: Client) -> None:
+    client.activate()
+    client.gdn.set_faults(deleted=True)
+    assert client("GET", f"{APPS}/t").status_code == 404
+    assert client("POST", APPS, {"definition": DEFINITION, "regions": []}).status_code == 201
+    assert client("GET", APPS).json()["streamApps"] == []
+
+
+def test_a_changed_schema_is_stored_and_drops_rows_that_lack_the_new_column(client: Client) -> None:
+    client.activate()
+    client.gdn.set_faults(schema_changed=True)
+    client.gdn.set_faults(schema_changed=False)
+    (app,) = client("GET", f"{APPS}/t").json()["streamApps"]
+    assert "CREATE STREAM input (addedElsewhere string, n int, who string);" in app["definition"]
+    assert "CREATE TABLE big (doubled double," in app["definition"]
+    assert app["isActive"]
+    socket = client.producer("c8locals.input")
+    send(socket, {"n": 20, "who": "old"})
+    send(socket, {"n": 21, "who": "new", "addedElsewhere": ""})
+    socket.close()
+
+    wait_for(lambda: labels(client) == ["new-21"], what="the row that has the column")
+
+
+def test_all_of_rest_can_fail_while_sockets_and_faults_still_answer(client: Client) -> None:
+    client.activate()
+    client.gdn.set_faults(rest_errors=503)
+
+    assert client("GET", APPS).status_code == 503
+    assert client("POST", CURSOR, {"query": "RETURN 1"}).json()["errorNum"] == 503
+    client.producer("c8locals.input").close()
+    client.gdn.set_faults(rest_errors=0)
+    assert client("GET", APPS).status_code == 200
+
+
+@pytest.mark.parametrize("right", ["workers", "queries", "streams"])
+def test_a_right_can_be_missing(client: Client, right: str) -> None:
+    client.activate()
+    client.gdn.set_faults(no_right=right)
+    asked = {
+        "workers": client("GET", APPS),
+        "queries": client("POST", CURSOR, {"query": "RETURN 1"}),
+        "streams": client("GET", "/_ws/ws/v2/producer/persistent/acme/c8local._system/c8locals.input"),
+    }
+
+    assert {name for name, answer in asked.items() if answer.status_code == 403} == {right}
+    if right != "streams":
+        assert asked[right].json() == {"error": True, "code": 403, "errorNum": 403, "errorMessage": "forbidden"}

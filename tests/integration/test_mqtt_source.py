@@ -249,3 +249,42 @@ def test_a_broker_that_wants_a_password_says_so(connect: Connect, tmp_path: Path
         assert link.is_auth_error
     finally:
         broker.end()
+
+
+@both_versions
+def test_what_a_link_publishes_arrives_and_its_own_messages_are_acknowledged_as_before(
+    connect: Connect, mosquitto: Mosquitto, version: int
+) -> None:
+    listener = subscribed(connect("commands/#", client_id="device", version=version))
+    link = subscribed(connect("a/+", version=version))
+
+    link.publish("commands/1", b"\x00rebirth\xff")
+    publish(mosquitto.port, ("a/1", "reading"))
+    own = run(link, len)
+    link.publish("commands/2", b"")
+    link.close()
+
+    heard = run(listener, lambda messages: len(messages) == 2)
+    assert [(m.topic, m.payload, m.qos, m.retain) for m in heard] == [
+        ("commands/1", b"\x00rebirth\xff", 0, False),
+        ("commands/2", b"", 0, False),
+    ]
+    assert [m.payload for m in own] == [b"reading"]
+    assert run(subscribed(connect("a/+", version=version, known=("a/+",))), lambda _: True) == []
+
+
+def test_a_topic_that_is_none_to_publish_to_is_refused_and_the_link_lives(connect: Connect) -> None:
+    link = subscribed(connect("a/+"))
+
+    with pytest.raises(ValueError, match="topic"):
+        link.publish("a/+", b"")
+    link.publish("a/1", b"still here")
+
+    assert [m.payload for m in run(link, len)] == [b"still here"]
+
+
+def test_publishing_on_a_link_that_is_over_is_lost_and_raises_nothing(connect: Connect) -> None:
+    link = subscribed(connect("a/+"))
+    link.close()
+
+    link.publish("a/1", b"too late")

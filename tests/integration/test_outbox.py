@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from bridge.errors import ConfigError, OutboxDamaged, OutboxUnavailable
 from bridge.message import DeadLetter, HandedOver, OutboxRecord, Row
 from bridge.outbox import Bounds, Outbox, Refused, schema
-from bridge.outbox.store import RESERVE_BYTES, _runs
+from bridge.outbox.database import RESERVE_BYTES
+from bridge.outbox.store import RECORD_OVERHEAD, _runs
 
 pytestmark = pytest.mark.integration
 
@@ -173,6 +174,39 @@ def test_records_keep_their_bytes(open_outbox: Callable[[], Outbox]) -> None:
     open_outbox().commit(rows=[Row("s", payload)])
 
     assert open_outbox().read("s", after=0, limit=1, max_bytes=1000) == [OutboxRecord(1, "s", payload)]
+
+
+def test_what_else_a_send_says_is_kept_and_counts(open_outbox: Callable[[], Outbox]) -> None:
+    outbox = open_outbox()
+    plain, told = outbox.commit(rows=[Row("s", b"{}"), Row("s", b"{}", b',"key":"\xc3\xa4"')])
+    assert told.extras == b',"key":"\xc3\xa4"'
+    outbox.number("s", [(1, told.id)])
+    bytes_before = outbox.bytes
+
+    again = open_outbox()
+    assert again.bytes == bytes_before == 2 * (2 + 1 + RECORD_OVERHEAD) + len(told.extras)
+    assert again.read("s", after=0, limit=9, max_bytes=99) == [plain]
+    assert again.numbered("s") == ([(told, 1)], 1)
+    again.forget_numbers()
+    assert again.read("s", after=0, limit=9, max_bytes=99) == [plain, told]
+    assert again.read("s", after=0, limit=9, max_bytes=1) == [plain]
+    assert again.read("s", after=1, limit=9, max_bytes=1) == [told]
+    again.commit(released=[told.id])
+    assert again.bytes == 2 + 1 + RECORD_OVERHEAD
+
+
+def test_extras_count_where_a_page_is_bounded_in_bytes(open_outbox: Callable[[], Outbox]) -> None:
+    outbox = open_outbox()
+    outbox.commit(rows=[Row("s", b"{}", b"x" * 100)] * 5)
+
+    assert len(outbox.read("s", after=0, limit=9, max_bytes=250)) == 3
+
+
+def test_messages_that_no_route_wants_are_counted(open_outbox: Callable[[], Outbox]) -> None:
+    open_outbox().commit(rows=rows(1), filtered=3)
+
+    books = open_outbox().books()
+    assert (books.received, books.dropped, books.balanced) == (4, {"filtered": 3}, True)
 
 
 # --- bounds --------------------------------------------------------------------------------------------

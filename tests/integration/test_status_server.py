@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bridge import status_server
-from bridge.books import Books, Snapshot, Store, Traffic
+from bridge.books import Books, Requests, Snapshot, Store, Traffic
 from bridge.errors import ConfigError
 from bridge.health import HealthStatus, PartStatus
 from bridge.log import register_secret
@@ -46,7 +46,7 @@ def server(state: State) -> Iterator[StatusServer]:
             Store(bytes=300, oldest_age=2.5, dead_letters=2, holding="the outbox is <full>"),
         ),
         health=lambda: HealthStatus(True, (42,), 0.0),
-        requests=lambda: {"minute": 3, "day": 40},
+        requests=lambda: Requests(last_minute=3, last_day=40, checks=30, others=10, one_time_passwords=4),
     )
     server.start()
     yield server

@@ -325,7 +325,7 @@ def test_problems_of_the_file_name_line_and_key(environ: dict[str, str], tmp_pat
     assert sorted(problems(environ, file)) == [
         f"{file}:14: routes[1]: topic is required and not set",
         f"{file}:15: routes[1].topik: there is no such setting; did you mean routes[1].topic?",
-        f"{file}:17: routes[1].fields.y: must be a text, a number, true or false",
+        f"{file}:17: routes[1].fields.y: must be a text, a number, true or false, or a table with source",
         f"{file}:1: stop_timeout: must be a number from 1 to 600",
         f"{file}:20: log.level: must be debug, info, warning or error",
         f"{file}:5: mqtt.colour: there is no such setting; docs/settings.md lists all there are",

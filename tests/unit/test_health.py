@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from bridge.checks import CountCheck, WorkerCheck, default_query
 from bridge.errors import GdnAuthError, GdnError, GdnRejected, GdnUnavailable
 from bridge.gdn.rest import WorkerState
-from bridge.health import Health, PartStatus, default_query, is_ready
+from bridge.health import Check, Health, PartStatus, is_ready
 from bridge.streamql import parse
 from bridge.timing import Pace
 
@@ -44,19 +45,10 @@ class Clock:
 
 
 def health(far: Far, clock: Clock, query: str | None = "RETURN LENGTH(t)", **changes: Any) -> Health:
-    return Health(
-        rest=far,
-        worker_name="w",
-        query=query,
-        **{
-            "worker_interval": 10,
-            "query_interval": 60,
-            "rng": lambda: 1.0,
-            "clock": clock,
-            "wall_clock": clock,
-        }
-        | changes,
-    )
+    checks: list[Check] = [WorkerCheck(rest=far, worker_name="w", interval=10)]
+    if query is not None:
+        checks.append(CountCheck(rest=far, query=query, interval=60, wall_clock=clock))
+    return Health(checks=checks, **{"rng": lambda: 1.0, "clock": clock, "wall_clock": clock} | changes)
 
 
 def states(h: Health) -> dict[str, str]:
@@ -75,6 +67,7 @@ def test_a_healthy_far_end_is_asked_at_its_intervals_and_no_more() -> None:
     assert far.asked.count("RETURN LENGTH(t)") == 2
     assert states(h) == {"worker active": "connected", "query": "connected"}
     assert (h.status.worker_active, h.status.count) == (True, 7)
+    assert h.status.outcomes["query", "passed"] == 2
 
 
 def test_an_inactive_worker_is_failing_and_says_so() -> None:

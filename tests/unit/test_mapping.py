@@ -110,7 +110,12 @@ def test_64_bit_integers_stay_themselves(value: int) -> None:
         ("d", 18, 18),
         ("i", 18.0, 18),
         ("i", 18.5, Reason.TYPE_MISMATCH),
-        ("i", "18", Reason.TYPE_MISMATCH),
+        ("i", " 18", 18),
+        ("i", "18.0", Reason.TYPE_MISMATCH),
+        ("i", "1_8", Reason.TYPE_MISMATCH),
+        ("d", "2.15e1", 21.5),
+        ("d", "nan", Reason.TYPE_MISMATCH),
+        ("d", "1e999", Reason.TYPE_MISMATCH),
         ("i", True, Reason.TYPE_MISMATCH),
         ("i", 2**31, Reason.OUT_OF_RANGE),
         ("i", -(2**31), -(2**31)),
@@ -124,8 +129,10 @@ def test_64_bit_integers_stay_themselves(value: int) -> None:
         ("s", False, "false"),
         ("s", "Zürich 東京", "Zürich 東京"),
         ("s", {}, Reason.TYPE_MISMATCH),
-        ("b", 1, Reason.TYPE_MISMATCH),
-        ("b", "true", Reason.TYPE_MISMATCH),
+        ("b", 1, True),
+        ("b", 2, Reason.TYPE_MISMATCH),
+        ("b", "True", True),
+        ("b", "on", Reason.TYPE_MISMATCH),
         ("o", [1], [1]),
         ("o", "x", Reason.TYPE_MISMATCH),
         ("d", None, Reason.MISSING_FIELD),
@@ -195,7 +202,7 @@ def test_the_first_matching_route_takes_the_message() -> None:
 
     assert rows(m.map(message({}, "a/1"))) == [{"v": 1}]
     assert rows(m.map(message({}, "a/2"))) == [{"v": 2}]
-    assert m.filters == ("a/1", "a/+")
+    assert m.filters == ("a/+",), "a broker may deliver a message for each filter that matches"
 
 
 @given(st.binary(max_size=300), st.text(max_size=40))
@@ -291,9 +298,9 @@ def test_an_id_that_no_field_takes_is_not_looked_for() -> None:
 @pytest.mark.parametrize(
     ("route", "place", "says"),
     [
-        (Route("a", "readings", {"deviceID": "$ID"}), "routes[0].fields.deviceID", "there is $id"),
-        (Route("a", "readings", {"deviceID": "x-{$time}"}), "routes[0].fields.deviceID", "there is $id"),
-        (Route("a", "readings", {"deviceID": "$id.x"}), "routes[0].fields.deviceID", "there is $id"),
+        (Route("a", "readings", {"deviceID": "$ID"}), "routes[0].fields.deviceID", "there are $id"),
+        (Route("a", "readings", {"deviceID": "x-{$time}"}), "routes[0].fields.deviceID", "there are $id"),
+        (Route("a", "readings", {"deviceID": "$id.x"}), "routes[0].fields.deviceID", "there are $id"),
         (Route("a", "one", {"v": "$id"}), "routes[0].fields.v", "$id is text, and the column is long"),
         (Route("a", "one", {"v": "{$id}"}), "routes[0].fields.v", "$id is text, and the column is long"),
         (Route("a", "one", id="a..b"), "routes[0].id", "a name"),
@@ -302,8 +309,8 @@ def test_an_id_that_no_field_takes_is_not_looked_for() -> None:
 def test_check_says_what_is_wrong_with_an_id(route: Route, place: str, says: str) -> None:
     (problem,) = check([route], streams())
 
-    assert problem.startswith(place)
-    assert says in problem
+    assert str(problem).startswith(f"{place}: ")
+    assert says in str(problem)
 
 
 def test_the_guides_example_of_an_id_is_true() -> None:
@@ -375,14 +382,14 @@ def test_templates_that_are_none_are_refused(text: str) -> None:
 def test_check_names_the_place_and_what_to_do(route: Route, place: str, says: str) -> None:
     (problem,) = check([route], streams())
 
-    assert problem.startswith(place)
-    assert says in problem
+    assert str(problem).startswith(f"{place}: ")
+    assert says in str(problem)
 
 
 def test_check_finds_a_route_that_never_gets_a_message() -> None:
     (problem,) = check([Route("a/{x}", "one"), Route("a/+", "one")], streams())
 
-    assert problem.startswith("routes[1].topic")
+    assert str(problem).startswith("routes[1].topic")
 
 
 def test_check_is_content_with_what_is_right() -> None:

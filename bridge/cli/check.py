@@ -1,0 +1,283 @@
+"""The verb ``check``: what can be known offline, and with ``--online`` what broker and GDN say, changing nothing.
+
+Everything is asked even if something before it failed, but for what depends on that. Exit code 69 if anything could
+not be reached or was refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
+from urllib.parse import urlsplit
+
+from bridge.cli.planning import Plan, configure_log, gdn_rest, plan
+from bridge.dial import Tls, open_socket
+from bridge.errors import GdnAuthError, GdnError, GdnRejected, MqttUnavailable
+from bridge.gdn.address import GdnAddress
+from bridge.gdn.rest import GdnRest
+from bridge.gdn.worker import is_other
+from bridge.log import redacted, register_secret
+from bridge.mapping import Route, doubts
+from bridge.mapping.topics import TopicTemplate, minimal_filters
+from bridge.timing import Deadline
+
+if TYPE_CHECKING:
+    from bridge.mqtt_source import MqttLink
+
+EXIT_UNAVAILABLE = 69  # sysexits.h, EX_UNAVAILABLE
+
+PATIENCE = 30.0
+"""Seconds from a connection to the broker's last answer; each has a time-out of its own within."""
+
+Outcome = Literal["ok", "note", "failed", "skipped"]
+
+
+class Finding(NamedTuple):
+    """What was asked and what came."""
+
+    asked: str
+    outcome: Outcome
+    """``note``: no failure, but worth knowing; ``skipped``: something before it failed."""
+    said: str
+    """What came, with what to do."""
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Settings, worker and routes; with ``--online`` also what is at the other ends."""
+    planned = plan(arguments)
+    configure_log(planned.settings)
+    if not arguments.json:
+        for line in _offline(planned):
+            print(line)
+    findings: list[Finding] = []
+    if arguments.online:
+        for finding in online(planned):
+            findings.append(finding)
+            if not arguments.json:
+                print(f"{finding.outcome:<7} {finding.asked}: {finding.said}", flush=True)
+    if arguments.json:
+        print(json.dumps(_as_json(planned, findings if arguments.online else None)))
+    return EXIT_UNAVAILABLE if any(finding.outcome == "failed" for finding in findings) else 0
+
+
+def _offline(planned: Plan) -> Iterator[str]:
+    yield f"worker {planned.worker.name} ({planned.settings.worker.definition}): read"
+    for route in planned.routes:
+        columns = ", ".join(f"{a.name} {a.type.value}" for a in planned.streams[route.stream].attributes or ())
+        extras = "".join(f"; {extra}" for extra in _beyond_defaults(route))
+        yield f"route {route.topic} -> {route.stream} ({columns}){extras}"
+    doubtful = doubts(planned.routes, planned.streams)
+    yield from (f"{planned.place(doubt.location)}: {doubt.text}" for doubt in doubtful)
+    yield "nothing that must be mended" if doubtful else "nothing to mend"
+
+
+def _beyond_defaults(route: Route) -> Iterator[str]:
+    """What a route says beyond topic, stream and fields, briefly."""
+    if route.format.name != "json":
+        yield route.format.name
+    if route.format.compression != "none":
+        yield f"compression {route.format.compression}"
+    for name, value in (("each", route.each), ("when", route.when), ("id", route.id), ("key", route.key)):
+        if value is not None:
+            yield f"{name} {value}"
+    if route.match != "first":
+        yield f"match {route.match}"
+    if route.types != "lenient":
+        yield f"types {route.types}"
+    if route.properties:
+        yield f"properties {', '.join(route.properties)}"
+    if route.event_time is not None:
+        yield f"event_time {route.event_time.source}"
+    if route.examples:
+        yield f"{len(route.examples)} example{'s' if len(route.examples) > 1 else ''}"
+
+
+def _as_json(planned: Plan, findings: list[Finding] | None) -> dict[str, object]:
+    found: dict[str, object] = {
+        "worker": planned.worker.name,
+        "definition": str(planned.settings.worker.definition),
+        "routes": [
+            {
+                "topic": route.topic,
+                "stream": route.stream,
+                "columns": {a.name: a.type.value for a in planned.streams[route.stream].attributes or ()},
+                "format": route.format.name,
+            }
+            for route in planned.routes
+        ],
+    }
+    if findings is not None:
+        found["online"] = [finding._asdict() for finding in findings]
+        found["ok"] = all(finding.outcome != "failed" for finding in findings)
+    return found
+
+
+# --- online -----------------------------------------------------------------------------------------------
+
+
+def online(planned: Plan) -> Iterator[Finding]:
+    """What broker and GDN say, as it comes."""
+    yield from _broker(planned)
+    if planned.settings.gdn.kind == "pulsar":
+        yield _pulsar(planned)
+        return
+    rest = gdn_rest(planned)
+    try:
+        yield from _gdn(planned, rest)
+    finally:
+        rest.close()
+
+
+def _broker(planned: Plan) -> Iterator[Finding]:
+    """Whether the broker is there, takes the credentials and grants the subscriptions."""
+    from bridge.cli.broker import visit  # noqa: PLC0415 - the other verbs start faster without paho
+
+    mqtt = planned.settings.mqtt
+    place = f"broker {mqtt.host}:{mqtt.port}"
+    user = "without user" if mqtt.username is None else f"as {mqtt.username}"
+    login = f"login {user}, under a throw-away client id"
+    wanted = minimal_filters([TopicTemplate.parse(route.topic).filter for route in planned.routes])
+    filters = {filter_: _harmless(filter_) for filter_ in wanted}
+    later = [f"subscription {filter_}" for filter_ in filters]
+    try:
+        with visit(mqtt, list(filters.values())) as link:
+            error = _until_subscribed(link)
+    except MqttUnavailable as exc:
+        yield Finding(place, "failed", f"{redacted(str(exc))}. Check mqtt.url, and that the broker listens there")
+        yield from _skipped([login, *later], "the broker was not reached")
+        return
+    yield Finding(place, "ok", "connected by TLS" if mqtt.tls else "connected")
+    if link.session_present is None:
+        yield Finding(login, "failed", error)
+        yield from _skipped(later, "the login failed")
+        return
+    yield Finding(login, "ok", "taken")
+    for asked, harmless in zip(later, filters.values(), strict=True):
+        begin = f"{harmless} ("
+        complaint = next((refusal for refusal in link.refused if refusal.startswith(begin)), None)
+        if not link.subscribed:
+            yield Finding(asked, "failed", error)
+        elif complaint is None:
+            yield Finding(asked, "ok", "granted at QoS 1")
+        else:
+            reason = complaint.removeprefix(begin).removesuffix(")")
+            yield Finding(asked, "failed", f"{reason}. See what the broker's access rules let this user subscribe")
+
+
+def _until_subscribed(link: MqttLink) -> str:
+    """Wait for the broker's answers; returns what went wrong, empty if nothing did."""
+    from bridge.cli.broker import turn  # noqa: PLC0415 - as above
+
+    deadline = Deadline(PATIENCE)
+    try:
+        while not link.subscribed:
+            if not deadline.left():
+                return f"the broker did not answer within {PATIENCE:g} s"
+            turn(link, deadline)
+    except MqttUnavailable as exc:
+        return redacted(str(exc))
+    return ""
+
+
+def _skipped(asked: Sequence[str], why: str) -> Iterator[Finding]:
+    return (Finding(one, "skipped", why) for one in asked)
+
+
+def _harmless(filter_: str) -> str:
+    """The filter; a shared one for another group: what a member of its own got would be lost to the bridges, as no
+    other gets it when that member's session ends (MQTT 5, 4.8.2).
+    """
+    if not filter_.startswith("$share/"):
+        return filter_
+    return f"$share/check-{secrets.token_hex(4)}/{filter_.split('/', 2)[2]}"
+
+
+def _gdn(planned: Plan, rest: GdnRest) -> Iterator[Finding]:
+    """Whether GDN is there and takes the key; tenant, fabric, worker and one-time password."""
+    gdn = planned.settings.gdn
+    place = f"GDN {GdnAddress.parse(gdn.url).base_url}"
+    key, tenant, fabric = "API key", f"tenant {gdn.tenant}", f"fabric {gdn.fabric}"
+    worker, otp = f"worker {planned.worker.name}", "one-time password"
+    later = [tenant, fabric, worker, *([otp] if gdn.authentication == "otp" else [])]
+    try:
+        region = rest.local_datacenter()
+    except GdnAuthError as exc:
+        yield Finding(place, "ok", "answers")
+        yield Finding(key, "failed", str(exc))
+        yield from _skipped(later, "the API key was refused")
+        return
+    except GdnError as exc:
+        yield Finding(place, "failed", f"{exc}. Check gdn.url")
+        yield from _skipped([key, *later], "GDN was not reached")
+        return
+    yield Finding(place, "ok", f"answers, region {region.name}")
+    yield Finding(key, "ok", "taken")
+    yield _asked(tenant, lambda: _tenant(tenant, gdn.tenant, rest))
+    yield from _fabric_and_worker(planned, rest, fabric, worker)
+    if gdn.authentication == "otp":
+        yield _asked(otp, lambda: _otp(otp, rest))
+
+
+def _asked(what: str, ask: Callable[[], Finding]) -> Finding:
+    try:
+        return ask()
+    except GdnError as exc:
+        return Finding(what, "failed", str(exc))
+
+
+def _tenant(asked: str, wanted: str, rest: GdnRest) -> Finding:
+    found = rest.tenant()
+    if found == wanted:
+        return Finding(asked, "ok", "the key's")
+    return Finding(asked, "failed", f"the API key belongs to {redacted(ascii(found)[:80])}. Set gdn.tenant to that")
+
+
+def _fabric_and_worker(planned: Plan, rest: GdnRest, fabric: str, worker: str) -> Iterator[Finding]:
+    try:
+        state = rest.get_worker(planned.worker.name)
+    except GdnRejected as exc:
+        yield Finding(fabric, "failed", f"{exc}. Check gdn.fabric")
+        yield Finding(worker, "skipped", "the fabric was refused")
+        return
+    except GdnError as exc:
+        yield Finding(fabric, "failed", str(exc))
+        yield Finding(worker, "skipped", "the fabric's workers could not be asked for")
+        return
+    yield Finding(fabric, "ok", "there")
+    if state is None:
+        yield Finding(worker, "note", "not there; the bridge creates it when it runs")
+        return
+    if is_other(state, planned.worker):
+        text = (
+            f"there, with another definition than {planned.settings.worker.definition}; the bridge leaves it as it is. "
+            "`gdn-bridge worker delete` makes room for this one"
+        )
+        yield Finding(worker, "note", text)
+    if state.is_active:
+        yield Finding(worker, "ok", f"active in {', '.join(state.regions)}")
+    else:
+        yield Finding(worker, "note", "not active; the bridge activates it when it runs")
+
+
+def _otp(asked: str, rest: GdnRest) -> Finding:
+    register_secret(rest.otp())
+    return Finding(asked, "ok", "given")
+
+
+def _pulsar(planned: Plan) -> Finding:
+    """Whether Pulsar's web service is there. To ask for more would make topics that aren't there."""
+    gdn = planned.settings.gdn
+    address = GdnAddress.parse(gdn.url, prefixed=False)
+    asked = f"Pulsar {address.base_url}"
+    parts = urlsplit(address.base_url)
+    port = parts.port or (443 if address.secure else 80)
+    try:
+        open_socket(
+            parts.hostname or "", port, tls=Tls(gdn.ca_file) if address.secure else None, timeout=gdn.request_timeout
+        ).close()
+    except OSError as exc:
+        return Finding(asked, "failed", f"can't be reached: {exc}. Check gdn.url")
+    return Finding(asked, "ok", "connected; token and topics show when the bridge runs")

@@ -1,0 +1,329 @@
+"""The verb ``deadletter``: look at dead letters, have them replayed or purged, take them elsewhere.
+
+The outbox has one owner. While a bridge runs, ``replay`` and ``purge`` mark the letters and the bridge does it; while
+none runs, the command is the owner itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from bridge.cli.planning import Plan, configure_log, plan
+from bridge.cli.printing import content, printable, table
+from bridge.config import Settings, load
+from bridge.deadletters import carry_out, export, iso_time, map_again, parse_since, summary
+from bridge.errors import BridgeError, ConfigError, OutboxInUse
+from bridge.mapping import Mapping
+from bridge.mapping.sparkplug import KEY_PREFIX, Sparkplug
+from bridge.outbox import Bounds, Letter, Outbox, Selection, Visitor, Wanted, check_is_there
+
+EXIT_USAGE = 2
+
+LISTED = 100
+"""Letters that ``list`` shows unless it is told otherwise."""
+
+SHOWN = 80
+"""Characters of a topic or a detail in a list."""
+
+PATIENCE = 10.0
+"""Seconds to wait for a running bridge that makes no progress."""
+
+LOOK_EVERY = 0.2
+"""Seconds."""
+
+NOTHING = "no dead letters are meant"
+
+
+def add_actions(verb: argparse.ArgumentParser, configured: argparse.ArgumentParser) -> None:
+    """Give the verb its actions; ``configured`` has the options that every verb with settings takes."""
+    actions = verb.add_subparsers(title="actions", required=True, metavar="ACTION")
+
+    def action(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        added = actions.add_parser(name, help=text, description=text, parents=[configured])
+        added.set_defaults(verb=run)
+        return added
+
+    listed = action("list", _list, "list dead letters, the oldest first")
+    _add_selection(listed)
+    listed.set_defaults(limit=LISTED)
+    listed.add_argument("--json", action="store_true", help="print JSON")
+    shown = action("show", _show, "show all of a dead letter")
+    shown.add_argument("id", metavar="ID", type=_positive)
+    shown.add_argument("--json", action="store_true", help="print JSON")
+    replayed = action("replay", _replay, "map dead letters once more, by today's routes, and send their rows")
+    purged = action("purge", _purge, "delete dead letters")
+    purged.add_argument("--all", action="store_true", help="all of them, where nothing else says which")
+    for asked in (replayed, purged):
+        _add_selection(asked)
+        asked.add_argument("--dry-run", action="store_true", help="say what would become of them, and change nothing")
+        asked.add_argument("--no-wait", action="store_true", help="don't wait for the running bridge to do it")
+    exported = action("export", _export, "write dead letters as JSON, one a line")
+    _add_selection(exported)
+    exported.add_argument("--output", type=Path, metavar="FILE", help="a new file, readable by its owner alone")
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("ids", metavar="ID", type=_positive, nargs="*", help="these; without: all that fit the rest")
+    parser.add_argument("--reason", action="append", default=[], help="of this reason; may be given more than once")
+    parser.add_argument("--route", action="append", default=[], help="taken by this route, given by its topic")
+    parser.add_argument(
+        "--since", type=_since, metavar="TIME", help="received since: 15m, 2h, 3d ago, or ISO 8601 (UTC)"
+    )
+    parser.add_argument("--limit", type=_positive, metavar="N", help="the oldest N of them")
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 1 << 63):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
+
+
+def _since(text: str) -> int:
+    try:
+        return parse_since(text, now=time.time())
+    except (ValueError, OverflowError) as exc:
+        raise argparse.ArgumentTypeError("write it as 15m, 2h, 3d or 2026-01-31T12:00:00Z") from exc
+
+
+def _selection(arguments: argparse.Namespace) -> Selection:
+    return Selection(arguments.ids, arguments.reason, arguments.route, arguments.since)
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    settings = load(config_file=arguments.config, environ=os.environ, overrides=dict(arguments.set))
+    configure_log(settings)
+    return settings
+
+
+# --- looking --------------------------------------------------------------------------------------------------
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    selection = _selection(arguments)
+    with Visitor(_settings(arguments).outbox.path) as visitor:
+        found = [summary(letter) for letter in visitor.letters(selection, limit=arguments.limit)]
+        more = visitor.count(selection) - len(found)
+    if arguments.json:
+        print(json.dumps(found))
+    elif not found:
+        print(NOTHING)
+    else:
+        print(table([{**row, **{name: _short(row[name]) for name in ("topic", "route", "detail")}} for row in found]))
+    if more > 0:
+        print(f"{more} more: --limit shows them", file=sys.stderr)
+    return 0
+
+
+def _short(text: str | None) -> str:
+    return "" if text is None else text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    with Visitor(_settings(arguments).outbox.path) as visitor:
+        letter = next(visitor.letters(Selection(ids=[arguments.id])), None)
+    if letter is None:
+        raise BridgeError(f"there is no dead letter {arguments.id}: it was replayed or purged, or never was")
+    if arguments.json:
+        print(json.dumps(export(letter)))
+    else:
+        for line in _all_of(letter):
+            print(line)
+    return 0
+
+
+def _all_of(letter: Letter) -> Iterator[str]:
+    dead = letter.dead_letter
+    for name, value in (
+        ("id", letter.id),
+        ("received at", iso_time(dead.received_at)),
+        ("topic", dead.topic),
+        ("qos", dead.qos),
+        ("retained", "yes" if dead.retain else "no"),
+        ("route", dead.route),
+        ("reason", dead.reason),
+        ("detail", dead.detail),
+        ("mapping", dead.mapping),
+        ("stream", letter.stream),
+        ("extras", letter.extras.decode(errors="replace")),
+        ("wanted", letter.wanted),
+        ("properties", f"{len(dead.properties)} bytes"),
+    ):
+        yield f"{name:<12} {'-' if value in (None, '') else printable(str(value))}"
+    yield from (f"  {line}" for line in content(dead.properties) if dead.properties)
+    yield f"{'payload':<12} {len(dead.payload)} bytes"
+    yield from (f"  {line}" for line in content(dead.payload) if dead.payload)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    written = 0
+    with Visitor(_settings(arguments).outbox.path) as visitor, _output(arguments.output) as file:
+        for letter in visitor.letters(_selection(arguments), limit=arguments.limit):
+            print(json.dumps(export(letter)), file=file)
+            written += 1
+    print(f"{written} dead letters written" if written else NOTHING, file=sys.stderr)
+    return 0
+
+
+@contextmanager
+def _output(path: Path | None) -> Iterator[TextIO]:
+    if path is None:
+        yield sys.stdout
+        return
+    try:
+        # A new one only: what stands there already may be readable for others, or a device.
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise ConfigError(f"--output: {path} can't be made: {exc.strerror}") from exc
+    try:
+        with os.fdopen(handle, "w") as file:
+            yield file
+    except OSError as exc:
+        raise BridgeError(f"--output: {path} can't be written: {exc.strerror}") from exc
+
+
+# --- replay and purge -----------------------------------------------------------------------------------------
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    if arguments.dry_run:
+        return _try_replay(arguments)
+    return _act(arguments, "replay")
+
+
+def _purge(arguments: argparse.Namespace) -> int:
+    selection = _selection(arguments)
+    if arguments.dry_run:
+        with Visitor(_settings(arguments).outbox.path) as visitor:
+            meant = visitor.count(selection)
+        print(f"would purge {min(meant, arguments.limit or meant)} dead letters" if meant else NOTHING)
+        return 0
+    if selection.is_everything and not arguments.all:
+        print("gdn-bridge: purge deletes for good: say which dead letters, or --all", file=sys.stderr)
+        return EXIT_USAGE
+    return _act(arguments, "purge")
+
+
+def _try_replay(arguments: argparse.Namespace) -> int:
+    planned = plan(arguments)
+    done = rows = 0
+    failed: Counter[str] = Counter()
+    with Visitor(planned.settings.outbox.path) as visitor:
+        mapping = _mapping(planned, memory=visitor)
+        for letter in visitor.letters(_selection(arguments), limit=arguments.limit):
+            trial = map_again([letter], mapping, streams=planned.streams, next_id=1)
+            done += len(trial.replayed.done)
+            rows += len(trial.rows)
+            failed.update(why.reason for _, why in trial.replayed.failed)
+    if not done and not failed:
+        print(NOTHING)
+        return 0
+    print(f"would replay {done} dead letters as {rows} rows, by the settings that this command sees")
+    if failed:
+        print(f"{failed.total()} would fail again: {_by_count(failed)}")
+    return 0
+
+
+def _act(arguments: argparse.Namespace, action: Wanted) -> int:
+    settings = _settings(arguments)
+    selection = _selection(arguments)
+    path, bounds = settings.outbox.path, settings.outbox
+    check_is_there(path)
+    outbox = Outbox(path, Bounds(bounds.max_bytes, bounds.max_age, bounds.dead_letter_bytes, bounds.dead_letter_age))
+    try:
+        outbox.open()
+    except OutboxInUse:
+        return _ask_the_bridge(path, selection, action, limit=arguments.limit, wait=not arguments.no_wait)
+    with closing(outbox), Visitor(path, may_mark=True) as visitor:
+        before = visitor.counter("dead_letters_replayed")
+        marked = visitor.mark(selection, action, limit=arguments.limit)
+        if not marked:
+            print(NOTHING)
+            return 0
+        try:
+            if action == "purge":
+                while outbox.purge_wanted():
+                    pass
+            else:
+                _replay_here(outbox, arguments)
+        except KeyboardInterrupt:
+            print("stopped: what is not done waits for a bridge", file=sys.stderr)
+        _report(visitor, marked, action, before=before, waits="the outbox is full: a bridge replays them when it isn't")
+    return 0
+
+
+def _replay_here(outbox: Outbox, arguments: argparse.Namespace) -> None:
+    planned = plan(arguments)
+    mapping = _mapping(planned, memory=outbox)
+    more = True
+    while more:
+        has_room = outbox.why_full(age=outbox.oldest_age()) is None
+        more = carry_out(outbox, mapping, streams=planned.streams, has_room=has_room).more
+
+
+def _mapping(planned: Plan, *, memory: Outbox | Visitor) -> Mapping:
+    return Mapping(
+        routes=planned.routes,
+        streams=planned.streams,
+        outbox_name=memory.recall("name") or "",
+        client=planned.settings.mqtt.client_id,
+        sparkplug=Sparkplug(memory.recall_all(KEY_PREFIX)),
+    )
+
+
+def _ask_the_bridge(path: Path, selection: Selection, action: Wanted, *, limit: int | None, wait: bool) -> int:
+    with Visitor(path, may_mark=True) as visitor:
+        before = visitor.counter("dead_letters_replayed")
+        marked = visitor.mark(selection, action, limit=limit)
+        if not marked:
+            print(NOTHING)
+            return 0
+        print(f"{len(marked)} dead letters marked: the running bridge will {action} them")
+        if wait:
+            try:
+                _wait(visitor, marked, action)
+            except KeyboardInterrupt:
+                print("not waiting any longer", file=sys.stderr)
+            _report(visitor, marked, action, before=before, waits="the running bridge does it as soon as it can")
+    return 0
+
+
+def _wait(visitor: Visitor, marked: Sequence[int], action: Wanted) -> None:
+    """Wait while the bridge makes progress."""
+    left = len(marked)
+    give_up = time.monotonic() + PATIENCE
+    while time.monotonic() < give_up:
+        now_left = visitor.waiting(marked, action)
+        if not now_left:
+            return
+        if now_left < left:
+            left, give_up = now_left, time.monotonic() + PATIENCE
+            print(f"{left} to go", file=sys.stderr)
+        time.sleep(LOOK_EVERY)
+
+
+def _report(visitor: Visitor, marked: Sequence[int], action: Wanted, *, before: int, waits: str) -> None:
+    waiting = visitor.waiting(marked, action)
+    left = visitor.left(marked)
+    gone = len(marked) - left.total()
+    replayed = min(gone, visitor.counter("dead_letters_replayed") - before) if action == "replay" else 0
+    if action == "replay":
+        print(f"replayed {replayed} dead letters")
+    if gone > replayed:
+        print(f"purged {gone - replayed} dead letters")
+    if waiting:
+        print(f"{waiting} wait: {waits}")
+    elif left:
+        print(f"{left.total()} failed again: {_by_count(left)}")
+
+
+def _by_count(reasons: Counter[str]) -> str:
+    return ", ".join(f"{printable(reason)} {count}" for reason, count in reasons.most_common())

@@ -1,0 +1,40 @@
+"""What devices sent, on a terminal: it must not steer it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+HEX_WIDTH = 16
+
+
+def printable(text: str) -> str:
+    """The text with everything that isn't shown as itself replaced."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
+def table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows under the names of their members; what is no text as JSON."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [names] + [
+        ["" if name not in r else str(r[name]) if isinstance(r[name], str) else json.dumps(r[name]) for name in names]
+        for r in rows
+    ]
+    lines = [[printable(cell) for cell in line] for line in lines]
+    widths = [max(len(line[n]) for line in lines) for n in range(len(names))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def content(payload: bytes) -> Iterator[str]:
+    """Lines that show a payload: its text, if all of it is printable UTF-8, else what its bytes are."""
+    try:
+        text = payload.decode()
+    except UnicodeDecodeError:
+        text = None
+    if text is not None and all(c.isprintable() or c in "\n\t" for c in text):
+        yield from text.split("\n")
+        return
+    for at in range(0, len(payload), HEX_WIDTH):
+        part = payload[at : at + HEX_WIDTH]
+        shown = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in part)
+        yield f"{at:08x}  {part.hex(' '):<{3 * HEX_WIDTH - 1}}  {shown}"

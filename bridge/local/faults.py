@@ -1,0 +1,131 @@
+"""What a GDN does to its users, switched on and off: with ``--fault`` at the start, at ``/_local/faults`` later.
+
+Each is a state that lasts until it is switched off. Pure: ``gdn`` plays them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_SECONDS = 600.0
+
+RIGHTS = {"workers": "/streamapps", "queries": "/cursor", "streams": "/_ws/"}
+"""What ``no-right`` can take away, and what stands in the path of the requests that need it."""
+
+_STREAM = re.compile(
+    r"\bCREATE\s+(?:SOURCE\s+)?STREAM\s+(?:GLOBAL\s+|LOCAL\s+)?(?P<name>\w+)\s*\((?!addedElsewhere)", re.IGNORECASE
+)
+
+ADDED_COLUMN = "addedElsewhere string"
+"""The column that ``schema-changed`` puts first into each stream."""
+
+HELP = {
+    "acks-but-drops": "the worker takes rows and nothing comes out",
+    "worker-stopped": "workers are switched off, and an activation doesn't last",
+    "deleted": "workers are deleted, and new ones don't last",
+    "slow": "seconds that each REST answer takes",
+    "schema-changed": f"definitions get the column {ADDED_COLUMN!r} in each stream, new ones too",
+    "unpublish-every": "every N-th row is lost behind its receipt",
+    "rest-errors": "status (400 to 599) of all REST answers",
+    "no-right": f"403 for {', '.join(RIGHTS)} (alone: workers)",
+}
+"""Each fault and what it does. ``slow``, ``unpublish-every`` and ``rest-errors`` need a number."""
+
+
+@dataclass(slots=True)
+class Faults:
+    """The faults as they stand: name to value, of those that are on."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    _rows: int = 0
+
+    def set(self, wanted: dict[str, Any]) -> None:
+        """Switch faults on, or off with false, 0 or None. All or, when one is wrong, none.
+
+        Raises:
+            ValueError: there is no such fault, or it can't have that value.
+        """
+        checked = {name: _checked(name, value) for name, value in wanted.items()}
+        for name, value in checked.items():
+            if value:
+                self.values[name] = value
+            else:
+                self.values.pop(name, None)
+
+    def is_on(self, name: str) -> bool:
+        """Whether the fault is switched on."""
+        return name in self.values
+
+    @property
+    def delay(self) -> float:
+        """Seconds that each REST answer takes longer."""
+        return float(self.values.get("slow", 0.0))
+
+    @property
+    def status(self) -> int | None:
+        """The status of all REST answers, if they are errors."""
+        status: int | None = self.values.get("rest-errors")
+        return status
+
+    def denies(self, path: str) -> bool:
+        """Whether the right is missing that a request to this path needs."""
+        right = self.values.get("no-right")
+        return right is not None and RIGHTS[right] in path
+
+    def loses_next(self) -> bool:
+        """Whether the row that comes now is lost behind its receipt; each call is a row."""
+        every = self.values.get("unpublish-every")
+        if every is None:
+            return False
+        self._rows += 1
+        return self._rows % int(every) == 0
+
+
+def parse(text: str) -> tuple[str, Any]:
+    """A fault and its value in ``NAME`` or ``NAME=VALUE``.
+
+    Raises:
+        ValueError: there is no such fault, or it can't have that value.
+    """
+    name, separator, value = text.partition("=")
+    if not separator:
+        return name, _checked(name, True)
+    try:
+        decoded = json.loads(value)
+    except ValueError:
+        decoded = value
+    return name, _checked(name, decoded)
+
+
+def with_other_schema(definition: str, *, but: Collection[str]) -> str:
+    """The definition with a column more, first in each stream except those that its own queries fill."""
+
+    def widened(match: re.Match[str]) -> str:
+        return match[0] if match["name"] in but else f"{match[0]}{ADDED_COLUMN}, "
+
+    return _STREAM.sub(widened, definition)
+
+
+def _checked(name: str, value: Any) -> Any:
+    if name not in HELP:
+        raise ValueError(f"there is no fault {name[:40]!a}; there are {', '.join(HELP)}")
+    if value in (False, None):
+        return None
+    if name == "slow":
+        good = type(value) in (int, float) and 0 < value <= MAX_SECONDS
+    elif name == "unpublish-every":
+        good = type(value) is int and 0 < value <= 10**9
+    elif name == "rest-errors":
+        good = type(value) is int and 400 <= value <= 599
+    elif name == "no-right":
+        value = "workers" if value is True else value
+        good = isinstance(value, str) and value in RIGHTS
+    else:
+        good = value is True
+    if not good:
+        raise ValueError(f"the fault {name} can't be {str(value)[:40]!a}: {HELP[name]}")
+    return value

@@ -1,0 +1,93 @@
+"""What a row takes along beside its columns: Pulsar's key, properties and event time (gdn-api.md C.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from bridge.mapping.coercion import as_text
+from bridge.mapping.fields import Field, Scalar, compile_field
+from bridge.mapping.reasons import Reason, Unmappable
+from bridge.mapping.route import Route
+from bridge.mapping.times import iso8601, parse_time
+from bridge.streamql.syntax import AttributeType
+
+MAX_EXTRAS = 64 * 1024
+"""Bytes."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def compile_extras(route: Route, captures: frozenset[str]) -> Field | None:
+    """What makes a row's ``extras``; None if the route asks for none.
+
+    Raises:
+        ValueError: a part of it describes nothing; the message says which and why.
+    """
+    key = None if route.key is None else _text("key", route.key, captures)
+    properties = {name: _text(f"properties.{name}", value, captures) for name, value in route.properties.items()}
+    time = _event_time(route, captures)
+    if key is None and not properties and time is None:
+        return None
+
+    def extras(captured: Mapping[str, Any], payload: Any) -> bytes:
+        members: dict[str, Any] = {}
+        if key is not None:
+            members["key"] = _needed(key(captured, payload), "key")
+        found = {name: value for name, field in properties.items() if (value := field(captured, payload)) is not None}
+        if found:
+            members["properties"] = found
+        if time is not None:
+            members["eventTime"] = _needed(time(captured, payload), "event_time")
+        text = _encode(members)
+        if len(text) > MAX_EXTRAS:
+            raise Unmappable(Reason.TOO_LARGE, f"key, properties and event time have over {MAX_EXTRAS} bytes together")
+        return b"," + text[1:-1] if members else b""
+
+    return extras
+
+
+def _needed(value: Any, what: str) -> Any:
+    if value is None or value == "":
+        raise Unmappable(Reason.MISSING_FIELD, f"{what}: there is no value for it")
+    return value
+
+
+def _text(what: str, source: Scalar, captures: frozenset[str]) -> Field:
+    try:
+        field = compile_field(source, captures=captures, wanted=AttributeType.STRING)
+    except ValueError as exc:
+        raise ValueError(f"{what}: {exc}") from exc
+
+    def text(captured: Mapping[str, Any], payload: Any) -> str | None:
+        found = field(captured, payload)
+        try:
+            return None if found is None else as_text(found)
+        except Unmappable as exc:
+            raise Unmappable(exc.reason, f"{what}: {exc}") from None
+
+    return text
+
+
+def _event_time(route: Route, captures: frozenset[str]) -> Field | None:
+    spec = route.event_time
+    if spec is None:
+        return None
+    format_ = spec.time
+    if format_ is None:
+        raise ValueError('event_time: it needs time, such as time = "ms"')
+    try:
+        field = compile_field(spec.source, captures=captures, wanted=AttributeType.STRING)
+    except ValueError as exc:
+        raise ValueError(f"event_time: {exc}") from exc
+
+    def time(captured: Mapping[str, Any], payload: Any) -> str | None:
+        found = field(captured, payload)
+        try:
+            return None if found is None else iso8601(parse_time(found, format_))
+        except Unmappable as exc:
+            raise Unmappable(exc.reason, f"event_time: {exc}") from None
+
+    return time

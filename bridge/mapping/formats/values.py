@@ -1,0 +1,29 @@
+"""Decoded values to what JSON can say."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+
+def whole(number: int) -> int | str:
+    """The number; as text if it has no place in 64 bits, where neither columns nor JSON's writer could take it."""
+    return number if -(2**63) <= number < 2**64 else str(number)
+
+
+def as_base64(data: bytes) -> str:
+    """Bytes as base64 text (RFC 4648, 4)."""
+    return base64.b64encode(data).decode()
+
+
+def nests_deeper(value: Any, levels: int) -> bool:
+    """Whether arrays and objects stand in each other more than ``levels`` deep. Not recursive itself."""
+    containers = [value] if isinstance(value, dict | list) else []
+    for _ in range(levels):
+        containers = [
+            child
+            for container in containers
+            for child in (container.values() if isinstance(container, dict) else container)
+            if isinstance(child, dict | list)
+        ]
+    return bool(containers)

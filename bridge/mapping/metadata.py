@@ -1,0 +1,59 @@
+"""What is known of a message beside its payload, for fields that ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from bridge.mapping.fields import USER
+from bridge.message import MqttMessage
+
+_USER_PROPERTY = 0x26
+
+# Sizes of the other properties that a PUBLISH can have (MQTT 5, 2.2.2.2); 0: two bytes of length come first.
+_SIZES = {0x01: 1, 0x02: 4, 0x03: 0, 0x08: 0, 0x09: 0, 0x23: 2}
+_SUBSCRIPTION_IDENTIFIER = 0x0B
+
+
+def metadata_of(message: MqttMessage, wanted: AbstractSet[str], client: str) -> dict[str, Any]:
+    """The wanted metadata by name: ``$received_at`` in nanoseconds since the epoch; not the row's id and the root."""
+    found: dict[str, Any] = {
+        "$topic": message.topic,
+        "$client": client,
+        "$qos": message.qos,
+        "$retain": message.retain,
+        "$received_at": message.received_at,
+    }
+    if USER in wanted:
+        found[USER] = user_properties(message.properties)
+    return found
+
+
+def user_properties(properties: bytes) -> dict[str, str]:
+    """The user properties of a PUBLISH (MQTT 5, 3.3.2.3.7); of equal names the first. What can't be read ends it."""
+    found: dict[str, str] = {}
+    at = 0
+    while at < len(properties):
+        identifier = properties[at]
+        at += 1
+        if identifier == _USER_PROPERTY:
+            name, at = _string(properties, at)
+            value, at = _string(properties, at)
+            if value is not None and name is not None:
+                found.setdefault(name, value)
+        elif identifier == _SUBSCRIPTION_IDENTIFIER:
+            while at < len(properties) and properties[at] & 0x80:
+                at += 1
+            at += 1
+        elif identifier in _SIZES:
+            at += _SIZES[identifier] or 2 + int.from_bytes(properties[at : at + 2], "big")
+        else:
+            break
+    return found
+
+
+def _string(data: bytes, at: int) -> tuple[str | None, int]:
+    end = at + 2 + int.from_bytes(data[at : at + 2], "big")
+    if end > len(data):
+        return None, len(data)
+    return data[at + 2 : end].decode("utf-8", "replace"), end

@@ -1,0 +1,112 @@
+"""Paths into a decoded payload, ``sensors.0.temp``, and JMESPath for what they can't say: its only door."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jmespath
+import jmespath.exceptions
+
+from bridge.mapping.payload import kind
+from bridge.mapping.reasons import Reason, Unmappable
+
+Getter = Callable[[Any], Any]
+"""(payload) -> the value, None where there is none; raises Unmappable where the payload has another shape."""
+
+JMESPATH = "jmespath:"
+"""What an expression begins with."""
+
+MAX_EXPRESSION = 2000
+"""Characters of an expression: its parser is recursive."""
+
+_STEP = re.compile(r'"((?:[^"\\]|\\.)*)"|([^."{}\[\]\s]+)')
+
+
+def compile_getter(text: str) -> Getter:
+    """What reads the value that a path or a ``jmespath:`` expression describes.
+
+    Raises:
+        ValueError: it describes none; the message says why.
+    """
+    return compile_expression(text) if text.startswith(JMESPATH) else compile_path(text)
+
+
+def compile_path(text: str) -> Getter:
+    """What reads the value at a dotted path.
+
+    Raises:
+        ValueError: it is no path; the message says where.
+    """
+    steps = path_steps(text)
+
+    def get(payload: Any) -> Any:
+        found = payload
+        for step in steps:
+            if isinstance(found, dict):
+                found = found.get(step)
+            elif isinstance(found, list):
+                if not (step.isascii() and step.isdecimal() and len(step) < 10):
+                    raise Unmappable(Reason.TYPE_MISMATCH, f"{text}: an array has no member {step!r}, only indices")
+                found = found[int(step)] if int(step) < len(found) else None
+            elif found is None:
+                return None
+            else:
+                raise Unmappable(Reason.TYPE_MISMATCH, f"{text}: {kind(found)} has no member {step!r}")
+        return found
+
+    return get
+
+
+def path_steps(text: str) -> list[str]:
+    """The names and indices that a dotted path is made of, unquoted.
+
+    Raises:
+        ValueError: it is no path; the message says where.
+    """
+    steps: list[str] = []
+    at = 0
+    while True:
+        step = _STEP.match(text, at)
+        if step is None:
+            raise ValueError(f"{text!r} is no path: at character {at + 1} a name or a quoted name was expected")
+        steps.append(step[2] if step[2] is not None else re.sub(r"\\(.)", r"\1", step[1]))
+        at = step.end()
+        if at == len(text):
+            return steps
+        if text[at] != ".":
+            raise ValueError(f"{text!r} is no path: at character {at + 1} a dot was expected")
+        at += 1
+
+
+def compile_expression(text: str) -> Getter:
+    """What evaluates a JMESPath expression, with or without its ``jmespath:``.
+
+    Raises:
+        ValueError: it is none; the message says where.
+    """
+    expression = text.removeprefix(JMESPATH)
+    if len(expression) > MAX_EXPRESSION:
+        raise ValueError(f"a JMESPath expression has at most {MAX_EXPRESSION} characters")
+    try:
+        compiled = jmespath.compile(expression)
+    except (jmespath.exceptions.JMESPathError, RecursionError) as exc:
+        raise ValueError(f"{expression!r} is no JMESPath expression: {_in_one_line(exc)}") from exc
+
+    def get(payload: Any) -> Any:
+        try:
+            return compiled.search(payload)
+        except (jmespath.exceptions.JMESPathError, RecursionError, ArithmeticError, TypeError, ValueError) as exc:
+            raise Unmappable(Reason.TYPE_MISMATCH, f"{expression}: {_in_one_line(exc)}") from exc
+
+    return get
+
+
+def is_true(value: Any) -> bool:
+    """Truth as JMESPath has it: false are false, null, and what is empty; 0 is true."""
+    return not (value is None or value is False or value in ("", [], {}))
+
+
+def _in_one_line(exc: BaseException) -> str:
+    return " ".join(str(exc).split())[:300]

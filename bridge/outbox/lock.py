@@ -1,0 +1,72 @@
+"""Whose the store is: the file beside it that one process holds, and that tells the store from a copy of it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from bridge.errors import ConfigError, OutboxInUse
+from bridge.log import get_logger
+
+SEAL_BYTES = 64
+
+log = get_logger(__name__)
+
+
+class Lock:
+    """The lock of the store at a path. The kernel gives it back when the process ends, however that happens."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handle: int | None = None
+
+    def take(self) -> None:
+        """Hold it.
+
+        Raises:
+            OutboxInUse: another process does.
+            ConfigError: there is no writing beside the store.
+        """
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._handle = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as exc:
+            raise not_writable(self._path, exc) from exc
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            self.release()
+            raise OutboxInUse(
+                f"BRIDGE_OUTBOX__PATH: {self._path} is in use by another bridge, or by `gdn-bridge deadletter`. "
+                "Give each bridge an outbox (and an MQTT client id) of its own."
+            ) from exc
+
+    def release(self) -> None:
+        """Let go; may be called twice."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    @property
+    def seal(self) -> str:
+        """What was last written into the lock's file, while it is held."""
+        assert self._handle is not None
+        return os.pread(self._handle, SEAL_BYTES, 0).decode("ascii", "replace")
+
+    def write_seal(self, seal: str) -> None:
+        """After the store's own: a crash in between costs the name, never brings an old one back."""
+        assert self._handle is not None
+        try:
+            os.pwrite(self._handle, seal.encode(), 0)
+            os.fsync(self._handle)
+        except OSError as exc:
+            log.warning("outbox.not_sealed", error=exc.strerror)
+
+
+def not_writable(path: Path, exc: OSError) -> ConfigError:
+    """What to say of a store that can't be written."""
+    return ConfigError(
+        f"BRIDGE_OUTBOX__PATH: {path} can't be opened for writing: {exc.strerror}. "
+        "Give a file in a directory that the bridge may write to."
+    )

@@ -1,0 +1,4 @@
+-- expect worker empty-worker
+@App:name('empty-worker')
+@App:qlVersion('2');
+;

@@ -1,0 +1,109 @@
+"""A Debian machine in a directory, booted with systemd-nspawn: its own init and files, this machine's network."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+from pathlib import Path
+
+from tests.conftest import wait_for
+
+PACKAGES = "systemd,systemd-sysv,dbus,libnss-systemd,ca-certificates,python3"
+
+
+def make_tree(directory: Path) -> Path:
+    """The files of such a machine. Fetches some 60 MB of packages."""
+    tree = directory / "tree"
+    release = _release()
+    command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", release, str(tree)]
+    subprocess.run(command, check=True, timeout=300)
+    tree.chmod(0o755)
+    return tree
+
+
+def _release() -> str:
+    lines = Path("/etc/os-release").read_text().splitlines()
+    return next(line.partition("=")[2] for line in lines if line.startswith("VERSION_CODENAME="))
+
+
+class Machine:
+    """A booted machine. What is changed in it is gone with it.
+
+    Args:
+        tree: its files; they stay as they are.
+        shared: a directory that it sees as /shared.
+        log: where its console goes.
+    """
+
+    def __init__(self, tree: Path, *, shared: Path, log: Path) -> None:
+        self._init = ""
+        self._console = log.open("wb")
+        self._nspawn = subprocess.Popen(
+            [
+                *("systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--volatile=overlay"),
+                *(f"--directory={tree}", f"--bind-ro={shared}:/shared", f"--machine=gdn-bridge-{os.getpid()}"),
+                "--console=passive",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=self._console,
+            stderr=self._console,
+            start_new_session=True,
+        )
+        try:
+            wait_for(self._has_booted, what="the machine to boot")
+        except BaseException:
+            self.end()
+            raise
+
+    def _has_booted(self) -> bool:
+        assert self._nspawn.poll() is None, "systemd-nspawn ended"
+        # Read each time: the first child sets the machine up and makes way for its init.
+        self._init = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children").read_text().strip()
+        return bool(self._init) and self.run("systemctl is-system-running", check=False) == "running"
+
+    def run(self, command: str, *, check: bool = True, text: str | None = None, seconds: float = 60) -> str:
+        """A shell command in the machine; what it printed, errors included.
+
+        Args:
+            command: for sh.
+            check: whether it must succeed.
+            text: for its standard input.
+            seconds: that it may take.
+        """
+        done = subprocess.run(
+            [*("nsenter", "-t", self._init, "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w"), "sh", "-c", command],
+            input="" if text is None else text,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=seconds,
+            check=False,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "SYSTEMD_COLORS": "0"},
+        )
+        assert not check or done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}"
+        return done.stdout.strip()
+
+    def succeeds(self, command: str) -> bool:
+        """Whether a shell command in the machine ends with 0."""
+        return self.run(f"({command}) >/dev/null 2>&1 && echo yes || true") == "yes"
+
+    def write(self, path: str, text: str) -> None:
+        """A file in the machine, with the directories to it."""
+        quoted = shlex.quote(path)
+        self.run(f"mkdir -p $(dirname {quoted}) && cat > {quoted}", text=text)
+
+    def end(self) -> None:
+        """Power off; kill it if that takes too long."""
+        if self._init:
+            self.run("systemctl poweroff", check=False)
+        try:
+            self._nspawn.wait(20)
+        except subprocess.TimeoutExpired:
+            # Both of its processes; the init of a process namespace takes all others with it.
+            if self._init:
+                os.kill(int(self._init), signal.SIGKILL)
+            self._nspawn.kill()
+            self._nspawn.wait(10)
+        self._console.close()

@@ -1,0 +1,409 @@
+"""The Debian package and the unit in a booted machine: what systemd makes of the bridge, and the bridge of systemd."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import API_KEY, ROOT, TENANT, Bridge, LocalGdn, Mosquitto, free_port, wait_for
+from tests.deploy.machine import Machine, make_tree
+from tests.e2e.test_daemon import distinct_rows, expected_rows, readings
+from tests.publisher import publish_all
+
+pytestmark = [pytest.mark.systemd, pytest.mark.xdist_group("systemd"), pytest.mark.timeout(600)]
+
+UNIT = "gdn-bridge.service"
+ROUTE = '[[routes]]\ntopic = "devices/{deviceID}/rooms/{roomNo}/telemetry"\nstream = "tutorialAppInputStream"\n'
+
+
+def _need_tools() -> None:
+    missing = [name for name in ("systemd-nspawn", "mmdebstrap", "nsenter", "dpkg-deb") if shutil.which(name) is None]
+    missing += ["root"] if os.geteuid() else []
+    if missing:
+        problem = f"booting a machine wants {', '.join(missing)} (Debian: mmdebstrap, systemd-container)"
+        if os.environ.get("CI"):
+            pytest.fail(f"{problem}, and in CI it must be there")
+        pytest.skip(problem)
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the package of this tree, old.deb, and with a later version of the same, new.deb."""
+    _need_tools()
+    directory = tmp_path_factory.mktemp("packages")
+    pip = Path(sys.executable).with_name("pip")
+    subprocess.run([ROOT / "deploy" / "debian" / "build.sh", pip, directory], check=True, timeout=300)
+    (built,) = directory.glob("*.deb")
+    built.rename(directory / "old.deb")
+    unpacked = directory / "unpacked"
+    subprocess.run(["dpkg-deb", "-R", directory / "old.deb", unpacked], check=True)
+    control = unpacked / "DEBIAN" / "control"
+    control.write_text(re.sub(r"(?m)^Version: (.*)$", r"Version: \1+later", control.read_text()))
+    subprocess.run(["dpkg-deb", "--build", "-Zgzip", "-z1", unpacked, directory / "new.deb"], check=True)
+    shutil.rmtree(unpacked)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def machine(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A machine with nothing of ours on it."""
+    directory = tmp_path_factory.mktemp("machine", numbered=True)
+    tree = make_tree(directory)
+    machine = Machine(tree, shared=packages, log=directory / "console.log")
+    machine.write("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n")
+    yield machine
+    machine.end()
+    shutil.rmtree(tree)
+
+
+class Service:
+    """The bridge as a service of the machine, and what systemd says of it."""
+
+    def __init__(self, machine: Machine, directory: Path) -> None:
+        self.machine = machine
+        self.mqtt_port, self.gdn_port = free_port(), free_port()
+        self.bridge = Bridge(directory, mqtt_port=self.mqtt_port, gdn_url="")  # to ask its status address
+        self.began = machine.run("date +%s.%N")
+
+    def configure(self, *, before: str = "", routes: str = ROUTE) -> None:
+        """Write the settings file."""
+        lines = [
+            before,
+            f'[mqtt]\nurl = "mqtt://127.0.0.1:{self.mqtt_port}"',
+            f'[gdn]\nurl = "http://127.0.0.1:{self.gdn_port}"\ntenant = "{TENANT}"',
+            '[worker]\ndefinition = "worker.sql"\nsettle_time = 1',
+            f'[status]\nlisten = "127.0.0.1:{self.bridge.status_port}"',
+            "[health]\nquery_interval = 1\nworker_interval = 1",
+            routes,
+        ]
+        self.machine.write("/etc/gdn-bridge/bridge.toml", "\n".join(lines) + "\n")
+
+    def drop_in(self, text: str) -> None:
+        """Change the unit as an operator would."""
+        self.machine.write(f"/etc/systemd/system/{UNIT}.d/test.conf", f"[Service]\n{text}\n")
+        self.machine.run("systemctl daemon-reload")
+
+    def does(self, verb: str) -> None:
+        """A verb of systemctl that must succeed."""
+        assert self.machine.succeeds(f"systemctl {verb} {UNIT}"), self.journal()
+
+    def __getitem__(self, name: str) -> str:
+        """A property of the unit."""
+        return self.machine.run(f"systemctl show --value -p {name} {UNIT}")
+
+    def journal(self) -> str:
+        """What was written about the unit and by it since this test began."""
+        return self.machine.run(f"journalctl --no-pager -o cat -u {UNIT} --since @{self.began}")
+
+    def wait_status(self, text: str) -> None:
+        wait_for(lambda: text in self["StatusText"], what=f"the status to say {text!r}")
+
+    def broker(self, directory: Path) -> Mosquitto:
+        return Mosquitto(directory, port=self.mqtt_port)
+
+    def gdn(self, directory: Path) -> LocalGdn:
+        return LocalGdn(directory, port=self.gdn_port)
+
+
+@pytest.fixture
+def service(machine: Machine, tmp_path: Path) -> Iterator[Service]:
+    """The bridge installed and configured, as new, not started; broker and GDN are away."""
+    if not machine.succeeds("dpkg -s gdn-bridge | grep -qx 'Status: install ok installed'"):
+        machine.run("dpkg --install /shared/old.deb", seconds=120)
+    service = Service(machine, tmp_path)
+    machine.write("/etc/gdn-bridge/credentials/gdn__api_key", API_KEY + "\n")
+    service.configure()
+    yield service
+    machine.run(
+        f"systemctl stop {UNIT}; systemctl reset-failed {UNIT}; rm -rf /etc/systemd/system/{UNIT}.d "
+        "/etc/default/gdn-bridge /var/lib/private/gdn-bridge /var/lib/gdn-bridge /etc/gdn-bridge/credentials/*; "
+        "systemctl daemon-reload",
+        check=False,
+    )
+
+
+@pytest.fixture
+def broker(service: Service, tmp_path: Path) -> Iterator[Mosquitto]:
+    broker = service.broker(tmp_path)
+    yield broker
+    broker.end()
+
+
+@pytest.fixture
+def gdn(service: Service, tmp_path: Path) -> Iterator[LocalGdn]:
+    gdn = service.gdn(tmp_path)
+    yield gdn
+    gdn.end()
+
+
+# --- the unit -------------------------------------------------------------------------------------------
+
+
+def test_systemd_finds_nothing_wrong_with_the_unit_and_little_exposed(service: Service) -> None:
+    assert service.machine.run(f"systemd-analyze verify {UNIT}") == ""
+
+    said = service.machine.run(f"systemd-analyze security --no-pager --threshold=15 {UNIT}")
+
+    exposure = re.search(r"Overall exposure level for \S+: ([0-9.]+)", said)
+    assert exposure is not None
+    assert float(exposure[1]) <= 1.5
+
+
+def test_it_is_ready_with_broker_and_gdn_away_and_says_what_it_waits_for(service: Service, tmp_path: Path) -> None:
+    begun = time.monotonic()
+    service.does("start")
+
+    assert time.monotonic() - begun < 15
+    assert service["ActiveState"] == "active"
+    service.wait_status("mqtt waiting (the broker at 127.0.0.1")
+    assert "nothing waits" in service["StatusText"]
+    broker = service.broker(tmp_path)
+    try:
+        service.bridge.wait_subscribed()
+        publish_all(broker.port, readings(3))
+        service.wait_status("3 records wait")
+        gdn = service.gdn(tmp_path)
+        try:
+            service.wait_status("connected; nothing waits")
+            assert distinct_rows(gdn) == expected_rows(3)
+        finally:
+            gdn.end()
+    finally:
+        broker.end()
+    assert service["NRestarts"] == "0"
+
+
+def test_the_process_has_no_rights_and_the_secret_is_nowhere_to_be_read(
+    service: Service, broker: Mosquitto, gdn: LocalGdn
+) -> None:
+    service.does("start")
+    service.wait_status("connected; nothing waits")
+    pid = service["MainPID"]
+
+    status = dict(
+        line.split(":\t", 1) for line in service.machine.run(f"cat /proc/{pid}/status").splitlines() if ":\t" in line
+    )
+    assert status["CapEff"] == "0000000000000000"
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    assert status["Uid"].split()[0] not in {"0", "65534"}
+    assert API_KEY not in service.machine.run(f"tr '\\0' '\\n' < /proc/{pid}/environ; cat /proc/{pid}/cmdline")
+    assert API_KEY not in service.journal()
+    assert service.machine.run("stat -c '%a %U' /etc/gdn-bridge/credentials") == "700 root"
+    assert service.machine.run("stat -L -c %a /var/lib/gdn-bridge") == "700"
+
+
+def test_a_missing_secret_is_named_and_nothing_is_tried_again(service: Service, gdn: LocalGdn) -> None:
+    service.machine.run("rm /etc/gdn-bridge/credentials/gdn__api_key")
+
+    assert not service.machine.succeeds(f"systemctl start {UNIT}")
+
+    assert (service["ActiveState"], service["ExecMainStatus"], service["NRestarts"]) == ("failed", "78", "0")
+    assert "BRIDGE_GDN__API_KEY: is required and not set" in service.journal()
+    service.machine.write("/etc/gdn-bridge/credentials/gdn__api_key", API_KEY)
+    service.does("start")
+    wait_for(lambda: service.bridge.part("worker")["state"] == "connected", what="GDN to take the key")
+
+
+def test_a_missing_directory_of_secrets_is_not_tried_again(service: Service) -> None:
+    service.machine.run("mv /etc/gdn-bridge/credentials /etc/gdn-bridge/elsewhere")
+    try:
+        assert not service.machine.succeeds(f"systemctl start {UNIT}")
+
+        assert "status=243/CREDENTIALS" in service.journal()
+        assert (service["ActiveState"], service["NRestarts"]) == ("failed", "0")
+    finally:
+        service.machine.run("mv /etc/gdn-bridge/elsewhere /etc/gdn-bridge/credentials")
+
+
+def test_variables_in_the_defaults_file_are_settings(service: Service) -> None:
+    service.machine.write("/etc/default/gdn-bridge", "BRIDGE_LOG__LEVEL=loud\n")
+
+    assert not service.machine.succeeds(f"systemctl start {UNIT}")
+
+    assert "BRIDGE_LOG__LEVEL: must be debug, info, warning or error" in service.journal()
+
+
+# --- its life -------------------------------------------------------------------------------------------
+
+
+def test_a_process_that_is_stopped_is_ended_by_the_watchdog_and_started_again(service: Service) -> None:
+    service.drop_in("WatchdogSec=4\nTimeoutAbortSec=5\nRestartSec=1")
+    service.does("start")
+    pid = service["MainPID"]
+    time.sleep(9)  # more than two intervals
+    assert service["MainPID"] == pid, "a process that works is left alone"
+
+    service.machine.run(f"kill -STOP {pid}")
+    wait_for(lambda: service["NRestarts"] == "1" and service["ActiveState"] == "active", what="the restart")
+
+    assert service["MainPID"] != pid
+    journal = service.journal()
+    assert "Watchdog timeout (limit 4s)!" in journal
+    assert "Current thread" in journal, "each thread's stack is told"
+
+
+def test_a_killed_bridge_comes_back_and_has_everything(service: Service, broker: Mosquitto, tmp_path: Path) -> None:
+    service.drop_in("RestartSec=1")
+    service.does("start")
+    service.bridge.wait_subscribed()
+    publish_all(broker.port, readings(500))
+    service.wait_status("500 records wait")
+
+    service.machine.run(f"kill -KILL {service['MainPID']}")
+    wait_for(lambda: service["NRestarts"] == "1" and service["ActiveState"] == "active", what="the restart")
+
+    gdn = service.gdn(tmp_path)
+    try:
+        wait_for(lambda: distinct_rows(gdn) == expected_rows(500), what="all rows")
+    finally:
+        gdn.end()
+
+
+def test_a_stop_is_clean_and_quick(service: Service, broker: Mosquitto, gdn: LocalGdn) -> None:
+    service.does("start")
+    service.wait_status("connected; nothing waits")
+
+    begun = time.monotonic()
+    service.does("stop")
+
+    assert time.monotonic() - begun < 5
+    assert (service["ActiveState"], service["Result"], service["ExecMainStatus"]) == ("inactive", "success", "0")
+    assert '"event":"daemon.stopped"' in service.journal()
+
+
+def test_a_stop_may_take_as_long_as_the_settings_say(service: Service, broker: Mosquitto, gdn: LocalGdn) -> None:
+    service.drop_in("TimeoutStopSec=3")
+    service.configure(before="stop_timeout = 14")
+    service.does("start")
+    service.wait_status("connected; nothing waits")
+    os.kill(gdn.pid, signal.SIGSTOP)
+    publish_all(broker.port, readings(100))
+    service.wait_status("100 records wait")
+
+    begun = time.monotonic()
+    service.does("stop")
+
+    assert 4 < time.monotonic() - begun < 14, "it waited for receipts, longer than the unit alone would have let it"
+    assert (service["Result"], service["ExecMainStatus"]) == ("success", "0")
+    os.kill(gdn.pid, signal.SIGCONT)
+
+
+# --- reloading ------------------------------------------------------------------------------------------
+
+
+def test_a_reload_takes_up_a_new_route_in_the_same_process(service: Service, broker: Mosquitto, gdn: LocalGdn) -> None:
+    service.does("start")
+    service.wait_status("connected; nothing waits")
+    pid = service["MainPID"]
+    service.configure(routes=ROUTE.replace("devices/", "sensors/"))
+
+    service.does("reload")
+    wait_for(lambda: '"event":"daemon.reloaded"' in service.journal(), what="the reload")
+    topics = [(topic.replace("devices/", "sensors/"), payload) for topic, payload in readings(5)]
+    publish_all(broker.port, topics)
+    wait_for(lambda: distinct_rows(gdn) == expected_rows(5), what="the rows by the new route")
+
+    assert (service["MainPID"], service["ActiveState"], service["NRestarts"]) == (pid, "active", "0")
+    assert service.journal().count('"event":"mqtt.subscribed"') == 1
+    service.wait_status("connected; nothing waits")
+
+
+def test_a_reload_of_wrong_settings_fails_changes_nothing_and_the_status_says_why(
+    service: Service, broker: Mosquitto, gdn: LocalGdn
+) -> None:
+    service.does("start")
+    service.wait_status("connected; nothing waits")
+    pid = service["MainPID"]
+    service.configure(routes=ROUTE.replace("tutorialAppInputStream", "nowhere"))
+
+    assert not service.machine.succeeds(f"systemctl reload {UNIT}")
+
+    service.wait_status("the last reload was refused: ")
+    assert "'nowhere': the worker reads no such stream" in service["StatusText"]
+    assert (service["MainPID"], service["ActiveState"]) == (pid, "active")
+    publish_all(broker.port, readings(5))
+    wait_for(lambda: distinct_rows(gdn) == expected_rows(5), what="the rows by the old route")
+    service.configure()
+    service.does("reload")
+    service.wait_status("connected; nothing waits")
+
+
+# --- the package ----------------------------------------------------------------------------------------
+
+
+def test_installing_asks_nothing_and_starts_nothing(service: Service) -> None:
+    service.machine.run("dpkg --purge gdn-bridge")
+
+    said = service.machine.run("dpkg --install /shared/old.deb", seconds=120)
+
+    assert "Setting up gdn-bridge" in said
+    assert (service["ActiveState"], service["UnitFileState"]) == ("inactive", "disabled")
+    version = subprocess.run([sys.executable, "-m", "bridge", "--version"], capture_output=True, text=True, check=True)
+    assert service.machine.run("gdn-bridge --version") == version.stdout.strip()
+    assert "BRIDGE_GDN__API_KEY: is required" in service.machine.run(
+        "gdn-bridge check --config /etc/gdn-bridge/bridge.toml", check=False
+    ), "the settings that come with it are complete but for the key"
+
+
+def test_an_upgrade_restarts_the_bridge_and_keeps_settings_and_a_full_outbox(
+    service: Service, broker: Mosquitto, tmp_path: Path
+) -> None:
+    service.configure(before="[outbox]\nmax_bytes = 1048576\n")
+    settings = service.machine.run("cat /etc/gdn-bridge/bridge.toml")
+    service.does("enable --now")
+    service.bridge.wait_subscribed()
+    publish_all(broker.port, readings(20_000))
+    wait_for(lambda: "outbox" in str(service.bridge.part("mqtt")["error"]), what="the outbox to be full")
+    pid, stored = service["MainPID"], service.bridge.books()["outbox"]
+    assert 1000 < stored < 20_000
+
+    service.machine.run("dpkg --install /shared/new.deb", seconds=120)
+
+    assert (service["ActiveState"], service["UnitFileState"]) == ("active", "enabled")
+    assert service["MainPID"] != pid
+    assert "+later" in service.machine.run("dpkg-query -W gdn-bridge")
+    assert service.machine.run("cat /etc/gdn-bridge/bridge.toml") == settings
+    wait_for(lambda: (service.bridge.books().get("outbox") or 0) >= stored, what="the outbox as it was")
+    gdn = service.gdn(tmp_path)
+    try:
+        wait_for(lambda: distinct_rows(gdn) == expected_rows(20_000), seconds=120, what="all rows, the held ones too")
+        wait_for(lambda: service.bridge.books()["outbox"] == 0, what="an empty outbox")
+        assert service.bridge.books()["balanced"]
+    finally:
+        gdn.end()
+    service.machine.run("systemctl disable gdn-bridge && dpkg --install /shared/old.deb", seconds=120)
+
+
+def test_an_upgrade_of_a_bridge_that_does_not_run_starts_nothing(service: Service) -> None:
+    service.machine.run("dpkg --install /shared/new.deb", seconds=120)
+
+    assert service["ActiveState"] == "inactive"
+
+
+def test_removing_keeps_settings_secrets_and_outbox_and_purging_leaves_nothing(
+    service: Service, broker: Mosquitto
+) -> None:
+    service.does("enable --now")
+    service.bridge.wait_subscribed()
+    publish_all(broker.port, readings(5))
+    service.wait_status("5 records wait")
+
+    pid = service["MainPID"]
+    service.machine.run("dpkg --remove gdn-bridge")
+    assert not service.machine.succeeds(f"ls -d /proc/{pid} || ls -d /usr/lib/gdn-bridge || which gdn-bridge")
+    assert service.machine.run("cat /etc/gdn-bridge/credentials/gdn__api_key") == API_KEY
+    assert service.machine.succeeds("test -s /var/lib/gdn-bridge/outbox.db")
+
+    service.machine.run("dpkg --purge gdn-bridge")
+    left = service.machine.run(r"find / -xdev -iname '*gdn-bridge*' -not -path '/proc/*' -not -path '/run/systemd/*'")
+    assert left == ""
+    assert service["LoadState"] == "not-found"

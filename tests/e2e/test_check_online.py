@@ -1,0 +1,244 @@
+"""``check --online``: what broker and GDN say, each asked even if another fails, and nothing changed by it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bridge.local.broker import free_port
+from tests.conftest import API_KEY, Bridge, LocalGdn, Mosquitto
+from tests.e2e.test_init import guarded
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+MakeBridge = Callable[..., Bridge]
+
+FILTER = "devices/+/rooms/+/telemetry"
+WORKER = "worker stream_worker_tutorial"
+NOWHERE = "http://127.0.0.1:1"
+
+
+def outcomes(bridge: Bridge, *, code: int) -> dict[str, tuple[str, str]]:
+    """What was asked -> outcome and what came."""
+    ended = bridge.cli("check", "--online", "--json")
+    assert (ended.returncode, ended.stderr) == (code, "")
+    said = json.loads(ended.stdout)
+    assert said["ok"] is (code == 0)
+    return {finding["asked"]: (finding["outcome"], finding["said"]) for finding in said["online"]}
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_all_is_well_and_nothing_is_changed(
+    mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, tmp_path: Path, protocol: str
+) -> None:
+    bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url, BRIDGE_MQTT__PROTOCOL=protocol)
+    login = "login without user, under a throw-away client id"
+
+    found = outcomes(bridge, code=0)
+
+    assert {asked: outcome for asked, (outcome, _) in found.items()} == {
+        f"broker 127.0.0.1:{mosquitto.port}": "ok",
+        login: "ok",
+        f"subscription {FILTER}": "ok",
+        f"GDN {gdn.url}": "ok",
+        "API key": "ok",
+        "tenant acme": "ok",
+        "fabric _system": "ok",
+        WORKER: "note",
+        "one-time password": "ok",
+    }
+    assert "not there" in found[WORKER][1]
+    assert "not there" in bridge.cli("worker", "status").stdout
+    assert not (tmp_path / "outbox.db").exists()
+
+
+def test_lines_for_people_name_what_was_asked_and_what_came(
+    mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
+) -> None:
+    ended = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url).cli("check", "--online")
+
+    assert ended.returncode == 0, ended.stderr
+    assert "nothing to mend" in ended.stdout
+    assert f"ok      subscription {FILTER}: granted at QoS 1" in ended.stdout
+
+
+def test_a_workers_state_is_told(mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, tmp_path: Path) -> None:
+    bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url)
+    definition = Path(bridge.settings["BRIDGE_WORKER__DEFINITION"]).read_text()
+    gdn.call("POST", "/_fabric/_system/_api/streamapps", {"definition": definition, "regions": []})
+    inactive = outcomes(bridge, code=0)[WORKER]
+    gdn.call("PATCH", "/_fabric/_system/_api/streamapps/stream_worker_tutorial/active?active=true")
+    active = outcomes(bridge, code=0)[WORKER]
+    other = tmp_path / "other.sql"
+    other.write_text(definition + "-- changed\n")
+    bridge.settings["BRIDGE_WORKER__DEFINITION"] = str(other)
+    lines = bridge.cli("check", "--online").stdout
+
+    assert (inactive[0], "not active" in inactive[1]) == ("note", True)
+    assert active == ("ok", "active in local")
+    assert "another definition" in lines
+
+
+def test_what_cant_be_reached_is_told_at_both_ends(make_bridge: MakeBridge) -> None:
+    port = free_port()
+
+    found = outcomes(make_bridge(mqtt_port=port, gdn_url=NOWHERE), code=69)
+
+    failed = {asked for asked, (outcome, _) in found.items() if outcome == "failed"}
+    assert failed == {f"broker 127.0.0.1:{port}", f"GDN {NOWHERE}"}
+    assert all(outcome == "skipped" for asked, (outcome, _) in found.items() if asked not in failed)
+    assert len(found) == 9
+
+
+def test_a_refused_login_is_told_and_gdn_is_asked_all_the_same(
+    gdn: LocalGdn, make_bridge: MakeBridge, tmp_path: Path
+) -> None:
+    broker = guarded(tmp_path)
+    try:
+        bridge = make_bridge(
+            mqtt_port=broker.port,
+            gdn_url=gdn.url,
+            BRIDGE_MQTT__USERNAME="bridge",
+            BRIDGE_MQTT__PASSWORD="wrong horse",
+        )
+        refused = outcomes(bridge, code=69)
+        bridge.settings["BRIDGE_MQTT__PASSWORD"] = "correct horse"
+        taken = outcomes(bridge, code=0)
+    finally:
+        broker.end()
+
+    login = "login as bridge, under a throw-away client id"
+    assert refused[login][0] == "failed"
+    assert "mqtt.password" in refused[login][1]
+    assert "horse" not in str(refused)
+    assert refused[f"subscription {FILTER}"][0] == "skipped"
+    assert refused["one-time password"][0] == "ok"
+    assert taken[login][0] == "ok"
+
+
+@pytest.fixture
+def strict_broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    """Lets anyone subscribe what begins with ``ok/`` and nothing else.
+
+    By its plugin: Mosquitto 2.0 grants any subscription under an ``acl_file`` and keeps back the messages.
+    """
+    plugins = [*Path("/usr").glob("lib*/mosquitto_dynamic_security.so"), *Path("/usr/lib").glob("*/mosquitto_dyn*.so")]
+    if not plugins:
+        if os.environ.get("CI"):
+            pytest.fail("Mosquitto's dynamic security plugin is not installed, and in CI it must be")
+        pytest.skip("Mosquitto's dynamic security plugin is not installed")
+    reader = {"acltype": "subscribePattern", "topic": "ok/#", "priority": 0, "allow": True}
+    rules = tmp_path / "rules.json"
+    rules.write_text(
+        json.dumps(
+            {
+                "defaultACLAccess": {"subscribe": False, "publishClientReceive": True, "publishClientSend": True},
+                "roles": [{"rolename": "reader", "acls": [reader]}],
+                "groups": [{"groupname": "all", "roles": [{"rolename": "reader"}]}],
+                "anonymousGroup": "all",
+            }
+        )
+    )
+    directory = tmp_path / "strict"
+    directory.mkdir()
+    # Started by root it would become another user, who may not read the test's directory.
+    options = ["user root", f"plugin {plugins[0]}", f"plugin_opt_config_file {rules}"]
+    broker = Mosquitto(directory, "allow_anonymous true", *options)
+    yield broker
+    broker.end()
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_each_filter_is_told_whether_it_is_granted(
+    strict_broker: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, protocol: str
+) -> None:
+    topics = ["ok/{deviceID}/{roomNo}", "no/{deviceID}/{roomNo}"]
+    bridge = make_bridge(
+        mqtt_port=strict_broker.port,
+        gdn_url=gdn.url,
+        BRIDGE_MQTT__PROTOCOL=protocol,
+        BRIDGE_ROUTES=json.dumps([{"topic": topic, "stream": "tutorialAppInputStream"} for topic in topics]),
+    )
+
+    found = outcomes(bridge, code=69)
+
+    assert found["subscription ok/+/+"] == ("ok", "granted at QoS 1")
+    assert found["subscription no/+/+"][0] == "failed"
+    assert "access rules" in found["subscription no/+/+"][1]
+    assert found["API key"][0] == "ok"
+
+
+def test_a_shared_subscription_is_asked_for_another_group(
+    gdn: LocalGdn, make_bridge: MakeBridge, tmp_path: Path
+) -> None:
+    """What a member of the bridges' own group got would be lost to them."""
+    directory = tmp_path / "talkative"
+    directory.mkdir()
+    broker = Mosquitto(directory, "allow_anonymous true", "log_type all")
+    routes = [{"topic": "$share/bridges/a/{deviceID}/{roomNo}", "stream": "tutorialAppInputStream"}]
+    try:
+        bridge = make_bridge(mqtt_port=broker.port, gdn_url=gdn.url, BRIDGE_ROUTES=json.dumps(routes))
+        found = outcomes(bridge, code=0)
+    finally:
+        broker.end()
+
+    assert found["subscription $share/bridges/a/+/+"][0] == "ok"
+    assert "a/+/+ (QoS 1)" in broker.text()
+    assert "bridges" not in broker.text()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "asked", "says"),
+    [
+        ("BRIDGE_GDN__API_KEY", "acme.other.key", "API key", "check the API key"),
+        ("BRIDGE_GDN__TENANT", "nobody", "tenant nobody", "belongs to 'acme'"),
+        ("BRIDGE_GDN__FABRIC", "nowhere", "fabric nowhere", "Check gdn.fabric"),
+    ],
+)
+def test_a_wrong_key_tenant_or_fabric_is_told(
+    mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, variable: str, value: str, asked: str, says: str
+) -> None:
+    bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url, **{variable: value})
+
+    found = outcomes(bridge, code=69)
+
+    assert {a for a, (outcome, _) in found.items() if outcome == "failed"} == {asked}
+    assert says in found[asked][1]
+    assert API_KEY not in str(found)
+    assert value not in found[asked][1] or variable != "BRIDGE_GDN__API_KEY"
+
+
+def test_of_a_plain_pulsar_only_its_web_service_is_asked(
+    mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
+) -> None:
+    bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url, BRIDGE_GDN__KIND="pulsar")
+    there = outcomes(bridge, code=0)
+    bridge.settings["BRIDGE_GDN__URL"] = NOWHERE
+    absent = outcomes(bridge, code=69)
+
+    assert there[f"Pulsar {gdn.url}"][0] == "ok"
+    assert absent[f"Pulsar {NOWHERE}"][0] == "failed"
+    assert len(there) == len(absent) == 4
+
+
+def test_offline_what_a_route_says_beyond_its_columns_is_named(make_bridge: MakeBridge) -> None:
+    route = {
+        "topic": "a/{deviceID}/{roomNo}",
+        "stream": "tutorialAppInputStream",
+        "format": "cbor",
+        "when": "temperature > `3`",
+        "match": "all",
+        "compression": "gzip",
+    }
+    bridge = make_bridge(mqtt_port=1, gdn_url=NOWHERE, BRIDGE_ROUTES=json.dumps([route]))
+
+    ended = bridge.cli("check")
+    as_json = json.loads(bridge.cli("check", "--json").stdout)
+
+    assert ended.returncode == 0, ended.stderr
+    assert "cbor; compression gzip; when temperature > `3`; match all" in ended.stdout
+    assert (as_json["routes"][0]["format"], "online" in as_json) == ("cbor", False)

@@ -1,0 +1,187 @@
+"""``init``: from devices that publish to files with which the bridge runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from bridge.cli.broker import turn, visit
+from bridge.config.settings import Mqtt
+from bridge.local.broker import free_port
+from bridge.timing import Deadline
+from tests.conftest import API_KEY, TENANT, LocalGdn, Mosquitto, Process, wait_for
+from tests.publisher import publish_all
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+both_versions = pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+
+
+def cli(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
+    return subprocess.run(
+        [sys.executable, "-m", "bridge", *arguments],
+        env={**inherited, **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def retain(port: int, *messages: tuple[str, bytes], username: str | None = None, password: str | None = None) -> None:
+    """Retained messages come whenever somebody listens: no test has to wait for a publisher."""
+    client = paho.Client(CallbackAPIVersion.VERSION2)
+    if username is not None:
+        client.username_pw_set(username, password)
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    for topic, payload in messages:
+        client.publish(topic, payload, qos=1, retain=True).wait_for_publish(10)
+    client.disconnect()
+    client.loop_stop()
+
+
+@both_versions
+def test_what_init_writes_from_a_broker_carries_messages_to_the_table(
+    mosquitto: Mosquitto, gdn: LocalGdn, tmp_path: Path, protocol: str
+) -> None:
+    url = f"mqtt://127.0.0.1:{mosquitto.port}"
+    retain(
+        mosquitto.port,
+        ("devices/AD11/telemetry", b'{"temperature": 18, "meta": {"site": "lab"}}'),
+        ("devices/AD12/telemetry", b'{"temperature": 18.5, "meta": {"site": "lab"}}'),
+        ("devices/AD11/state", b"on"),
+    )
+    made = tmp_path / "made"
+
+    ended = cli(
+        *("init", str(made), "--from-topic", "devices/#", "--broker", url),
+        *("--seconds", "1", "--protocol", protocol),
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert "devices/{device}/telemetry" in ended.stdout
+    environ = {
+        "BRIDGE_GDN__API_KEY": API_KEY,
+        "BRIDGE_GDN__TENANT": TENANT,
+        "BRIDGE_GDN__URL": gdn.url,
+        "BRIDGE_WORKER__SETTLE_TIME": "1",
+        "BRIDGE_OUTBOX__PATH": str(tmp_path / "outbox.db"),
+        "BRIDGE_STATUS__LISTEN": f"127.0.0.1:{free_port()}",
+    }
+    config = str(made / "bridge.toml")
+    assert "3 of 3 examples" in cli("test", "--config", config, **environ).stdout
+    bridge = Process(
+        [sys.executable, "-m", "bridge", "run", "--config", config],
+        tmp_path / "bridge.log",
+        env={**os.environ, **environ},
+    )
+    try:
+        wait_for(lambda: gdn.count("devices_telemetry_rows") == 2, what="the retained messages' rows")
+        publish_all(mosquitto.port, [("devices/AD13/telemetry", b'{"temperature": 1, "meta": {"site": "roof"}}')])
+        wait_for(lambda: gdn.count("devices_telemetry_rows") == 3, what="a row of another device")
+    finally:
+        bridge.end()
+    rows = gdn.query("FOR row IN devices_telemetry_rows FILTER row.device == 'AD13' RETURN row")
+    assert [(row["temperature"], row["meta_site"]) for row in rows] == [(1, "roof")]
+
+
+@both_versions
+def test_a_visit_leaves_no_session_behind(mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch, protocol: str) -> None:
+    monkeypatch.setattr(secrets, "token_hex", lambda _size: "the-same")
+    mqtt = Mqtt(url=f"mqtt://127.0.0.1:{mosquitto.port}", protocol=protocol)
+    for _ in range(2):
+        with visit(mqtt, ["t"]) as link:
+            wait_for(lambda: turn(link, Deadline(1)) or link.subscribed, what="the subscription")
+
+        assert link.session_present is False
+        assert link.refused == []
+
+
+def test_the_user_and_the_password_file_are_taken_from_the_environment(tmp_path: Path) -> None:
+    broker = guarded(tmp_path)
+    secret = tmp_path / "secret"
+    secret.write_text("correct horse\n")
+    try:
+        retain(broker.port, ("t/1", b'{"n": 1}'), username="bridge", password="correct horse")
+        environ = {
+            "BRIDGE_MQTT__URL": f"mqtt://127.0.0.1:{broker.port}",
+            "BRIDGE_MQTT__USERNAME": "bridge",
+            "BRIDGE_MQTT__PASSWORD_FILE": str(secret),
+        }
+        ended = cli("init", str(tmp_path / "made"), "--from-topic", "t/#", "--seconds", "1", **environ)
+        refused = cli(
+            *("init", str(tmp_path / "other"), "--from-topic", "t/#", "--seconds", "1"),
+            BRIDGE_MQTT__URL=environ["BRIDGE_MQTT__URL"],
+        )
+    finally:
+        broker.end()
+
+    assert ended.returncode == 0, ended.stderr
+    written = (tmp_path / "made" / "bridge.toml").read_text()
+    assert f'url = "{environ["BRIDGE_MQTT__URL"]}"' in written
+    assert "correct horse" not in written + ended.stdout + ended.stderr
+    assert refused.returncode == 69
+    assert "mqtt.username" in refused.stderr
+    assert not (tmp_path / "other").exists()
+
+
+def test_silence_and_an_absent_broker_are_said(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    silent = cli(
+        *("init", str(tmp_path / "made"), "--from-topic", "nobody/speaks", "--seconds", "0.5"),
+        *("--broker", f"mqtt://127.0.0.1:{mosquitto.port}"),
+    )
+    absent = cli("init", str(tmp_path / "made"), "--from-topic", "t", "--broker", f"mqtt://127.0.0.1:{free_port()}")
+
+    assert (silent.returncode, absent.returncode) == (1, 69)
+    assert "nothing came on nobody/speaks" in silent.stderr
+    assert "can't be reached" in absent.stderr
+    assert "Traceback" not in silent.stderr + absent.stderr
+    assert not (tmp_path / "made").exists()
+
+
+def test_listening_stops_early_when_it_has_enough(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    publisher = Process(
+        [sys.executable, "-m", "bridge", "devices", "--url", f"mqtt://127.0.0.1:{mosquitto.port}", "--rate", "2000"],
+        tmp_path / "devices.log",
+    )
+    try:
+        ended = cli(
+            *("init", str(tmp_path / "made"), "--from-topic", "devices/#", "--seconds", "50"),
+            *("--broker", f"mqtt://127.0.0.1:{mosquitto.port}"),
+        )
+    finally:
+        publisher.end()
+
+    assert ended.returncode == 0, ended.stderr
+    assert "from 2000 samples" in ended.stdout
+
+
+def test_a_file_that_is_there_ends_with_78(tmp_path: Path) -> None:
+    (tmp_path / "worker.sql").write_text("mine")
+
+    ended = cli("init", str(tmp_path), "--sample", "t", json.dumps({"n": 1}))
+
+    assert ended.returncode == 78
+    assert f"{tmp_path / 'worker.sql'}: is there already" in ended.stderr
+    assert (tmp_path / "worker.sql").read_text() == "mine"
+
+
+def guarded(directory: Path) -> Mosquitto:
+    """A broker that takes the user ``bridge`` only."""
+    passwords = directory / "passwords"
+    subprocess.run(["mosquitto_passwd", "-c", "-b", str(passwords), "bridge", "correct horse"], check=True)
+    passwords.chmod(0o600)
+    home = directory / "guarded"
+    home.mkdir()
+    # Started by root it would become another user, who may not read the test's directory.
+    return Mosquitto(home, "allow_anonymous false", "user root", f"password_file {passwords}")

@@ -1,0 +1,134 @@
+"""A far end that receipts what it doesn't do: each way to lie is noticed in time, and said in status and /readyz."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.conftest import Bridge, LocalGdn, Mosquitto, wait_for
+from tests.publisher import publish_all
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+TABLE = "tutorialAppOutputTable"
+INTERVAL = 5.0
+
+CANARY = {
+    "BRIDGE_CANARY__ENABLED": "true",
+    "BRIDGE_CANARY__TOPIC": "devices/{marker}/rooms/0/telemetry",
+    "BRIDGE_CANARY__PAYLOAD": '{"temperature": 0}',
+    "BRIDGE_CANARY__QUERY": f'FOR d IN {TABLE} FILTER d.id == "0-{{marker}}" RETURN d.id',
+    "BRIDGE_CANARY__INTERVAL": f"{INTERVAL:g}",
+}
+
+MakeBridge = Callable[..., Bridge]
+
+
+@pytest.fixture
+def bridge(mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge) -> Bridge:
+    """One that is well, and whose canary came through."""
+    checks = [
+        {"name": "rows come", "query": f"RETURN LENGTH({TABLE})", "period": 1, "min": 1},
+        {
+            "name": "no frost",
+            "query": f"FOR d IN {TABLE} FILTER d.temperature < -40 RETURN d.id",
+            "period": 1,
+            "rows": 0,
+        },
+    ]
+    settings = {**CANARY, "BRIDGE_HEALTH__CHECKS": json.dumps(checks)}
+    bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url, **settings)
+    bridge.start()
+    bridge.wait_ready()
+    return bridge
+
+
+def lie(gdn: LocalGdn, **faults: Any) -> None:
+    gdn.call("POST", "/_local/faults", {name.replace("_", "-"): value for name, value in faults.items()})
+
+
+def wait_red(bridge: Bridge, part: str, sentence: str, *, seconds: float) -> None:
+    """The part fails with the sentence, in /readyz and in ``status``; and no part that was asked before hides it."""
+
+    def is_red() -> bool:
+        found = bridge.part(part)
+        return found["state"] == "failing" and sentence in found["error"]
+
+    wait_for(is_red, seconds=seconds, what=f"{part} with {sentence!r}; it is {bridge.part(part)}")
+    assert bridge.get("/readyz")[0] == 503
+    told = bridge.cli("status")
+    assert told.returncode == 1
+    assert sentence in told.stdout
+
+
+def test_a_canary_comes_through_and_is_measured(bridge: Bridge, gdn: LocalGdn) -> None:
+    status, metrics = bridge.get("/metrics")
+
+    assert status == 200
+    for hop in ("mqtt", "receipt", "row"):
+        assert f'gdn_bridge_canary_seconds{{hop="{hop}"}}' in metrics
+    assert 'gdn_bridge_canary_rounds_total{outcome="lost"} 0.0' in metrics
+    assert 'gdn_bridge_route_rows_total{route="devices/{deviceID}/rooms/{roomNo}/telemetry"' in metrics
+    assert any(str(id_).startswith("0-canary-") for id_ in gdn.query(f"FOR d IN {TABLE} RETURN d.id"))
+    told = bridge.cli("status")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "is ready" in told.stdout
+    assert "0 rows behind" in told.stdout
+
+
+def test_a_worker_that_swallows_rows_is_noticed_within_two_canaries(bridge: Bridge, gdn: LocalGdn) -> None:
+    lie(gdn, acks_but_drops=True)
+
+    wait_red(bridge, "canary", "the worker takes rows and swallows them", seconds=2 * INTERVAL + 2)
+
+    lie(gdn, acks_but_drops=False)
+    wait_for(lambda: bridge.readiness()["ready"], seconds=2 * INTERVAL + 2, what="a canary that comes through")
+
+
+def test_rows_that_do_not_come_out_are_counted_as_behind(bridge: Bridge, gdn: LocalGdn, mosquitto: Mosquitto) -> None:
+    wait_for(lambda: bridge.readiness()["health"]["rows_behind"] == 0, what="a count")
+    lie(gdn, acks_but_drops=True)
+    publish_all(mosquitto.port, [(f"devices/AD11/rooms/{n}/telemetry", b'{"temperature": 1}') for n in range(1, 51)])
+
+    wait_for(lambda: bridge.readiness()["health"]["rows_behind"] >= 50, seconds=10, what="50 rows behind")
+
+
+def test_a_worker_that_is_switched_off_is_noticed_by_the_next_look(bridge: Bridge, gdn: LocalGdn) -> None:
+    lie(gdn, worker_stopped=True)
+
+    wait_red(bridge, "worker active", "is not active: what is sent is not worked on", seconds=5)
+
+
+def test_a_worker_that_is_deleted_is_noticed_by_the_next_look(bridge: Bridge, gdn: LocalGdn) -> None:
+    lie(gdn, deleted=True)
+
+    wait_red(bridge, "worker active", "GDN shows no stream worker stream_worker_tutorial", seconds=5)
+
+
+def test_a_gdn_that_answers_with_errors_is_said_to_do_so(bridge: Bridge, gdn: LocalGdn) -> None:
+    lie(gdn, rest_errors=503)
+
+    wait_red(bridge, "worker active", "503", seconds=5)
+    wait_red(bridge, "check rows come", "503", seconds=5)
+
+
+def test_a_right_that_is_gone_is_named(bridge: Bridge, gdn: LocalGdn) -> None:
+    lie(gdn, no_right="queries")
+
+    wait_red(bridge, "query", "grant the API key access", seconds=5)
+
+
+def test_what_a_user_expects_is_held_against_what_comes(bridge: Bridge, gdn: LocalGdn, mosquitto: Mosquitto) -> None:
+    publish_all(mosquitto.port, [("devices/AD11/rooms/7/telemetry", b'{"temperature": -60}')])
+
+    wait_red(bridge, "check no frost", "expected 0 rows, 1 came", seconds=5)
+
+
+def test_a_bridge_that_is_not_there_is_said_to_be_out_of_reach(make_bridge: MakeBridge) -> None:
+    told = make_bridge(mqtt_port=1, gdn_url="http://127.0.0.1:1").cli("status")
+
+    assert told.returncode == 69
+    assert "can't be asked" in told.stderr

@@ -1,0 +1,729 @@
+"""Dead letters on a real SQLite file: chosen, marked, replayed and purged, by one process and by two."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
+
+from bridge import deadletters
+from bridge.cli.printing import content, table
+from bridge.deadletters import carry_out, export, parse_since
+from bridge.errors import ConfigError
+from bridge.mapping import Mapping, Route
+from bridge.message import DeadLetter, MqttMessage, Row
+from bridge.outbox import Bounds, Outbox, Refused, Selection, Visitor, letters, schema
+from bridge.streamql import input_streams, parse
+
+pytestmark = pytest.mark.integration
+
+STREAM = "tutorialAppInputStream"
+TOPIC = "devices/AD11/rooms/200/telemetry"
+ROUTE = "devices/{deviceID}/rooms/{roomNo}/telemetry"
+STREAMS = input_streams(parse(Path("config/worker.sql").read_text()))
+EVERYTHING = Selection()
+
+
+def mapping(**route: Any) -> Mapping:
+    return Mapping(routes=[Route(topic=ROUTE, stream=STREAM, **route)], streams=STREAMS, outbox_name="x")
+
+
+def letter(payload: bytes = b'{"temp": 18}', reason: str = "missing_field", **other: Any) -> DeadLetter:
+    known: dict[str, Any] = {
+        "topic": TOPIC,
+        "payload": payload,
+        "qos": 1,
+        "received_at": 5_000_000_000_000,
+        "route": ROUTE,
+        "reason": reason,
+        "detail": "column temperature: there is no value for it",
+    }
+    return DeadLetter(**{**known, **other})
+
+
+class Recorder:
+    """A mapping that makes a row of everything, and remembers what it was given."""
+
+    def __init__(self, rows: int = 1) -> None:
+        self.given: list[MqttMessage] = []
+        self.ids: list[int] = []
+        self._rows = rows
+
+    def map(self, message: MqttMessage, next_id: int = 0) -> list[Row]:
+        self.given.append(message)
+        self.ids.append(next_id)
+        return [Row(STREAM, message.payload)] * self._rows
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "out box?#.db"
+
+
+@pytest.fixture
+def outbox(path: Path) -> Iterator[Outbox]:
+    made = Outbox(path)
+    made.open()
+    yield made
+    made.close()
+
+
+def mark(path: Path, action: letters.Wanted = "replay", selection: Selection = EVERYTHING, **limit: int) -> list[int]:
+    with Visitor(path, may_mark=True) as visitor:
+        return visitor.mark(selection, action, **limit)
+
+
+def kept(path: Path, selection: Selection = EVERYTHING) -> list[letters.Letter]:
+    with Visitor(path) as visitor:
+        return list(visitor.letters(selection))
+
+
+def rows_of(outbox: Outbox) -> list[bytes]:
+    return [r.payload for r in outbox.read(STREAM, after=0, limit=10_000, max_bytes=1 << 30)]
+
+
+def replay(outbox: Outbox, by: Any, *, has_room: bool = True) -> deadletters.Outcome:
+    return carry_out(outbox, by, streams=STREAMS, has_room=has_room)
+
+
+# --- replay --------------------------------------------------------------------------------------------------
+
+
+def test_a_letter_that_maps_today_becomes_its_rows_and_goes(outbox: Outbox, path: Path) -> None:
+    outbox.commit(dead_letters=[letter(), letter(b'[{"temp": 1}, {"temp": 2}]'), letter()])
+    mark(path, limit=2)
+
+    outcome = replay(outbox, mapping(fields={"temperature": "temp"}))
+
+    assert [r.payload for r in outcome.records] == [
+        b'{"deviceID":"AD11","roomNo":200,"temperature":%d}' % n for n in (18, 1, 2)
+    ]
+    assert rows_of(outbox) == [r.payload for r in outcome.records]
+    assert (outcome.replayed, outcome.failed) == (2, 0)
+    assert [found.id for found in kept(path)] == [3]
+    assert outbox.dead_letters == 1
+    books = outbox.books()
+    assert (books.received, books.outbox, books.dead_lettered) == (6, 3, {"missing_field": 3})
+    assert books.balanced
+    assert outbox.counter("dead_letters_replayed") == 2
+    assert not replay(outbox, mapping()).more
+
+
+def test_a_replayed_message_is_the_one_that_was_received(outbox: Outbox, path: Path) -> None:
+    outbox.commit(dead_letters=[letter(qos=0, retain=True, properties=b"\x26\0\1a\0\1b", received_at=123)])
+    mark(path)
+    by = Recorder()
+
+    replay(outbox, by)
+
+    assert by.given == [MqttMessage(TOPIC, b'{"temp": 18}', 0, True, 0, 123, properties=b"\x26\0\1a\0\1b")]
+
+
+def test_rows_are_told_the_ids_that_they_get(outbox: Outbox, path: Path) -> None:
+    outbox.commit(rows=[Row(STREAM, b"{}")] * 4, dead_letters=[letter(), letter()])
+    mark(path)
+    by = Recorder(rows=3)
+
+    outcome = replay(outbox, by)
+
+    assert by.ids == [5, 8]
+    assert [r.id for r in outcome.records] == [5, 6, 7, 8, 9, 10]
+
+
+def test_a_letter_that_fails_again_stays_with_todays_reason_and_is_not_tried_again(outbox: Outbox, path: Path) -> None:
+    outbox.commit(dead_letters=[letter(b'{"temp": "hot"}', mapping="old")])
+    size = outbox._held
+    mark(path)
+
+    outcome = replay(outbox, mapping(fields={"temperature": "temp"}))
+
+    assert (outcome.records, outcome.replayed, outcome.failed) == ([], 0, 1)
+    (found,) = kept(path)
+    assert (found.dead_letter.reason, found.wanted) == ("type_mismatch", None)
+    assert found.dead_letter.payload == b'{"temp": "hot"}'
+    assert outbox.books().dead_lettered == {"missing_field": 1}
+    assert outbox.books().balanced
+    assert outbox._held != size
+    assert outbox._held == letters.held(outbox._db)  # type: ignore[arg-type]
+    assert not replay(outbox, mapping()).more
+
+
+def test_without_room_a_replay_waits_and_a_purge_does_not(outbox: Outbox, path: Path) -> None:
+    outbox.commit(dead_letters=[letter(), letter()])
+    mark(path, selection=Selection(ids=[1]))
+    mark(path, "purge", Selection(ids=[2]))
+
+    outcome = replay(outbox, Recorder(), has_room=False)
+    assert (outcome.records, outcome.replayed, outcome.purged) == ([], 0, 1)
+    assert not replay(outbox, Recorder(), has_room=False).more
+    assert [(found.id, found.wanted) for found in kept(path)] == [(1, "replay")]
+
+    assert replay(outbox, Recorder()).replayed == 1
+
+
+def test_a_message_that_no_route_wants_any_more_goes_and_is_counted(outbox: Outbox, path: Path) -> None:
+    outbox.commit(dead_letters=[letter()])
+    mark(path)
+
+    replay(outbox, Recorder(rows=0))
+
+    assert kept(path) == []
+    assert outbox.books().dropped == {"filtered": 1}
+    assert outbox.books().balanced
+
+
+def test_a_row_that_was_refused_goes_to_its_stream_again_with_all_that_its_send_said(
+    outbox: Outbox, path: Path
+) -> None:
+    (record,) = outbox.commit(rows=[Row(STREAM, b"{}", b',"key":"a"')])
+    refused = DeadLetter("", b"{}", 1, 1, None, "refused_by_gdn", "GDN refused the row")
+    outbox.commit(refused=[Refused(record.id, refused)])
+    mark(path)
+
+    (again,) = replay(outbox, mapping()).records
+
+    assert (again.stream, again.payload, again.extras) == (STREAM, b"{}", b',"key":"a"')
+    assert again.id > record.id
+    assert outbox.books().balanced
+
+
+def test_what_no_mapping_can_help_stays_as_it_is(outbox: Outbox, path: Path) -> None:
+    (record,) = outbox.commit(rows=[Row("gone", b"{}")])
+    refused = DeadLetter("", b"{}", 1, 1, None, "refused_by_gdn", "GDN refused the row")
+    outbox.commit(refused=[Refused(record.id, refused)], dead_letters=[letter(reason="bad_topic")])
+    mark(path)
+
+    outcome = replay(outbox, Recorder())
+
+    assert (outcome.replayed, outcome.failed) == (0, 2)
+    assert sorted(found.dead_letter.reason for found in kept(path)) == ["bad_topic", "refused_by_gdn"]
+
+
+def test_a_bug_in_the_mapping_costs_its_letter_a_reason_and_the_others_nothing(outbox: Outbox, path: Path) -> None:
+    class Buggy(Recorder):
+        def map(self, message: MqttMessage, next_id: int = 0) -> list[Row]:
+            if message.payload == b"bug":
+                raise ZeroDivisionError
+            return super().map(message, next_id)
+
+    outbox.commit(dead_letters=[letter(b"a"), letter(b"bug"), letter(b"c")])
+    mark(path)
+
+    assert replay(outbox, Buggy()).replayed == 2
+    assert [found.dead_letter.reason for found in kept(path)] == ["internal_error"]
+
+
+def test_many_letters_are_replayed_by_and_by_in_their_order(outbox: Outbox, path: Path) -> None:
+    payloads = [b"%d" % n for n in range(450)]
+    outbox.commit(dead_letters=[letter(payload) for payload in payloads])
+    mark(path)
+
+    steps = []
+    while (outcome := replay(outbox, Recorder())).more:
+        steps.append(outcome.replayed)
+
+    assert steps == [200, 200, 50]
+    assert rows_of(outbox) == payloads
+
+
+def test_a_commit_takes_only_so_many_bytes_of_rows(outbox: Outbox, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadletters, "REPLAY_BYTES", 1000)
+    outbox.commit(dead_letters=[letter(bytes(400))] * 7)
+    mark(path)
+
+    assert [replay(outbox, Recorder()).replayed for _ in range(4)] == [3, 3, 1, 0]
+
+
+def test_only_so_many_bytes_of_letters_are_read_at_a_time(
+    outbox: Outbox, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(letters, "PAGE_BYTES", 1000)
+    outbox.commit(dead_letters=[letter(bytes(800))] * 5)
+    mark(path)
+
+    assert len(outbox.letters_to_replay(100)) == 2
+    assert len(kept(path)) == 5
+
+
+# --- who does what -------------------------------------------------------------------------------------------
+
+
+def test_a_visitor_reads_and_marks_while_the_owner_has_the_store(outbox: Outbox, path: Path) -> None:
+    outbox.commit(dead_letters=[letter(), letter(reason="not_json"), letter(route=None, reason="no_route")])
+
+    with Visitor(path, may_mark=True) as visitor:
+        assert visitor.count(EVERYTHING) == 3
+        assert visitor.mark(Selection(reasons=["not_json", "no_route"]), "replay") == [2, 3]
+        assert visitor.waiting([2, 3], "replay") == 2
+        replay(outbox, Recorder())
+        assert visitor.waiting([2, 3], "replay") == 0
+        assert visitor.left([1, 2, 3]) == {"missing_field": 1}
+        assert visitor.counter("dead_letters_replayed") == 2
+
+
+@pytest.mark.parametrize(
+    ("selection", "ids"),
+    [
+        (Selection(), [1, 2, 3, 4]),
+        (Selection(ids=[4, 2, 99]), [2, 4]),
+        (Selection(reasons=["not_json"]), [2, 4]),
+        (Selection(reasons=["not_json", "empty"]), [2, 3, 4]),
+        (Selection(routes=["r"]), [3, 4]),
+        (Selection(routes=["r"], reasons=["not_json"]), [4]),
+        (Selection(since=30), [3, 4]),
+        (Selection(since=31, reasons=["' OR 1=1 --"]), []),
+    ],
+)
+def test_a_selection_means_what_fits_all_of_it(
+    outbox: Outbox, path: Path, selection: Selection, ids: list[int]
+) -> None:
+    outbox.commit(
+        dead_letters=[
+            letter(received_at=10),
+            letter(received_at=20, reason="not_json"),
+            letter(received_at=30, reason="empty", route="r"),
+            letter(received_at=40, reason="not_json", route="r"),
+        ]
+    )
+
+    assert [found.id for found in kept(path, selection)] == ids
+    with Visitor(path) as visitor:
+        assert visitor.count(selection) == len(ids)
+        assert [found.id for found in visitor.letters(selection, limit=1)] == ids[:1]
+    assert mark(path, "purge", selection) == ids
+
+
+def test_letters_come_in_pages_and_no_page_holds_the_log_of_the_store(outbox: Outbox, path: Path) -> None:
+    outbox.commit(dead_letters=[letter(b"%d" % n) for n in range(1203)])
+
+    with Visitor(path) as visitor:
+        found = visitor.letters(EVERYTHING)
+        first = next(found)
+        assert outbox._db is not None
+        (busy, _, _) = outbox._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        assert busy == 0
+        assert [first.id, *(n.id for n in found)] == list(range(1, 1204))
+    assert mark(path, limit=701) == list(range(1, 702))
+
+
+def test_a_store_that_is_not_there_is_named_and_not_made(path: Path) -> None:
+    with pytest.raises(ConfigError, match="BRIDGE_OUTBOX__PATH"), Visitor(path):
+        pass
+
+    assert not path.exists()
+
+
+def test_a_store_of_another_format_is_left_alone(tmp_path: Path) -> None:
+    old = old_store(tmp_path / "old.db")
+
+    with pytest.raises(ConfigError, match=r"format 3.*starts with an older file"), Visitor(old):
+        pass
+
+
+def test_looking_for_work_costs_an_index_and_not_a_walk(outbox: Outbox) -> None:
+    assert outbox._db is not None
+    for query, parameters in (
+        (letters.WANTED_LETTERS, ("replay",)),
+        (letters.WANTED_IDS, ("purge", 1)),
+        (letters.WANTED_BETWEEN, ("purge", 1, 2)),
+        (letters.STORED_BEFORE, (1, 1)),
+    ):
+        plan = outbox._db.execute(f"EXPLAIN QUERY PLAN {query}", parameters).fetchall()
+        assert all("USING" in row[3] and "TEMP B-TREE" not in row[3] for row in plan), plan
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from bridge.message import DeadLetter
+from bridge.outbox import Outbox
+outbox = Outbox(Path(sys.argv[1]))
+outbox.open()
+print("open", flush=True)
+letter = DeadLetter("a/b", b"{", 1, 1, None, "not_json", "")
+stop = time.monotonic() + 30
+while outbox.counter("dead_letters_purged") < 300 and time.monotonic() < stop:
+    outbox.commit(dead_letters=[letter] * 3)
+    outbox.purge_wanted()
+    time.sleep(0.001)
+books = outbox.books()
+print(books.balanced, books.received, outbox.counter("dead_letters_purged"), outbox.dead_letters, flush=True)
+outbox.close()
+"""
+
+
+def test_one_process_marks_while_another_stores_and_purges(path: Path) -> None:
+    owner = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True, env={**os.environ}
+    )
+    assert owner.stdout is not None
+    with owner:
+        assert owner.stdout.readline() == "open\n"
+        with Visitor(path, may_mark=True) as visitor:
+            while owner.poll() is None:
+                visitor.mark(EVERYTHING, "purge", limit=20)
+                time.sleep(0.005)
+        balanced, received, purged, left = owner.stdout.read().splitlines()[-1].split()
+
+    assert owner.returncode == 0
+    assert balanced == "True"
+    assert int(purged) + int(left) == int(received)
+    with Visitor(path) as visitor:
+        assert visitor.count(EVERYTHING) == int(left)
+        assert visitor.counter("dead_letters_purged") == int(purged) >= 300
+
+
+REPLAYER = """
+import os, signal, sys
+from pathlib import Path
+from bridge.deadletters import carry_out
+from bridge.message import Row
+from bridge.outbox import Outbox
+class Each:
+    def map(self, message, next_id=0):
+        return [Row("s", message.payload)]
+outbox = Outbox(Path(sys.argv[1]))
+outbox.open()
+left = int(sys.argv[3])
+def trace(statement):
+    global left
+    if statement.strip().startswith(sys.argv[2]):
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+outbox._db.set_trace_callback(trace)
+while carry_out(outbox, Each(), streams=["s"], has_room=True).more:
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "times"),
+    [
+        *(("SELECT", 0), ("BEGIN", 0), ("BEGIN", 1), ("INSERT INTO records", 0), ("INSERT INTO records", 150)),
+        *(("DELETE FROM dead_letters", 0), ("DELETE FROM dead_letters", 1), ("DELETE FROM dead_letters", 2)),
+        *(("INSERT INTO books", 0), ("INSERT INTO books", 2), ("COMMIT", 0), ("COMMIT", 1), ("COMMIT", 2)),
+    ],
+)
+def test_a_replay_that_is_killed_anywhere_is_completed_and_doubles_nothing(
+    path: Path, statement: str, times: int
+) -> None:
+    payloads = [b"%d" % n for n in range(450)]
+    outbox = Outbox(path)
+    outbox.open()
+    outbox.commit(dead_letters=[letter(payload) for payload in payloads])
+    outbox.close()
+    mark(path)
+
+    killed = subprocess.run([sys.executable, "-c", REPLAYER, str(path), statement, str(times)], check=False)
+
+    assert killed.returncode == -signal.SIGKILL
+    outbox.open()
+    stored = outbox.read("s", after=0, limit=1000, max_bytes=1 << 30)
+    assert len(stored) + outbox.dead_letters == 450
+    assert outbox.books().balanced
+
+    class Each:
+        def map(self, message: MqttMessage, next_id: int = 0) -> list[Row]:
+            return [Row("s", message.payload)]
+
+    while replay(outbox, Each()).more:
+        pass
+    assert [r.payload for r in outbox.read("s", after=0, limit=1000, max_bytes=1 << 30)] == payloads
+    assert outbox.dead_letters == 0
+    assert outbox.books().balanced
+    outbox.close()
+
+
+# --- bounds --------------------------------------------------------------------------------------------------
+
+
+def test_letters_are_purged_by_their_time_in_the_store_whatever_the_clock_says(path: Path) -> None:
+    now = 1000.0
+    outbox = Outbox(path, Bounds(dead_letter_age=60), clock=lambda: now, wall_clock=lambda: 5000.0)
+    outbox.open()
+    outbox.commit(dead_letters=[letter(received_at=1), letter(received_at=2**62)])
+    now += 50
+    outbox.commit(dead_letters=[letter(received_at=3)])
+    assert outbox.purge_old() == 0
+
+    now += 15
+    assert outbox.purge_old() == 2
+
+    assert [found.dead_letter.received_at for found in kept(path)] == [3]
+    assert outbox.counter("dead_letters_purged") == 2
+    assert outbox.dead_letters == 1
+    assert outbox.books().balanced
+    outbox.close()
+
+
+def test_without_a_bound_of_age_no_letter_is_too_old(path: Path) -> None:
+    now = 1000.0
+    outbox = Outbox(path, clock=lambda: now, wall_clock=lambda: 5000.0)
+    outbox.open()
+    outbox.commit(dead_letters=[letter()])
+    now += 1e9
+
+    assert outbox.purge_old() == 0
+    outbox.close()
+
+
+def test_the_bytes_of_letters_are_the_same_after_a_restart(path: Path) -> None:
+    outbox = Outbox(path)
+    outbox.open()
+    (record,) = outbox.commit(rows=[Row("s", b"{}", b',"key":"k"')])
+    outbox.commit(
+        refused=[Refused(record.id, DeadLetter("", b"{}", 1, 1, None, "refused_by_gdn", "ä"))],
+        dead_letters=[letter(properties=b"12345", topic="a\0bcdef/ü")],
+    )
+    before = outbox._held
+    outbox.close()
+
+    outbox.open()
+    assert outbox._held == before
+    outbox.close()
+
+
+# --- older files, damaged files ------------------------------------------------------------------------------
+
+
+def old_store(path: Path) -> Path:
+    """A store as version 3 left it."""
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    db.execute("PRAGMA journal_mode = WAL")
+    for number, script in enumerate(schema.CHANGES[:3], start=1):
+        db.executescript(f"BEGIN; {script} PRAGMA user_version = {number}; COMMIT;")
+    db.executemany(
+        "INSERT INTO records (id, stream, payload, stored_at, number) VALUES (?, 's', ?, 1700000000, ?)",
+        [(n, b'{"n":%d}' % n, None) for n in range(1, 400)] + [(400, b"{}", 7)],
+    )
+    db.executemany(
+        "INSERT INTO dead_letters (received_at, topic, qos, payload, route, reason, detail) VALUES (?,?,?,?,?,?,?)",
+        [(1_700_000_000 * 10**9, TOPIC, 1, b'{"temp": 1}', ROUTE, "missing_field", "") for _ in range(59)]
+        + [(time.time_ns(), TOPIC, 1, b"", ROUTE, "missing_field", "")],
+    )
+    db.execute("INSERT INTO books VALUES ('received', 460), ('dead_lettered:missing_field', 60), ('last_id', 400)")
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    db.close()
+    return path
+
+
+def test_an_outbox_of_the_third_format_is_taken_over_and_its_letters_can_be_replayed(tmp_path: Path) -> None:
+    path = old_store(tmp_path / "old.db")
+    outbox = Outbox(path, Bounds(dead_letter_age=3600))
+    outbox.open()
+
+    assert len(outbox.read("s", after=0, limit=999, max_bytes=1 << 30)) == 399
+    ((record, number),), last = outbox.numbered("s")
+    assert (record.id, record.extras, number, last) == (400, b"", 7, 0)
+    assert outbox.books().balanced
+    found = kept(path)
+    assert (found[0].dead_letter.retain, found[0].dead_letter.properties, found[0].stream) == (False, b"", None)
+    mark(path, selection=Selection(ids=[1, 2]))
+    assert replay(outbox, mapping(fields={"temperature": "temp"})).replayed == 2
+    assert outbox.purge_old() == 57, "their time in the store is when they were received"
+    outbox.close()
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_rescue_keeps_all_of_a_letter_also_from_an_older_file(tmp_path: Path, old: bool) -> None:
+    path = tmp_path / "outbox.db"
+    if old:
+        old_store(path)
+        with sqlite3.connect(path) as db:
+            db.execute("PRAGMA writable_schema = ON")
+            db.execute("UPDATE sqlite_schema SET rootpage = 3 WHERE name = 'handed_over'")
+        db.close()
+    else:
+        outbox = Outbox(path)
+        outbox.open()
+        rows = [Row("s", b'{"n":%d}' % n, b',"key":"%d"' % n) for n in range(3000)]
+        outbox.commit(rows=rows, dead_letters=[letter(retain=True, properties=b"\x01\x01", mapping="m")] * 60)
+        mark(path, selection=Selection(ids=[5]))
+        outbox._let_go()
+        with path.open("r+b") as file:
+            file.seek(20 * 4096)
+            file.write(b"\xa5" * 4096)
+    outbox = Outbox(path)
+    outbox.open()
+
+    assert [p for p in tmp_path.iterdir() if ".damaged-" in p.name]
+    assert outbox.books().balanced
+    records = outbox.read("s", after=0, limit=9999, max_bytes=1 << 30)
+    found = kept(path)
+    assert len(found) == 60
+    if old:
+        assert len(records) == 400
+        assert {record.extras for record in records} == {b""}
+    else:
+        assert 2000 < len(records) < 3000
+        assert all(json.loads(b'{"x":0%b}' % r.extras)["key"] == str(json.loads(r.payload)["n"]) for r in records)
+        assert found[0].dead_letter == letter(retain=True, properties=b"\x01\x01", mapping="m")
+        assert [n.id for n in found if n.wanted == "replay"] == [5]
+    outbox.close()
+
+
+# --- the books, whatever happens -----------------------------------------------------------------------------
+
+
+class Store(RuleBasedStateMachine):
+    """Commits, marks, replays, purges and restarts in any order, beside a model that counts."""
+
+    records = Bundle("records")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = tempfile.TemporaryDirectory()
+        self.path = Path(self.directory.name) / "outbox.db"
+        self.now = 1000.0
+        self.rows = self.letters = 0
+        self.outbox = self.make()
+
+    def make(self) -> Outbox:
+        outbox = Outbox(
+            self.path,
+            Bounds(dead_letter_bytes=3000, dead_letter_age=100),
+            clock=lambda: self.now,
+            wall_clock=lambda: 5000.0,
+        )
+        outbox.open()
+        return outbox
+
+    @rule(
+        target=records,
+        rows=st.integers(0, 5),
+        dead=st.integers(0, 4),
+        filtered=st.integers(0, 2),
+        size=st.integers(0, 900),
+    )
+    def commit(self, rows: int, dead: int, filtered: int, size: int) -> Any:
+        made = self.outbox.commit(
+            rows=[Row(STREAM, bytes(size), b"," * (size % 7))] * rows,
+            dead_letters=[letter(bytes(size), properties=b"p" * (size % 5))] * dead,
+            filtered=filtered,
+        )
+        self.rows += rows
+        return multiple(*[record.id for record in made])
+
+    @rule(record=consumes(records))
+    def release(self, record: int) -> None:
+        self.outbox.commit(released=[record])
+        self.rows -= 1
+
+    @rule(record=consumes(records))
+    def refuse(self, record: int) -> None:
+        refused = DeadLetter("", b"{}", 1, 1, None, "refused_by_gdn", "said so")
+        self.outbox.commit(refused=[Refused(record, refused)])
+        self.rows -= 1
+
+    @rule(action=st.sampled_from(["replay", "purge"]), limit=st.integers(1, 4))
+    def wish(self, action: letters.Wanted, limit: int) -> None:
+        mark(self.path, action, limit=limit)
+
+    @rule(target=records, rows=st.integers(0, 3), fails=st.booleans(), has_room=st.booleans())
+    def work(self, rows: int, fails: bool, has_room: bool) -> Any:
+        class Failing:
+            def map(self, message: MqttMessage, next_id: int = 0) -> DeadLetter:
+                return DeadLetter.of(message, route="r", reason="not_json", detail="x" * len(message.payload))
+
+        before = self.outbox.dead_letters + self.outbox.counter("dead_letters_purged")
+        outcome = replay(self.outbox, Failing() if fails else Recorder(rows), has_room=has_room)
+        assert self.outbox.dead_letters + self.outbox.counter("dead_letters_purged") == before - outcome.replayed
+        self.rows += len(outcome.records)
+        return multiple(*[record.id for record in outcome.records])
+
+    @rule(seconds=st.integers(0, 80))
+    def age(self, seconds: int) -> None:
+        self.now += seconds
+        self.outbox.purge_old()
+
+    @rule()
+    def restart(self) -> None:
+        before = (self.outbox.books(), self.outbox._held, self.outbox.bytes)
+        self.outbox.close()
+        self.outbox = self.make()
+        assert (self.outbox.books(), self.outbox._held, self.outbox.bytes) == before
+
+    @invariant()
+    def the_books_balance(self) -> None:
+        assert self.outbox.books().balanced
+        assert self.outbox.books().outbox == self.rows
+
+    @invariant()
+    def no_letter_is_lost_or_doubled(self) -> None:
+        dead = sum(self.outbox.books().dead_lettered.values())
+        gone = self.outbox.counter("dead_letters_replayed") + self.outbox.counter("dead_letters_purged")
+        assert dead == self.outbox.dead_letters + gone
+        assert self.outbox._held == letters.held(self.outbox._db)  # type: ignore[arg-type]
+        assert self.outbox._held.bytes <= 3000
+
+    def teardown(self) -> None:
+        self.outbox.close()
+        self.directory.cleanup()
+
+
+Store.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestStore = Store.TestCase
+
+
+# --- for people ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90s", 999_910),
+        ("15m", 999_100),
+        ("2h", 992_800),
+        ("3d", 740_800),
+        ("1970-01-01", 0),
+        ("1970-01-01T00:00:01", 1),
+        ("1970-01-01T02:00:01.5+02:00", 1.5),
+        ("1970-01-01T00:00:01Z", 1),
+    ],
+)
+def test_a_time_is_read_as_people_write_it(text: str, seconds: float) -> None:
+    assert parse_since(text, now=1_000_000) == int(seconds * 1e9)
+
+
+@pytest.mark.parametrize("text", ["", "3", "h", "-3h", "1e3s", "3 d", "yesterday", "9999999h", "٣h"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_since(text, now=1_000_000)
+
+
+@given(st.binary())
+def test_an_export_gives_the_payload_back(payload: bytes) -> None:
+    import base64
+
+    told = json.loads(json.dumps(export(letters.Letter(1, letter(payload), None, b"", None))))
+
+    assert base64.b64decode(told["payload_base64"]) == payload
+    assert told["payload_text"] is None or told["payload_text"].encode() == payload
+
+
+@given(st.binary() | st.text().map(str.encode))
+def test_nothing_that_a_device_sent_steers_the_terminal(payload: bytes) -> None:
+    shown = "".join(content(payload))
+
+    assert all(c.isprintable() or c == "\t" for c in shown)
+
+
+def test_text_is_shown_as_text_and_the_rest_as_its_bytes() -> None:
+    assert list(content("{\n\t°C".encode())) == ["{", "\t°C"]
+    assert list(content(b"a\x1b[2J")) == [f"00000000  {'61 1b 5b 32 4a':<47}  a.[2J"]
+    assert table([{"a": "x\x1b[2J", "b": 1}]) == "a      b\nx\ufffd[2J  1"

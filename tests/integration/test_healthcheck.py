@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import argparse
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bridge.books import Snapshot
+from bridge.cli import main
+from bridge.cli.healthcheck import ask, healthcheck
+from bridge.health import HealthStatus, PartStatus
+from bridge.status_server import StatusServer
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., StatusServer]]:
+    """A status server on a free port, of a bridge in this state."""
+    servers: list[StatusServer] = []
+
+    def start(*, live: bool = True, error: str | None = None, host: str = "127.0.0.1") -> StatusServer:
+        part = PartStatus("mqtt", "connected" if error is None else "waiting", time.time(), error, None)
+        server = StatusServer(
+            host=host,
+            port=0,
+            live=lambda: live,
+            parts=lambda: [part],
+            snapshot=Snapshot,
+            health=HealthStatus,
+            requests=dict,
+        )
+        server.start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+def test_a_live_bridge_has_nothing_wrong(serve: Callable[..., StatusServer]) -> None:
+    server = serve(error="no broker")
+
+    assert ask("127.0.0.1", server.port, ready=False) == ()
+
+
+def test_a_stuck_bridge_isnt_live(serve: Callable[..., StatusServer]) -> None:
+    server = serve(live=False)
+
+    assert ask("127.0.0.1", server.port, ready=False) == ("/livez answered 503",)
+
+
+def test_what_keeps_the_bridge_from_being_ready_is_named(serve: Callable[..., StatusServer]) -> None:
+    server = serve(error="no broker")
+
+    assert ask("127.0.0.1", server.port, ready=True) == ("mqtt: waiting: no broker",)
+
+
+def test_a_bridge_that_listens_on_every_address_is_asked_on_the_loopback_one(
+    serve: Callable[..., StatusServer],
+) -> None:
+    server = serve(host="0.0.0.0")
+
+    assert ask("0.0.0.0", server.port, ready=True) == ()
+
+
+def test_nobody_there_is_a_problem(unused_port: int) -> None:
+    (problem,) = ask("127.0.0.1", unused_port, ready=False)
+
+    assert problem.startswith(f"127.0.0.1:{unused_port} doesn't answer to /livez: ")
+
+
+@pytest.mark.parametrize("answer", [b"\x00" * 100, b"220 mail ESMTP\r\n", b"", b'HTTP/1.1 503 x\r\n\r\n{"parts": [7]}'])
+def test_another_program_on_the_port_is_a_problem_not_a_crash(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def speak() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=speak)
+        thread.start()
+        problems = ask("127.0.0.1", listener.getsockname()[1], ready=True)
+        thread.join()
+
+    assert len(problems) == 1
+
+
+def test_port_0_cant_be_asked() -> None:
+    (problem,) = ask("127.0.0.1", 0, ready=False)
+
+    assert problem.startswith("BRIDGE_STATUS__LISTEN: port 0")
+
+
+def test_the_verb_finds_file_and_address_as_run_does(
+    serve: Callable[..., StatusServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve()
+    (tmp_path / "worker.sql").write_text("")
+    file = tmp_path / "bridge.toml"
+    file.write_text(
+        f"""
+        mqtt.url = "mqtt://broker"
+        gdn = {{ url = "https://gdn.example", tenant = "t" }}
+        worker.definition = "worker.sql"
+        routes = [{{ topic = "t", stream = "s" }}]
+        status.listen = "127.0.0.1:{server.port}"
+        """
+    )
+    monkeypatch.setenv("GDN_BRIDGE_CONFIG", str(file))
+    monkeypatch.setenv("BRIDGE_GDN__API_KEY", "key")
+
+    assert main(["healthcheck"]) == 0
+    assert main(["healthcheck", "--set", "status.listen=127.0.0.1:0"]) == 1
+
+
+def test_wrong_settings_are_a_1_as_a_container_engine_wants_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "missing.toml"
+
+    assert healthcheck(argparse.Namespace(config=missing, set=[], ready=False)) == 1
+    assert str(missing) in capsys.readouterr().err
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])

@@ -1,0 +1,150 @@
+"""``gdn-bridge explain`` and ``gdn-bridge test``: what a person who writes routes sees."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bridge.cli import main
+
+SETTINGS = """
+[mqtt]
+url = "mqtt://127.0.0.1"
+client_id = "b1"
+[gdn]
+url = "https://gdn.example"
+api_key = "t.k.s"
+tenant = "t"
+[worker]
+definition = "worker.sql"
+
+[[routes]]
+topic = "rooms/{room}"
+stream = "readings"
+when = "t != null"
+fields = { t = { source = "t", scale = 0.1 }, who = "$client" }
+key = "{room}"
+"""
+WORKER = """@App:name('w') @App:qlVersion("2")
+CREATE STREAM readings (room int, t double, who string);
+CREATE STREAM kept (x string);
+INSERT INTO kept SELECT * FROM readings;
+"""
+EXAMPLE = """
+[[routes.test]]
+topic = "rooms/7"
+payload = { t = 215 }
+"""
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: str, settings: str = SETTINGS) -> tuple[int, str, str]:
+        (tmp_path / "worker.sql").write_text(WORKER)
+        (tmp_path / "bridge.toml").write_text(settings)
+        exit_code = main([arguments[0], "--config", str(tmp_path / "bridge.toml"), *arguments[1:]])
+        told = capsys.readouterr()
+        return exit_code, told.out, told.err
+
+    return run
+
+
+def test_explain_tells_each_step_and_the_row(run: Run) -> None:
+    exit_code, out, _ = run("explain", "rooms/7", '{"t": 215, "x": "\\u001b[2J"}')
+
+    assert exit_code == 0
+    for line in (
+        "routes[0] rooms/{room}: matches, room = '7'",
+        'decoded as json: {"t":215,"x":"\\u001b[2J"}',
+        "when t != null: true for 1 of 1",
+        "room <- the topic: 7",
+        't <- "t", scale 0.1: 21.5',
+        'who <- "$client": "b1"',
+        'row for readings: {"room":7,"t":21.5,"who":"b1"}, with "key":"7"',
+    ):
+        assert line in out
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "exit_code", "line"),
+    [
+        ("other", "{}", 1, "dead letter, no_route: no route takes this topic"),
+        ("rooms/7", "{", 1, "dead letter, not_json: "),
+        ("rooms/7", "{}", 0, "no row: the condition (when) of no route takes it"),
+        ("rooms/x", '{"t": 1}', 1, "dead letter, type_mismatch: column room"),
+    ],
+)
+def test_explain_says_why_there_is_no_row(run: Run, topic: str, payload: str, exit_code: int, line: str) -> None:
+    found, out, _ = run("explain", topic, payload)
+
+    assert found == exit_code
+    assert line in out
+
+
+def test_explain_takes_files_and_prints_json(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "payload").write_bytes(b'[{"t": 1}, {"t": 2}]')
+
+    exit_code, out, _ = run("explain", "rooms/7", f"@{tmp_path / 'payload'}", "--json")
+
+    assert exit_code == 0
+    assert [row["row"]["t"] for row in json.loads(out)["rows"]] == [0.1, 0.2]
+    assert run("explain", "rooms/7", "@missing")[0] == 78
+
+
+def test_examples_that_give_what_they_expect_pass(run: Run) -> None:
+    exit_code, out, _ = run(
+        "test",
+        settings=f'{SETTINGS}{EXAMPLE}expect = {{ room = 7, t = 21.5, who = "b1" }}\n{EXAMPLE}expect = [{{ room = 7, '
+        f't = 21.5, who = "b1" }}]\n[[routes.test]]\ntopic = "x"\npayload = ""\nexpect = "no_route"\n',
+    )
+
+    assert (exit_code, out) == (0, "3 of 3 examples give what they expect\n")
+
+
+@pytest.mark.parametrize(
+    "expect",
+    ['{ room = 7, t = 21.5, who = "b2" }', "{ room = 7, t = 21.5 }", "[]", '"type_mismatch"', "true"],
+)
+def test_an_example_that_gives_something_else_fails_with_a_diff_and_its_place(
+    run: Run, expect: str, tmp_path: Path
+) -> None:
+    exit_code, out, _ = run("test", settings=f"{SETTINGS}{EXAMPLE}expect = {expect}\n")
+
+    assert exit_code == 1
+    assert f"FAILED {tmp_path / 'bridge.toml'}:19: routes[0].test[0]" in out
+    assert "--- expected" in out
+    assert "0 of 1 examples" in out
+
+
+def test_one_is_not_true_in_examples(run: Run) -> None:
+    settings = SETTINGS.replace('"$client"', '"=x"').replace("scale = 0.1", "scale = 1")
+
+    assert (
+        run(
+            "test",
+            settings=f'{settings}\n[[routes.test]]\ntopic = "rooms/1"\npayload = {{t = 1}}\n'
+            'expect = { room = true, t = 1, who = "x" }\n',
+        )[0]
+        == 1
+    )
+
+
+def test_without_examples_it_says_how_to_write_them(run: Run) -> None:
+    exit_code, out, _ = run("test")
+
+    assert exit_code == 0
+    assert "[[routes.test]]" in out
+
+
+def test_a_payload_that_is_no_base64_names_its_place(run: Run) -> None:
+    exit_code, _, err = run(
+        "test", settings=f'{SETTINGS}{EXAMPLE}encoding = "base64"\nexpect = []\n'.replace("{ t = 215 }", '"?"')
+    )
+
+    assert exit_code == 78
+    assert "routes[0].test[0]: payload is no base64" in err

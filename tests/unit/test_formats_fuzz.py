@@ -1,0 +1,192 @@
+"""Whatever bytes a device sends, a decoder gives a value that JSON can say, or says why not; and soon."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import cbor2
+import msgspec
+import pytest
+import zstandard
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from bridge.mapping.formats import MAX_DEPTH, FormatOptions, compile_decoder
+from bridge.mapping.reasons import Reason, Unmappable
+
+VALUE = {"id": "AD11", "t": [21.5, -7, None, True, {"é": b"\0\xff", "n": 2**63}], "7": {}}
+
+SEEDS: dict[str, tuple[FormatOptions, bytes]] = {
+    "json": (FormatOptions(), b'{"id": "AD11", "t": [21.5, -7, null, true, {"\xc3\xa9": "\\u00e9", "n": 1e300}]}'),
+    "scalar": (FormatOptions("scalar"), b"-21.5e+3"),
+    "text": (FormatOptions("text", pattern=r"(?P<a>-?\d+(\.\d+)?)\s*(?P<b>[CFé])?(?P<rest>(.*,)*)"), b"-21.5 F,x,"),
+    "csv": (FormatOptions("csv"), b'id;x,t\r\n"a ""b""\n",21.5\r\nc,\xc3\xa9'),
+    "csv with columns": (FormatOptions("csv", delimiter=";", columns=("a", "b")), b"1;2\n3;4"),
+    "msgpack": (FormatOptions("msgpack"), msgspec.msgpack.encode([VALUE, msgspec.msgpack.Ext(5, b"x")])),
+    "msgpack map": (FormatOptions("msgpack"), msgspec.msgpack.encode(VALUE)),
+    "cbor": (FormatOptions("cbor"), cbor2.dumps(VALUE)),
+    "cbor with tags": (
+        FormatOptions("cbor"),
+        bytes.fromhex("9fc48221196ab3c249010000000000000000c1fb41d452d9ec200000ff"),
+    ),
+    "influx": (FormatOptions("influx"), b'# c\nm,t=a,u=b\\ c f=1,i=-7i,s="x\n\\"y",b=t 1732500000000000000\nm f=2u'),
+    "raw": (FormatOptions("raw"), b"\0\1\2"),
+}
+
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "zlib": zlib.compress,
+    "zstd": zstandard.compress,
+}
+
+
+def is_json(value: Any, room: int = MAX_DEPTH) -> bool:
+    """Whether the value is made of what JSON knows, no deeper than promised."""
+    if type(value) is dict:
+        return room > 0 and all(type(name) is str and is_json(member, room - 1) for name, member in value.items())
+    if type(value) is list:
+        return room > 0 and all(is_json(element, room - 1) for element in value)
+    return value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value))
+
+
+def judge(options: FormatOptions, payload: bytes) -> None:
+    started = time.process_time()
+    value, refusal = outcome(options, payload)
+
+    assert time.process_time() - started < 0.5
+    if refusal is not None:
+        own = Reason.NOT_JSON if options.name == "json" else Reason.UNDECODABLE
+        assert refusal.reason in {Reason.EMPTY, Reason.TOO_LARGE, own}
+        assert len(str(refusal)) < 400
+        return
+    assert is_json(value)
+    try:
+        msgspec.json.encode(value)
+    except OverflowError:
+        assert options.name == "json"  # whole numbers beyond 64 bits stay exact there
+
+
+def outcome(options: FormatOptions, payload: bytes) -> tuple[Any, Unmappable | None]:
+    try:
+        return compile_decoder(options)(payload), None
+    except Unmappable as exc:
+        return None, exc
+
+
+def replaced(payload: bytes, start: int, size: int, new: bytes) -> bytes:
+    return payload[:start] + new + payload[start + size :]
+
+
+def mutations(payload: bytes) -> st.SearchStrategy[bytes]:
+    once = st.tuples(st.integers(0, len(payload)), st.integers(0, 4), st.binary(max_size=6))
+
+    def apply(changes: list[tuple[int, int, bytes]]) -> bytes:
+        found = payload
+        for start, size, new in changes:
+            found = replaced(found, start, size, new)
+        return found
+
+    return st.lists(once, min_size=1, max_size=4).map(apply)
+
+
+@pytest.mark.parametrize("name", SEEDS)
+def test_the_seeds_of_the_mutations_are_valid(name: str) -> None:
+    options, payload = SEEDS[name]
+
+    if name == "msgpack":  # its extension type is refused, and what mutations make of it may be taken
+        payload = payload.replace(b"\xd4\x05x", b"\xc0")
+    assert is_json(compile_decoder(options)(payload))
+
+
+@pytest.mark.parametrize("name", SEEDS)
+@given(data=st.data())
+def test_any_bytes_give_json_or_a_reason(name: str, data: st.DataObject) -> None:
+    judge(SEEDS[name][0], data.draw(st.binary(max_size=400)))
+
+
+@pytest.mark.parametrize("name", SEEDS)
+@given(data=st.data())
+def test_any_text_gives_json_or_a_reason(name: str, data: st.DataObject) -> None:
+    judge(SEEDS[name][0], data.draw(st.text("aé1-.,;\"'=\\ \n\r\t\0#[]{}:", max_size=100)).encode())
+
+
+@pytest.mark.parametrize("name", SEEDS)
+@given(data=st.data())
+def test_damaged_payloads_give_json_or_a_reason(name: str, data: st.DataObject) -> None:
+    options, payload = SEEDS[name]
+
+    judge(options, data.draw(mutations(payload)))
+
+
+@pytest.mark.parametrize("name", SEEDS)
+@given(unit=st.binary(min_size=1, max_size=6), head=st.binary(max_size=6))
+def test_the_same_bytes_over_and_over_give_json_or_a_reason_soon(name: str, unit: bytes, head: bytes) -> None:
+    judge(SEEDS[name][0], (head + unit * 20_000)[:60_000])
+
+
+@pytest.mark.parametrize("compression", [*COMPRESS, "auto"])
+@given(data=st.data())
+def test_damaged_compressed_payloads_give_json_or_a_reason(compression: str, data: st.DataObject) -> None:
+    options = FormatOptions("raw", compression=compression, max_payload=1000)
+    content = data.draw(st.binary(max_size=40)) * data.draw(st.integers(1, 100))
+    compressed = COMPRESS[data.draw(st.sampled_from(sorted(COMPRESS)))](content)
+
+    judge(options, data.draw(st.one_of(st.just(compressed), mutations(compressed), st.binary(max_size=100))))
+
+
+@pytest.mark.parametrize("compression", COMPRESS)
+@given(parts=st.lists(st.binary(max_size=300), min_size=1, max_size=4))
+def test_what_was_compressed_comes_out_again(compression: str, parts: list[bytes]) -> None:
+    compress = COMPRESS[compression]
+    members = [b"".join(parts)] if compression == "zlib" else parts
+    decode = compile_decoder(FormatOptions("raw", compression=compression))
+    expected = compile_decoder(FormatOptions("raw"))
+
+    if any(parts):
+        assert decode(b"".join(map(compress, members))) == expected(b"".join(parts))
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
+    lambda inner: st.lists(inner, max_size=30) | st.dictionaries(st.text("aé0", max_size=30), inner, max_size=30),
+    max_leaves=40,
+)
+
+
+@given(JSON)
+def test_json_msgpack_and_cbor_give_what_others_have_written(value: Any) -> None:
+    assert value == compile_decoder(FormatOptions())(msgspec.json.encode(value))
+    assert value == compile_decoder(FormatOptions("msgpack"))(msgspec.msgpack.encode(value))
+    assert value == compile_decoder(FormatOptions("cbor"))(cbor2.dumps(value))
+    assert value == compile_decoder(FormatOptions("cbor"))(cbor2.dumps(value, indefinite_containers=True))
+
+
+@given(st.one_of(st.binary(max_size=60), mutations(cbor2.dumps({"a": [1, -2, 1.5, "é", None, {"b": [True]}]}))))
+@example(bytes.fromhex("bf61610161629f0203ffff"))
+def test_cbor_is_read_as_another_decoder_reads_it(payload: bytes) -> None:
+    try:
+        theirs = cbor2.loads(payload, strict_hashable_types=True)
+    except (cbor2.CBORError, ValueError, OverflowError, MemoryError):
+        theirs = None
+    ours, refusal = outcome(FormatOptions("cbor"), payload)
+
+    if refusal is None and theirs is not None and is_json(theirs):
+        assert ours == theirs
+
+
+@given(st.lists(st.lists(st.text("a,\"é \n'", min_size=1, max_size=8), min_size=2, max_size=2), min_size=1, max_size=5))
+def test_csv_cells_come_out_as_they_were_quoted(rows: list[list[str]]) -> None:
+    text = "\r\n".join(",".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in rows)
+
+    decoded = compile_decoder(FormatOptions("csv", columns=("a", "b")))(text.encode())
+
+    assert rows == [[row["a"], row["b"]] for row in decoded]

@@ -1,0 +1,268 @@
+"""Checks that users write: what is expected, what comes, and the sentence between the two."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from bridge.books import Snapshot, Traffic
+from bridge.checks import MAX_SHOWN, CountCheck, Expectation, QueryCheck
+from bridge.checkup import make_checks
+from bridge.config import Settings, load
+from bridge.errors import ConfigError, GdnRejected
+from bridge.health import CanaryStatus, HealthStatus
+from bridge.lag import Lag, streams_of_single_rows
+from bridge.mapping import Route
+from bridge.measuring import BOUNDS, Durations
+from bridge.streamql import parse
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+class Far:
+    """GDN with one answer to every query."""
+
+    def __init__(self, *rows: Any) -> None:
+        self.rows: Any = list(rows)
+
+    def get_worker(self, name: str, *, check: bool = False) -> Any:
+        raise AssertionError("a query asks for no worker")
+
+    def query(self, c8ql: str, *, max_rows: int = 1000, check: bool = False) -> list[Any]:
+        assert check, "a check must not take the budget of reconnects"
+        if isinstance(self.rows, Exception):
+            raise self.rows
+        return list(self.rows)[:max_rows]
+
+
+# --- what is expected -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expectation", "rows", "unmet"),
+    [
+        (Expectation(), [], None),
+        (Expectation(), [1, 2], None),
+        (Expectation(min=5), [5], None),
+        (Expectation(min=5), [4.5], "expected at least 5, 4.5 came"),
+        (Expectation(min=1), [True], "expected at least 1, true came"),
+        (Expectation(min=5), [None], "expected at least 5, null came"),
+        (Expectation(min=5), [], "expected at least 5, no rows came"),
+        (Expectation(min=5), [9, 9], "expected at least 5, 2 rows came"),
+        (Expectation(equals="on"), ["on"], None),
+        (Expectation(equals="on"), ["off"], 'expected "on", "off" came'),
+        (Expectation(equals=1), [1.0], None),
+        (Expectation(equals=1), [True], "expected 1, true came"),
+        (Expectation(equals=False), [False], None),
+        (Expectation(equals=False), [0], "expected false, 0 came"),
+        (Expectation(rows=0), [], None),
+        (Expectation(rows=1), [], "expected 1 row, 0 came"),
+        (Expectation(rows=2), [{}], "expected 2 rows, 1 came"),
+        (Expectation(rows=2), [0] * 100, "expected 2 rows, 100 or more came"),
+        (Expectation(rows=1, min=5), [4], "expected at least 5, 4 came"),
+    ],
+)
+def test_what_is_expected_is_held_against_what_came(
+    expectation: Expectation, rows: list[Any], unmet: str | None
+) -> None:
+    assert expectation.unmet(rows, unchanged_for=1e9) == unmet
+
+
+@given(st.lists(JSON, max_size=4), st.sampled_from([Expectation(min=1), Expectation(equals="x"), Expectation(rows=9)]))
+def test_whatever_rows_hold_the_sentence_is_one_short_line(rows: list[Any], expectation: Expectation) -> None:
+    """Rows carry what devices sent: it must not forge lines of the log."""
+    unmet = expectation.unmet(rows, unchanged_for=0.0) or ""
+
+    assert unmet.isprintable()
+    assert unmet.isascii() or "…" in unmet
+    assert len(unmet) < MAX_SHOWN + 100
+
+
+def test_a_result_that_stands_still_is_red_once_its_time_is_over_and_green_with_the_next_change() -> None:
+    far, now = Far(1), [1000.0]
+    check = QueryCheck(
+        name="check x",
+        rest=far,
+        query="RETURN\n 1",
+        interval=10,
+        expectation=Expectation(changes_within=30),
+        clock=lambda: now[0],
+    )
+    errors = []
+    for _ in range(5):
+        errors.append(check.ask(HealthStatus()).error)
+        now[0] += 10
+    assert errors == [None] * 4 + ["RETURN 1: expected a change within 30 s, for 40 s 1 came"]
+
+    far.rows = [2]
+    assert check.ask(HealthStatus()).error is None
+
+
+def test_a_collection_that_is_not_there_yet_is_said_to_be_so_and_other_refusals_are_passed_on() -> None:
+    far = Far()
+    check = QueryCheck(name="check x", rest=far, query="q", interval=1, expectation=Expectation())
+    far.rows = GdnRejected("404", status=404)
+    assert "isn't there yet" in (check.ask(HealthStatus()).error or "")
+
+    far.rows = GdnRejected("400 syntax", status=400)
+    with pytest.raises(GdnRejected):
+        check.ask(HealthStatus())
+
+
+def test_a_check_of_a_user_does_not_pass_for_the_count_of_rows() -> None:
+    check = QueryCheck(name="check x", rest=Far(7), query="q", interval=1, expectation=Expectation())
+
+    assert check.ask(HealthStatus()).known.count is None
+
+
+# --- rows behind ------------------------------------------------------------------------------------------
+
+
+def test_rows_that_do_not_come_out_are_behind_until_they_do() -> None:
+    rows_in = [10]
+    far = Far(1000)
+    check = CountCheck(rest=far, query="q", interval=1, lag=Lag(lambda: rows_in[0]))
+    assert check.ask(HealthStatus()).known.rows_behind == 0
+
+    rows_in[0], far.rows = 30, [1005]
+    assert check.ask(HealthStatus()).known.rows_behind == 15
+    far.rows = [1020]
+    assert check.ask(HealthStatus()).known.rows_behind == 0
+
+
+def test_a_worker_that_was_behind_at_the_start_shows_it_once_it_has_caught_up() -> None:
+    lag = Lag(lambda: 0)
+
+    assert lag.behind(0, 90) == 0  # ten were under way, which nobody can know
+    assert lag.behind(0, 100) == 0
+    assert lag.behind(10, 100) == 10
+
+
+def test_rows_that_the_canary_removed_did_come_out() -> None:
+    rows_in = [0]
+    check = CountCheck(rest=Far(100), query="q", interval=1, lag=Lag(lambda: rows_in[0]))
+    known = check.ask(HealthStatus(canary=CanaryStatus())).known
+    rows_in[0] = 1
+
+    assert check.ask(HealthStatus(canary=CanaryStatus(removed=1))).known.rows_behind == 0
+    assert known.rows_behind == 0
+
+
+HEADER = "@App:name('w') @App:qlVersion('2')\nCREATE STREAM s (a string); CREATE STREAM z (a string);\n"
+PLAIN = "INSERT INTO t SELECT a FROM s;"
+
+
+@pytest.mark.parametrize(
+    ("text", "streams"),
+    [
+        (f"{HEADER}CREATE TABLE t (a string); {PLAIN}", ("s",)),
+        (f"{HEADER}CREATE TABLE t (a string); {PLAIN} INSERT INTO t SELECT a FROM z;", ("s", "z")),
+        (f"{HEADER}CREATE TABLE t (a string); {PLAIN} {PLAIN}", ()),
+        (f"{HEADER}CREATE TABLE t (a string); INSERT INTO t SELECT a FROM s[a == 'x'];", ()),
+        (f"{HEADER}CREATE TABLE t (a string); INSERT INTO t SELECT a FROM s WINDOW TUMBLING_LENGTH(5);", ()),
+        (f"{HEADER}CREATE TABLE t (_key string); INSERT INTO t SELECT a AS _key FROM s;", ()),
+        (f"{HEADER}CREATE STORE t WITH (type='database', PrimaryKey='a') (a string); {PLAIN}", ()),
+        (f"{HEADER}CREATE TABLE t (a string); INSERT INTO z SELECT a FROM s; INSERT INTO t SELECT a FROM z;", ()),
+        (f"{HEADER}INSERT INTO z SELECT a FROM s;", ()),
+    ],
+)
+def test_rows_are_compared_only_where_each_becomes_exactly_one(text: str, streams: tuple[str, ...]) -> None:
+    assert streams_of_single_rows(parse(text)) == streams
+
+
+# --- what the settings ask for ----------------------------------------------------------------------------
+
+
+def settings(**changes: str) -> Settings:
+    environ = {"BRIDGE_GDN__API_KEY": "t.k.s", **{f"BRIDGE_{name.upper()}": value for name, value in changes.items()}}
+    return load(config_file=Path("config/bridge.toml"), environ=environ, secret_directories=())
+
+
+CANARY = {
+    "canary__enabled": "true",
+    "canary__topic": "devices/{marker}/rooms/0/telemetry",
+    "canary__query": 'FOR d IN t FILTER d.id == "0-{marker}" RETURN 1',
+}
+
+
+def checks_of(found: Settings, snapshot: Snapshot | None = None, far: Far | None = None) -> list[Any]:
+    worker = parse(Path("config/worker.sql").read_text())
+    return make_checks(
+        settings=found,
+        worker=worker,
+        routes=[Route(route.topic, route.stream) for route in found.routes],
+        rest=far or Far(),
+        snapshot=lambda: snapshot or Snapshot(),
+        launch=lambda _flight: None,
+    )
+
+
+def test_the_default_settings_look_at_the_worker_and_count_its_table() -> None:
+    found = checks_of(settings())
+
+    assert [(check.name, check.interval) for check in found] == [("worker active", 60), ("query", 60)]
+
+
+def test_checks_and_canary_are_made_as_the_settings_say() -> None:
+    written = json.dumps([{"name": "a", "query": "RETURN 1", "period": 30, "equals": 2}, {"name": "b", "query": "q"}])
+    found = checks_of(settings(health__checks=written, **CANARY), far=Far(1))
+
+    assert [(c.name, c.interval) for c in found[2:]] == [("check a", 30), ("check b", 60), ("canary", 300)]
+    assert found[2].ask(HealthStatus()).error == "RETURN 1: expected 2, 1 came"
+
+
+def test_rows_in_are_those_that_gdn_receipted_for_the_streams_behind_the_table() -> None:
+    durations = Durations((3, *[0] * len(BOUNDS)), 0.1)
+    snapshot = Snapshot(traffic=Traffic(receipt_durations={"tutorialAppInputStream": durations, "other": durations}))
+    (_, count) = checks_of(settings(), snapshot)
+
+    assert count._lag.rows_in() == 3
+
+
+def test_a_query_of_the_users_own_is_not_compared_with_rows_in() -> None:
+    (_, count) = checks_of(settings(health__query="RETURN 1"), far=Far(1))
+
+    assert count.ask(HealthStatus()).known.rows_behind is None
+
+
+def test_a_canary_that_no_route_takes_ends_the_start() -> None:
+    with pytest.raises(ConfigError, match="no route takes it"):
+        checks_of(settings(**CANARY | {"canary__topic": "elsewhere/{marker}"}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"health__checks": '[{"name": "a", "query": "q"}, {"name": "a", "query": "r"}]'}, "a name each"),
+        ({"health__checks": '[{"name": "a"}]'}, "query"),
+        ({"health__checks": '[{"name": "a", "query": "q", "period": 0}]'}, "number from 1 to 86400"),
+        ({"health__checks": '[{"name": "a", "query": "q", "most": 3}]'}, "no such setting"),
+        ({"canary__enabled": "true"}, "canary.topic and canary.query isn't set"),
+        (CANARY | {"canary__topic": "devices/x/rooms/0/telemetry"}, r"holds \{marker\}"),
+        (CANARY | {"canary__topic": "devices/+/rooms/0/telemetry"}, r"without \+ and #"),
+        (CANARY | {"canary__query": "RETURN 1"}, r"must hold \{marker\}"),
+    ],
+)
+def test_wrong_checks_are_refused_with_what_is_wrong(changes: dict[str, str], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        settings(**changes)
+
+
+def test_checks_beyond_their_share_of_the_plan_are_warned_of() -> None:
+    with capture_logs() as logs:
+        checks_of(settings(health__query_interval="5"))
+    (warning,) = [entry for entry in logs if entry["event"] == "health.over_quota"]
+
+    assert warning["allowed"] == 9000
+    assert warning["requests_a_day"] == math.ceil(86400 / 5 + 86400 / 60)

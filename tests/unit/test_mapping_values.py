@@ -1,0 +1,331 @@
+"""What fields make of values, and what routes make of messages: conditions, several rows, several routes, extras."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.mapping import FieldSpec, FormatOptions, Mapping, Reason, Route, check, doubts
+from bridge.mapping.metadata import user_properties
+from bridge.mapping.times import iso8601, parse_time
+from bridge.mapping.topics import TopicTemplate, covers, minimal_filters
+from bridge.message import DeadLetter, MqttMessage
+from bridge.streamql import parse
+from bridge.streamql.streams import InputStream, input_streams
+
+DEFINITION = """@App:name('w') @App:qlVersion("2")
+CREATE STREAM wide (s string, i int, l long, f float, d double, b bool, o object);
+CREATE STREAM text (s string);
+CREATE STREAM whole (i int);
+CREATE STREAM number (d double);
+CREATE STREAM long (l long);
+CREATE STREAM flag (b bool);
+CREATE STREAM object (o object);
+"""
+STREAM_OF = {"s": "text", "i": "whole", "d": "number", "l": "long", "b": "flag", "o": "object"}
+
+
+def streams() -> dict[str, InputStream]:
+    return dict(input_streams(parse(DEFINITION)))
+
+
+def mapping(*routes: Route, **options: Any) -> Mapping:
+    return Mapping(routes=routes, streams=streams(), **options)
+
+
+def message(payload: object, topic: str = "t", **options: Any) -> MqttMessage:
+    data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    return MqttMessage(topic, data, 1, **{"retain": False, "packet_id": 1, "received_at": 5, **options})
+
+
+def rows(mapped: Any) -> list[dict[str, Any]]:
+    assert isinstance(mapped, list), mapped
+    return [json.loads(row.payload) for row in mapped]
+
+
+def one(column: str, field: Any, payload: object, **options: Any) -> Any:
+    """The value of one column, or the reason of the dead letter."""
+    route = Route("t/{x}/{n}", STREAM_OF[column], {column: field}, **options.pop("route", {}))
+    mapped = mapping(route, **options.pop("mapping", {})).map(message(payload, "t/dev/7", **options))
+    return Reason(mapped.reason) if isinstance(mapped, DeadLetter) else rows(mapped)[0][column]
+
+
+@pytest.mark.parametrize(
+    ("column", "field", "payload", "expected"),
+    [
+        ("d", "jmespath:max(temps[*].t)", {"temps": [{"t": 1}, {"t": 2.5}]}, 2.5),
+        ("s", "jmespath:join('-', names)", {"names": ["a", "b"]}, "a-b"),
+        ("s", "jmespath:join('-', names)", {"names": 3}, Reason.TYPE_MISMATCH),
+        ("d", "jmespath:missing", {}, Reason.MISSING_FIELD),
+        ("d", FieldSpec("t", scale=0.1), {"t": 217}, 21.7),
+        ("d", FieldSpec("t", scale=1.8, offset=32), {"t": 21.5}, 70.7),
+        ("i", FieldSpec("t", scale=0.1), {"t": 210}, 21),
+        ("i", FieldSpec("t", scale=0.1), {"t": 217}, Reason.TYPE_MISMATCH),
+        ("d", FieldSpec("t", scale=0.1), {"t": "217"}, 21.7),
+        ("d", FieldSpec("t", scale=0.1), {"t": "hot"}, Reason.TYPE_MISMATCH),
+        ("d", FieldSpec("t", scale=1e300), {"t": 1e300}, Reason.OUT_OF_RANGE),
+        ("d", FieldSpec("{n}", scale=2), {}, 14),
+        ("b", FieldSpec("state", map={"on": True, "off": False}), {"state": "on"}, True),
+        ("b", FieldSpec("state", map={"on": True, "off": False}), {"state": "ON"}, Reason.TYPE_MISMATCH),
+        ("i", FieldSpec("state", map={"true": 1, "false": 0}), {"state": False}, 0),
+        ("i", FieldSpec("mode", map={"1": 10, "*": -1}), {"mode": 2}, -1),
+        ("i", FieldSpec("mode", map={"1": 10}, scale=2), {"mode": 1}, 20),
+        ("i", FieldSpec("mode", default=9), {}, 9),
+        ("i", FieldSpec("mode", default=9, map={"a": 1}), {"mode": None}, 9),
+        ("l", FieldSpec("ts", time="s"), {"ts": 1700000000}, 1700000000000),
+        ("l", FieldSpec("ts", time="s"), {"ts": 1700000000.1239}, 1700000000123),
+        ("l", FieldSpec("ts", time="ns"), {"ts": 1700000000123456789}, 1700000000123),
+        ("l", FieldSpec("ts", time="iso8601"), {"ts": "2023-11-14T23:13:20.5+01:00"}, 1700000000500),
+        ("s", FieldSpec("ts", time="us"), {"ts": "1700000000123456"}, "2023-11-14T22:13:20.123Z"),
+        ("l", FieldSpec("ts", time="iso8601"), {"ts": "yesterday"}, Reason.TYPE_MISMATCH),
+        ("l", FieldSpec("ts", time="s"), {"ts": True}, Reason.TYPE_MISMATCH),
+        ("l", FieldSpec("ts", time="s"), {"ts": 10**20}, Reason.OUT_OF_RANGE),
+        ("l", FieldSpec("ts", time="s", default=0), {}, 0),
+        ("s", "$topic", {}, "t/dev/7"),
+        ("s", "{x}@{$topic}", {}, "dev@t/dev/7"),
+        ("s", "$client", {}, "bridge-1"),
+        ("i", "$qos", {}, 1),
+        ("b", "$retain", {}, False),
+        ("l", "$received_at", {}, 1700000000123),
+        ("s", "$received_at", {}, "2023-11-14T22:13:20.123Z"),
+        ("s", "$user.site", {}, "K"),
+        ("i", '$user."floor no"', {}, 3),
+        ("s", "$user.other", {}, Reason.MISSING_FIELD),
+        ("o", "$root", {"a": 1}, {"a": 1}),
+    ],
+)
+def test_a_fields_value(column: str, field: Any, payload: object, expected: Any) -> None:
+    found = one(
+        column,
+        field,
+        payload,
+        mapping={"client": "bridge-1"},
+        received_at=1700000000123456789,
+        properties=b"\x01\x00\x26\x00\x04site\x00\x01K\x26\x00\x08floor no\x00\x013",
+    )
+
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "expected"),
+    [
+        ("s", "x", "x"),
+        ("s", 18, Reason.TYPE_MISMATCH),
+        ("i", 18, 18),
+        ("i", 18.0, Reason.TYPE_MISMATCH),
+        ("i", "18", Reason.TYPE_MISMATCH),
+        ("d", 18, 18),
+        ("d", "18", Reason.TYPE_MISMATCH),
+        ("b", True, True),
+        ("b", 1, Reason.TYPE_MISMATCH),
+    ],
+)
+def test_strict_types_take_their_own_kind_only(column: str, value: object, expected: object) -> None:
+    assert one(column, "v", {"v": value}, route={"types": "strict"}) == expected
+
+
+def test_each_makes_a_row_of_each_element_and_root_is_the_whole() -> None:
+    route = Route("t", "wide", {"s": "$root.station", "i": "value", "o": "$root.readings"}, each="readings")
+    fixed = {"l": 1, "f": 1, "d": 1, "b": True}
+    route = Route("t", "wide", {**route.fields, **fixed}, each="readings")
+
+    found = rows(mapping(route).map(message({"station": "A", "readings": [{"value": 1}, {"value": 2}]})))
+
+    assert [(row["s"], row["i"]) for row in found] == [("A", 1), ("A", 2)]
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        ({"readings": [1, 2.5]}, [1, 2.5]),
+        ({"readings": 3}, [3]),
+        ({"readings": []}, Reason.EMPTY),
+        ({}, Reason.MISSING_FIELD),
+        ({"readings": list(range(10_001))}, Reason.TOO_LARGE),
+        ([5], Reason.TYPE_MISMATCH),
+    ],
+)
+def test_elements_that_are_no_objects_are_their_member_value(payload: object, expected: Any) -> None:
+    mapped = mapping(Route("t", "number", {"d": "value"}, each="readings")).map(message(payload))
+
+    assert (mapped.reason if isinstance(mapped, DeadLetter) else [row["d"] for row in rows(mapped)]) == expected
+
+
+def test_a_condition_passes_a_message_on_to_the_next_route() -> None:
+    m = mapping(
+        Route("t", "text", {"s": "=hot"}, when="temp > `30`"),
+        Route("t", "text", {"s": "=cold"}, when="temp < `0`"),
+    )
+
+    assert rows(m.map(message({"temp": 31}))) == [{"s": "hot"}]
+    assert rows(m.map(message({"temp": -1}))) == [{"s": "cold"}]
+    assert m.map(message({"temp": 20})) == []
+    assert m.map(message({})) == []
+
+
+def test_a_condition_chooses_among_the_elements_of_an_array() -> None:
+    m = mapping(Route("t", "number", {"d": "v"}, when="ok"))
+
+    assert rows(m.map(message([{"v": 1, "ok": True}, {"v": 2, "ok": False}, {"v": 3, "ok": 0}]))) == [
+        {"d": 1},
+        {"d": 3},
+    ]
+
+
+def test_a_route_that_matches_all_leaves_the_message_to_later_ones_too() -> None:
+    m = mapping(
+        Route("t/#", "text", {"s": "$id"}, match="all"),
+        Route("t/{n}", "whole", {"i": "{n}"}),
+        Route("#", "text", {"s": "=never"}),
+        outbox_name="o",
+    )
+
+    mapped = m.map(message({}, "t/3"), 7)
+
+    assert isinstance(mapped, list)
+    assert [(row.stream, json.loads(row.payload)) for row in mapped] == [("text", {"s": "o-7"}), ("whole", {"i": 3})]
+
+
+def test_a_message_that_one_of_several_routes_can_not_map_gives_no_row_at_all() -> None:
+    m = mapping(Route("t", "text", {"s": "=x"}, match="all"), Route("t", "number", {"d": "v"}))
+
+    mapped = m.map(message({}))
+
+    assert isinstance(mapped, DeadLetter)
+    assert (mapped.reason, mapped.mapping) == ("missing_field", m.version)
+
+
+def test_key_properties_and_event_time_go_with_the_row() -> None:
+    route = Route(
+        "t/{x}",
+        "text",
+        {"s": "s"},
+        key="{x}-{s}",
+        properties={"site": "meta.site", "n": "n", "fixed": '=a"b'},
+        event_time=FieldSpec("ts", time="ms"),
+    )
+    (row,) = mapping(route).map(message({"s": "v", "n": 5, "ts": 1700000000123}, "t/dev"))  # type: ignore[union-attr]
+
+    assert json.loads(b'{"payload":""' + row.extras + b"}") == {
+        "payload": "",
+        "key": "dev-v",
+        "properties": {"n": "5", "fixed": 'a"b'},
+        "eventTime": "2023-11-14T22:13:20.123Z",
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "payload", "expected"),
+    [
+        ({"key": "k"}, {"s": "v"}, Reason.MISSING_FIELD),
+        ({"key": "k"}, {"s": "v", "k": {}}, Reason.TYPE_MISMATCH),
+        ({"event_time": FieldSpec("ts", time="ms")}, {"s": "v"}, Reason.MISSING_FIELD),
+        ({"event_time": FieldSpec("ts", time="iso8601")}, {"s": "v", "ts": 3}, Reason.TYPE_MISMATCH),
+        ({"properties": {"p": "p"}}, {"s": "v", "p": "x" * 70_000}, Reason.TOO_LARGE),
+    ],
+)
+def test_extras_that_can_not_be_made_make_a_dead_letter(options: Any, payload: object, expected: Reason) -> None:
+    mapped = mapping(Route("t", "text", {"s": "s"}, **options)).map(message(payload))
+
+    assert isinstance(mapped, DeadLetter)
+    assert mapped.reason == expected
+
+
+def test_the_version_of_a_mapping_changes_with_its_routes() -> None:
+    assert mapping(Route("t", "text")).version == mapping(Route("t", "text")).version
+    assert mapping(Route("t", "text")).version != mapping(Route("t", "text", {"s": "x"})).version
+
+
+# --- what check finds -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("routes", "location", "says"),
+    [
+        ([Route("a/#", "text"), Route("a/b", "text")], (1, "topic"), "takes all of its topics"),
+        ([Route("$share/g/a/+", "text"), Route("a/{x}", "text")], (1, "topic"), "the same topics"),
+        ([Route("t", "text", when="a >")], (0, "when"), "JMESPath"),
+        ([Route("t", "text", each="a..b")], (0, "each"), "no path"),
+        ([Route("t", "text", {"s": "jmespath:["})], (0, "fields", "s"), "JMESPath"),
+        ([Route("t", "flag", {"b": FieldSpec("x", scale=2)})], (0, "fields", "b"), "the column is bool"),
+        ([Route("t", "flag", {"b": FieldSpec("x", map={"on": "yes"})})], (0, "fields", "b"), "never fits"),
+        ([Route("t", "flag", {"b": FieldSpec("x", default=3)})], (0, "fields", "b"), "never fits"),
+        ([Route("t", "whole", {"i": FieldSpec("x", time="s")})], (0, "fields", "i"), "not int"),
+        ([Route("t", "long", {"l": FieldSpec("x", time="s", scale=2)})], (0, "fields", "l"), "default only"),
+        ([Route("t", "long", {"l": "$topic"})], (0, "fields", "l"), "the column is long"),
+        ([Route("t", "whole", {"i": "$received_at"})], (0, "fields", "i"), "make the column long"),
+        ([Route("t", "text", {"s": "$user.a.b"})], (0, "fields", "s"), "one name"),
+        ([Route("t", "text", key="{x")], (0,), "key: a brace"),
+        ([Route("t", "text", event_time=FieldSpec("x"))], (0,), "needs time"),
+        ([Route("t", "number", format=FormatOptions("scalar"))], (0,), "column d never has a value"),
+        ([Route("t", "number", format=FormatOptions("csv", columns=("e",)))], (0,), "no such member"),
+    ],
+)
+def test_check_finds(routes: list[Route], location: tuple[Any, ...], says: str) -> None:
+    (problem,) = check(routes, streams())
+
+    assert problem.location == ("routes", *location)
+    assert says in problem.text
+
+
+@pytest.mark.parametrize(
+    "routes",
+    [
+        [Route("a/#", "text", match="all"), Route("a/b", "text")],
+        [Route("a/#", "text", when="x"), Route("a/b", "text")],
+        [Route("a/b", "text"), Route("a/#", "text")],
+        [Route("a/+", "text"), Route("a/#", "text")],
+        [Route("t", "number", {"d": "value"}, format=FormatOptions("scalar"))],
+    ],
+)
+def test_check_finds_nothing_wrong(routes: list[Route]) -> None:
+    assert check(routes, streams()) == []
+
+
+levels = st.lists(st.sampled_from(["a", "b", "+", "$SYS"]), min_size=1, max_size=4)
+filters = st.builds(lambda found, rest: "/".join(found + rest), levels, st.sampled_from([[], ["#"]]))
+
+
+@given(
+    filters, filters, st.lists(st.lists(st.sampled_from(["a", "b", "c", "$SYS"]), min_size=1, max_size=5), max_size=30)
+)
+def test_a_filter_that_covers_another_matches_all_its_topics(one: str, other: str, topics: list[list[str]]) -> None:
+    if covers(one, other):
+        for topic in map("/".join, topics):
+            if TopicTemplate.parse(other).match(topic) is not None:
+                assert TopicTemplate.parse(one).match(topic) is not None
+
+
+@given(st.lists(filters, max_size=6), st.lists(st.sampled_from(["a", "b", "c", "$SYS"]), min_size=1, max_size=5))
+def test_the_minimal_filters_match_what_all_of_them_do(given_: list[str], topic: list[str]) -> None:
+    def matches(filters: Any) -> bool:
+        return any(TopicTemplate.parse(f).match("/".join(topic)) is not None for f in filters)
+
+    assert matches(minimal_filters(given_)) == matches(given_)
+
+
+@given(st.integers(-62_135_596_800_000, 253_402_300_799_999))
+def test_a_point_in_time_is_the_same_written_as_text_and_as_number(milliseconds: int) -> None:
+    assert parse_time(iso8601(milliseconds * 10**6), "iso8601") == milliseconds * 10**6
+    assert parse_time(milliseconds, "ms") == milliseconds * 10**6
+
+
+@given(st.binary(max_size=60))
+def test_rubbish_where_properties_should_be_gives_texts_or_nothing(data: bytes) -> None:
+    assert all(isinstance(k, str) and isinstance(v, str) for k, v in user_properties(data).items())
+
+
+def test_a_stream_that_no_query_reads_is_doubtful_and_not_wrong() -> None:
+    read = dict(input_streams(parse(DEFINITION + "INSERT INTO other SELECT * FROM text;")))
+    routes = [Route("a", "text"), Route("b", "number")]
+
+    assert check(routes, read) == []
+    (doubt,) = doubts(routes, read)
+    assert doubt.location == ("routes", 1, "stream")
+    assert "no query of the worker reads it" in doubt.text
