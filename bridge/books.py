@@ -53,8 +53,11 @@ class Traffic:
     """Receipts read, refusals included."""
     reconnects: Mapping[str, int] = field(default_factory=dict)
     """By link: ``mqtt`` or the producer's part name."""
-    link_failures: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """By link and cause: the ``Pace`` of what failed, ``lost`` where a link that stood was lost."""
+    link_failures: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """By link, then by cause: the ``Pace`` of what failed, ``lost`` where a link that stood was lost."""
+    certificate_ends: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By link, then ``peer`` or ``own``: when the certificates of its latest connection end, in seconds since the
+    epoch."""
     window_used: Mapping[str, int] = field(default_factory=dict)
     """Records sent and not receipted, by stream."""
     receipt_durations: Mapping[str, Durations] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from bridge.config import Settings
 from bridge.errors import ConfigError
+from bridge.gdn.login import Account
 from bridge.log import get_logger, keep_secret
 
 log = get_logger(__name__)
@@ -23,12 +24,18 @@ class Credentials:
     api_key: str | None = field(repr=False)
     mqtt_username: str | None
     mqtt_password: str | None = field(repr=False)
+    account: Account | None = None
+    """For GDN, in the API key's place."""
 
     @classmethod
     def of(cls, settings: Settings) -> Credentials:
         """Those in the settings."""
-        key, password = settings.gdn.api_key, settings.mqtt.password
+        gdn, key, password = settings.gdn, settings.gdn.api_key, settings.mqtt.password
+        account = None
+        if gdn.password is not None:
+            account = Account(gdn.password.get_secret_value(), gdn.email, gdn.tenant, gdn.username)
         return cls(
+            account=account,
             api_key=None if key is None else key.get_secret_value(),
             mqtt_username=settings.mqtt.username,
             mqtt_password=None if password is None else password.get_secret_value(),
@@ -64,7 +71,8 @@ class CredentialSource:
                 return self._last
             self._problem = None
             if found != self._last:
-                for secret in (found.api_key, found.mqtt_password):
+                account = None if found.account is None else found.account.password
+                for secret in (found.api_key, found.mqtt_password, account):
                     if secret is not None:
                         keep_secret(secret)
                 self._last = found

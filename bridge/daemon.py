@@ -31,7 +31,8 @@ from bridge.dial import Dialer, Tls
 from bridge.errors import ConfigError, GdnRejected, OutboxUnavailable
 from bridge.gdn import producer
 from bridge.gdn.address import GdnAddress, Numbering, with_otp
-from bridge.gdn.rest import SLOW_TIMEOUT, GdnRest
+from bridge.gdn.region import Region
+from bridge.gdn.rest import SLOW_TIMEOUT, GdnRest, WorkerState
 from bridge.health import Health, HealthStatus, PartStatus
 from bridge.log import configure, get_logger, register_secret
 from bridge.mapping import Mapping, Route
@@ -123,6 +124,7 @@ class Daemon:
         self._outbox_part = PartStatus("outbox", "starting", time.time(), None, None)
         self._address = GdnAddress.parse(settings.gdn.url, prefixed=settings.gdn.kind == "gdn")
         self._rest = rest
+        self._region = Region(rest=rest, wanted=settings.worker.regions)
         self._senders: MappingOf[str, Sender] = {}  # swapped whole, by the pipeline's thread once that runs
         self._dialers: tuple[Dialer[Any], ...] = ()  # swapped whole, by main's thread
         self._provision: Provision | None = None
@@ -207,13 +209,14 @@ class Daemon:
             session=self._session,
             linger=settings.delivery.linger / 1000,
             asks_for_births=settings.mqtt.rebirth_requests,
+            may_send=self._worker_ready.is_set,
         )
         self._pipeline = pipeline
         mqtt_dialer = Dialer(name="mqtt", connect=self._dial_mqtt, hand_over=pipeline.hand_over_mqtt)
         pipeline.attach_mqtt(mqtt_dialer)
         self._dialers = (mqtt_dialer, *(sender.dialer for sender in senders.values()))
         self._provision = provision = self._make_provision(pipeline) if self._is_gdn else None
-        self._health = health = self._make_health() if self._is_gdn else None
+        self._health = health = None if provision is None else self._make_health(provision.saw)
         status = StatusServer(
             host=settings.status.host,
             port=settings.status.port,
@@ -275,13 +278,17 @@ class Daemon:
                 body()
             except Exception:  # the one place per thread: record it and stop the daemon
                 log.exception("thread.died", thread=name)
-                self._failed = True
-                self._events.put(f"thread {name} died")
+                self._fail(f"thread {name} died")
 
         thread = threading.Thread(target=guarded, name=name, daemon=True)
         thread.start()
         self._watchdog.watch(name, limit=limit, beat=beat)
         return thread
+
+    def _fail(self, reason: str) -> None:
+        """Have the daemon stop with exit code 1. Any thread."""
+        self._failed = True
+        self._events.put(reason)
 
     def _start_dialling(self, dialer: Dialer[Any], timeout: float) -> None:
         limit = ATTEMPT_TIMEOUTS * timeout + GRACE
@@ -389,16 +396,20 @@ class Daemon:
         return Provision(
             rest=self._rest,
             worker=self._worker,
+            streams=self._streams,
+            used=lambda: list(self._senders),
             regions=worker.regions,
             settle_time=worker.settle_time,
+            on_drift=worker.on_drift,
             was_activating=self._outbox.recall(ACTIVATING) == "1",
             remember=pipeline.remember,
             refresh=self._refreshed,
             ready=self._worker_ready,
+            fail=self._fail,
             stop=self._stopping,
         )
 
-    def _make_health(self) -> Health:
+    def _make_health(self, saw: Callable[[WorkerState | None], object]) -> Health:
         pipeline = self._pipeline
         checks = make_checks(
             settings=self._settings,
@@ -407,6 +418,7 @@ class Daemon:
             rest=self._rest,
             snapshot=lambda: pipeline.snapshot,
             launch=pipeline.launch,
+            saw=saw,
         )
         return Health(checks=checks, refresh=self._refreshed)
 
@@ -430,6 +442,8 @@ class Daemon:
         credentials = self._credentials.now()
         if credentials.api_key is not None:
             self._rest.use_key(credentials.api_key)
+        elif credentials.account is not None:
+            self._rest.use_account(credentials.account)
         return credentials
 
     def _dial_mqtt(self) -> mqtt_source.MqttLink:
@@ -468,13 +482,12 @@ class Daemon:
         gdn, delivery, credentials = self._settings.gdn, self._settings.delivery, self._refreshed()
         headers = []
         if self._is_gdn:
-            # Read anew for each attempt: "local" is the region that answers, and that can change (gdn-api.md D).
             url = self._address.producer_url(
-                tenant=gdn.tenant,
+                tenant=gdn.tenant or self._rest.tenant(),
                 fabric=gdn.fabric,
                 scope=self._streams[stream].scope,
                 stream=stream,
-                host=self._rest.local_datacenter().api_host,
+                host=self._region.host(),
                 numbering=numbering,
             )
             if gdn.authentication == "otp":
@@ -482,11 +495,11 @@ class Daemon:
                 register_secret(otp)
                 url = with_otp(url, otp)
             else:
-                headers.append(f"Authorization: apikey {credentials.api_key}")
+                headers.append(f"Authorization: {self._rest.authorization()}")
             self._rest.budget.take()
         else:
             url = self._address.pulsar_producer_url(
-                tenant=gdn.tenant, namespace=gdn.fabric, topic=stream, numbering=numbering
+                tenant=gdn.tenant or "", namespace=gdn.fabric, topic=stream, numbering=numbering
             )
             if credentials.api_key is not None:
                 headers.append(f"Authorization: Bearer {credentials.api_key}")

@@ -173,7 +173,7 @@ class Dialer(Generic[L]):
         self._lost_at_pace: Pace | None = None
         self._own = PartStatus(name, "starting", wall_clock(), None, None)  # the status if nothing is held
         self.attempts = 0
-        self.failures: Mapping[str, int] = {}
+        self.failures: Mapping[str, int] = {"lost": 0, **{pace.name.lower(): 0 for pace in Pace}}
         """By cause: the ``Pace`` of what failed, ``lost`` for a link that stood. Swapped whole, read by any thread."""
         self.beat: int | None = None
         """The number of the attempt under way, None while there is none; for the watchdog."""
@@ -307,7 +307,7 @@ class Dialer(Generic[L]):
     # --- under _wake --------------------------------------------------------------------------------------
 
     def _count(self, cause: str) -> None:
-        self.failures = {**self.failures, cause: self.failures.get(cause, 0) + 1}
+        self.failures = {**self.failures, cause: self.failures[cause] + 1}
 
     def _move(self, state: State, error: str | None = None, *, next_attempt_at: float | None = None) -> None:
         self._own = self._own.moved(state, at=self._wall_clock(), error=error, next_attempt_at=next_attempt_at)

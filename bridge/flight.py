@@ -98,6 +98,8 @@ class Tower:
 
     def receipted(self, record_ids: Sequence[int], now: float) -> None:
         """Look at receipts while ``is_awaiting``."""
+        if self._flight is None or not self._awaited:
+            return
         self._awaited.difference_update(record_ids)
-        if self._flight is not None and not self._awaited:
+        if not self._awaited:
             self._flight.receipted_at = now

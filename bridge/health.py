@@ -38,7 +38,7 @@ class PartStatus:
     state: State
     since: float
     error: str | None
-    """The last error, kept while the next attempt is under way; None once the part works."""
+    """The last error, kept while the next attempt is under way; None once the part works, or what is odd then."""
     next_attempt_at: float | None
 
     def moved(

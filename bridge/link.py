@@ -26,6 +26,11 @@ class Link:
         self.sock = sock
         self.error: str | None = None
         """Why the link is unusable; None while it isn't."""
+        self.certificate_ends: dict[str, float] = {}
+        """When the certificates of its TLS end, ``peer`` and ``own``, in seconds since the epoch; those there are."""
+        ends = (sock.getpeercert() or {}).get("notAfter") if isinstance(sock, ssl.SSLSocket) else None
+        if isinstance(ends, str):
+            self.certificate_ends["peer"] = ssl.cert_time_to_seconds(ends)
         self._failed = failed
         self._closed = closed
         self._outgoing = bytearray()

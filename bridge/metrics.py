@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from bridge import __version__
 from bridge.books import Requests, Snapshot
 from bridge.health import HealthStatus, PartStatus, is_ready
+from bridge.mapping import Reason
 from bridge.measuring import BOUNDS, Durations
 
 REGENERATE = "python -m bridge.metrics > docs/metrics.md"
@@ -96,6 +97,12 @@ DEFINITIONS = (
         "credentials, missing, name_taken, refused, brief, taken_over.",
         ("link", "cause"),
     ),
+    Definition(
+        "certificate_ends_timestamp_seconds",
+        "gauge",
+        "When a certificate of the link's latest connection ends, in seconds since 1970: own or peer. Only with TLS.",
+        ("link", "certificate"),
+    ),
     Definition("gdn_requests_last_minute", "gauge", "Requests made to GDN in the last 60 seconds."),
     Definition("gdn_requests_last_day", "gauge", "Requests made to GDN in the last 24 hours."),
     Definition("gdn_requests", "counter", "Requests made to GDN since the start, by checks or others.", ("by",)),
@@ -128,6 +135,10 @@ DEFINITIONS = (
         ("hop",),
     ),
 )
+
+DEAD_LETTER_REASONS = (*(reason.value for reason in Reason), "internal_error", "refused_by_gdn")
+
+DROP_REASONS = ("outbox_full", "expired", "filtered", "outbox_damaged")
 
 Value = float | Durations
 Samples = Iterable[tuple[tuple[str, ...], Value]]
@@ -200,8 +211,8 @@ def _samples(reading: Reading) -> dict[str, Samples]:
         "part_connected": _by({part.name: part.state == "connected" for part in reading.parts}),
         "received": _one(books.received),
         "delivered": _one(books.delivered),
-        "dead_lettered": _by(books.dead_lettered),
-        "dropped": _by(books.dropped),
+        "dead_lettered": _by(_from_zero(DEAD_LETTER_REASONS, books.dead_lettered)),
+        "dropped": _by(_from_zero(DROP_REASONS, books.dropped)),
         "books_balanced": _one(books.balanced),
         "outbox_records": _one(books.outbox),
         "outbox_bytes": _one(store.bytes),
@@ -217,13 +228,14 @@ def _samples(reading: Reading) -> dict[str, Samples]:
         "acked": _one(traffic.acked),
         "sessions_lost": _one(traffic.sessions_lost),
         "broker_dropped": _one(traffic.broker_dropped),
-        "route_rows": _by_several(traffic.route_rows),
+        "route_rows": sorted(traffic.route_rows.items()),
         "sends": _one(traffic.sends),
         "receipts": _one(traffic.receipts),
         "receipt_seconds": _by(traffic.receipt_durations),
         "window_used": _by(traffic.window_used),
         "reconnects": _by(traffic.reconnects),
         "link_failures": _by_several(traffic.link_failures),
+        "certificate_ends_timestamp_seconds": _by_several(traffic.certificate_ends),
         "gdn_requests_last_minute": _one(requests.last_minute),
         "gdn_requests_last_day": _one(requests.last_day),
         "gdn_requests": _by({"checks": requests.checks, "others": requests.others}),
@@ -231,7 +243,7 @@ def _samples(reading: Reading) -> dict[str, Samples]:
         "worker_active": _one(health.worker_active),
         "query_result": _one(health.count),
         "rows_behind": _one(health.rows_behind),
-        "health_checks": _by_several(health.outcomes),
+        "health_checks": sorted(health.outcomes.items()),
         "canary_rounds": _by({} if health.canary is None else health.canary.rounds),
         "canary_seconds": _by({} if health.canary is None else health.canary.seconds),
     }
@@ -245,8 +257,13 @@ def _by(values: Mapping[str, Value]) -> Samples:
     return [((label,), value) for label, value in sorted(values.items(), key=lambda item: item[0])]
 
 
-def _by_several(values: Mapping[tuple[str, str], float]) -> Samples:
-    return sorted(values.items())
+def _from_zero(known: Iterable[str], counts: Mapping[str, int]) -> dict[str, int]:
+    """With a 0 for what hasn't happened: Prometheus sees no increase in a series that begins with 1."""
+    return {**dict.fromkeys(known, 0), **counts}
+
+
+def _by_several(values: Mapping[str, Mapping[str, float]]) -> Samples:
+    return sorted(((outer, inner), value) for outer, inners in values.items() for inner, value in inners.items())
 
 
 # --- the reference ----------------------------------------------------------------------------------------

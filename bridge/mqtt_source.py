@@ -528,10 +528,11 @@ def dial(
         MqttUnavailable: the broker can't be reached.
     """
     try:
+        own_end = None if tls is None else tls.client_not_after()
         sock = open_socket(host, port, tls=tls, timeout=connect_timeout)
     except OSError as exc:
         raise MqttUnavailable(f"the broker at {host}:{port} can't be reached: {exc}") from exc
-    return MqttLink(
+    link = MqttLink(
         sock=sock,
         filters=filters,
         known=known,
@@ -545,3 +546,6 @@ def dial(
         watch_drops=watch_drops,
         silence_timeout=silence_timeout,
     )
+    if own_end is not None:
+        link.certificate_ends["own"] = own_end
+    return link

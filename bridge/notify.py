@@ -128,16 +128,15 @@ def sentence(parts: Sequence[PartStatus], *, waiting: int, refused: str | None =
         waiting: records in the outbox.
         refused: why the last reload changed nothing; None: it did, or there was none.
     """
-    said = [_of_part(part) for part in parts if part.state != "connected"] or ["connected"]
-    said.append({0: "nothing waits", 1: "1 record waits"}.get(waiting, f"{waiting} records wait"))
-    if refused is not None:
-        said.insert(0, f"the last reload was refused: {refused}")
-    return "; ".join(said)
+    told = [_of_part(part) for part in parts if part.state != "connected"]
+    count = {0: "nothing waits", 1: "1 record waits"}.get(waiting, f"{waiting} records wait")
+    said = [] if refused is None else [f"the last reload was refused: {refused}"]
+    return "; ".join([*said, "not connected" if told else "connected", count, *told])
 
 
 def _of_part(part: PartStatus) -> str:
     error = "" if part.error is None else f" ({redacted(part.error)[:MAX_ERROR]})"
-    return f"{part.name} {part.state}{error}"
+    return f"{part.name}: {part.state}{error}"
 
 
 def _one_line(text: str) -> str:

@@ -84,6 +84,7 @@ class Pipeline:
         session: what outlasts a connection to the broker.
         linger: seconds to let a batch gather at the start of a turn; 0 doesn't wait.
         asks_for_births: whether Sparkplug nodes are asked for their births where those are unknown.
+        may_send: whether the worker takes what is sent; while it doesn't, records wait though the links stand.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Pipeline:
         policy: Policy = "hold",
         linger: float = 0.0,
         asks_for_births: bool = True,
+        may_send: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], None] = time.sleep,
@@ -104,6 +106,7 @@ class Pipeline:
         self._outbox = outbox
         self._senders = senders
         self._linger = linger
+        self._may_send = may_send
         self._clock = clock
         self._wall_clock = wall_clock
         self._sleep = sleep
@@ -135,6 +138,7 @@ class Pipeline:
         self._broker_dropped: int | None = None
         self._durations = {stream: Histogram() for stream in senders}
         self._growth = Growth()
+        self._certificate_ends: MappingOf[str, MappingOf[str, float]] = {}
         self._route_rows: Counter[tuple[str, str]] = Counter()  # by mappings that were replaced
         self._rows_told: MappingOf[tuple[str, str], int] = mapping.rows_made()  # as of the last second
         self._tower = Tower()
@@ -232,6 +236,7 @@ class Pipeline:
             receipts=self._receipts,
             reconnects=self._reconnects(),
             link_failures=self._link_failures(),
+            certificate_ends=self._certificate_ends,
             window_used={stream: sender.delivery.in_window for stream, sender in self._senders.items()},
             receipt_durations={stream: histogram.durations for stream, histogram in self._durations.items()},
             route_rows=self._rows_told,
@@ -263,7 +268,7 @@ class Pipeline:
             wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.wants_write else 0)
             if self._selector.get_key(link.sock).events != wanted:
                 self._selector.modify(link.sock, wanted, link)
-        for sender in self._senders.values():
+        for sender in self._senders.values() if self._may_send() else ():
             if sender.link is not None and sender.link.room and sender.delivery.has_work:
                 timeout = min(timeout, max(0.0, max(sender.delivery.paused_until, self._store_retry_at) - now))
         ready: set[object] = {link for link in links if link.has_buffered}
@@ -306,6 +311,8 @@ class Pipeline:
             except Empty:
                 return
             self._selector.register(link.sock, selectors.EVENT_READ, link)
+            name = "mqtt" if stream is None else self._senders[stream].dialer.name
+            self._certificate_ends = {**self._certificate_ends, name: link.certificate_ends}
             if isinstance(link, MqttLink):
                 self._mqtt, self._mqtt_is_up, self._mqtt_since = link, False, now
                 link.asks_at_once = self._repetitions is None
@@ -498,6 +505,8 @@ class Pipeline:
     def _send(self, now: float) -> None:
         if now < self._store_retry_at:
             return  # records are read and numbered in the store, and what is receipted must be let go in it
+        if not self._may_send():
+            return
         for sender in self._senders.values():
             link = sender.link
             if link is None or link.error is not None:
@@ -696,11 +705,11 @@ class Pipeline:
             attempts["mqtt"] = self._mqtt_dialer.attempts
         return {name: max(0, n - 1) for name, n in attempts.items()}
 
-    def _link_failures(self) -> dict[tuple[str, str], int]:
+    def _link_failures(self) -> dict[str, MappingOf[str, int]]:
         failures = {sender.dialer.name: sender.dialer.failures for sender in self._senders.values()}
         if self._mqtt_dialer is not None:
             failures["mqtt"] = self._mqtt_dialer.failures
-        return {(name, cause): n for name, causes in failures.items() for cause, n in causes.items()}
+        return failures
 
     def _rows_made(self) -> MappingOf[tuple[str, str], int]:
         made = Counter(self._route_rows)

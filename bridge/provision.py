@@ -1,4 +1,4 @@
-"""Provisioning: see that the stream worker is there and active and has settled, let the producers begin, and keep at it.
+"""Provisioning: see that the stream worker is there and active and has settled, let the producers begin, keep at it.
 
 What is sent to a worker that isn't attached yet is lost to it. So an activation is remembered durably *before* it is
 asked for, and forgotten once the worker has settled: after a crash in between the next start waits again. For the same
@@ -31,7 +31,7 @@ ACTIVATING = "activating"
 REMEMBER_PATIENCE = 5.0
 """Seconds to wait until that is durable. A store that doesn't take it must not keep the worker from working."""
 
-WATCH_TURN = 0.5
+WATCH_TURN = 0.3
 """Seconds between two looks whether a health check has found anything."""
 
 STEADY_AFTER = 600.0

@@ -10,7 +10,12 @@ from bridge.config.tree import Location, dotted, every_setting
 from bridge.mapping import Route
 from bridge.streamql import Worker
 
-FOLLOWED = frozenset({"gdn.api_key", "mqtt.username", "mqtt.password", "log.level", "log.format"})
+FOLLOWED = frozenset(
+    {
+        *("gdn.api_key", "gdn.email", "gdn.username", "gdn.password"),
+        *("mqtt.username", "mqtt.password", "log.level", "log.format"),
+    }
+)
 """Settings that a running bridge follows, beside the routes."""
 
 

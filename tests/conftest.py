@@ -118,7 +118,7 @@ class LocalGdn(Process):
     """The local GDN as a process."""
 
     def __init__(
-        self, directory: Path, port: int | None = None, *, host_name: str = "localhost", faults: Sequence[str] = ()
+        self, directory: Path, port: int | None = None, *, host_name: str = "localhost", options: Sequence[str] = ()
     ) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -126,7 +126,7 @@ class LocalGdn(Process):
             [
                 *(sys.executable, "-m", "bridge", "local-gdn", "--port", str(self.port)),
                 *("--api-key", API_KEY, "--tenant", TENANT, "--host-name", host_name),
-                *(f"--fault={fault}" for fault in faults),
+                *options,
             ],
             directory / "gdn.log",
         )

@@ -125,6 +125,10 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host-name", default="localhost", help="the name it gives itself (default localhost)")
     serve.add_argument("--api-key", default="demo.local.key", help="the key it takes (default demo.local.key)")
     serve.add_argument("--tenant", default="demo", help="the tenant it serves (default demo)")
+    serve.add_argument("--password", help="of root@TENANT.example, who may then log in in place of the key")
+    serve.add_argument(
+        "--token-seconds", type=float, default=43_200.0, help="how long such a login lasts (default 43200)"
+    )
     serve.add_argument(
         "--fault",
         action="append",

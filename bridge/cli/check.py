@@ -199,7 +199,8 @@ def _gdn(planned: Plan, rest: GdnRest) -> Iterator[Finding]:
     """Whether GDN is there and takes the key; tenant, fabric, worker and one-time password."""
     gdn = planned.settings.gdn
     place = f"GDN {GdnAddress.parse(gdn.url).base_url}"
-    key, tenant, fabric = "API key", f"tenant {gdn.tenant}", f"fabric {gdn.fabric}"
+    key, fabric = "API key" if gdn.password is None else "login", f"fabric {gdn.fabric}"
+    tenant = "tenant" if gdn.tenant is None else f"tenant {gdn.tenant}"
     worker, otp = f"worker {planned.worker.name}", "one-time password"
     later = [tenant, fabric, worker, *([otp] if gdn.authentication == "otp" else [])]
     try:
@@ -207,7 +208,7 @@ def _gdn(planned: Plan, rest: GdnRest) -> Iterator[Finding]:
     except GdnAuthError as exc:
         yield Finding(place, "ok", "answers")
         yield Finding(key, "failed", str(exc))
-        yield from _skipped(later, "the API key was refused")
+        yield from _skipped(later, f"the {key} was refused")
         return
     except GdnError as exc:
         yield Finding(place, "failed", f"{exc}. Check gdn.url")
@@ -215,7 +216,7 @@ def _gdn(planned: Plan, rest: GdnRest) -> Iterator[Finding]:
         return
     yield Finding(place, "ok", f"answers, region {region.name}")
     yield Finding(key, "ok", "taken")
-    yield _asked(tenant, lambda: _tenant(tenant, gdn.tenant, rest))
+    yield _asked(tenant, lambda: _tenant(tenant, gdn.tenant, rest, of=key))
     yield from _fabric_and_worker(planned, rest, fabric, worker)
     if gdn.authentication == "otp":
         yield _asked(otp, lambda: _otp(otp, rest))
@@ -228,11 +229,14 @@ def _asked(what: str, ask: Callable[[], Finding]) -> Finding:
         return Finding(what, "failed", str(exc))
 
 
-def _tenant(asked: str, wanted: str, rest: GdnRest) -> Finding:
+def _tenant(asked: str, wanted: str | None, rest: GdnRest, *, of: str) -> Finding:
     found = rest.tenant()
+    shown = redacted(ascii(found)[:80])
+    if wanted is None:
+        return Finding(asked, "ok", shown)
     if found == wanted:
-        return Finding(asked, "ok", "the key's")
-    return Finding(asked, "failed", f"the API key belongs to {redacted(ascii(found)[:80])}. Set gdn.tenant to that")
+        return Finding(asked, "ok", f"that of the {of}")
+    return Finding(asked, "failed", f"the {of} belongs to {shown}. Set gdn.tenant to that")
 
 
 def _fabric_and_worker(planned: Plan, rest: GdnRest, fabric: str, worker: str) -> Iterator[Finding]:
@@ -252,8 +256,8 @@ def _fabric_and_worker(planned: Plan, rest: GdnRest, fabric: str, worker: str) -
         return
     if is_other(state, planned.worker):
         text = (
-            f"there, with another definition than {planned.settings.worker.definition}; the bridge leaves it as it is. "
-            "`gdn-bridge worker delete` makes room for this one"
+            f"there, with another definition than {planned.settings.worker.definition}; `gdn-bridge worker plan` shows how "
+            "they differ, `worker apply` makes it this one"
         )
         yield Finding(worker, "note", text)
     if state.is_active:

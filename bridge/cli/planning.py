@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 from bridge.config import FieldTable, Settings, load_placed
 from bridge.config import Route as RouteSettings
+from bridge.credentials import Credentials
 from bridge.errors import ConfigError
 from bridge.gdn.address import GdnAddress
 from bridge.gdn.budget import Budget
 from bridge.gdn.rest import GdnRest
-from bridge.log import configure
+from bridge.log import configure, keep_secret
 from bridge.mapping import Example, FieldSpec, FormatOptions, Route, check
 from bridge.mapping.fields import Scalar
 from bridge.streamql import StreamQLError, Worker, parse
@@ -111,7 +112,11 @@ def read_worker(path: Path) -> Worker:
 
 def configure_log(settings: Settings) -> None:
     """Log as the settings say, and keep their secrets out of it."""
-    secrets = [secret.get_secret_value() for secret in (settings.gdn.api_key, settings.mqtt.password) if secret]
+    secrets = [
+        secret.get_secret_value()
+        for secret in (settings.gdn.api_key, settings.gdn.password, settings.mqtt.password)
+        if secret
+    ]
     configure(level=settings.log.level, format=settings.log.format, stream=sys.stderr, secrets=secrets)
 
 
@@ -131,11 +136,16 @@ def far_end(arguments: argparse.Namespace) -> tuple[Plan, GdnRest]:
 def gdn_rest(planned: Plan) -> GdnRest:
     """A client of GDN's REST interface by the settings."""
     gdn = planned.settings.gdn
-    return GdnRest(
+    rest = GdnRest(
         base_url=GdnAddress.parse(gdn.url).base_url,
         fabric=gdn.fabric,
         api_key="" if gdn.api_key is None else gdn.api_key.get_secret_value(),
         timeout=gdn.request_timeout,
         ca_file=None if gdn.ca_file is None else str(gdn.ca_file),
         budget=Budget(per_minute=gdn.requests_per_minute, per_day=gdn.requests_per_day),
+        keep=keep_secret,
     )
+    account = Credentials.of(planned.settings).account
+    if account is not None:
+        rest.use_account(account)
+    return rest

@@ -88,7 +88,7 @@ class Mqtt(_Group):
     )
     rebirth_requests: bool = Field(
         default=True,
-        description="Whether Sparkplug nodes are asked for their birth certificates where those are unknown: an NCMD is "
+        description="Whether Sparkplug nodes are asked for their births where those are unknown: an NCMD is "
         "published at QoS 0, which the broker must allow. Switch it off where another host does it.",
     )
     watch_drops: bool = Field(
@@ -172,6 +172,19 @@ class Gdn(_Group):
         "before it. `http://` only for a GDN on this machine: the API key goes over it readable. With "
         '`gdn.kind = "pulsar"`: where its web service listens, such as `http://pulsar:8080`.'
     )
+    email: Text | None = Field(
+        default=None, description="E-mail address of an account that logs in with `password`, in place of an API key."
+    )
+    username: Text | None = Field(
+        default=None,
+        description="User name, in place of `email`; it needs `tenant`. Limited users log in this way.",
+    )
+    password: SecretStr | None = Field(
+        default=None,
+        validate_default=True,
+        description="Password for `email` or `username`. GDN gives a token for 12 hours for it, which is renewed in "
+        "time. An API key is better for a daemon: it can be limited and taken back alone.",
+    )
     api_key: SecretStr | None = Field(
         default=None,
         validate_default=True,
@@ -179,8 +192,12 @@ class Gdn(_Group):
         "keep the worker) and to write the streams. Keep it out of the TOML file: use a secret "
         'file. With `gdn.kind = "pulsar"`: the token, if Pulsar asks for one.',
     )
-    tenant: Text = Field(
-        description="The tenant's name, as GDN's account page shows it; not the e-mail address of the account."
+    tenant: Text | None = Field(
+        default=None,
+        validate_default=True,
+        description="The tenant's name, as GDN's account page shows it; not the e-mail address of the account. Not "
+        "set: GDN is asked for it, one more request for each connection. Required with `username` and with "
+        '`gdn.kind = "pulsar"`.',
     )
     fabric: Text = Field(
         default="_system",
@@ -230,13 +247,28 @@ class Gdn(_Group):
             ) from None
         return url
 
+    @field_validator("password")
+    @classmethod
+    def _check_password(cls, password: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        names = [name for name in ("email", "username") if info.data.get(name) is not None]
+        if password is None and names:
+            raise ValueError(f"is required with gdn.{names[0]}")
+        if password is not None:
+            if info.data.get("kind") == "pulsar":
+                raise ValueError("is for a GDN: a plain Pulsar takes a token, as gdn.api_key")
+            if len(names) != 1:
+                raise ValueError("needs either gdn.email, or gdn.username and gdn.tenant")
+        return password
+
     @field_validator("api_key")
     @classmethod
     def _check_api_key(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if key is None:
-            if info.data.get("kind") != "pulsar":
+            if info.data.get("kind") != "pulsar" and info.data.get("password", "") is None:
                 raise PydanticCustomError("missing", "Field required")
             return None
+        if info.data.get("password") is not None:
+            raise ValueError("is set, and gdn.password, too; leave one of them out")
         if not KEY.fullmatch(key.get_secret_value()):
             raise ValueError("must be the bare key: printable ASCII without spaces, and without `apikey` before it")
         return key
@@ -251,7 +283,11 @@ class Gdn(_Group):
 
     @field_validator("tenant", "fabric")
     @classmethod
-    def _check_name(cls, name: str) -> str:
+    def _check_name(cls, name: str | None, info: ValidationInfo) -> str | None:
+        if name is None:
+            if info.data.get("kind") == "pulsar" or info.data.get("username") is not None:
+                raise PydanticCustomError("missing", "Field required")
+            return None
         if "/" in name or " " in name:
             raise ValueError("must be the bare name, without slash or space")
         return name
@@ -283,6 +319,14 @@ class Worker(_Group):
         description="Seconds between activating the worker and the first row. A fresh worker hears nothing "
         "until its inputs are attached: with too little time, first rows are received by GDN but "
         "not seen by the worker. Not waited for if the worker was active already.",
+    )
+    on_drift: Annotated[Literal["report", "apply", "fail"], BeforeValidator(lower)] = Field(
+        default="report",
+        description="What happens when GDN's definition isn't the file's, the regions aren't those above, or the "
+        "worker is deleted while the bridge runs; looked at on starting and each `health.worker_interval`. `report`: "
+        "said in log and status; nothing is sent to a worker that is gone, or whose columns would cost the rows. "
+        "`apply`: made what the file says, while nothing is sent. `fail`: the bridge ends with exit code 1. A worker "
+        "that was only switched off is activated again in any case.",
     )
 
     @field_validator("definition")

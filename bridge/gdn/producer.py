@@ -180,8 +180,13 @@ def dial(
 def _refused(place: str, exc: websocket.WebSocketBadStatusException) -> GdnError:
     status = exc.status_code
     message = f"{place}: the upgrade was answered with HTTP {status}"
-    if status in (401, 403):
-        return GdnAuthError(f"{message}. See that the API key may publish to the stream, and that the tenant is right")
+    if status == 401:
+        return GdnAuthError(f"{message}. See that the credentials are right, and that the tenant is theirs")
+    if status == 403:
+        return GdnAuthError(
+            f"{message}. Grant the right to publish to this stream (write-only or read-write), and see that the tenant "
+            "is right"
+        )
     if status in (400, 422):
         return GdnRejected(message, status=status)
     pace = Pace.UNREACHABLE

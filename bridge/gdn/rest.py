@@ -24,6 +24,7 @@ import requests
 from bridge.errors import GdnAuthError, GdnError, GdnRejected, GdnUnavailable
 from bridge.gdn.address import api_host, encoded, fabric_path
 from bridge.gdn.budget import Budget
+from bridge.gdn.login import Account, Tokens
 from bridge.timing import Deadline, Pace
 
 SLOW_TIMEOUT = 30.0
@@ -90,6 +91,7 @@ class GdnRest:
         timeout: float = 10.0,
         ca_file: str | None = None,
         budget: Budget | None = None,
+        keep: Callable[[str], object] = lambda _secret: None,
         session_factory: Callable[[], requests.Session] = requests.Session,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
@@ -101,6 +103,7 @@ class GdnRest:
         timeout: Seconds to connect, to get the next bytes, and for the whole body.
         ca_file: PEM file with the authorities to trust; None: those of the ``certifi`` package.
         budget: Each request is taken from it; None: there is no limit.
+        keep: Told each token that GDN gave, to keep it out of the log.
         session_factory: Makes one session per thread.
         clock: Monotonic seconds.
         wall_clock: Seconds since the epoch, for a Retry-After that is a date.
@@ -108,6 +111,10 @@ class GdnRest:
         self._base_url = base_url
         self._fabric = fabric
         self._keys: tuple[str, ...] = (api_key,)  # swapped whole: the one in use first, then those before it
+        self._other_secrets: tuple[str, ...] = ()  # swapped whole: passwords and tokens, the newest first
+        self._logs_in = False
+        self._keep = keep
+        self._tokens = Tokens(self._log_in, clock=clock, wall_clock=wall_clock)
         self._timeout = timeout
         self._ca_file = ca_file
         self.budget = budget or Budget(per_minute=0, per_day=0)
@@ -123,8 +130,20 @@ class GdnRest:
     def use_key(self, api_key: str) -> None:
         """Send this key from the next request on. Any thread."""
         with self._lock:
+            self._logs_in = False
             if api_key != self._keys[0]:
                 self._keys = (api_key, *(key for key in self._keys if key != api_key))[:KEYS_KEPT]
+
+    def use_account(self, account: Account) -> None:
+        """Log in with a password from the next request on, as long as needed. Any thread."""
+        self._blot_out(account.password)
+        self._tokens.use(account)
+        with self._lock:
+            self._logs_in = True
+
+    def authorization(self) -> str:
+        """The value of the header ``Authorization`` (gdn-api.md A.2). A secret. May have to log in for it."""
+        return f"bearer {self._tokens.token()}" if self._logs_in else f"apikey {self._key()}"
 
     def close(self) -> None:
         """Close the kept connections of all threads. A call after it opens new ones."""
@@ -215,22 +234,33 @@ class GdnRest:
 
     def local_datacenter(self) -> Datacenter:
         """The region that answers now (gdn-api.md D)."""
-        place = "GET /datacenter/local"
-        answer = self._call("GET", "/datacenter/local")
-        name, tags = answer.get("name"), answer.get("tags")
-        if not isinstance(name, str) or not isinstance(tags, dict):
+        return self.datacenter("local")
+
+    def datacenter(self, name: str) -> Datacenter:
+        """The region of that name (gdn-api.md D).
+
+        Raises:
+            GdnRejected: with ``status`` 404 there is none.
+        """
+        if name in {"", ".", ".."}:  # dots would leave the path
+            raise GdnRejected(f"{name!r} is no region's name", status=404)
+        path = f"/datacenter/{encoded(name)}"
+        place = f"GET {path}"
+        answer = self._call("GET", path)
+        found, tags = answer.get("name"), answer.get("tags")
+        if not isinstance(found, str) or not isinstance(tags, dict):
             raise GdnUnavailable(f"{place}: the answer holds no name and tags")
         try:
             host = api_host(api=_text_or_none(tags.get("api")), url=_text_or_none(tags.get("url")))
         except ValueError as wrong:
             raise GdnUnavailable(f"{place}: {wrong}") from wrong
-        return Datacenter(name=name, api_host=host)
+        return Datacenter(name=_safe(found), api_host=host)
 
     def tenant(self) -> str:
         """The tenant that the key belongs to (gdn-api.md A.2)."""
         users = self._call("GET", "/_api/user").get("result")
         match users:
-            case [{"tenant": str(tenant)}, *_]:
+            case [{"tenant": str(tenant)}, *_] if tenant not in {"", ".", ".."}:  # dots would leave a path
                 return tenant
         raise GdnUnavailable("GET /_api/user: the answer holds no tenant")
 
@@ -312,12 +342,45 @@ class GdnRest:
         limit: int = ANSWER_LIMIT,
         check: bool = False,
     ) -> _Answer:
-        """One request and its whole answer, which is a 2xx."""
+        """One request and its whole answer, which is a 2xx; once more with a new token if the old one is refused."""
+        authorization = self.authorization()
+        answer = self._exchange(method, path, authorization, params=params, json=json, limit=limit, check=check)
+        if answer.status == 401 and self._logs_in and self._tokens.refuse(authorization.partition(" ")[2]):
+            again = self.authorization()
+            answer = self._exchange(method, path, again, params=params, json=json, limit=limit, check=check)
+        if 200 <= answer.status < 300:
+            return answer
+        raise self._refusal(answer)
+
+    def _log_in(self, account: Account) -> str:
+        answer = self._exchange("POST", "/_open/auth", None, json=account.body)
+        if not 200 <= answer.status < 300:
+            raise self._refusal(answer)
+        decoded = _decoded(answer.body)
+        token = decoded.get("jwt") if isinstance(decoded, dict) else None
+        if not isinstance(token, str) or not token:
+            raise GdnUnavailable(f"{answer.place}: {answer.status}, but the answer holds no jwt")
+        self._blot_out(token)
+        self._keep(token)
+        return token
+
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        authorization: str | None,
+        *,
+        params: Mapping[str, str] | None = None,
+        json: Mapping[str, Any] | None = None,
+        limit: int = ANSWER_LIMIT,
+        check: bool = False,
+    ) -> _Answer:
+        """One request and its whole answer, whatever it is."""
         place = f"{method} {path}"
         timeout = max(SLOW_TIMEOUT, self._timeout) if method in {"PATCH", "DELETE"} else self._timeout
         session = self._session()
         # In each request's own header: a session outlives the key.
-        headers = {"Authorization": f"apikey {self._key()}"}
+        headers = {} if authorization is None else {"Authorization": authorization}
         self.budget.take(check=check)
         try:
             with session.request(
@@ -331,7 +394,7 @@ class GdnRest:
                 stream=True,
             ) as response:
                 body = self._read(response, place=place, limit=limit, timeout=timeout)
-                answer = _Answer(place, response.status_code, response.headers, body)
+                return _Answer(place, response.status_code, response.headers, body)
         except requests.ConnectTimeout as exc:
             self.budget.give_back(check=check)
             raise self._unreachable(place, f"no connection within {timeout:g} s") from exc
@@ -341,9 +404,6 @@ class GdnRest:
             if _never_left(exc):
                 self.budget.give_back(check=check)
             raise self._unreachable(place, _safe(str(_root(exc)) or type(_root(exc)).__name__)) from exc
-        if 200 <= answer.status < 300:
-            return answer
-        raise self._refusal(answer)
 
     def _read(self, response: requests.Response, *, place: str, limit: int, timeout: float) -> bytes:
         deadline = Deadline(timeout, clock=self._clock)
@@ -393,11 +453,11 @@ class GdnRest:
         trace = f" (request {_safe(request_id)})" if request_id else ""
         message = f"{answer.place}: {status}{said}{trace}"
         if status == 401:
-            return GdnAuthError(
-                self._redacted(f"{message}; check the API key and that it belongs to this tenant's GDN")
-            )
+            what = "gdn.email or gdn.username, gdn.password" if self._logs_in else "the API key"
+            return GdnAuthError(self._redacted(f"{message}; check {what} and that it belongs to this tenant's GDN"))
         if status == 403:
-            return GdnAuthError(self._redacted(f"{message}; grant the API key access to this fabric and its streams"))
+            who = "the user" if self._logs_in else "the API key"
+            return GdnAuthError(self._redacted(f"{message}; grant {who} {_right(answer.place, self._fabric)}"))
         if 300 <= status < 400:
             return GdnUnavailable(
                 self._redacted(f"{message}; a redirect to {_target(answer)}, not followed: check the GDN URL")
@@ -415,7 +475,26 @@ class GdnRest:
         """Without the keys, should the far end have repeated one."""
         for key in sorted(filter(None, self._keys), key=len, reverse=True):
             message = message.replace(key, "[API key]")
+        for secret in sorted(filter(None, self._other_secrets), key=len, reverse=True):
+            message = message.replace(secret, "[secret]")
         return message
+
+    def _blot_out(self, secret: str) -> None:
+        with self._lock:
+            if secret not in self._other_secrets[:1]:
+                others = (secret, *(other for other in self._other_secrets if other != secret))
+                self._other_secrets = others[: 2 * KEYS_KEPT]
+
+
+def _right(place: str, fabric: str) -> str:
+    """The right that a request needs (gdn-api.md A.2; for stream workers GDN documents none)."""
+    if "/streamapps" in place:
+        return f"the right to administrate the fabric {fabric}, which stream workers need"
+    if "/cursor" in place:
+        return (
+            f"access to the fabric {fabric}, and to the collections in the query (read-only, or read-write to remove)"
+        )
+    return f"access to this fabric ({fabric}) and its streams"
 
 
 def _is_missing(refused: GdnRejected) -> bool:

@@ -31,6 +31,7 @@ from aiohttp import WSMsgType, web
 from bridge.local.c8ql import C8QLError, run
 from bridge.local.executor import EventError, Executor, NotExecutable
 from bridge.local.faults import Faults, with_other_schema
+from bridge.local.tokens import USER, Tokens
 from bridge.streamql import Scope, StreamQLError, Worker, input_streams, parse
 
 FABRIC = "_system"
@@ -39,6 +40,7 @@ MAX_FRAME = 1024 * 1024
 """Bytes, Pulsar's default (gdn-api.md C.5)."""
 MAX_DOCUMENTS = 2_000_000
 FAULTS_PATH = "/_local/faults"
+LOGIN_PATH = "/_open/auth"
 MAX_WAITING = 50_000
 """Events acknowledged and not yet worked on; beyond it producers wait for their answers."""
 EVENTS_AT_A_TIME = 200
@@ -57,6 +59,7 @@ class Stats:
     errors: int = 0
     last_error: str = ""
     otps: int = 0
+    logins: int = 0
 
 
 @dataclass
@@ -80,6 +83,7 @@ class LocalGdn:
         activation_delay: seconds that activating takes.
         attach_delay: seconds after that until the worker reads; what is published before is lost to it.
         faults: what it does to its users from the start.
+        tokens: of the user who can log in; None: nobody can.
     """
 
     def __init__(
@@ -92,8 +96,10 @@ class LocalGdn:
         activation_delay: float = 0.1,
         attach_delay: float = 0.2,
         faults: Faults | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
         self.faults = faults or Faults()
+        self._tokens = tokens or Tokens(tenant=tenant, password=None)
         self.tenant = tenant
         self.api_key = api_key
         self._host_name = host_name
@@ -125,6 +131,7 @@ class LocalGdn:
         apps = "/_fabric/{fabric}/_api/streamapps"
         app.add_routes(
             [
+                web.post(LOGIN_PATH, self._log_in),
                 web.post("/apid/otp", self._otp),
                 web.get("/datacenter/local", self._datacenter),
                 web.get("/datacenter/all", self._datacenters),
@@ -186,10 +193,9 @@ class LocalGdn:
 
     def _refused(self, request: web.Request) -> web.Response | None:
         """401 for a wrong key, 404 for another fabric (gdn-api.md A.6)."""
-        if request.path == "/_local/stats":
+        if request.path in ("/_local/stats", LOGIN_PATH):
             return None
-        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-        if not (scheme.lower() == "apikey" and secrets.compare_digest(key.encode(), self.api_key.encode())):
+        if not self._is_known(request.headers.get("Authorization", "")):
             if request.path.startswith("/_ws/"):
                 # Used up by the attempt, whatever becomes of it.
                 expires = self._otps.pop(request.query.get("otp", ""), 0.0)
@@ -204,6 +210,12 @@ class LocalGdn:
                 return _error(404, 404, "Response: 404, Error: 1228 - database not found")
             return _error(404, 1228, "database not found")
         return None
+
+    def _is_known(self, authorization: str) -> bool:
+        scheme, _, secret = authorization.partition(" ")
+        if scheme.lower() == "apikey":
+            return secrets.compare_digest(secret.encode(), self.api_key.encode())
+        return scheme.lower() == "bearer" and self._tokens.is_good(secret)
 
     async def _fails(self, request: web.Request) -> web.Response | None:
         """The answer that a fault gives in the handler's place."""
@@ -243,6 +255,13 @@ class LocalGdn:
                     self._workers[name] = changed
 
     # --- tenant, region, one-time passwords ---------------------------------------------------------------
+
+    async def _log_in(self, request: web.Request) -> web.Response:
+        token = self._tokens.log_in(await _body(request))
+        if token is None:
+            return _error(401, 401, "Wrong credentials")
+        self.stats.logins += 1
+        return web.json_response({"jwt": token, "tenant": self.tenant, "username": USER})
 
     async def _otp(self, _request: web.Request) -> web.Response:
         now = time.monotonic()
@@ -579,12 +598,14 @@ def _shown(value: Any) -> Any:
 # --- the command ------------------------------------------------------------------------------------------
 
 
-def main(*, host: str, port: int, tls: bool, host_name: str, api_key: str, tenant: str, faults: Faults) -> int:
+def main(
+    *, host: str, port: int, tls: bool, host_name: str, api_key: str, tenant: str, faults: Faults, tokens: Tokens
+) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code."""
     with tempfile.TemporaryDirectory(prefix="gdn-bridge-tls-") as directory:
         try:
             context = _throw_away_context(Path(directory), host_name) if tls else None
-            gdn = LocalGdn(tenant=tenant, api_key=api_key, host_name=host_name, faults=faults)
+            gdn = LocalGdn(tenant=tenant, api_key=api_key, host_name=host_name, faults=faults, tokens=tokens)
             asyncio.run(_serve(gdn, host, port, context))
         except (OSError, RuntimeError) as exc:
             print(f"gdn-bridge: the local GDN can't serve on {host}:{port}: {exc}", file=sys.stderr)

@@ -89,9 +89,7 @@ class Client:
         """Publish a reading for each room at QoS 1; the ids of their rows, once the broker acknowledged all of them."""
         assert self.is_let_in()
         sent = {f"{n}-{DEVICE}": self._client.publish(topic.format(n), '{"temperature": 18.5}', 1) for n in rooms}
-        for message in sent.values():
-            message.wait_for_publish(30)
-        assert all(message.is_published() for message in sent.values())
+        wait_for(lambda: all(m.is_published() for m in sent.values()), what="the broker's acknowledgements")
         return set(sent)
 
 
@@ -134,10 +132,15 @@ class Stack:
         return self.compose("exec", "-T", service, *command, check=check)
 
     def rows(self) -> list[str]:
-        """Ids of this test's rows, asked of GDN."""
-        asked = self.exec("bridge", "gdn-bridge", "query", f"FOR row IN {TABLE} RETURN row.id", check=False)
-        ids: list[str] = json.loads(asked.stdout) if asked.returncode == 0 else []
-        return [i for i in ids if i.endswith(f"-{DEVICE}")]
+        """Ids of this test's rows, asked of GDN, which answers with a thousand at most."""
+        found: list[str] = []
+        while True:
+            query = f"FOR row IN {TABLE} LIMIT {len(found)}, 1000 RETURN row.id"
+            asked = self.exec("bridge", "gdn-bridge", "query", query, check=False)
+            page: list[str] = json.loads(asked.stdout) if asked.returncode == 0 else []
+            found += page
+            if len(page) < 1000:
+                return [i for i in found if i.endswith(f"-{DEVICE}")]
 
     def wait_for_rows(self, expected: set[str], seconds: float = 60) -> None:
         wait_for(lambda: expected <= set(self.rows()), seconds=seconds, what=f"{len(expected)} rows")

@@ -26,10 +26,11 @@ ROUTE = '[[routes]]\ntopic = "devices/{deviceID}/rooms/{roomNo}/telemetry"\nstre
 
 
 def _need_tools() -> None:
-    missing = [name for name in ("systemd-nspawn", "mmdebstrap", "nsenter", "dpkg-deb") if shutil.which(name) is None]
+    tools = ("systemd-nspawn", "mmdebstrap", "nsenter", "dpkg-deb", "/usr/bin/python3")
+    missing = [name for name in tools if shutil.which(name) is None]
     missing += ["root"] if os.geteuid() else []
     if missing:
-        problem = f"booting a machine wants {', '.join(missing)} (Debian: mmdebstrap, systemd-container)"
+        problem = f"booting a machine wants {', '.join(missing)} (Debian: mmdebstrap, systemd-container, python3-venv)"
         if os.environ.get("CI"):
             pytest.fail(f"{problem}, and in CI it must be there")
         pytest.skip(problem)
@@ -105,7 +106,18 @@ class Service:
         return self.machine.run(f"journalctl --no-pager -o cat -u {UNIT} --since @{self.began}")
 
     def wait_status(self, text: str) -> None:
-        wait_for(lambda: text in self["StatusText"], what=f"the status to say {text!r}")
+        """Wait until systemd's status of the bridge has that text."""
+        last = ""
+
+        def is_said() -> bool:
+            nonlocal last
+            last = self["StatusText"]
+            return text in last
+
+        try:
+            wait_for(is_said)
+        except pytest.fail.Exception:
+            pytest.fail(f"the status never said {text!r}; last it said {last!r}; the journal:\n{self.journal()}")
 
     def broker(self, directory: Path) -> Mosquitto:
         return Mosquitto(directory, port=self.mqtt_port)
@@ -164,8 +176,8 @@ def test_it_is_ready_with_broker_and_gdn_away_and_says_what_it_waits_for(service
 
     assert time.monotonic() - begun < 15
     assert service["ActiveState"] == "active"
-    service.wait_status("mqtt waiting (the broker at 127.0.0.1")
-    assert "nothing waits" in service["StatusText"]
+    service.wait_status("mqtt: waiting (the broker at 127.0.0.1")
+    assert service["StatusText"].startswith("not connected; nothing waits; ")
     broker = service.broker(tmp_path)
     try:
         service.bridge.wait_subscribed()
@@ -248,7 +260,7 @@ def test_a_process_that_is_stopped_is_ended_by_the_watchdog_and_started_again(se
     assert service["MainPID"] != pid
     journal = service.journal()
     assert "Watchdog timeout (limit 4s)!" in journal
-    assert "Current thread" in journal, "each thread's stack is told"
+    assert "most recent call first" in journal, "each thread's stack is told"
 
 
 def test_a_killed_bridge_comes_back_and_has_everything(service: Service, broker: Mosquitto, tmp_path: Path) -> None:
@@ -286,15 +298,16 @@ def test_a_stop_may_take_as_long_as_the_settings_say(service: Service, broker: M
     service.does("start")
     service.wait_status("connected; nothing waits")
     os.kill(gdn.pid, signal.SIGSTOP)
-    publish_all(broker.port, readings(100))
-    service.wait_status("100 records wait")
+    try:
+        publish_all(broker.port, readings(100))
+        service.wait_status("100 records wait")
+        begun = time.monotonic()
+        service.does("stop")
+    finally:
+        os.kill(gdn.pid, signal.SIGCONT)
 
-    begun = time.monotonic()
-    service.does("stop")
-
-    assert 4 < time.monotonic() - begun < 14, "it waited for receipts, longer than the unit alone would have let it"
+    assert 4 < time.monotonic() - begun < 20, "it waited for receipts, longer than the unit alone would have let it"
     assert (service["Result"], service["ExecMainStatus"]) == ("success", "0")
-    os.kill(gdn.pid, signal.SIGCONT)
 
 
 # --- reloading ------------------------------------------------------------------------------------------

@@ -103,6 +103,10 @@ def test_certificates_password_and_authorities_are_used_and_verified(
     query = "FOR d IN tutorialAppOutputTable RETURN d"
     wait_for(lambda: "200-AD11" in bridge.cli("query", query).stdout, what="the row")
     assert PASSWORD not in process.text()
+    metrics = bridge.get("/metrics")[1]
+    for link, certificate in (("mqtt", "own"), ("mqtt", "peer"), ("producer tutorialAppInputStream", "peer")):
+        labels = f'{{certificate="{certificate}",link="{link}"}}'
+        assert f"gdn_bridge_certificate_ends_timestamp_seconds{labels} " in metrics
 
 
 def test_a_broker_with_a_foreign_certificate_is_refused_by_name(

@@ -133,6 +133,24 @@ def test_wrong_keys_and_fabrics_are_refused_in_the_recorded_shapes(client: Clien
     assert client("POST", "/_fabric/other/_api/cursor", {"query": "RETURN 1"}).json()["errorNum"] == 1228
 
 
+def test_a_user_logs_in_with_a_password_for_as_long_as_the_token_lasts(tmp_path: Path) -> None:
+    gdn = LocalGdn(tmp_path, options=["--password", "correct horse", "--token-seconds", "1.5"])
+    client = Client(gdn)
+    try:
+        wrong = client("POST", "/_open/auth", {"email": "root@acme.example", "password": "x"})
+        assert (wrong.status_code, wrong.json()["errorMessage"]) == (401, "Wrong credentials")
+        for user in ({"email": "root@acme.example"}, {"tenant": TENANT, "username": "root"}):
+            answer = client("POST", "/_open/auth", {**user, "password": "correct horse"}, headers={"Authorization": ""})
+            assert (answer.json()["tenant"], answer.json()["username"]) == (TENANT, "root")
+        token = {"Authorization": f"bearer {answer.json()['jwt']}"}
+        assert client("GET", APPS, headers=token).status_code == 200
+        assert client("GET", APPS, headers={"Authorization": token["Authorization"][:-2]}).status_code == 401
+        wait_for(lambda: client("GET", APPS, headers=token).status_code == 401, seconds=5, what="the token's end")
+    finally:
+        client.session.close()
+        gdn.end()
+
+
 def test_a_one_time_password_works_once(client: Client) -> None:
     client.activate()
     otp = client("POST", "/apid/otp").json()["otp"]
@@ -293,7 +311,7 @@ def test_faults_are_switched_by_who_has_the_key(client: Client) -> None:
 
 
 def test_faults_can_stand_from_the_start(tmp_path: Path) -> None:
-    gdn = LocalGdn(tmp_path, faults=["slow=0.25", "acks-but-drops"])
+    gdn = LocalGdn(tmp_path, options=["--fault", "slow=0.25", "--fault", "acks-but-drops"])
     try:
         begun = time.monotonic()
         gdn.call("GET", "/_api/user")

@@ -14,6 +14,7 @@ import pytest
 
 from bridge import status_server
 from bridge.books import Books, Requests, Snapshot, Store, Traffic
+from bridge.cli import main
 from bridge.errors import ConfigError
 from bridge.health import HealthStatus, PartStatus
 from bridge.log import register_secret
@@ -45,7 +46,7 @@ def server(state: State) -> Iterator[StatusServer]:
             Traffic(mqtt_messages=11, reconnects={"mqtt": 2}, sessions_lost=1, broker_dropped=7),
             Store(bytes=300, oldest_age=2.5, dead_letters=2, holding="the outbox is <full>"),
         ),
-        health=lambda: HealthStatus(True, (42,), 0.0),
+        health=lambda: HealthStatus(True, (42,), 0.0, rows_behind=3),
         requests=lambda: Requests(last_minute=3, last_day=40, checks=30, others=10, one_time_passwords=4),
     )
     server.start()
@@ -184,3 +185,48 @@ def test_an_ipv6_address_is_listened_on() -> None:
             assert answer.status == 200
     finally:
         server.stop()
+
+
+# --- the verb that asks it --------------------------------------------------------------------------------
+
+
+def told(server: StatusServer, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    code = main(["status", "--url", f"http://127.0.0.1:{server.port}", *arguments])
+    return code, "".join(capsys.readouterr())
+
+
+def test_status_tells_a_person_how_the_bridge_is(
+    server: StatusServer, state: State, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text = told(server, capsys)
+    assert code == 0
+    assert "is ready" in text
+    assert "10 received = 5 delivered + 3 in the outbox + 2 dead-lettered + 0 dropped\n" in text
+    assert "nothing is taken from the broker: the outbox is <full>" in text
+    assert "the worker is active, the query gives 42, 3 rows behind" in text
+
+    state.parts = [PartStatus("mqtt", "waiting", 5.0, "the broker is \x1b[31maway", 6.5)]
+    state.books = Books(received=10)
+    code, text = told(server, capsys)
+    assert code == 1
+    assert "is not ready" in text
+    assert "mqtt: the broker is \ufffd[31maway. Next attempt at 1970-01-01 00:00:06 UTC." in text
+    assert "they do not balance" in text
+
+
+def test_status_prints_json_as_readiness_gives_it(server: StatusServer, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = told(server, capsys, "--json")
+
+    assert code == 0
+    assert json.loads(text) == json.loads(get(server, "/readyz")[1])
+
+
+def test_status_of_what_is_no_bridge_or_not_there_is_69(
+    server: StatusServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "readiness", lambda: {"ready": True})
+    assert told(server, capsys)[0] == 69
+
+    server.stop()
+    assert told(server, capsys)[0] == 69
+    assert main(["status", "--url", "ftp://127.0.0.1"]) == 69

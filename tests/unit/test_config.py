@@ -144,10 +144,56 @@ def test_nothing_set_names_every_required_setting() -> None:
         "BRIDGE_MQTT__URL",
         "BRIDGE_GDN__URL",
         "BRIDGE_GDN__API_KEY",
-        "BRIDGE_GDN__TENANT",
         "BRIDGE_WORKER__DEFINITION",
         "BRIDGE_ROUTES",
     ]
+
+
+LOGIN = {"BRIDGE_GDN__EMAIL": "a@b.example", "BRIDGE_GDN__PASSWORD": "pass word"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        LOGIN,
+        {"BRIDGE_GDN__USERNAME": "bridge", "BRIDGE_GDN__TENANT": "tenant", "BRIDGE_GDN__PASSWORD": "p"},
+    ],
+)
+def test_a_password_stands_in_the_api_keys_place(environ: dict[str, str], changes: dict[str, str]) -> None:
+    del environ["BRIDGE_GDN__API_KEY"]
+    del environ["BRIDGE_GDN__TENANT"]
+
+    gdn = load(config_file=None, environ={**environ, **changes}).gdn
+
+    assert gdn.password is not None
+    assert gdn.password.get_secret_value() == changes["BRIDGE_GDN__PASSWORD"]
+    assert gdn.api_key is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (LOGIN, "BRIDGE_GDN__API_KEY: is set, and gdn.password, too"),
+        ({"BRIDGE_GDN__EMAIL": "a@b.example"}, "BRIDGE_GDN__PASSWORD: is required with gdn.email"),
+        ({"BRIDGE_GDN__PASSWORD": "p"}, "BRIDGE_GDN__PASSWORD: needs either gdn.email, or gdn.username"),
+        ({**LOGIN, "BRIDGE_GDN__USERNAME": "b"}, "BRIDGE_GDN__PASSWORD: needs either gdn.email, or gdn.username"),
+        ({**LOGIN, "BRIDGE_GDN__KIND": "pulsar"}, "BRIDGE_GDN__PASSWORD: is for a GDN"),
+    ],
+)
+def test_credentials_that_contradict_each_other_are_refused(
+    environ: dict[str, str], changes: dict[str, str], said: str
+) -> None:
+    assert said in "\n".join(problems({**environ, **changes}))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"BRIDGE_GDN__KIND": "pulsar"}, {"BRIDGE_GDN__USERNAME": "b", "BRIDGE_GDN__PASSWORD": "p"}]
+)
+def test_a_tenant_that_nobody_can_be_asked_for_is_required(environ: dict[str, str], changes: dict[str, str]) -> None:
+    for name in ("BRIDGE_GDN__API_KEY", "BRIDGE_GDN__TENANT"):
+        del environ[name]
+
+    assert [problem.partition(":")[0] for problem in problems({**environ, **changes})] == ["BRIDGE_GDN__TENANT"]
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ FULL = Reading(
         Traffic(
             broker_dropped=1,
             reconnects={"mqtt": 2},
-            link_failures={("mqtt", "lost"): 2},
+            link_failures={"mqtt": {"lost": 2}},
+            certificate_ends={"mqtt": {"own": 1.8e9}},
             window_used={"s": 7},
             receipt_durations={"s": DURATIONS},
             route_rows={('a/"b"\n\\', "s"): 5},

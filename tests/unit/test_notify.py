@@ -180,7 +180,7 @@ def part(name: str, state: str, error: str | None = None) -> PartStatus:
 def test_the_sentence_says_what_is_not_connected_and_why() -> None:
     parts = [part("outbox", "connected"), part("mqtt", "waiting", "refused"), part("worker", "starting")]
 
-    assert sentence(parts, waiting=12) == "mqtt waiting (refused); worker starting; 12 records wait"
+    assert sentence(parts, waiting=12) == "not connected; 12 records wait; mqtt: waiting (refused); worker: starting"
 
 
 def test_the_sentence_of_a_bridge_that_works_is_short() -> None:

@@ -1,0 +1,81 @@
+"""Logging in with a password: the tokens that a GDN gives for it (gdn-api.md A.3)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any
+
+TOKEN_SECONDS = 43_200.0
+"""GDN's 12 hours."""
+
+USER = "root"
+
+
+class Tokens:
+    """One user, known by e-mail address or by tenant and name.
+
+    Args:
+        tenant: the user's.
+        password: None: nobody can log in.
+        seconds: how long a token lasts.
+    """
+
+    def __init__(self, *, tenant: str, password: str | None, seconds: float = TOKEN_SECONDS) -> None:
+        self._tenant = tenant
+        self._password = password
+        self._seconds = seconds
+        self._secret = secrets.token_bytes(32)
+        self.given = 0
+
+    @property
+    def email(self) -> str:
+        """The user's address."""
+        return f"{USER}@{self._tenant}.example"
+
+    def log_in(self, body: Mapping[str, Any]) -> str | None:
+        """A new token for what was sent to ``/_open/auth``; None for a wrong user or password."""
+        password = body.get("password")
+        is_user = body.get("email") == self.email or (
+            body.get("tenant") == self._tenant and body.get("username") == USER
+        )
+        if self._password is None or not is_user or not isinstance(password, str):
+            return None
+        if not secrets.compare_digest(password.encode(), self._password.encode()):
+            return None
+        self.given += 1
+        now = time.time()
+        claims = {
+            "iss": "macrometa",
+            "tenant": self._tenant,
+            "preferred_username": USER,
+            "iat": now,
+            "exp": now + self._seconds,
+            "n": self.given,
+        }
+        text = f"{_coded({'alg': 'HS256', 'typ': 'JWT'})}.{_coded(claims)}"
+        return f"{text}.{self._signature(text)}"
+
+    def is_good(self, token: str) -> bool:
+        """Whether it was given here and is not over."""
+        text, _, signature = token.rpartition(".")
+        if not secrets.compare_digest(signature.encode(), self._signature(text).encode()):
+            return False
+        claims = text.partition(".")[2]
+        return bool(json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["exp"] > time.time())
+
+    def _signature(self, text: str) -> str:
+        return _base64(hmac.new(self._secret, text.encode(), hashlib.sha256).digest())
+
+
+def _coded(value: object) -> str:
+    return _base64(json.dumps(value).encode())
+
+
+def _base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -1,0 +1,305 @@
+from __future__ import annotations
+
+import json
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+
+import pytest
+import responses
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.errors import GdnAuthError, GdnError, GdnUnavailable
+from bridge.gdn.login import (
+    ASSUMED,
+    FRESH,
+    LONGEST,
+    SHORTEST,
+    WAIT_AFTER_FAILURE,
+    Account,
+    Tokens,
+    lifetime_of,
+)
+from bridge.gdn.rest import GdnRest
+
+BASE = "https://api-x.example"
+USER = f"{BASE}/_api/user"
+LOGIN = f"{BASE}/_open/auth"
+ME = Account("s3cr3t pass", email="me@x.example")
+NOW = 1_700_000_000.0
+GOOD = {"error": False, "code": 200, "result": [{"tenant": "acme"}]}
+
+
+def jwt(name: str = "", **claims: object) -> str:
+    def coded(value: object) -> str:
+        return urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+    return f"{coded({'alg': 'HS256'})}.{coded({'name': name, **claims})}.signature"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Far:
+    """GDN's side of a login. A token lasts an hour."""
+
+    def __init__(self) -> None:
+        self.asked: list[Account] = []
+        self.failure: GdnError | None = None
+
+    def log_in(self, account: Account) -> str:
+        self.asked.append(account)
+        if self.failure is not None:
+            raise self.failure
+        return jwt(f"token {len(self.asked)}", exp=NOW + 3600)
+
+
+def tokens(far: Far, clock: Clock) -> Tokens:
+    made = Tokens(far.log_in, clock=clock, wall_clock=lambda: NOW)
+    made.use(ME)
+    return made
+
+
+# --- tokens -----------------------------------------------------------------------------------------------
+
+
+def test_one_token_serves_until_three_quarters_of_its_time_are_over() -> None:
+    far, clock = Far(), Clock()
+    made = tokens(far, clock)
+    first = made.token()
+    clock.now += 0.75 * 3600 - 1
+    assert made.token() == first
+    clock.now += 1
+    second = made.token()
+
+    assert second != first
+    assert len(far.asked) == 2
+
+
+def test_a_token_that_cannot_be_renewed_serves_to_its_end_and_then_the_reason_is_told() -> None:
+    far, clock = Far(), Clock()
+    made = tokens(far, clock)
+    first = made.token()
+    far.failure = GdnUnavailable("GDN is away")
+    clock.now += 0.75 * 3600
+    assert made.token() == first
+    clock.now += 0.25 * 3600
+
+    with pytest.raises(GdnUnavailable, match="away"):
+        made.token()
+
+
+def test_a_login_that_failed_is_not_tried_again_at_once_whoever_asks() -> None:
+    far, clock = Far(), Clock()
+    made = tokens(far, clock)
+    far.failure = GdnAuthError("Wrong credentials")
+    for _ in range(5):
+        with pytest.raises(GdnAuthError, match="Wrong"):
+            made.token()
+    assert len(far.asked) == 1
+    clock.now += WAIT_AFTER_FAILURE
+    far.failure = None
+
+    assert made.token()
+    assert len(far.asked) == 2
+
+
+def test_gdns_wish_to_wait_is_kept() -> None:
+    far, clock = Far(), Clock()
+    made = tokens(far, clock)
+    far.failure = GdnUnavailable("429", retry_after=100.0)
+    for later in (0.0, 99.0):
+        clock.now = 1000.0 + later
+        with pytest.raises(GdnUnavailable):
+            made.token()
+
+    assert len(far.asked) == 1
+
+
+def test_another_password_is_tried_at_once_and_the_same_one_is_not() -> None:
+    far, clock = Far(), Clock()
+    made = tokens(far, clock)
+    far.failure = GdnAuthError("Wrong credentials")
+    with pytest.raises(GdnAuthError):
+        made.token()
+    made.use(ME)
+    with pytest.raises(GdnAuthError):
+        made.token()
+    assert len(far.asked) == 1
+    far.failure = None
+    other = Account("other", email="me@x.example")
+    made.use(other)
+
+    assert made.token()
+    assert far.asked == [ME, other]
+
+
+def test_a_refused_token_is_replaced_unless_it_is_fresh() -> None:
+    far, clock = Far(), Clock()
+    made = tokens(far, clock)
+    first = made.token()
+    assert not made.refuse(first)
+    clock.now += FRESH
+    assert made.refuse(first)
+    second = made.token()
+    assert second != first
+    assert made.refuse(first)  # by a thread that still used it
+
+    assert made.token() == second
+
+
+@pytest.mark.parametrize("token", ["", "a b", "a\nb", "ü", "x" * 20_000])
+def test_a_token_that_no_header_can_hold_is_refused(token: str) -> None:
+    made = Tokens(lambda _account: token, clock=Clock())
+    made.use(ME)
+
+    with pytest.raises(GdnAuthError, match="no usable token"):
+        made.token()
+
+
+@pytest.mark.parametrize(
+    ("token", "seconds"),
+    [
+        (jwt(exp=NOW + 5000), 5000.0),
+        (jwt(exp=NOW - 5000), SHORTEST),
+        (jwt(exp=NOW + 1e12), LONGEST),
+        (jwt(exp="soon"), ASSUMED),
+        (jwt(exp=True), ASSUMED),
+        (jwt(), ASSUMED),
+        ("opaque", ASSUMED),
+        ("a.b.c", ASSUMED),
+    ],
+)
+def test_how_long_a_token_lasts_is_read_from_it_within_bounds(token: str, seconds: float) -> None:
+    assert lifetime_of(token, now=NOW) == seconds
+
+
+@given(st.text() | st.binary().map(lambda claims: f"a.{urlsafe_b64encode(claims).decode()}.c"))
+def test_no_token_breaks_the_reading(token: str) -> None:
+    assert SHORTEST <= lifetime_of(token, now=NOW) <= LONGEST
+
+
+def test_an_account_logs_in_by_address_or_by_tenant_and_name_and_shows_no_password() -> None:
+    by_name = Account("p", tenant="acme", username="bridge")
+
+    assert ME.body == {"password": "s3cr3t pass", "email": "me@x.example"}
+    assert Account("p", email="e", tenant="acme").body == {"password": "p", "email": "e"}
+    assert by_name.body == {"password": "p", "tenant": "acme", "username": "bridge"}
+    assert "s3cr3t" not in repr(ME)
+
+
+# --- over REST --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def web() -> Iterator[responses.RequestsMock]:
+    with responses.RequestsMock() as mock:
+        yield mock
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def kept() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def rest(clock: Clock, kept: list[str]) -> Iterator[GdnRest]:
+    rest = GdnRest(base_url=BASE, fabric="_system", api_key="", keep=kept.append, clock=clock, wall_clock=lambda: NOW)
+    rest.use_account(ME)
+    yield rest
+    rest.close()
+
+
+def test_requests_carry_the_token_and_log_in_once(web: responses.RequestsMock, rest: GdnRest, kept: list[str]) -> None:
+    token = jwt(exp=NOW + 3600)
+    web.post(LOGIN, json={"jwt": token, "tenant": "acme", "username": "root"})
+    web.get(USER, json=GOOD)
+
+    assert [rest.tenant(), rest.tenant()] == ["acme", "acme"]
+    assert [call.request.headers.get("Authorization") for call in web.calls] == [None, *[f"bearer {token}"] * 2]
+    assert json.loads(web.calls[0].request.body) == ME.body
+    assert kept == [token]
+
+
+def test_a_token_that_gdn_took_back_is_replaced_within_the_request(
+    web: responses.RequestsMock, rest: GdnRest, clock: Clock
+) -> None:
+    for name in ("first", "second"):
+        web.post(LOGIN, json={"jwt": jwt(name, exp=NOW + 3600)})
+    web.get(USER, json=GOOD)
+    rest.tenant()
+    clock.now += 600
+    web.replace(responses.GET, USER, status=401, json={"error": True, "code": 401, "errorNum": 11})
+    web.add(responses.GET, USER, json=GOOD)
+
+    assert rest.tenant() == "acme"
+    assert len([call for call in web.calls if call.request.url == LOGIN]) == 2
+
+
+def test_a_refused_password_is_named_without_being_shown(web: responses.RequestsMock, rest: GdnRest) -> None:
+    wrong = {"error": True, "code": 401, "errorNum": 401, "errorMessage": f"Wrong credentials {ME.password}"}
+    web.post(LOGIN, status=401, json=wrong)
+
+    with pytest.raises(GdnAuthError) as raised:
+        rest.tenant()
+    assert "Wrong credentials" in str(raised.value)
+    assert "gdn.password" in str(raised.value)
+    assert ME.password not in str(raised.value)
+
+
+def test_a_token_that_the_far_end_repeats_is_blotted_out(web: responses.RequestsMock, rest: GdnRest) -> None:
+    token = jwt(exp=NOW + 3600)
+    web.post(LOGIN, json={"jwt": token})
+    web.get(USER, status=400, json={"errorMessage": f"your token {token}"})
+
+    with pytest.raises(GdnError) as raised:
+        rest.tenant()
+    assert token not in str(raised.value)
+
+
+@pytest.mark.parametrize("answer", [{}, {"jwt": 5}, {"jwt": ""}, [1]])
+def test_a_login_without_a_token_is_gdns_fault(web: responses.RequestsMock, rest: GdnRest, answer: object) -> None:
+    web.post(LOGIN, json=answer)
+
+    with pytest.raises(GdnUnavailable, match="no jwt"):
+        rest.tenant()
+
+
+def test_a_key_takes_the_place_of_a_login_again(web: responses.RequestsMock, rest: GdnRest) -> None:
+    rest.use_key("acme.key.new")
+    web.get(USER, json=GOOD)
+
+    rest.tenant()
+
+    assert web.calls[0].request.headers["Authorization"] == "apikey acme.key.new"
+
+
+@pytest.mark.parametrize(
+    ("ask", "path", "right"),
+    [
+        (lambda rest: rest.get_worker("w"), "/_fabric/_system/_api/streamapps/w", "administrate the fabric _system"),
+        (lambda rest: rest.query("RETURN 1"), "/_fabric/_system/_api/cursor", "collections in the query"),
+        (lambda rest: rest.otp(), "/apid/otp", "access to this fabric (_system) and its streams"),
+    ],
+)
+def test_a_missing_right_is_named(web: responses.RequestsMock, ask: object, path: str, right: str) -> None:
+    rest = GdnRest(base_url=BASE, fabric="_system", api_key="acme.key.x")
+    for method in (responses.GET, responses.POST):
+        web.add(method, BASE + path, status=403, json={"error": True, "code": 403, "errorMessage": "forbidden"})
+    web.assert_all_requests_are_fired = False
+
+    with pytest.raises(GdnAuthError) as raised:
+        ask(rest)  # type: ignore[operator]
+    assert "grant the API key" in str(raised.value)
+    assert right in str(raised.value)
+    rest.close()
