@@ -256,8 +256,8 @@ def _fabric_and_worker(planned: Plan, rest: GdnRest, fabric: str, worker: str) -
         return
     if is_other(state, planned.worker):
         text = (
-            f"there, with another definition than {planned.settings.worker.definition}; `gdn-bridge worker plan` shows how "
-            "they differ, `worker apply` makes it this one"
+            f"there, with another definition than {planned.settings.worker.definition}; `gdn-bridge worker plan` "
+            "shows how they differ, `worker apply` makes it this one"
         )
         yield Finding(worker, "note", text)
     if state.is_active:

@@ -129,7 +129,7 @@ def _poison(rng: random.Random, n: int, device: str) -> tuple[bytes, str]:
     if kind == 4:
         return json.dumps({**row, "value": "warm"}).encode(), "type_mismatch"
     if kind == 5:
-        return json.dumps({**row, "good": 1}).encode(), "type_mismatch"
+        return json.dumps({**row, "good": 2}).encode(), "type_mismatch"
     if kind == 6:
         return json.dumps({**row, "part": 2**31}).encode(), "out_of_range"
     if kind == 7:
