@@ -11,6 +11,11 @@ import ssl
 READ_SIZE = 256 * 1024
 """Bytes a read takes at most: bounds a batch."""
 
+UNREAD_BYTES = 64 * 1024 * 1024
+"""Waiting to be written: far above the largest record. A peer that goes on sending and reads nothing must not fill
+memory with our answers.
+"""
+
 
 class Link:
     """Base of the links to broker and GDN.
@@ -52,6 +57,8 @@ class Link:
             try:
                 sent = self.sock.send(outgoing)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                if len(outgoing) > UNREAD_BYTES:
+                    self.error = f"{self._failed}: the far end doesn't read; over {UNREAD_BYTES} bytes wait for it"
                 return
             except OSError as exc:
                 self.error = f"{self._failed}: {exc}"

@@ -77,9 +77,13 @@ def reachable(host: str) -> str:
 
 
 def _failing_parts(body: bytes) -> tuple[str, ...]:
-    """Each part with an error in the answer of ``/readyz``; empty where it says nothing of parts."""
+    """Each part that isn't connected in the answer of ``/readyz``; empty where it says nothing of parts."""
     try:
         parts: list[dict[str, Any]] = json.loads(body)["parts"]
-        return tuple(f"{part['name']}: {part['state']}: {part['error']}" for part in parts if part["error"])
+        return tuple(
+            f"{part['name']}: {part['state']}" + (f": {part['error']}" if part["error"] else "")
+            for part in parts
+            if part["state"] != "connected"
+        )
     except (ValueError, LookupError, TypeError):
         return ()

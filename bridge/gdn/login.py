@@ -141,4 +141,5 @@ def lifetime_of(token: str, *, now: float) -> float:
         return ASSUMED
     if isinstance(end, bool) or not isinstance(end, int | float):
         return ASSUMED
-    return min(max(SHORTEST, end - now), LONGEST)
+    # Compared before it is reckoned with: it may be an integer beyond every float.
+    return min(max(end, now + SHORTEST), now + LONGEST) - now

@@ -15,6 +15,7 @@ import websocket
 
 from bridge.dial import Tls, open_socket
 from bridge.errors import GdnAuthError, GdnError, GdnRejected, GdnUnavailable, RemoteProtocolError
+from bridge.gdn.bounds import PATIENCE, BoundedSocket
 from bridge.gdn.frames import FrameParser, Opcode, encode
 from bridge.gdn.protocol import ProducerProtocol, Receipts
 from bridge.gdn.rest import seconds_to_wait
@@ -24,6 +25,9 @@ from bridge.timing import Pace
 
 OUTGOING_BYTES = 1024 * 1024
 """While this much waits for the socket nothing more is framed: a slow link must not fill memory."""
+
+UPGRADE_BYTES = 64 * 1024
+"""Of the answer to the upgrade, an error's text included."""
 
 NO_RECEIPTS = Receipts([], 0, [], 0)
 
@@ -88,7 +92,8 @@ class ProducerLink(Link):
             if opcode == Opcode.TEXT:
                 answers.append(payload)
             elif opcode == Opcode.PING:
-                self._outgoing += encode(Opcode.PONG, [payload], masks=os.urandom(4))
+                if len(self._outgoing) < OUTGOING_BYTES:  # else it reads no answers, and needs none
+                    self._outgoing += encode(Opcode.PONG, [payload], masks=os.urandom(4))
             elif opcode == Opcode.CLOSE:
                 code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else 1005
                 reason = payload[2:].decode("utf-8", "replace")
@@ -159,15 +164,16 @@ def dial(
         raise GdnUnavailable(f"{place} can't be reached: {exc}") from exc
     try:
         upgraded = websocket.WebSocket(enable_multithread=False)
+        bounded = BoundedSocket(sock, limit=UPGRADE_BYTES, seconds=PATIENCE * connect_timeout)
         # Not redirected: the library would dial elsewhere by itself, and send the credentials along.
-        upgraded.connect(url, socket=sock, header=list(headers), suppress_origin=True, redirect_limit=0)  # type: ignore[no-untyped-call]  # its lack
+        upgraded.connect(url, socket=bounded, header=list(headers), suppress_origin=True, redirect_limit=0)  # type: ignore[no-untyped-call]  # its lack
     except websocket.WebSocketBadStatusException as exc:
         sock.close()
         raise _refused(place, exc) from exc
     # The last two: it asks the socket for as many bytes as the answer announces.
     except (websocket.WebSocketException, OSError, ValueError, MemoryError, OverflowError) as exc:
         sock.close()
-        raise GdnUnavailable(f"{place} did not upgrade to WebSocket: {type(exc).__name__}") from exc
+        raise GdnUnavailable(f"{place} did not upgrade to WebSocket: {_what(exc)}") from exc
     return ProducerLink(
         sock=sock,
         window=window,
@@ -175,6 +181,11 @@ def dial(
         ping_interval=ping_interval,
         deduplicates=deduplicates,
     )
+
+
+def _what(exc: Exception) -> str:
+    """Why, without the far end's words: the library quotes them."""
+    return str(exc) if isinstance(exc, OSError) else type(exc).__name__
 
 
 def _refused(place: str, exc: websocket.WebSocketBadStatusException) -> GdnError:

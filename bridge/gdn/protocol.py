@@ -56,6 +56,11 @@ class _Answer(msgspec.Struct):
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 
 
+def _cut(answer: _Answer) -> str:
+    """Its result, fit for a sentence: the far end may write there what it likes."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in answer.result[:50])
+
+
 def reusable_from(numbers: Sequence[int], last: int) -> int:
     """The sequence number from which on numbers may be used again; ``last + 1`` if none may.
 
@@ -138,7 +143,7 @@ class ProducerProtocol:
                 break
             context = answer.context
             if context is None and answer.result != "ok":
-                broken = f"GDN refused a send without saying which: {answer.result} {(answer.errorMsg or '')[:200]!r}"
+                broken = f"GDN refused a send without saying which: {_cut(answer)} {(answer.errorMsg or '')[:200]!r}"
                 break
             # isdecimal and isascii: int() would also take "+1", " 1 " and digits of other scripts.
             sent = (
@@ -155,7 +160,7 @@ class ProducerProtocol:
                 receipted.append(sent[0].id)
                 payload_bytes += sent[0].size
             else:
-                refused.append(Refusal(sent[0], answer.result, (answer.errorMsg or "")[:500]))
+                refused.append(Refusal(sent[0], _cut(answer), (answer.errorMsg or "")[:500]))
         runs = [(at, end - start) for (at, start), (_, end) in pairwise([*moments, (0.0, len(receipted))])]
         return Receipts(receipted, payload_bytes, refused, unknown, runs, broken)
 

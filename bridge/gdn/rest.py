@@ -14,15 +14,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakSet
 
 import msgspec
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
 
 from bridge.errors import GdnAuthError, GdnError, GdnRejected, GdnUnavailable
 from bridge.gdn.address import api_host, encoded, fabric_path
+from bridge.gdn.bounds import BoundedPools
 from bridge.gdn.budget import Budget
 from bridge.gdn.login import Account, Tokens
 from bridge.timing import Deadline, Pace
@@ -39,6 +43,9 @@ MAX_EMPTY_BATCHES = 5
 """A cursor may give an empty batch and still have more (gdn-api.md E); one that only does so is broken."""
 KEYS_KEPT = 8
 """Keys that are blotted out of messages: the one in use and those before it, which a late answer may repeat."""
+
+MAX_DEPTH = 100
+"""Levels of JSON in an answer: what goes deeper could be read, and then not be written or compared."""
 
 _CHUNK = 16 * 1024
 _NO_FABRIC = "database not found"
@@ -400,7 +407,8 @@ class GdnRest:
             raise self._unreachable(place, f"no connection within {timeout:g} s") from exc
         except requests.Timeout as exc:
             raise self._unreachable(place, f"no answer within {timeout:g} s") from exc
-        except (requests.RequestException, OSError) as exc:  # OSError: the CA file is gone or unreadable
+        # OSError: the CA file is gone or unreadable. The last two: requests looks at what it won't follow or keep.
+        except (requests.RequestException, OSError, HTTPError, ValueError) as exc:
             if _never_left(exc):
                 self.budget.give_back(check=check)
             raise self._unreachable(place, _safe(str(_root(exc)) or type(_root(exc)).__name__)) from exc
@@ -408,6 +416,11 @@ class GdnRest:
     def _read(self, response: requests.Response, *, place: str, limit: int, timeout: float) -> bytes:
         deadline = Deadline(timeout, clock=self._clock)
         body = bytearray()
+        coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if coding not in {"", "identity"}:  # a few bytes could unfold to gigabytes
+            raise GdnUnavailable(
+                f"{place}: {response.status_code} in the coding {_safe(coding)}, which wasn't asked for"
+            )
         for chunk in response.iter_content(_CHUNK):
             body += chunk
             if len(body) > limit:
@@ -425,7 +438,11 @@ class GdnRest:
             # login in place of our header.
             session.trust_env = False
             session.verify = self._ca_file or True
+            for scheme in ("https://", "http://"):
+                session.mount(scheme, _Adapter())
+            session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # none is kept
             session.headers["Accept"] = "application/json"
+            session.headers["Accept-Encoding"] = "identity"
             session.headers["User-Agent"] = "gdn-bridge"
             self._local.session = session
             with self._lock:
@@ -486,6 +503,11 @@ class GdnRest:
                 self._other_secrets = others[: 2 * KEYS_KEPT]
 
 
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **named: Any) -> None:
+        self.poolmanager = BoundedPools(num_pools=connections, maxsize=maxsize, block=block, **named)
+
+
 def _right(place: str, fabric: str) -> str:
     """The right that a request needs (gdn-api.md A.2; for stream workers GDN documents none)."""
     if "/streamapps" in place:
@@ -527,11 +549,30 @@ def _batch(answer: Mapping[str, Any], *, place: str) -> list[Any]:
 
 
 def _decoded(body: bytes) -> object:
-    """The JSON in a body; None also where there is none."""
+    """The JSON in a body; None also where there is none, or one that only a hostile far end writes."""
     try:
-        return msgspec.json.decode(body)
+        decoded = msgspec.json.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
+    return decoded if _is_plain(decoded) else None
+
+
+def _is_plain(value: object) -> bool:
+    """Whether there are no numbers too large to reckon with, and no more than ``MAX_DEPTH`` levels."""
+    level: list[object] = [value]
+    for _ in range(MAX_DEPTH):
+        deeper: list[object] = []
+        for item in level:
+            if isinstance(item, dict):
+                deeper.extend(item.values())
+            elif isinstance(item, list):
+                deeper.extend(item)
+            elif isinstance(item, int) and not -(2**63) <= item < 2**64:
+                return False
+        if not deeper:
+            return True
+        level = deeper
+    return False
 
 
 def _said(body: Mapping[str, Any]) -> str:

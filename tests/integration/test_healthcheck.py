@@ -12,7 +12,7 @@ import pytest
 from bridge.books import Snapshot
 from bridge.cli import main
 from bridge.cli.healthcheck import ask, healthcheck
-from bridge.health import HealthStatus, PartStatus
+from bridge.health import HealthStatus, PartStatus, State
 from bridge.status_server import StatusServer
 
 pytestmark = pytest.mark.integration
@@ -23,8 +23,10 @@ def serve() -> Iterator[Callable[..., StatusServer]]:
     """A status server on a free port, of a bridge in this state."""
     servers: list[StatusServer] = []
 
-    def start(*, live: bool = True, error: str | None = None, host: str = "127.0.0.1") -> StatusServer:
-        part = PartStatus("mqtt", "connected" if error is None else "waiting", time.time(), error, None)
+    def start(
+        *, live: bool = True, state: State = "connected", error: str | None = None, host: str = "127.0.0.1"
+    ) -> StatusServer:
+        part = PartStatus("mqtt", state, time.time(), error, None)
         server = StatusServer(
             host=host,
             port=0,
@@ -44,7 +46,7 @@ def serve() -> Iterator[Callable[..., StatusServer]]:
 
 
 def test_a_live_bridge_has_nothing_wrong(serve: Callable[..., StatusServer]) -> None:
-    server = serve(error="no broker")
+    server = serve(state="waiting", error="no broker")
 
     assert ask("127.0.0.1", server.port, ready=False) == ()
 
@@ -56,9 +58,15 @@ def test_a_stuck_bridge_isnt_live(serve: Callable[..., StatusServer]) -> None:
 
 
 def test_what_keeps_the_bridge_from_being_ready_is_named(serve: Callable[..., StatusServer]) -> None:
-    server = serve(error="no broker")
+    server = serve(state="waiting", error="no broker")
 
     assert ask("127.0.0.1", server.port, ready=True) == ("mqtt: waiting: no broker",)
+
+
+def test_a_part_that_is_only_on_its_way_is_named_too(serve: Callable[..., StatusServer]) -> None:
+    server = serve(state="waiting")
+
+    assert ask("127.0.0.1", server.port, ready=True) == ("mqtt: waiting",)
 
 
 def test_a_bridge_that_listens_on_every_address_is_asked_on_the_loopback_one(

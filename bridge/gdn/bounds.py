@@ -1,0 +1,145 @@
+"""How much a far end may answer, and for how long.
+
+The libraries bound the wait for the next bytes only: one byte every few seconds, header lines without an end, or one
+interim answer after another would hold a thread for ever or fill memory. Here the whole answer is bounded.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import time
+from collections.abc import Callable
+from http.client import HTTPResponse
+from typing import Any
+
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from bridge.timing import Deadline
+
+ANSWER_BYTES = 16 * 1024 * 1024
+"""Of a whole answer on the wire: the largest body that is read, with room for headers and chunk sizes."""
+
+PATIENCE = 2
+"""A whole answer may take that many times what its next bytes may: once for its head, once for its body."""
+
+
+class BoundedSocket:
+    """A connected socket for the length of one answer, which ends with an OSError beyond its bounds.
+
+    Args:
+        sock: it.
+        limit: bytes of the answer.
+        seconds: for the whole of it, from now; and for its next bytes, the socket's own time-out.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        limit: int,
+        seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._sock = sock
+        self._limit = self._left = limit
+        self._seconds = seconds
+        self._deadline = Deadline(seconds, clock=clock)
+        self._timeout = sock.gettimeout() or seconds
+
+    def recv(self, size: int) -> bytes:
+        """Like a socket's.
+
+        Raises:
+            TimeoutError: the answer takes too long.
+            OSError: it is too long, or the connection failed.
+        """
+        self._check()
+        data = self._sock.recv(min(size, self._left))
+        self._left -= len(data)
+        return data
+
+    def recv_into(self, buffer: memoryview) -> int:
+        """Like a socket's; raises as ``recv``."""
+        self._check()
+        size = self._sock.recv_into(buffer, min(len(buffer), self._left))
+        self._left -= size
+        return size
+
+    def send(self, data: bytes) -> int:
+        """Like a socket's."""
+        return self._sock.send(data)
+
+    def close(self) -> None:
+        """Like a socket's."""
+        self._sock.close()
+
+    def gettimeout(self) -> float | None:
+        """Like a socket's."""
+        return self._sock.gettimeout()
+
+    def settimeout(self, seconds: float | None) -> None:
+        """Like a socket's: for the next bytes."""
+        self._timeout = seconds or self._seconds
+        self._sock.settimeout(seconds)
+
+    def _check(self) -> None:
+        left = self._deadline.left()
+        if not left:
+            raise TimeoutError(f"the whole answer took over {self._seconds:g} s")
+        if not self._left:
+            raise OSError(f"the answer has over {self._limit} bytes; not read on")
+        self._sock.settimeout(min(self._timeout, left))
+
+
+class _Stream(io.RawIOBase):
+    """What http.client reads from."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        seconds = sock.gettimeout()
+        assert seconds is not None  # each request has a time-out
+        self._bounded = BoundedSocket(sock, limit=ANSWER_BYTES, seconds=PATIENCE * seconds)
+        # The socket counts its files: it stays open below until this one is closed, too.
+        self._kept = sock.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._bounded.recv_into(memoryview(buffer))
+
+    def close(self) -> None:
+        self._kept.close()
+        super().close()
+
+
+class _Response(HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **named: Any) -> None:
+        super().__init__(sock, *args, **named)
+        self.fp.close()
+        self.fp = io.BufferedReader(_Stream(sock))
+
+
+class _Connection(HTTPConnection):
+    response_class = _Response
+
+
+class _SecureConnection(HTTPSConnection):
+    response_class = _Response
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+class BoundedPools(PoolManager):
+    """urllib3's connections, with every answer bounded by ``ANSWER_BYTES`` and ``PATIENCE``."""
+
+    def __init__(self, **named: Any) -> None:
+        super().__init__(**named)
+        self.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
