@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SEED ?= 1
 MINUTES ?= 5
 
-.PHONY: demo test check faults bench deb clean
+.PHONY: demo test check faults bench deb release sbom clean
 
 demo: $(VENV)/.local
 	$(BIN)/gdn-bridge demo
@@ -30,6 +30,14 @@ bench: $(VENV)/.dev
 # A Debian package for the release of this machine, in dist/.
 deb: $(VENV)/.local
 	deploy/debian/build.sh $(BIN)/pip dist
+
+# Everything that a release consists of, in dist/: what can't be built on this machine is named.
+release: $(VENV)/.dev
+	deploy/release/build.sh $(BIN) dist
+
+# The list of what the bridge is made of, in dist/ (CycloneDX), and docs/licences.md.
+sbom: $(VENV)/.dev
+	deploy/release/sbom.sh $(BIN) dist
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -10,7 +10,7 @@ import io
 import socket
 import time
 from collections.abc import Callable
-from http.client import HTTPResponse
+from http.client import HTTPException, HTTPResponse
 from typing import Any
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
@@ -119,6 +119,13 @@ class _Response(HTTPResponse):
         super().__init__(sock, *args, **named)
         self.fp.close()
         self.fp = io.BufferedReader(_Stream(sock))
+
+    def begin(self) -> None:
+        super().begin()
+        # urllib3 refuses it, too, but then forgets to close the connection.
+        lengths = {length.strip() for length in self.headers.get("Content-Length", "").split(",")}
+        if len(lengths) > 1:
+            raise HTTPException("the answer has several lengths")
 
 
 class _Connection(HTTPConnection):

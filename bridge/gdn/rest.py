@@ -407,8 +407,8 @@ class GdnRest:
             raise self._unreachable(place, f"no connection within {timeout:g} s") from exc
         except requests.Timeout as exc:
             raise self._unreachable(place, f"no answer within {timeout:g} s") from exc
-        # OSError: the CA file is gone or unreadable. The last two: requests looks at what it won't follow or keep.
-        except (requests.RequestException, OSError, HTTPError, ValueError) as exc:
+        # OSError: the CA file is gone or unreadable. HTTPError: some of urllib3's errors come through as they are.
+        except (requests.RequestException, OSError, HTTPError) as exc:
             if _never_left(exc):
                 self.budget.give_back(check=check)
             raise self._unreachable(place, _safe(str(_root(exc)) or type(_root(exc)).__name__)) from exc
@@ -440,6 +440,8 @@ class GdnRest:
             session.verify = self._ca_file or True
             for scheme in ("https://", "http://"):
                 session.mount(scheme, _Adapter())
+            # It looks where a redirect leads even if it isn't to follow, and trips over what is no URL.
+            session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]  # on this object alone
             session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # none is kept
             session.headers["Accept"] = "application/json"
             session.headers["Accept-Encoding"] = "identity"

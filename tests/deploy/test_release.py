@@ -1,0 +1,208 @@
+"""A release: what ``make release`` builds, that the wheel runs on each Python, and the commands of docs/install.md."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from bridge import __version__
+from bridge.message import Row
+from bridge.outbox import Outbox
+from tests.conftest import ROOT
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900), pytest.mark.xdist_group("release")]
+
+PYTHONS = ("3.11", "3.12", "3.13")
+GUIDE = Path("docs/install.md").read_text()
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("BRIDGE_", "GDN_BRIDGE_"))}
+
+
+def run(command: list[object] | str, cwd: Path, **environment: str) -> str:
+    done = subprocess.run(
+        command if isinstance(command, str) else [str(word) for word in command],
+        shell=isinstance(command, str),
+        cwd=cwd,
+        env={**ENVIRONMENT, **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sources apart: a build writes docs/licences.md."""
+    tree = tmp_path_factory.mktemp("release") / "tree"
+    leave = shutil.ignore_patterns(".*", "dist", "build", "__pycache__", "*.egg-info")
+    shutil.copytree(ROOT, tree, ignore=leave)
+    return tree
+
+
+@pytest.fixture(scope="module")
+def dist(tree: Path) -> Path:
+    """A release without what other tests build: the Debian package and the image."""
+    bare = tree.parent / "bin"
+    bare.mkdir()
+    for name in ("dpkg-deb", "docker"):
+        (bare / name).write_text("#!/bin/sh\nexit 1\n")
+    script = (tree / "deploy/release/build.sh").read_text()
+    assert "command -v dpkg-deb" in script
+    (tree / "deploy/release/build.sh").write_text(script.replace("command -v dpkg-deb", "dpkg-deb --version"))
+    for name in ("dpkg-deb", "docker"):
+        (bare / name).chmod(0o755)
+    path = f"{bare}:{os.environ['PATH']}"
+    run([tree / "deploy/release/build.sh", Path(sys.executable).parent, "dist"], tree, PATH=path)
+    return tree / "dist"
+
+
+@pytest.fixture(scope="module")
+def wheel(dist: Path) -> Path:
+    return dist / f"gdn_bridge-{__version__}-py3-none-any.whl"
+
+
+def test_a_release_has_all_its_files_and_their_checksums(dist: Path, wheel: Path) -> None:
+    sums = dict(reversed(line.split("  ")) for line in (dist / "SHA256SUMS").read_text().splitlines())
+
+    assert set(sums) == {
+        *(wheel.name, f"gdn_bridge-{__version__}.tar.gz", f"gdn-bridge-{__version__}.cdx.json"),
+        *("gdn-bridge.1", "gdn-bridge.bash", "_gdn-bridge"),
+    }
+    for name, expected in sums.items():
+        assert hashlib.sha256((dist / name).read_bytes()).hexdigest() == expected
+
+
+def test_the_wheel_holds_the_package_and_the_sdist_what_builds_it(dist: Path, wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as packed:
+        tops = {name.split("/")[0] for name in packed.namelist()}
+    with tarfile.open(dist / f"gdn_bridge-{__version__}.tar.gz") as packed_sources:
+        sources = {name.split("/", 1)[1] for name in packed_sources.getnames() if "/" in name}
+
+    assert tops == {"bridge", f"gdn_bridge-{__version__}.dist-info"}
+    assert {"bridge/py.typed", "pyproject.toml", "SECURITY.md", "deploy/release/build.sh", "docs/install.md"} <= sources
+
+
+def test_the_list_of_parts_names_every_locked_package_and_no_place_on_this_machine(dist: Path) -> None:
+    text = (dist / f"gdn-bridge-{__version__}.cdx.json").read_text()
+    listed = {(part["name"], part["version"]) for part in json.loads(text)["components"]}
+    locked = re.findall(r"^([\w.-]+)==(\S+)", Path("deploy/docker/requirements.lock").read_text(), re.MULTILINE)
+
+    def plain(pairs: object) -> set[tuple[str, str]]:
+        return {(re.sub("[-_.]+", "-", name).lower(), version) for name, version in pairs}  # type: ignore[attr-defined]
+
+    assert plain(locked) <= plain(listed)
+    assert json.loads(text)["bomFormat"] == "CycloneDX"
+    assert str(dist.parent) not in text
+    assert "/tmp/" not in text
+
+
+def test_the_licence_list_is_what_a_release_makes_of_it(dist: Path, tree: Path) -> None:
+    assert (tree / "docs/licences.md").read_text() == Path("docs/licences.md").read_text()
+
+
+def interpreter(version: str) -> str:
+    """A CPython of that version that is on this machine."""
+    candidates = [*Path.home().glob(f".pyenv/versions/{version}.*/bin/python"), shutil.which(f"python{version}")]
+    if sys.version_info[:2] == tuple(map(int, version.split("."))):
+        candidates.insert(0, sys.executable)
+    for candidate in filter(None, candidates):
+        asked = subprocess.run([candidate, "--version"], capture_output=True, text=True, check=False)
+        if asked.stdout.startswith(f"Python {version}."):
+            return str(candidate)
+    pytest.skip(f"there is no CPython {version} on this machine: the wheel was not tried on it")
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_the_wheel_runs_the_demonstration_in_an_empty_environment(version: str, wheel: Path, tmp_path: Path) -> None:
+    python = interpreter(version)
+    run([python, "-m", "venv", tmp_path / "venv"], tmp_path)
+    run([tmp_path / "venv/bin/pip", "install", "--quiet", f"{wheel}[local]"], tmp_path)
+
+    out = run([tmp_path / "venv/bin/gdn-bridge", "demo", "--seconds", "2", "--json"], tmp_path)
+
+    told = json.loads(out)
+    books = told["books"]
+    assert books["received"] > 0
+    assert books["received"] == books["delivered"]
+
+
+# --- docs/install.md ------------------------------------------------------------------------------------
+
+
+def block(start: str) -> str:
+    """The guide's block of commands that begins so."""
+    (found,) = [text for text in re.findall(r"```\n(.*?)```", GUIDE, re.DOTALL) if text.startswith(start)]
+    return str(found)
+
+
+def test_the_guides_way_with_pip_works(wheel: Path, tmp_path: Path) -> None:
+    shutil.copy(wheel, tmp_path)
+    home = tmp_path / "opt"
+
+    first = run(f"set -e\n{block('python3 -m venv')}".replace("/opt/gdn-bridge", str(home)), tmp_path)
+    shutil.copytree(ROOT / "config", tmp_path, dirs_exist_ok=True)
+    upgraded = run(
+        f"set -e\n{block('/opt/gdn-bridge/bin/pip install --upgrade')}".replace("/opt/gdn-bridge", str(home)),
+        tmp_path,
+        BRIDGE_GDN__API_KEY="acme.key.secret",
+        BRIDGE_GDN__URL="https://gdn.example",
+        BRIDGE_GDN__TENANT="acme",
+    )
+
+    assert f"gdn-bridge {__version__}" in first
+    assert upgraded
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    outbox = Outbox(tmp_path / "state" / "outbox.db")
+    outbox.open()
+    with closing(outbox):
+        yield outbox
+
+
+def there(text: str, tmp_path: Path) -> str:
+    (tmp_path / "backups").mkdir(exist_ok=True)
+    places = {"/var/lib/gdn-bridge": tmp_path / "state", "/var/backups": tmp_path / "backups"}
+    for said, meant in places.items():
+        text = text.replace(said, str(meant))
+    return f"set -e\n{text}"
+
+
+@pytest.mark.parametrize("way", ["(umask 077; sqlite3", "(umask 077; python3", "cp -p"])
+def test_a_backup_that_is_put_back_sends_what_waited_then_under_a_new_name(
+    way: str, outbox: Outbox, tmp_path: Path
+) -> None:
+    if "sqlite3 /" in block(way) and shutil.which("sqlite3") is None:
+        pytest.skip("the program sqlite3 is not installed")
+    stored = outbox.commit(rows=[Row("s", b"%d" % number) for number in range(3)])
+    name = outbox.name
+    if way == "cp -p":
+        outbox.close()
+    run(there(block(way), tmp_path), tmp_path)
+    if way == "cp -p":
+        outbox.open()
+    outbox.commit(rows=[Row("s", b"later")], released=[record.id for record in stored])
+    outbox.close()
+
+    run(there(block("rm -f"), tmp_path), tmp_path)
+    outbox.open()
+
+    assert [r.payload for r in outbox.read("s", after=0, limit=10, max_bytes=1000)] == [b"0", b"1", b"2"]
+    assert outbox.name != name
+    assert outbox.books().balanced
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "backups").iterdir()} == {0o600}
