@@ -130,7 +130,7 @@ def _map_again(letter: Letter, mapping: Mapping, streams: Collection[str], next_
         return mapping.map(message, next_id)
     except Exception as exc:  # a bug of ours must cost its letter a new reason, not the rest their replay (P5)
         log.exception("mapping.failed", topic=message.topic)
-        return DeadLetter.of(message, route=None, reason="internal_error", detail=repr(exc))
+        return DeadLetter.of(message, route=None, reason="internal_error", detail=repr(exc), mapping=mapping.version)
 
 
 # --- for people ---------------------------------------------------------------------------------------------

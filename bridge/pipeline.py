@@ -400,7 +400,9 @@ class Pipeline:
                 mapped = self._mapping.map(message, self._outbox.next_id + len(rows))
             except Exception as exc:  # a bug of ours must cost its message, not the rest (P5)
                 log.exception("mapping.failed", topic=message.topic)
-                mapped = DeadLetter.of(message, route=None, reason="internal_error", detail=repr(exc))
+                mapped = DeadLetter.of(
+                    message, route=None, reason="internal_error", detail=repr(exc), mapping=self._mapping.version
+                )
             if looks_out:
                 self._tower.see(message, mapped, self._outbox.next_id + len(rows), self._clock())
             if isinstance(mapped, DeadLetter):
