@@ -11,7 +11,7 @@ demo: $(VENV)/.local
 	$(BIN)/gdn-bridge demo
 
 test: check $(VENV)/.dev
-	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

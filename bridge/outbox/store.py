@@ -230,7 +230,7 @@ class Outbox(Database):
             try:
                 # A new seal: a copy that was made in the meantime has the old one, and is told from the store by it.
                 seal = secrets.token_hex(8)
-                self.remember(closed="cleanly", seal=f"{seal} {self._inode()}")
+                self.remember(closed="cleanly", seal=f"{seal} {self._opened_inode}")
                 self._lock.write_seal(seal)
             except (OutboxUnavailable, OutboxDamaged) as exc:
                 log.warning("outbox.not_closed_cleanly", error=str(exc))  # the next start checks the file

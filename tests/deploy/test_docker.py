@@ -31,7 +31,7 @@ from bridge.local.broker import free_port
 from tests.conftest import ROOT, wait_for
 from tests.deploy.conftest import DockerEngine
 
-pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 
 MEGABYTE = 1_000_000
 BASE, IMAGE, LOCAL_IMAGE = "python:3.13-slim-bookworm", "gdn-bridge", "gdn-bridge-local"

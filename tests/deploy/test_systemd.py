@@ -19,7 +19,7 @@ from tests.deploy.machine import Machine, make_tree
 from tests.e2e.test_daemon import distinct_rows, expected_rows, readings
 from tests.publisher import publish_all
 
-pytestmark = [pytest.mark.systemd, pytest.mark.xdist_group("systemd"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.systemd, pytest.mark.timeout(600)]
 
 UNIT = "gdn-bridge.service"
 ROUTE = '[[routes]]\ntopic = "devices/{deviceID}/rooms/{roomNo}/telemetry"\nstream = "tutorialAppInputStream"\n'

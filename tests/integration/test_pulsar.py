@@ -23,7 +23,6 @@ from tests.pulsar import Pulsar, token
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.pulsar,
-    pytest.mark.xdist_group("pulsar"),
     pytest.mark.timeout(600),
 ]
 

@@ -24,8 +24,7 @@ from tests.pulsar import Pulsar, token
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.pulsar,
-    pytest.mark.xdist_group("pulsar"),  # one broker for all, where groups are kept together
+    pytest.mark.pulsar,  # one broker for all, where groups are kept together
     pytest.mark.timeout(600),  # the first run downloads it
 ]
 
