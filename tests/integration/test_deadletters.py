@@ -214,6 +214,8 @@ def test_what_no_mapping_can_help_stays_as_it_is(outbox: Outbox, path: Path) -> 
 
 def test_a_bug_in_the_mapping_costs_its_letter_a_reason_and_the_others_nothing(outbox: Outbox, path: Path) -> None:
     class Buggy(Recorder):
+        version = "v2"
+
         def map(self, message: MqttMessage, next_id: int = 0) -> list[Row]:
             if message.payload == b"bug":
                 raise ZeroDivisionError
@@ -223,7 +225,7 @@ def test_a_bug_in_the_mapping_costs_its_letter_a_reason_and_the_others_nothing(o
     mark(path)
 
     assert replay(outbox, Buggy()).replayed == 2
-    assert [found.dead_letter.reason for found in kept(path)] == ["internal_error"]
+    assert [(found.dead_letter.reason, found.dead_letter.mapping) for found in kept(path)] == [("internal_error", "v2")]
 
 
 def test_many_letters_are_replayed_by_and_by_in_their_order(outbox: Outbox, path: Path) -> None:
