@@ -36,7 +36,7 @@ from bridge.gdn.rest import SLOW_TIMEOUT, GdnRest, WorkerState
 from bridge.health import Health, HealthStatus, PartStatus
 from bridge.log import configure, get_logger, register_secret
 from bridge.mapping import Mapping, Route
-from bridge.mapping.sparkplug import KEY_PREFIX, Sparkplug
+from bridge.mapping.sparkplug import KEY_PREFIX
 from bridge.mqtt_session import MqttSession
 from bridge.notify import ServiceManager, sentence
 from bridge.outbox import Bounds, Outbox
@@ -379,17 +379,11 @@ class Daemon:
             streams=self._streams,
             outbox_name=self._outbox.name,
             client=self._settings.mqtt.client_id,
-            sparkplug=self._sparkplug(routes),
+            # What Sparkplug nodes said of themselves at their birth outlasts a change of routes, and a restart.
+            sparkplug=None if self._latest is None else self._latest.sparkplug,
+            births=self._outbox.recall_all(KEY_PREFIX) if self._latest is None else None,
         )
         return self._latest
-
-    def _sparkplug(self, routes: Sequence[Route]) -> Sparkplug | None:
-        """What Sparkplug nodes said of themselves at their birth: it outlasts a change of routes, and a restart."""
-        if self._latest is not None:
-            return self._latest.sparkplug
-        if not any(route.format.name == "sparkplug" for route in routes):
-            return None
-        return Sparkplug(self._outbox.recall_all(KEY_PREFIX))
 
     def _make_provision(self, pipeline: Pipeline) -> Provision:
         worker = self._settings.worker

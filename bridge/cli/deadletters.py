@@ -23,7 +23,7 @@ from bridge.config import Settings, load
 from bridge.deadletters import carry_out, export, iso_time, map_again, parse_since, summary
 from bridge.errors import BridgeError, ConfigError, OutboxInUse
 from bridge.mapping import Mapping
-from bridge.mapping.sparkplug import KEY_PREFIX, Sparkplug
+from bridge.mapping.sparkplug import KEY_PREFIX
 from bridge.outbox import Bounds, Letter, Outbox, Selection, Visitor, Wanted, check_is_there
 
 EXIT_USAGE = 2
@@ -275,7 +275,7 @@ def _mapping(planned: Plan, *, memory: Outbox | Visitor) -> Mapping:
         streams=planned.streams,
         outbox_name=memory.recall("name") or "",
         client=planned.settings.mqtt.client_id,
-        sparkplug=Sparkplug(memory.recall_all(KEY_PREFIX)),
+        births=memory.recall_all(KEY_PREFIX),
     )
 
 

@@ -103,7 +103,8 @@ class Mapping:
         streams: what the worker reads, by GDN stream name.
         outbox_name: first part of the ids of rows whose route names no ``id``; never used for two outboxes.
         client: the MQTT client id, for ``$client``.
-        sparkplug: what is known of Sparkplug nodes; None: nothing yet.
+        sparkplug: the state of an earlier mapping, to be gone on with; None: made anew if a route needs it.
+        births: what to make it of, as its ``changes`` gave it.
 
     Raises:
         ValueError: a route is wrong; ``check`` lists all that is.
@@ -117,13 +118,14 @@ class Mapping:
         outbox_name: str = "",
         client: str = "",
         sparkplug: Sparkplug | None = None,
+        births: MappingOf[str, str] | None = None,
     ) -> None:
         problems = check(routes, streams)
         if problems:
             raise ValueError("\n".join(str(problem) for problem in problems))
         self.sparkplug = sparkplug
         if sparkplug is None and any(route.format.name == "sparkplug" for route in routes):
-            self.sparkplug = Sparkplug()
+            self.sparkplug = Sparkplug(births)
         """Its state, None if no route takes Sparkplug messages."""
         decoders = {route.format: _decoder(route.format, self.sparkplug) for route in routes}
         self.plans = [

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.mapping import FieldSpec, FormatOptions, Mapping, Reason, Route, check, doubts
+from bridge.mapping.formats import MissingExtra
 from bridge.mapping.metadata import user_properties
 from bridge.mapping.times import iso8601, parse_time
 from bridge.mapping.topics import TopicTemplate, covers, minimal_filters
@@ -329,3 +330,14 @@ def test_a_stream_that_no_query_reads_is_doubtful_and_not_wrong() -> None:
     (doubt,) = doubts(routes, read)
     assert doubt.location == ("routes", 1, "stream")
     assert "no query of the worker reads it" in doubt.text
+
+
+def test_without_a_route_for_sparkplug_its_library_is_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> None:
+        raise MissingExtra("protobuf isn't installed")
+
+    monkeypatch.setattr("bridge.mapping.sparkplug.need_protobuf", missing)
+
+    assert rows(mapping(Route("t", "text", {"s": "=x"}), births={"sparkplug:g/n": "{}"}).map(message({}))) == [
+        {"s": "x"}
+    ]
