@@ -14,8 +14,10 @@ from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from bridge.guarded import map_guarded
 from bridge.log import get_logger
 from bridge.mapping import Mapping, Reason
+from bridge.mapping.times import iso8601
 from bridge.message import DeadLetter, MqttMessage, OutboxRecord, Row
 from bridge.outbox import Letter, Outbox, Replayed
 
@@ -126,11 +128,7 @@ def _map_again(letter: Letter, mapping: Mapping, streams: Collection[str], next_
         received_at=dead.received_at,
         properties=dead.properties,
     )
-    try:
-        return mapping.map(message, next_id)
-    except Exception as exc:  # a bug of ours must cost its letter a new reason, not the rest their replay (P5)
-        log.exception("mapping.failed", topic=message.topic)
-        return DeadLetter.of(message, route=None, reason="internal_error", detail=repr(exc), mapping=mapping.version)
+    return map_guarded(mapping, message, next_id)
 
 
 # --- for people ---------------------------------------------------------------------------------------------
@@ -161,10 +159,9 @@ def parse_since(text: str, *, now: float) -> int:
 def iso_time(nanoseconds: int) -> str:
     """When a message was received, as ISO 8601 with milliseconds, in UTC."""
     try:
-        moment = datetime.fromtimestamp(nanoseconds // 1_000_000 / 1000, UTC)
-    except (OverflowError, ValueError, OSError):  # a clock that was far off, or a rescued file
+        return iso8601(nanoseconds)
+    except OverflowError:  # a clock that was far off, or a rescued file
         return f"{nanoseconds} ns"
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def summary(letter: Letter) -> dict[str, Any]:

@@ -22,6 +22,8 @@ import structlog
 from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
+from bridge.text import escaped
+
 OURS = "bridge"
 REDACTED = "[redacted]"
 
@@ -209,11 +211,7 @@ def _clean(value: object, depth: int) -> Any:
 
 
 def _clean_text(text: str) -> str:
-    text = _redactor.clean(text)
-    if text.isprintable():
-        return text
-    # Control characters, line breaks, lone surrogates, marks that turn the direction of text.
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return escaped(_redactor.clean(text))
 
 
 def _clean_block(text: str) -> str:

@@ -27,6 +27,7 @@ from bridge.dial import Dialer
 from bridge.errors import OutboxUnavailable, RemoteProtocolError
 from bridge.flight import Flight, Tower
 from bridge.gdn.producer import ProducerLink
+from bridge.guarded import map_guarded
 from bridge.log import get_logger
 from bridge.mapping import Mapping
 from bridge.measuring import Growth, Histogram
@@ -396,13 +397,7 @@ class Pipeline:
         filtered = 0
         looks_out = self._tower.is_looking_out
         for message in messages:
-            try:
-                mapped = self._mapping.map(message, self._outbox.next_id + len(rows))
-            except Exception as exc:  # a bug of ours must cost its message, not the rest (P5)
-                log.exception("mapping.failed", topic=message.topic)
-                mapped = DeadLetter.of(
-                    message, route=None, reason="internal_error", detail=repr(exc), mapping=self._mapping.version
-                )
+            mapped = map_guarded(self._mapping, message, self._outbox.next_id + len(rows))
             if looks_out:
                 self._tower.see(message, mapped, self._outbox.next_id + len(rows), self._clock())
             if isinstance(mapped, DeadLetter):

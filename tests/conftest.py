@@ -252,6 +252,42 @@ def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
 
 
 @pytest.fixture
+def strict_broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    """Lets anyone subscribe what begins with ``ok/`` and nothing else.
+
+    By its plugin: Mosquitto 2.0 grants any subscription under an ``acl_file`` and keeps back the messages.
+    """
+    plugins = [*Path("/usr").glob("lib*/mosquitto_dynamic_security.so"), *Path("/usr/lib").glob("*/mosquitto_dyn*.so")]
+    if not plugins:
+        if os.environ.get("CI"):
+            pytest.fail("Mosquitto's dynamic security plugin is not installed, and in CI it must be")
+        pytest.skip("Mosquitto's dynamic security plugin is not installed")
+    rules = tmp_path / "rules.json"
+    rules.write_text(
+        json.dumps(
+            {
+                "defaultACLAccess": {"subscribe": False, "publishClientReceive": True, "publishClientSend": True},
+                "roles": [
+                    {
+                        "rolename": "reader",
+                        "acls": [{"acltype": "subscribePattern", "topic": "ok/#", "priority": 0, "allow": True}],
+                    }
+                ],
+                "groups": [{"groupname": "all", "roles": [{"rolename": "reader"}]}],
+                "anonymousGroup": "all",
+            }
+        )
+    )
+    directory = tmp_path / "strict"
+    directory.mkdir()
+    # Started by root it would become another user, who may not read the test's directory.
+    options = ["user root", f"plugin {plugins[0]}", f"plugin_opt_config_file {rules}"]
+    broker = Mosquitto(directory, "allow_anonymous true", *options)
+    yield broker
+    broker.end()
+
+
+@pytest.fixture
 def gdn(tmp_path: Path) -> Iterator[LocalGdn]:
     far_end = LocalGdn(tmp_path)
     yield far_end

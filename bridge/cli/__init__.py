@@ -14,17 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from bridge import __version__
-from bridge.cli import deadletters, examples, gdn, init, local
+from bridge.cli import deadletters, examples, exits, gdn, init, local
 from bridge.cli.check import check
 from bridge.cli.healthcheck import healthcheck
 from bridge.cli.planning import configure_log, gdn_rest, plan
 from bridge.cli.status import status
 from bridge.config import Settings, load
 from bridge.errors import BridgeError, ConfigError, GdnError
-
-EXIT_FAILED = 1
-EXIT_UNAVAILABLE = 69  # sysexits.h, EX_UNAVAILABLE
-EXIT_CONFIG = 78  # sysexits.h, EX_CONFIG
 
 CONFIG_VARIABLE = "GDN_BRIDGE_CONFIG"
 """Names the TOML file for every verb at once: a container's health check isn't told what `run` was told."""
@@ -38,13 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as exc:
         for problem in exc.problems:
             print(f"gdn-bridge: {problem}", file=sys.stderr)
-        return EXIT_CONFIG
+        return exits.CONFIG
     except GdnError as exc:
         print(f"gdn-bridge: {exc}", file=sys.stderr)
-        return EXIT_UNAVAILABLE
+        return exits.UNAVAILABLE
     except BridgeError as exc:
         print(f"gdn-bridge: {exc}", file=sys.stderr)
-        return EXIT_FAILED
+        return exits.FAILED
     except BrokenPipeError:
         # The reader of our output has seen enough; keep the interpreter from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import urlsplit
 
+from bridge.cli import exits
 from bridge.cli.planning import Plan, configure_log, gdn_rest, plan
 from bridge.dial import Tls, open_socket
 from bridge.errors import GdnAuthError, GdnError, GdnRejected, MqttUnavailable
@@ -27,7 +28,6 @@ from bridge.timing import Deadline
 if TYPE_CHECKING:
     from bridge.mqtt_source import MqttLink
 
-EXIT_UNAVAILABLE = 69  # sysexits.h, EX_UNAVAILABLE
 
 PATIENCE = 30.0
 """Seconds from a connection to the broker's last answer; each has a time-out of its own within."""
@@ -60,7 +60,7 @@ def check(arguments: argparse.Namespace) -> int:
                 print(f"{finding.outcome:<7} {finding.asked}: {finding.said}", flush=True)
     if arguments.json:
         print(json.dumps(_as_json(planned, findings if arguments.online else None)))
-    return EXIT_UNAVAILABLE if any(finding.outcome == "failed" for finding in findings) else 0
+    return exits.UNAVAILABLE if any(finding.outcome == "failed" for finding in findings) else 0
 
 
 def _offline(planned: Plan) -> Iterator[str]:

@@ -17,16 +17,16 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from bridge.cli import exits
 from bridge.cli.planning import Plan, configure_log, plan
-from bridge.cli.printing import content, printable, table
+from bridge.cli.printing import content, table
 from bridge.config import Settings, load
 from bridge.deadletters import carry_out, export, iso_time, map_again, parse_since, summary
 from bridge.errors import BridgeError, ConfigError, OutboxInUse
 from bridge.mapping import Mapping
 from bridge.mapping.sparkplug import KEY_PREFIX
 from bridge.outbox import Bounds, Letter, Outbox, Selection, Visitor, Wanted, check_is_there
-
-EXIT_USAGE = 2
+from bridge.text import replaced
 
 LISTED = 100
 """Letters that ``list`` shows unless it is told otherwise."""
@@ -157,7 +157,7 @@ def _all_of(letter: Letter) -> Iterator[str]:
         ("wanted", letter.wanted),
         ("properties", f"{len(dead.properties)} bytes"),
     ):
-        yield f"{name:<12} {'-' if value in (None, '') else printable(str(value))}"
+        yield f"{name:<12} {'-' if value in (None, '') else replaced(str(value))}"
     yield from (f"  {line}" for line in content(dead.properties) if dead.properties)
     yield f"{'payload':<12} {len(dead.payload)} bytes"
     yield from (f"  {line}" for line in content(dead.payload) if dead.payload)
@@ -208,7 +208,7 @@ def _purge(arguments: argparse.Namespace) -> int:
         return 0
     if selection.is_everything and not arguments.all:
         print("gdn-bridge: purge deletes for good: say which dead letters, or --all", file=sys.stderr)
-        return EXIT_USAGE
+        return exits.USAGE
     return _act(arguments, "purge")
 
 
@@ -326,4 +326,4 @@ def _report(visitor: Visitor, marked: Sequence[int], action: Wanted, *, before: 
 
 
 def _by_count(reasons: Counter[str]) -> str:
-    return ", ".join(f"{printable(reason)} {count}" for reason, count in reasons.most_common())
+    return ", ".join(f"{replaced(reason)} {count}" for reason, count in reasons.most_common())

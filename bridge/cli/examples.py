@@ -12,13 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bridge.cli import exits
 from bridge.cli.planning import Plan, plan
 from bridge.errors import ConfigError
 from bridge.mapping import Example, Mapping
 from bridge.mapping.explain import explain
 from bridge.message import DeadLetter, MqttMessage
-
-EXIT_FAILED = 1
 
 OUTBOX = "outbox"
 """Stands for the outbox's name in ids."""
@@ -37,14 +36,14 @@ def explain_message(arguments: argparse.Namespace) -> int:
         properties=b"".join(_user_property(name, value) for name, value in arguments.user),
     )
     mapping = _mapping(planned)
-    steps = explain(message, planned.routes, mapping)
     mapped = mapping.map(message)
+    steps = explain(message, planned.routes, mapping, mapped)
     if arguments.json:
         print(json.dumps({"steps": [{"depth": s.depth, "text": s.text} for s in steps], **_outcome(mapped)}))
     else:
         for step in steps:
             print("  " * step.depth + step.text)
-    return EXIT_FAILED if isinstance(mapped, DeadLetter) else 0
+    return exits.FAILED if isinstance(mapped, DeadLetter) else 0
 
 
 def test_examples(arguments: argparse.Namespace) -> int:
@@ -65,7 +64,7 @@ def test_examples(arguments: argparse.Namespace) -> int:
         print("no examples: write [[routes.test]] with topic, payload and expect below a route")
         return 0
     print(f"{total - failed} of {total} examples give what they expect")
-    return EXIT_FAILED if failed else 0
+    return exits.FAILED if failed else 0
 
 
 def _mapping(planned: Plan) -> Mapping:

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bridge.cli import exits
 from bridge.cli.drafts import CONFIG_FILE, WORKER_FILE, configuration, definition
 from bridge.cli.inference import MAX_BYTES, MAX_SAMPLES, Findings, Sample, infer
 from bridge.cli.planning import read_worker, route_of
-from bridge.cli.printing import printable
 from bridge.config import load
 from bridge.errors import BridgeError, ConfigError, MqttUnavailable
 from bridge.mapping import Mapping
@@ -26,12 +26,11 @@ from bridge.mapping.payload import MAX_PAYLOAD
 from bridge.mapping.topics import TopicTemplate
 from bridge.message import DeadLetter, MqttMessage
 from bridge.streamql import input_streams
+from bridge.text import replaced
 from bridge.timing import Deadline
 
 if TYPE_CHECKING:
     from bridge.config.settings import Mqtt
-
-EXIT_UNAVAILABLE = 69  # sysexits.h, EX_UNAVAILABLE
 
 
 BROKER = "mqtt://127.0.0.1:1883"
@@ -81,7 +80,7 @@ def init(arguments: argparse.Namespace) -> int:
             samples += listen(mqtt, filter_, arguments.seconds)
         except MqttUnavailable as exc:
             print(f"gdn-bridge: {exc}", file=sys.stderr)
-            return EXIT_UNAVAILABLE
+            return exits.UNAVAILABLE
         if not samples:
             raise BridgeError(
                 f"nothing came on {arguments.from_topic} within {arguments.seconds:g} s; "
@@ -89,7 +88,7 @@ def init(arguments: argparse.Namespace) -> int:
             )
     findings = infer(samples)
     if not findings.found:
-        raise ConfigError(*(f"{printable(topic)}: {reason}" for topic, reason in findings.left_out[:SHOWN_LEFT_OUT]))
+        raise ConfigError(*(f"{replaced(topic)}: {reason}" for topic, reason in findings.left_out[:SHOWN_LEFT_OUT]))
     files = files_of(findings, broker=broker, protocol=protocol or "5")
     _write(directory, files, replace=arguments.force)
     _tell(findings, paths)
@@ -157,7 +156,7 @@ def _tried(files: MappingOf[str, str], samples: Sequence[Sample]) -> Sequence[st
     for sample in samples:
         mapped = mapping.map(MqttMessage(sample.topic, sample.payload, 1, False, 1, 0))
         if isinstance(mapped, DeadLetter):
-            return [f"{printable(sample.topic)}: {mapped.reason}: {mapped.detail}"]
+            return [f"{replaced(sample.topic)}: {mapped.reason}: {mapped.detail}"]
     return []
 
 
@@ -256,7 +255,7 @@ def _tell(findings: Findings, paths: Sequence[Path]) -> None:
     for reason, number in reasons.most_common(SHOWN_LEFT_OUT):
         first = next(one.topic for one in findings.left_out if one.reason == reason)
         more = f" and {number - 1} more" if number > 1 else ""
-        print(f"left out: {printable(first)}{more}: {reason}")
+        print(f"left out: {replaced(first)}{more}: {reason}")
     config, worker = paths
     print(f"written: {config}, {worker}")
     print(f"next: set gdn.url and gdn.tenant in {config}, and BRIDGE_GDN__API_KEY to your API key; then")

@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
+from bridge.text import replaced
+
 HEX_WIDTH = 16
-
-
-def printable(text: str) -> str:
-    """The text with everything that isn't shown as itself replaced."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:
@@ -20,7 +17,7 @@ def table(rows: Sequence[Mapping[str, object]]) -> str:
         ["" if name not in r else str(r[name]) if isinstance(r[name], str) else json.dumps(r[name]) for name in names]
         for r in rows
     ]
-    lines = [[printable(cell) for cell in line] for line in lines]
+    lines = [[replaced(cell) for cell in line] for line in lines]
     widths = [max(len(line[n]) for line in lines) for n in range(len(names))]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
 

@@ -11,13 +11,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from bridge.cli import exits
 from bridge.cli.healthcheck import MAX_ANSWER, TIMEOUT, reachable
-from bridge.cli.printing import printable, table
+from bridge.cli.printing import table
 from bridge.config import load
 from bridge.errors import ConfigError
-
-EXIT_NOT_READY = 1
-EXIT_UNAVAILABLE = 69  # sysexits.h, EX_UNAVAILABLE
+from bridge.text import replaced
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -33,13 +32,13 @@ def status(arguments: argparse.Namespace) -> int:
     try:
         answer = _asked(url)
     except (OSError, http.client.HTTPException, ValueError) as exc:
-        print(f"gdn-bridge: {url} can't be asked: {printable(str(exc)) or type(exc).__name__}", file=sys.stderr)
-        return EXIT_UNAVAILABLE
+        print(f"gdn-bridge: {url} can't be asked: {replaced(str(exc)) or type(exc).__name__}", file=sys.stderr)
+        return exits.UNAVAILABLE
     if arguments.json:
         print(json.dumps(answer))
     else:
         print("\n".join(lines(answer, url)))
-    return 0 if answer["ready"] is True else EXIT_NOT_READY
+    return 0 if answer["ready"] is True else exits.FAILED
 
 
 def lines(answer: Mapping[str, Any], url: str) -> Iterator[str]:
@@ -53,7 +52,7 @@ def lines(answer: Mapping[str, Any], url: str) -> Iterator[str]:
     for part in failing:
         again = f" Next attempt at {_time(part['next_attempt'])}." if part["next_attempt"] else ""
         yield ""
-        yield printable(f"{part['name']}: {part['error']}.{again}")
+        yield replaced(f"{part['name']}: {part['error']}.{again}")
     yield ""
     books, outbox, health = answer["books"], answer["outbox"], answer["health"]
     yield (
@@ -66,7 +65,7 @@ def lines(answer: Mapping[str, Any], url: str) -> Iterator[str]:
         f"{outbox['dead_letters']} dead letters kept"
     )
     if outbox["holding"]:
-        yield printable(f"         nothing is taken from the broker: {outbox['holding']}")
+        yield replaced(f"         nothing is taken from the broker: {outbox['holding']}")
     yield f"far end  {', '.join(_far_end(health)) or 'nothing is known yet'}"
 
 

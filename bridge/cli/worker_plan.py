@@ -9,17 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bridge.cli import exits
 from bridge.cli.planning import Plan, far_end
-from bridge.cli.printing import printable
 from bridge.errors import GdnRejected, GdnUnavailable
 from bridge.gdn.drift import column_changes, losses, text_changes
 from bridge.gdn.rest import GdnRest, WorkerState
 from bridge.gdn.worker import ensure_worker, runs_elsewhere
 from bridge.log import get_logger
+from bridge.text import replaced
 from bridge.timing import Pace
-
-EXIT_FAILED = 1
-EXIT_CHANGES = 2
 
 ROUNDS = 6
 """Of applying, where someone else switches the worker off meanwhile: another one that applies does, for seconds."""
@@ -81,7 +79,7 @@ def show_plan(arguments: argparse.Namespace) -> int:
     planned, rest = far_end(arguments)
     changes = find_changes(planned, rest.get_worker(planned.worker.name))
     print(json.dumps(_as_json(planned, changes)) if arguments.json else "\n".join(_lines(planned, changes)))
-    return EXIT_CHANGES if changes.steps else 0
+    return exits.CHANGES if changes.steps else 0
 
 
 def apply(arguments: argparse.Namespace) -> int:
@@ -141,7 +139,7 @@ def validate(arguments: argparse.Namespace) -> int:
     else:
         place = planned.settings.worker.definition
         print(f"{place}: GDN can read it" if error is None else f"{place}: GDN can't read it: {error}")
-    return 0 if error is None else EXIT_FAILED
+    return 0 if error is None else exits.FAILED
 
 
 def _as_json(planned: Plan, changes: Changes) -> dict[str, Any]:
@@ -172,10 +170,10 @@ def _lines(planned: Plan, changes: Changes) -> Sequence[str]:
         lines.append("  missing")
     else:
         if changes.diff:
-            lines += ["  its definition differs:", *(f"    {printable(line)}" for line in changes.diff)]
+            lines += ["  its definition differs:", *(f"    {replaced(line)}" for line in changes.diff)]
         lines += [f"  {change}" for change in changes.columns]
         if changes.regions is not None:
-            lines.append(f"  it runs in {printable(', '.join(state.regions))}; wanted: {', '.join(changes.regions)}")
+            lines.append(f"  it runs in {replaced(', '.join(state.regions))}; wanted: {', '.join(changes.regions)}")
         if not state.is_active:
             lines.append("  it is not active")
         lines += [f"  route {broken['topic']} is broken: {broken['why']}" for broken in changes.broken]

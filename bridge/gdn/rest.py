@@ -29,6 +29,7 @@ from bridge.gdn.address import api_host, encoded, fabric_path
 from bridge.gdn.bounds import BoundedPools
 from bridge.gdn.budget import Budget
 from bridge.gdn.login import Account, Tokens
+from bridge.text import escaped
 from bridge.timing import Deadline, Pace
 
 SLOW_TIMEOUT = 30.0
@@ -606,9 +607,8 @@ def _target(answer: _Answer) -> str:
 
 def _safe(text: str) -> str:
     """A foreign text fit for a log line: control and other unprintable characters escaped, and cut."""
-    head = text[:TEXT_LIMIT]
-    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in head)
-    return escaped[:TEXT_LIMIT] + ("…" if len(text) > TEXT_LIMIT or len(escaped) > TEXT_LIMIT else "")
+    shown = escaped(text[:TEXT_LIMIT])
+    return shown[:TEXT_LIMIT] + ("…" if len(text) > TEXT_LIMIT or len(shown) > TEXT_LIMIT else "")
 
 
 def _root(exc: BaseException) -> BaseException:

@@ -10,11 +10,10 @@ import msgspec
 from bridge.mapping.fields import ROOT, ROW_ID, FieldSpec
 from bridge.mapping.metadata import metadata_of
 from bridge.mapping.paths import is_true
-from bridge.mapping.payload import elements, objects
 from bridge.mapping.reasons import NoReading, Unmappable, shown
 from bridge.mapping.route import Route
-from bridge.mapping.routes import Column, Mapping, Plan
-from bridge.message import DeadLetter, MqttMessage
+from bridge.mapping.routes import Column, Mapping, Plan, found_in
+from bridge.message import DeadLetter, MqttMessage, Row
 
 SHOWN_ELEMENTS = 3
 """Rows whose columns are told one by one."""
@@ -29,8 +28,10 @@ class Step(NamedTuple):
     text: str
 
 
-def explain(message: MqttMessage, routes: Sequence[Route], mapping: Mapping) -> list[Step]:
-    """The account of what ``mapping``, made of ``routes``, makes of the message."""
+def explain(
+    message: MqttMessage, routes: Sequence[Route], mapping: Mapping, mapped: list[Row] | DeadLetter
+) -> list[Step]:
+    """The account of how ``mapping``, made of ``routes``, makes ``mapped`` of the message."""
     steps: list[Step] = []
     for number, (route, plan) in enumerate(zip(routes, mapping.plans, strict=True)):
         label = f"routes[{number}]{f' {route.name}' if route.name else ''} {route.topic}"
@@ -43,10 +44,10 @@ def explain(message: MqttMessage, routes: Sequence[Route], mapping: Mapping) -> 
         is_taken = _explain_plan(message, route, plan, captures, mapping, steps)
         if is_taken and plan.is_last:
             break
-    return [*steps, *_outcome(mapping.map(message))]
+    return [*steps, *_outcome(mapped)]
 
 
-def _outcome(mapped: Any) -> list[Step]:
+def _outcome(mapped: list[Row] | DeadLetter) -> list[Step]:
     if isinstance(mapped, DeadLetter):
         return [Step(0, f"dead letter, {mapped.reason}: {mapped.detail}")]
     if not mapped:
@@ -68,7 +69,7 @@ def _explain_plan(
         decoded = plan.decode(message)
         around = "" if route.format.compression == "none" else f", {route.format.compression}"
         steps.append(Step(2, f"decoded as {route.format.name}{around}: {_json(decoded)}"))
-        found = objects(decoded) if plan.each is None else elements(plan.each(decoded), plan.each_text)
+        found = found_in(decoded, plan)
         if plan.each is not None:
             steps.append(Step(2, f"each {plan.each_text}: {len(found)} found"))
         if plan.when is not None:

@@ -203,7 +203,7 @@ class Mapping:
     def _rows(self, match: _Match, message: MqttMessage, payload: Any, next_id: int) -> list[Row]:
         """The rows that one route makes; none if its condition takes nothing."""
         plan = match.plan
-        found = objects(payload) if plan.each is None else elements(plan.each(payload), plan.each_text)
+        found = found_in(payload, plan)
         if plan.when is not None:
             when = plan.when
             found = [element for element in found if is_true(when(element))]
@@ -224,6 +224,15 @@ class Mapping:
             rows.append(row)
         self._made[plan.number] += len(rows)
         return rows
+
+
+def found_in(payload: Any, plan: Plan) -> list[dict[str, Any]]:
+    """What of a decoded payload becomes a row each, where the route's condition takes it.
+
+    Raises:
+        Unmappable: there is nothing, or too much.
+    """
+    return objects(payload) if plan.each is None else elements(plan.each(payload), plan.each_text)
 
 
 def _row(match: _Match, captures: dict[str, Any], element: dict[str, Any], record_id: int) -> Row:

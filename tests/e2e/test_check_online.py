@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -118,38 +117,6 @@ def test_a_refused_login_is_told_and_gdn_is_asked_all_the_same(
     assert refused[f"subscription {FILTER}"][0] == "skipped"
     assert refused["one-time password"][0] == "ok"
     assert taken[login][0] == "ok"
-
-
-@pytest.fixture
-def strict_broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    """Lets anyone subscribe what begins with ``ok/`` and nothing else.
-
-    By its plugin: Mosquitto 2.0 grants any subscription under an ``acl_file`` and keeps back the messages.
-    """
-    plugins = [*Path("/usr").glob("lib*/mosquitto_dynamic_security.so"), *Path("/usr/lib").glob("*/mosquitto_dyn*.so")]
-    if not plugins:
-        if os.environ.get("CI"):
-            pytest.fail("Mosquitto's dynamic security plugin is not installed, and in CI it must be")
-        pytest.skip("Mosquitto's dynamic security plugin is not installed")
-    reader = {"acltype": "subscribePattern", "topic": "ok/#", "priority": 0, "allow": True}
-    rules = tmp_path / "rules.json"
-    rules.write_text(
-        json.dumps(
-            {
-                "defaultACLAccess": {"subscribe": False, "publishClientReceive": True, "publishClientSend": True},
-                "roles": [{"rolename": "reader", "acls": [reader]}],
-                "groups": [{"groupname": "all", "roles": [{"rolename": "reader"}]}],
-                "anonymousGroup": "all",
-            }
-        )
-    )
-    directory = tmp_path / "strict"
-    directory.mkdir()
-    # Started by root it would become another user, who may not read the test's directory.
-    options = ["user root", f"plugin {plugins[0]}", f"plugin_opt_config_file {rules}"]
-    broker = Mosquitto(directory, "allow_anonymous true", *options)
-    yield broker
-    broker.end()
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import select
 import time
 from collections.abc import Callable, Iterator
@@ -186,42 +184,6 @@ def test_what_the_broker_dropped_is_known(connect: Connect, tmp_path: Path, vers
         assert link.held == (DROPPED_TOPIC, "a")
     finally:
         broker.end()
-
-
-@pytest.fixture
-def strict_broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    """Lets anyone subscribe what begins with ``ok/`` and nothing else.
-
-    By its plugin: Mosquitto 2.0 grants any subscription under an ``acl_file`` and keeps back the messages.
-    """
-    plugins = [*Path("/usr").glob("lib*/mosquitto_dynamic_security.so"), *Path("/usr/lib").glob("*/mosquitto_dyn*.so")]
-    if not plugins:
-        if os.environ.get("CI"):
-            pytest.fail("Mosquitto's dynamic security plugin is not installed, and in CI it must be")
-        pytest.skip("Mosquitto's dynamic security plugin is not installed")
-    rules = tmp_path / "rules.json"
-    rules.write_text(
-        json.dumps(
-            {
-                "defaultACLAccess": {"subscribe": False, "publishClientReceive": True, "publishClientSend": True},
-                "roles": [
-                    {
-                        "rolename": "reader",
-                        "acls": [{"acltype": "subscribePattern", "topic": "ok/#", "priority": 0, "allow": True}],
-                    }
-                ],
-                "groups": [{"groupname": "all", "roles": [{"rolename": "reader"}]}],
-                "anonymousGroup": "all",
-            }
-        )
-    )
-    directory = tmp_path / "strict"
-    directory.mkdir()
-    # Started by root it would become another user, who may not read the test's directory.
-    options = ["user root", f"plugin {plugins[0]}", f"plugin_opt_config_file {rules}"]
-    broker = Mosquitto(directory, "allow_anonymous true", *options)
-    yield broker
-    broker.end()
 
 
 @pytest.mark.parametrize(("version", "reason"), [(4, "Unspecified error"), (5, "Not authorized")])
