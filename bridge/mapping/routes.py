@@ -58,7 +58,6 @@ class Column(NamedTuple):
     field: Field | None
     """None: the payload's member of the column's name."""
     is_of_topic: bool
-    """Whether the topic alone decides it, or nothing at all."""
 
 
 class Plan(NamedTuple):
@@ -73,6 +72,12 @@ class Plan(NamedTuple):
     each_text: str
     when: Getter | None
     columns: tuple[Column, ...]
+    blank: dict[str, Any]
+    """The columns, in their order, without values."""
+    of_topic: tuple[tuple[str, Coercion, Field], ...]
+    """Name, coercion and field of the columns that the topic alone decides, or nothing at all."""
+    of_message: tuple[Column, ...]
+    """The others."""
     takes_nulls: bool
     """Whether the worker keeps rows that lack an attribute (``fail.on.missing.attribute`` false)."""
     row_id: RowId | None
@@ -265,18 +270,17 @@ def _row(match: _Match, captures: dict[str, Any], element: dict[str, Any], recor
 
 
 def _of_topic(plan: Plan, captures: dict[str, str]) -> _Match:
-    values: dict[str, Any] = {}
-    columns = []
-    for column in plan.columns:
-        values[column.name] = None
-        if column.is_of_topic and column.field is not None:
-            try:
-                values[column.name] = column.coerce(column.field(captures, {}))
-                continue
-            except Unmappable:  # each message says so
-                pass
-        columns.append(column)
-    return _Match(plan, captures, values, tuple(columns))
+    values = plan.blank.copy()
+    columns = plan.of_message
+    unfit = set()
+    for name, coerce, field in plan.of_topic:
+        try:
+            values[name] = coerce(field(captures, {}))
+        except Unmappable:  # each message says so
+            unfit.add(name)
+    if unfit:
+        columns = tuple(column for column in plan.columns if column in columns or column.name in unfit)
+    return _Match(plan, captures, values, columns)
 
 
 def _is_storable(topic: str) -> bool:
@@ -296,6 +300,7 @@ def _plan(number: int, route: Route, stream: InputStream, decode: Decode, outbox
     template = TopicTemplate.parse(route.topic)
     names = frozenset(name for name in template.captures if name is not None)
     taken = set().union(*(metadata_in(source) for source in sources(route)))
+    columns = tuple(_column(attribute, route, names) for attribute in stream.attributes or ())
     return Plan(
         number=number,
         template=template,
@@ -304,7 +309,10 @@ def _plan(number: int, route: Route, stream: InputStream, decode: Decode, outbox
         each=None if route.each is None else compile_getter(route.each),
         each_text=route.each or "",
         when=None if route.when is None else compile_expression(route.when),
-        columns=tuple(_column(attribute, route, names) for attribute in stream.attributes or ()),
+        columns=columns,
+        blank=dict.fromkeys([column.name for column in columns]),
+        of_topic=tuple((c.name, c.coerce, c.field) for c in columns if c.is_of_topic and c.field is not None),
+        of_message=tuple(column for column in columns if not column.is_of_topic),
         takes_nulls=not stream.fail_on_missing,
         row_id=compile_row_id(route.id, outbox_name=outbox_name) if ROW_ID in taken else None,
         metadata=frozenset(taken - {ROW_ID}),
@@ -318,8 +326,8 @@ def _decoder(options: FormatOptions, sparkplug: Sparkplug | None) -> Decode:
         state = sparkplug
         decompress = compile_decompressor(options.compression, options.max_payload)
         if decompress is None:
-            return lambda message: state.decode(message.topic, message.payload)
-        return lambda message: state.decode(message.topic, decompress(message.payload))
+            return lambda message: state.decode(message.topic, message.payload, is_replay=message.is_replay)
+        return lambda message: state.decode(message.topic, decompress(message.payload), is_replay=message.is_replay)
     decode = compile_decoder(options)
     return lambda message: decode(message.payload)
 

@@ -17,6 +17,8 @@ class TopicTemplate:
     filter: str
     levels: tuple[str, ...]
     captures: tuple[str | None, ...]
+    _names: tuple[str, ...]
+    _pattern: re.Pattern[str]
 
     @classmethod
     def parse(cls, text: str) -> TopicTemplate:
@@ -52,30 +54,29 @@ class TopicTemplate:
                 raise ValueError("# can only be the last level")
             levels.append(level)
             captures.append(None)
-        return cls(text, prefix + "/".join(levels), tuple(levels), tuple(captures))
+        names = tuple(name for name in captures if name is not None)
+        return cls(text, prefix + "/".join(levels), tuple(levels), tuple(captures), names, _pattern(levels, captures))
 
     def match(self, topic: str) -> dict[str, str] | None:
         """What the captures hold for ``topic``; None if the template doesn't match it."""
-        given = topic.split("/")
-        levels = self.levels
-        # MQTT 5, 4.7.2: a wildcard at the first level doesn't match topics of the server's own.
-        if topic.startswith("$") and levels[0] in ("+", "#"):
-            return None
-        if levels[-1] == "#":
+        matched = self._pattern.fullmatch(topic)
+        return None if matched is None else dict(zip(self._names, matched.groups(), strict=True))
+
+
+def _pattern(levels: Sequence[str], captures: Sequence[str | None]) -> re.Pattern[str]:
+    # MQTT 5, 4.7.2: a wildcard at the first level doesn't match topics of the server's own.
+    pattern = r"(?!\$)" if levels[0] in ("+", "#") else ""
+    for number, (level, name) in enumerate(zip(levels, captures, strict=True)):
+        if level == "#":
             # "a/#" matches "a" as well (4.7.1.2).
-            if len(given) < len(levels) - 1:
-                return None
-        elif len(given) != len(levels):
-            return None
-        captured: dict[str, str] = {}
-        for level, name, value in zip(levels, self.captures, given, strict=False):
-            if name is not None:
-                captured[name] = value
-            elif level == "#":
-                break
-            elif level not in ("+", value):
-                return None
-        return captured
+            pattern += "(?:/.*)?" if number else ".*"
+            continue
+        pattern += "/" if number else ""
+        if name is not None:
+            pattern += "([^/]*)"
+        else:
+            pattern += "[^/]*" if level == "+" else re.escape(level)
+    return re.compile(pattern, re.DOTALL)
 
 
 def covers(filter_: str, other: str) -> bool:

@@ -374,6 +374,7 @@ def test_what_was_under_way_when_the_broker_was_killed_is_stored_once(tmp_path: 
             receipted = [producer.answer()["context"] for _ in range(50)]
             broker.kill()
         broker.start()
+        broker.wait_recovered(topic)
         assert broker.count(topic) >= len(receipted)
 
         with closing(Producer(broker, topic, **me)) as producer:

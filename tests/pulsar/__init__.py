@@ -241,6 +241,24 @@ class Pulsar(Process):
         """How many messages are stored. Right for topics whose producers don't batch, and WebSocket producers don't."""
         return int(self.call("GET", f"/persistent/{topic}/internalStats")["numberOfEntries"])
 
+    def wait_recovered(self, topic: str) -> None:
+        """After a kill and a start: until the topic can be loaded.
+
+        The admin API answers before the broker can recover ledgers. A topic that is asked for in between is answered
+        with 500 ("Error while recovering ledger", "LastConfirmedEntry is null"), for 6 s on a loaded machine.
+        """
+
+        def is_loaded() -> bool:
+            try:
+                self.count(topic)
+            except urllib.error.HTTPError as exc:
+                if exc.code != 500:
+                    raise
+                return False
+            return True
+
+        wait_for(is_loaded, seconds=START_SECONDS, what=f"the topic; the broker's last words: {self.text()[-2000:]}")
+
     def read(self, topic: str, *, seconds: float = 20.0) -> list[bytes]:
         """The payloads of all that is stored now, from the earliest on."""
         count = self.count(topic)
