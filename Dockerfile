@@ -33,7 +33,8 @@ FROM scratch AS wheel
 COPY --from=build /dist/ /
 
 FROM ${BASE} AS runtime
-ARG VERSION=0.1.0
+# A build can't find these out for its labels, so they are told to it, as make release does. Elsewhere they are empty.
+ARG VERSION=
 ARG REVISION=
 LABEL org.opencontainers.image.title="gdn-bridge" \
       org.opencontainers.image.description="Feeds Macrometa GDN stream workers from MQTT devices, and never loses what it acknowledged." \

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SEED ?= 1
 MINUTES ?= 5
 
-.PHONY: demo test check faults bench deb release sbom clean
+.PHONY: demo test check faults soak bench deb release sbom clean
 
 demo: $(VENV)/.local
 	$(BIN)/gdn-bridge demo
@@ -22,6 +22,11 @@ check: $(VENV)/.dev
 # Tries to lose messages for MINUTES minutes; the same SEED makes the same faults.
 faults: $(VENV)/.dev
 	$(BIN)/python -m tests.faults.run --seed $(SEED) --minutes $(MINUTES)
+
+# A bridge whose far end is well, for MINUTES minutes beside a Prometheus: no alarm, few requests, memory stays flat.
+soak: MINUTES = 20
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.soak.run --minutes $(MINUTES)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench.mapping

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from bridge.checks import Far, shown_query
-from bridge.errors import GdnError
+from bridge.checks import CountCheck, Far, shown_query
+from bridge.errors import GdnError, GdnUnavailable
 from bridge.flight import Flight
 from bridge.health import CanaryStatus, Finding, HealthStatus
 from bridge.log import get_logger
@@ -55,6 +55,7 @@ class Canary:
         launch: has a message published and followed.
         song: what is published and asked.
         interval: seconds from the beginning of a round to that of the next; also what a round may take.
+        receipted: rows that GDN has receipted since the start, of those that the canary is to be told from; any thread.
         clock: monotonic seconds, the same as the data path's.
         new_marker: letters, digits and hyphens that were never used before.
     """
@@ -68,6 +69,7 @@ class Canary:
         launch: Callable[[Flight], None],
         song: Song,
         interval: float,
+        receipted: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.monotonic,
         new_marker: Callable[[], str] = lambda: f"canary-{secrets.token_hex(6)}",
     ) -> None:
@@ -75,10 +77,12 @@ class Canary:
         self._rest = rest
         self._launch = launch
         self._song = song
+        self._receipted = receipted
         self._clock = clock
         self._new_marker = new_marker
         self._flight: Flight | None = None
         self._began_at = 0.0
+        self._began_after = 0
         self._query_wait = FIRST_QUERY
 
     def ask(self, known: HealthStatus) -> Finding:
@@ -102,7 +106,7 @@ class Canary:
                 self._flight = None
             raise
         if rows:
-            return self._end(self._came_through(known, flight, len(rows)), FOUND, None)
+            return replace(self._end(self._came_through(known, flight, len(rows)), FOUND, None), then=CountCheck.name)
         if is_over:
             return self._end(known, LOST, self._absence(flight))
         self._query_wait *= 2
@@ -113,7 +117,7 @@ class Canary:
         song = self._song
         topic = song.topic.replace(MARKER, marker)
         self._flight = Flight(topic, song.payload.replace(MARKER, marker).encode(), marker)
-        self._began_at, self._query_wait = now, FIRST_QUERY
+        self._began_at, self._began_after, self._query_wait = now, self._receipted(), FIRST_QUERY
         self._launch(self._flight)
 
     def _later(self, known: HealthStatus, wait: float) -> Finding:
@@ -130,11 +134,17 @@ class Canary:
             "receipt": flight.receipted_at - flight.arrived_at,
             "row": self._clock() - flight.receipted_at,
         }
-        removed = rows if self._cleaned(flight) else 0
-        canary = replace(known.canary, seconds=seconds, removed=known.canary.removed + removed)
+        removed = rows if self._may_be_cleaned(flight) else 0
+        canary = replace(
+            known.canary,
+            seconds=seconds,
+            removed=known.canary.removed + removed,
+            found_from=self._began_at,
+            found_after=self._began_after + rows,
+        )
         return replace(known, canary=canary)
 
-    def _cleaned(self, flight: Flight) -> bool:
+    def _may_be_cleaned(self, flight: Flight) -> bool:
         if self._song.cleaning_query is None:
             return False
         try:
@@ -142,7 +152,8 @@ class Canary:
         except GdnError as exc:
             # The message did come through; a row that stays is no reason to say it didn't.
             log.warning("canary.not_cleaned", error=str(exc))
-            return False
+            # An answer that was lost says nothing of the rows: they must not be taken for rows that the worker lost.
+            return isinstance(exc, GdnUnavailable)
         return True
 
     def _end(self, known: HealthStatus, ending: str, error: str | None) -> Finding:

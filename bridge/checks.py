@@ -6,12 +6,13 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, Protocol
 
 from bridge.errors import GdnRejected
-from bridge.health import Finding, HealthStatus
-from bridge.lag import Lag
+from bridge.health import CanaryStatus, Finding, HealthStatus
+from bridge.lag import Behind, Lag
 from bridge.streamql.syntax import Worker
 
 MAX_ROWS = 100
@@ -19,6 +20,9 @@ MAX_ROWS = 100
 
 MAX_SHOWN = 200
 """Characters of a query or of a result that stand in a sentence."""
+
+RECOUNT = 2.0
+"""Seconds until rows are counted again that seem to be lost: what comes in meanwhile can hide them."""
 
 MISSING = 404
 
@@ -145,11 +149,15 @@ class QueryCheck:
 class CountCheck:
     """Runs the default query, which by itself expects nothing, and tells what came of it.
 
+    It is due whenever a canary has come out. It is red while rows out fall short of rows in beyond doubt: from when
+    rows are known to be lost until a later canary has come out and shown no further loss, and while nothing comes out.
+
     Args:
         rest: asked.
         query: C8QL; best one number that grows with the rows.
         interval: seconds between queries.
         lag: rows out against rows in; None where they can't be compared.
+        clock: monotonic seconds, the same as the canary's.
         wall_clock: seconds since the epoch.
     """
 
@@ -162,26 +170,58 @@ class CountCheck:
         query: str,
         interval: float,
         lag: Lag | None = None,
+        clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.interval = interval
         self._rest = rest
         self._query = query
         self._lag = lag
+        self._clock = clock
         self._wall_clock = wall_clock
+        self._loss: tuple[int, str] | None = None  # how many canaries had come out by then, and the sentence
 
     def ask(self, known: HealthStatus) -> Finding:
         """Look: see ``Check``."""
-        # Before the query: what is receipted while it runs may be in its answer or not.
-        rows_in = 0 if self._lag is None else self._lag.rows_in()
+        lag, now = self._lag, self._clock()
+        # Before the query and after it: what is receipted while it runs may be in its answer or not.
+        before = None if lag is None else lag.rows_in()
         rows = _rows(self._rest, self._query)
         if isinstance(rows, str):
             return Finding(known, rows)
         known = replace(known, rows=rows, queried_at=self._wall_clock())
-        if self._lag is not None and known.count is not None:
-            removed = 0 if known.canary is None else known.canary.removed
-            known = replace(known, rows_behind=self._lag.behind(rows_in, known.count + removed))
-        return Finding(known)
+        if lag is None or before is None or known.count is None:
+            return Finding(known)
+        canary = known.canary or CanaryStatus()
+        rows_out = known.count + canary.removed
+        behind = lag.count(at=now, before=before, after=lag.rows_in(), rows_out=rows_out, proven=canary.found_after)
+        known = replace(known, rows_behind=behind.rows, rows_lost=(known.rows_lost or 0) + behind.lost)
+        return self._judged(known, behind, canary)
+
+    def _judged(self, known: HealthStatus, behind: Behind, canary: CanaryStatus) -> Finding:
+        found = canary.rounds.get("found", 0)
+        if behind.lost:
+            who = f"{behind.lost} of the rows that GDN had receipted by {self._time(canary.found_from)}"
+            why = "a canary sent after them has come out, and they have not"
+            self._loss = found, f"{who} are lost: {why}. The worker drops them, or somebody deletes from the table"
+        elif self._loss is not None and found > self._loss[0]:
+            self._loss = None
+        wait = min(RECOUNT, self.interval) if behind.suspected else self.interval
+        if self._loss is not None:
+            return Finding(known, self._loss[1], wait=wait)
+        who = f"{behind.overdue} of the rows that GDN had receipted by {self._time(self._clock() - behind.age)}"
+        if behind.stands_still:
+            still = f"{who} have not come out, and nothing at all has for {behind.still_for:.0f} s"
+            return Finding(known, f"{still}: the worker takes rows and swallows them, or stands still")
+        if behind.is_late:
+            late = f"{who} have not come out: the worker is that far behind, or loses rows"
+            return Finding(known, note=late, wait=wait)
+        return Finding(known, wait=wait)
+
+    def _time(self, moment: float) -> str:
+        """A moment in monotonic seconds, for a sentence."""
+        at = datetime.fromtimestamp(self._wall_clock() - (self._clock() - moment), UTC)
+        return f"{at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def default_query(worker: Worker) -> str | None:

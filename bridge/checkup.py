@@ -12,7 +12,7 @@ from bridge.config import Settings
 from bridge.errors import ConfigError
 from bridge.flight import Flight
 from bridge.health import Check
-from bridge.lag import Lag, streams_of_single_rows
+from bridge.lag import Lag, RowsIn, streams_of_single_rows, works_in_order
 from bridge.log import get_logger
 from bridge.mapping import Route
 from bridge.mapping.topics import TopicTemplate
@@ -54,8 +54,8 @@ def make_checks(
     interval = health.worker_interval
     checks: list[Check] = [WorkerCheck(rest=rest, worker_name=worker.name, interval=interval, saw=saw)]
     query = health.query or default_query(worker)
+    lag = None if health.query else _lag(worker, snapshot, canary_streams=_canary_streams(settings, routes))
     if query is not None:
-        lag = None if health.query else _lag(worker, snapshot)
         checks.append(CountCheck(rest=rest, query=query, interval=health.query_interval, lag=lag))
     checks += [
         QueryCheck(
@@ -70,32 +70,51 @@ def make_checks(
         for check in health.checks
     ]
     if settings.canary.enabled:
-        checks.append(_canary(settings, routes, rest, launch))
+        checks.append(_canary(settings, routes, rest, launch, lag))
     _warn_of_quota(settings, checks)
     return checks
 
 
-def _lag(worker: Worker, snapshot: Callable[[], Snapshot]) -> Lag | None:
+def _lag(worker: Worker, snapshot: Callable[[], Snapshot], *, canary_streams: Sequence[str]) -> Lag | None:
     streams = streams_of_single_rows(worker)
     if not streams:
         return None
 
-    def rows_in() -> int:
-        durations = snapshot().traffic.receipt_durations
-        return sum(sum(durations[stream].counts) for stream in streams if stream in durations)
+    def rows_in() -> RowsIn:
+        now = snapshot()
+        durations = now.traffic.receipt_durations
+        receipted = sum(sum(durations[stream].counts) for stream in streams if stream in durations)
+        return RowsIn(receipted, now.books.outbox)
 
-    return Lag(rows_in)
+    # Two streams keep no order between them.
+    return Lag(rows_in, keeps_order=len(streams) == 1 and streams == canary_streams and works_in_order(worker))
 
 
-def _canary(settings: Settings, routes: Sequence[Route], rest: Far, launch: Callable[[Flight], None]) -> Canary:
+def _canary_streams(settings: Settings, routes: Sequence[Route]) -> tuple[str, ...]:
+    """Of the routes that take the canary's topic."""
+    if not settings.canary.enabled or settings.canary.topic is None:
+        return ()
+    topic = settings.canary.topic.replace(MARKER, "canary")
+    taking = [route.stream for route in routes if TopicTemplate.parse(route.topic).match(topic) is not None]
+    return tuple(dict.fromkeys(taking))
+
+
+def _canary(
+    settings: Settings, routes: Sequence[Route], rest: Far, launch: Callable[[Flight], None], lag: Lag | None
+) -> Canary:
     canary = settings.canary
     assert canary.topic is not None
     assert canary.query is not None
-    topic = canary.topic.replace(MARKER, "canary")
-    if not any(TopicTemplate.parse(route.topic).match(topic) is not None for route in routes):
+    if not _canary_streams(settings, routes):
         raise ConfigError("canary.topic: no route takes it; give a topic that devices could publish to")
     song = Song(canary.topic, canary.payload, canary.query, canary.cleaning_query)
-    return Canary(rest=rest, launch=launch, song=song, interval=canary.interval)
+    return Canary(
+        rest=rest,
+        launch=launch,
+        song=song,
+        interval=canary.interval,
+        receipted=lambda: 0 if lag is None else lag.rows_in().receipted,
+    )
 
 
 def _warn_of_quota(settings: Settings, checks: Sequence[Check]) -> None:

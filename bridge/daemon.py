@@ -31,18 +31,22 @@ from bridge.dial import Dialer, Tls
 from bridge.errors import ConfigError, GdnRejected, OutboxUnavailable
 from bridge.gdn import producer
 from bridge.gdn.address import GdnAddress, Numbering, with_otp
+from bridge.gdn.client import SLOW_TIMEOUT
 from bridge.gdn.region import Region
-from bridge.gdn.rest import SLOW_TIMEOUT, GdnRest, WorkerState
+from bridge.gdn.rest import GdnRest, WorkerState
 from bridge.health import Health, HealthStatus, PartStatus
+from bridge.intake import Intake
 from bridge.log import configure, get_logger, register_secret
 from bridge.mapping import Mapping, Route
 from bridge.mapping.sparkplug import KEY_PREFIX
 from bridge.mqtt_session import MqttSession
+from bridge.mqtt_source import MqttLink
 from bridge.notify import ServiceManager, sentence
 from bridge.outbox import Bounds, Outbox
-from bridge.pipeline import Change, Pipeline, Sender
+from bridge.pipeline import Change, Pipeline
 from bridge.provision import ACTIVATING, Provision
 from bridge.reload import Plan, need_restart
+from bridge.sender import Sender
 from bridge.status_server import StatusServer
 from bridge.streamql import Worker
 from bridge.streamql.streams import InputStream
@@ -124,7 +128,7 @@ class Daemon:
         self._outbox_part = PartStatus("outbox", "starting", time.time(), None, None)
         self._address = GdnAddress.parse(settings.gdn.url, prefixed=settings.gdn.kind == "gdn")
         self._rest = rest
-        self._region = Region(rest=rest, wanted=settings.worker.regions)
+        self._region = Region(rest=rest, wanted=settings.worker.regions, worker_name=worker.name)
         self._senders: MappingOf[str, Sender] = {}  # swapped whole, by the pipeline's thread once that runs
         self._dialers: tuple[Dialer[Any], ...] = ()  # swapped whole, by main's thread
         self._provision: Provision | None = None
@@ -201,19 +205,22 @@ class Daemon:
                 log.error("outbox.unknown_stream", stream=name, hint="its records wait; the worker no longer has it")
         name = f"{settings.mqtt.client_id} at {settings.mqtt.host}:{settings.mqtt.port}"
         self._session = MqttSession(name=name, outbox=self._outbox, deduplicates=settings.delivery.deduplicate)
+        mqtt_dialer: Dialer[MqttLink] = Dialer(
+            name="mqtt",
+            connect=self._dial_mqtt,
+            hand_over=lambda link: self._pipeline.hand_over_mqtt(link),  # noqa: PLW0108 - there is no pipeline yet
+        )
         pipeline = Pipeline(
             mapping=mapping,
             outbox=self._outbox,
+            intake=Intake(self._session, mqtt_dialer),
             senders=senders,
             policy=settings.outbox.full,
-            session=self._session,
             linger=settings.delivery.linger / 1000,
             asks_for_births=settings.mqtt.rebirth_requests,
             may_send=self._worker_ready.is_set,
         )
         self._pipeline = pipeline
-        mqtt_dialer = Dialer(name="mqtt", connect=self._dial_mqtt, hand_over=pipeline.hand_over_mqtt)
-        pipeline.attach_mqtt(mqtt_dialer)
         self._dialers = (mqtt_dialer, *(sender.dialer for sender in senders.values()))
         self._provision = provision = self._make_provision(pipeline) if self._is_gdn else None
         self._health = health = None if provision is None else self._make_health(provision.saw)
@@ -427,7 +434,7 @@ class Daemon:
             hand_over=lambda link: self._pipeline.hand_over_producer(stream, link),
             gate=self._worker_ready,
         )
-        return Sender(delivery, dialer, initial_sequence_id=delivery.initial_sequence_id if deduplicates else None)
+        return Sender(delivery, dialer)
 
     # --- connecting: in the dialling threads --------------------------------------------------------------
 

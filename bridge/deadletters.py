@@ -127,6 +127,7 @@ def _map_again(letter: Letter, mapping: Mapping, streams: Collection[str], next_
         packet_id=0,
         received_at=dead.received_at,
         properties=dead.properties,
+        is_replay=True,
     )
     return map_guarded(mapping, message, next_id)
 

@@ -27,6 +27,9 @@ OUTCOMES: tuple[Outcome, ...] = ("passed", "failed", "unasked")
 LEAST_WAIT = 1.0
 """Seconds between two tries of a check: it only looks, so it can always wait that long."""
 
+SLOW = 2.0
+"""Seconds that GDN may take for a check before it is said: a hundred times of what was recorded (gdn-api.md B)."""
+
 log = get_logger(__name__)
 
 
@@ -58,7 +61,11 @@ class CanaryStatus:
     rounds: Mapping[str, int] = field(default_factory=dict)
     """By how they ended: ``found``, ``lost`` or ``not_published``."""
     removed: int = 0
-    """Rows that were cleaned up."""
+    """Rows that were cleaned up, or may have been: GDN did not say."""
+    found_from: float = 0.0
+    """When the last message that came through was sent, in monotonic seconds."""
+    found_after: int | None = None
+    """Rows that must have come out with it, since the start; None: no message came through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,11 @@ class HealthStatus:
     """None without a canary."""
     outcomes: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """How often each check ended how, since the start."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """How long GDN took for each check, the last time."""
+    rows_lost: int | None = None
+    """Rows that GDN receipted and that never come out, as far as was noticed since the start; None as ``rows_behind``.
+    """
 
     @property
     def count(self) -> int | None:
@@ -93,10 +105,14 @@ class Finding:
     """With what it found out."""
     error: str | None = None
     """What isn't as expected, in a sentence."""
+    note: str | None = None
+    """What is odd and costs no readiness, in a sentence; not beside ``error``."""
     pending: bool = False
     """Whether that can't be said yet."""
     wait: float | None = None
     """Seconds until it wants to look again; None: as usual."""
+    then: str | None = None
+    """The check that is due at once, if there is one of that name."""
 
 
 class Check(Protocol):
@@ -185,22 +201,29 @@ class Health:
         pace, asked_to_wait = Pace.MISSING, None
         outcome: Outcome = "passed"
         self._refresh()
+        begun = self._clock()
         try:
             finding = check.ask(self.status)
         except GdnError as exc:
             outcome, pace, asked_to_wait = "unasked", exc.pace, exc.retry_after
             finding = Finding(self.status, error=str(exc))
+        taken = self._clock() - begun
         self.status = finding.known
+        if finding.then in self._due:
+            self._due[finding.then] = self._clock()
         if finding.pending:
             return check.interval if finding.wait is None else finding.wait
         if finding.error is not None and outcome == "passed":
             outcome = "failed"
-        self._count(name, outcome)
+        self._count(name, outcome, taken)
         now = self._wall_clock()
         before = self._parts[name]
         if finding.error is None:
             self._backoffs[name].reset()
-            self._parts[name] = before.moved("connected", at=now)
+            note = finding.note or (f"GDN is slow: it took {taken:.1f} s to answer" if taken >= SLOW else None)
+            if note is not None and (before.error is None or before.state == "failing"):
+                log.warning("health.odd", check=name, note=note)
+            self._parts[name] = before.moved("connected", at=now, error=note)
             return check.interval if finding.wait is None else finding.wait
         if finding.wait is None:
             wait = self._backoffs[name].next(pace)
@@ -215,6 +238,10 @@ class Health:
         self._parts[name] = before.moved("failing", at=now, error=finding.error, next_attempt_at=now + wait)
         return wait
 
-    def _count(self, name: str, outcome: Outcome) -> None:
+    def _count(self, name: str, outcome: Outcome, seconds: float) -> None:
         outcomes = self.status.outcomes
-        self.status = replace(self.status, outcomes={**outcomes, (name, outcome): outcomes.get((name, outcome), 0) + 1})
+        self.status = replace(
+            self.status,
+            outcomes={**outcomes, (name, outcome): outcomes.get((name, outcome), 0) + 1},
+            seconds={**self.status.seconds, name: seconds},
+        )

@@ -30,6 +30,8 @@ class MqttMessage(msgspec.Struct, frozen=True, gc=False):
     """Whether the broker may have sent it before (MQTT 5, 3.3.1.1)."""
     properties: bytes = b""
     """Its MQTT 5 properties as they were sent, without their length (3.3.2.3)."""
+    is_replay: bool = False
+    """Whether it was a dead letter: it comes out of its order, and says nothing of now."""
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):

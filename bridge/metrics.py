@@ -116,11 +116,18 @@ DEFINITIONS = (
         "definition makes exactly one row of each.",
     ),
     Definition(
+        "rows_lost",
+        "counter",
+        "Rows that GDN receipted and that never come out, as far as canaries sent after them showed, since the start. "
+        "Only where rows_behind is known.",
+    ),
+    Definition(
         "health_checks",
         "counter",
         "Health checks since the start: passed, failed, or unasked (GDN could not be asked).",
         ("check", "outcome"),
     ),
+    Definition("check_seconds", "gauge", "How long GDN took for the check, the last time.", ("check",)),
     Definition(
         "canary_rounds",
         "counter",
@@ -243,6 +250,8 @@ def _samples(reading: Reading) -> dict[str, Samples]:
         "worker_active": _one(health.worker_active),
         "query_result": _one(health.count),
         "rows_behind": _one(health.rows_behind),
+        "rows_lost": _one(health.rows_lost),
+        "check_seconds": _by(health.seconds),
         "health_checks": sorted(health.outcomes.items()),
         "canary_rounds": _by({} if health.canary is None else health.canary.rounds),
         "canary_seconds": _by({} if health.canary is None else health.canary.seconds),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from bridge.health import PartStatus
 from bridge.log import get_logger, redacted
+from bridge.text import replaced
 
 SEND_TIMEOUT = 1.0
 """Seconds that a datagram may take: a manager that doesn't read must not stop the daemon."""
@@ -20,7 +21,9 @@ MAX_ERROR = 200
 """Characters of one part's error in the status."""
 
 MAX_STATUS = 1000
-"""Characters of the status."""
+"""Characters of the status: of four bytes each, with what goes before, within the 4096 bytes that systemd reads of a
+datagram (its NOTIFY_BUFFER_MAX).
+"""
 
 log = get_logger(__name__)
 
@@ -104,7 +107,7 @@ class ServiceManager:
         if self._address is None:
             return True
         try:
-            self._send_datagram(text.encode("utf-8", "replace"), self._address)
+            self._send_datagram(text.encode(), self._address)
         except OSError as exc:
             if str(exc) != self._error:
                 self._error = str(exc)
@@ -141,5 +144,4 @@ def _of_part(part: PartStatus) -> str:
 
 def _one_line(text: str) -> str:
     """The text, unable to hold a second assignment: errors may quote what a stranger sent."""
-    text = redacted(text)
-    return "".join([char if char.isprintable() else " " for char in text[:MAX_STATUS]])
+    return replaced(redacted(text)[:MAX_STATUS])

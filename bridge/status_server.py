@@ -143,6 +143,7 @@ class StatusServer:
             "worker_active": health.worker_active,
             "query_result": health.count,
             "rows_behind": health.rows_behind,
+            "rows_lost": health.rows_lost,
             "canary": None
             if canary is None
             else {

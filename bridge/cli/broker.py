@@ -15,7 +15,7 @@ from bridge.errors import MqttUnavailable, RemoteProtocolError
 from bridge.timing import Deadline
 
 if TYPE_CHECKING:
-    from bridge.config.settings import Mqtt
+    from bridge.config.mqtt import Mqtt
     from bridge.message import MqttMessage
 
 RECEIVE_MAXIMUM = 100

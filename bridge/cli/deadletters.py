@@ -117,7 +117,8 @@ def _list(arguments: argparse.Namespace) -> int:
     elif not found:
         print(NOTHING)
     else:
-        print(table([{**row, **{name: _short(row[name]) for name in ("topic", "route", "detail")}} for row in found]))
+        shown = [{name: v if isinstance(v, int) else _short(v) for name, v in row.items()} for row in found]
+        print(table(shown))
     if more > 0:
         print(f"{more} more: --limit shows them", file=sys.stderr)
     return 0

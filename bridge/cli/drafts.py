@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bridge.cli.inference import Found, table_of
+from bridge.cli.findings import Found, table_of
 from bridge.mapping import Example, FieldSpec
 
 CONFIG_FILE = "bridge.toml"
@@ -57,6 +57,8 @@ def _route(found: Found) -> Iterator[str]:
     yield f"stream = {_string(route.stream)}"
     if options.name != "json":
         yield f"format = {_string(options.name)}"
+    if options.compression != "none":
+        yield f"compression = {_string(options.compression)}"
     if options.name == "csv":
         if options.delimiter != ",":
             yield f"delimiter = {_string(options.delimiter)}"
@@ -64,6 +66,8 @@ def _route(found: Found) -> Iterator[str]:
             yield f"columns = {_value(list(options.columns))}"
     if route.each is not None:
         yield f"each = {_string(route.each)}"
+    if route.when is not None:
+        yield f"when = {_string(route.when)}"
     if route.fields:
         yield ""
         yield "[routes.fields]"

@@ -7,25 +7,22 @@ simpler format, down to ``raw``, which takes every byte.
 
 from __future__ import annotations
 
-import base64
-import csv
-import io
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from bridge.cli.columns import MAX_COLUMNS, MAX_MEMBERS, NUMBER, Columns, Member
+from bridge.cli import edge_nodes
+from bridge.cli.columns import MAX_MEMBERS, Columns, Member
+from bridge.cli.findings import MAX_EXAMPLES, Findings, Found, LeftOut, Sample, example_of, mapping_of, table_of
+from bridge.cli.kinds import NAMELESS, Kind, common, kind_of, rows_of, simpler
 from bridge.cli.naming import capture_name, joined, safe_name
 from bridge.mapping import Example, FormatOptions, Mapping, Route
-from bridge.mapping.formats import compile_decoder
-from bridge.mapping.payload import MAX_PAYLOAD, elements, objects
+from bridge.mapping.formats import MissingExtra
+from bridge.mapping.payload import MAX_PAYLOAD
 from bridge.mapping.reasons import Unmappable
-from bridge.message import DeadLetter, MqttMessage
-from bridge.streamql.streams import InputStream
-from bridge.streamql.syntax import Attribute, AttributeType, Place, Scope
+from bridge.message import DeadLetter
+from bridge.streamql.syntax import Attribute, AttributeType
 
 MAX_SAMPLES = 2000
 MAX_BYTES = 2 * 1024 * 1024
@@ -36,55 +33,8 @@ MAX_TOPIC = 1000
 
 MAX_LEVELS = 32
 MAX_ROUTES = 50
-MAX_EXAMPLES = 3
-"""Of a route."""
 
-MAX_EXAMPLE = 4096
-"""Bytes of an example's payload, and of the rows that it gives."""
-
-EVERY_ELEMENT = "jmespath:@"
-"""``each`` for arrays whose elements are no objects."""
-
-DELIMITERS = (",", ";", "|")
-
-_HEADER = re.compile(r"[^\W\d][\w .()/%°-]*")
 _VERSION = re.compile(r"[vV][0-9]+(?:\.[0-9]+)*")
-# In the order in which a group falls back; each takes what those before it take.
-_SCALAR, _RAW = FormatOptions(name="scalar"), FormatOptions(name="raw")
-
-
-class Sample(NamedTuple):
-    """A message as a device sent it."""
-
-    topic: str
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A route with its stream's columns. ``notes`` are sentences for a person, one line each."""
-
-    route: Route
-    columns: tuple[Attribute, ...]
-    notes: tuple[str, ...]
-    samples: int
-
-
-class LeftOut(NamedTuple):
-    """A sample that no route was made for."""
-
-    topic: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """What was inferred: routes in the order in which they are to stand."""
-
-    found: tuple[Found, ...]
-    left_out: tuple[LeftOut, ...]
-    taken: tuple[Sample, ...] = ()
-    """The samples that become rows."""
 
 
 def infer(samples: Iterable[Sample]) -> Findings:
@@ -92,56 +42,32 @@ def infer(samples: Iterable[Sample]) -> Findings:
 
     Of more than ``MAX_SAMPLES`` samples or ``MAX_BYTES`` bytes the first are taken.
     """
-    read, left_out = _read_all(samples)
+    read, of_edge_nodes, left_out = _read_all(samples)
+    sparkplug = edge_nodes.infer(of_edge_nodes)
     groups, homeless = _groups(read)
-    left_out += homeless
+    left_out += (*sparkplug.left_out, *homeless)
     while groups:
         groups = _disjoint(groups)
         found = _named(groups)
-        mapping = Mapping(routes=[f.route for f in found], streams=streams_of(found))
+        mapping = mapping_of(found)
         failed: dict[int, list[tuple[_Read, DeadLetter]]] = {}
         for number, group in enumerate(groups):
             for one in group.read:
-                mapped = mapping.map(_message(one.sample))
+                mapped = mapping.map(one.sample.message)
                 if isinstance(mapped, DeadLetter):
                     failed.setdefault(number, []).append((one, mapped))
         if not failed:
-            return Findings(
-                tuple(_with_examples(f, g, mapping) for f, g in zip(found, groups, strict=True)),
-                left_out,
-                tuple(one.sample for group in groups for one in group.read),
-            )
+            found = [_with_examples(f, g, mapping) for f, g in zip(found, groups, strict=True)]
+            taken = (one.sample for group in groups for one in group.read)
+            # The first route that takes a message gets it, and no group has a topic of Sparkplug's.
+            return Findings((*sparkplug.found, *found), left_out, (*sparkplug.taken, *taken))
         for number, letters in failed.items():
             if groups[number].fall_back():
                 continue
             left_out += tuple(LeftOut(one.sample.topic, letter.detail) for one, letter in letters)
             groups[number].drop([one for one, _ in letters])
         groups = [group for group in groups if group.read]
-    return Findings((), left_out)
-
-
-def table_of(stream: str) -> str:
-    """The name of the table that a stream's rows go to."""
-    return f"{stream}_rows"
-
-
-def streams_of(found: Iterable[Found]) -> dict[str, InputStream]:
-    """The streams that the routes feed, as their definition will say."""
-    return {
-        f.route.stream: InputStream(
-            name=f.route.stream,
-            scope=Scope.LOCAL,
-            attributes=f.columns,
-            read_by_worker=True,
-            place=Place(1, 1),
-            fail_on_missing=True,
-        )
-        for f in found
-    }
-
-
-def _message(sample: Sample) -> MqttMessage:
-    return MqttMessage(sample.topic, sample.payload, 1, False, 1, 0)
+    return Findings(sparkplug.found, left_out, sparkplug.taken)
 
 
 # --- samples ----------------------------------------------------------------------------------------------
@@ -154,14 +80,13 @@ class _Read(NamedTuple):
     levels: tuple[str, ...]
     shape: tuple[str | None, ...]
     """Its levels, but for those that are a capture whatever other samples say."""
-    options: FormatOptions
-    each: str | None
-    signature: frozenset[str]
-    """What payloads of one kind have in common: names of members, or the type of a single value."""
+    kind: Kind
 
 
-def _read_all(samples: Iterable[Sample]) -> tuple[list[_Read], tuple[LeftOut, ...]]:
+def _read_all(samples: Iterable[Sample]) -> tuple[list[_Read], list[Sample], tuple[LeftOut, ...]]:
+    """The samples, those of Sparkplug's edge nodes apart, and those that can be none."""
     read: list[_Read] = []
+    of_edge_nodes: list[Sample] = []
     left_out: list[LeftOut] = []
     room = MAX_BYTES
     for number, sample in enumerate(samples):
@@ -174,9 +99,15 @@ def _read_all(samples: Iterable[Sample]) -> tuple[list[_Read], tuple[LeftOut, ..
         if problem is not None:
             left_out.append(LeftOut(sample.topic, problem))
             continue
+        if edge_nodes.is_of(sample):
+            of_edge_nodes.append(sample)
+            continue
         levels = tuple(sample.topic.split("/"))
-        read.append(_Read(sample, levels, _shape(levels), *_kind(sample.payload)))
-    return read, tuple(left_out)
+        try:
+            read.append(_Read(sample, levels, _shape(levels), kind_of(sample.payload)))
+        except MissingExtra as exc:
+            left_out.append(LeftOut(sample.topic, str(exc)))
+    return read, of_edge_nodes, tuple(left_out)
 
 
 def _topic_problem(topic: str) -> str | None:
@@ -197,65 +128,6 @@ def _topic_problem(topic: str) -> str | None:
     return None
 
 
-def _kind(payload: bytes) -> tuple[FormatOptions, str | None, frozenset[str]]:
-    """The format, ``each`` and the signature that a payload seems to have."""
-    options = FormatOptions()
-    try:
-        decoded = compile_decoder(options)(payload)
-        try:
-            names = dict.fromkeys(name for element in objects(decoded) for name in element)
-            return options, None, frozenset(islice(names, MAX_MEMBERS))
-        except Unmappable:
-            if isinstance(decoded, list):
-                elements(decoded, EVERY_ELEMENT)
-                return options, EVERY_ELEMENT, frozenset({"value"})
-    except Unmappable:
-        pass
-    try:
-        text = payload.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return _RAW, None, frozenset()
-    table = _csv(text)
-    if table is not None:
-        return table[0], None, frozenset(table[1])
-    try:
-        value = _decoded(_SCALAR, None, payload)[0]["value"]
-    except Unmappable:
-        return _RAW, None, frozenset()
-    return _SCALAR, None, frozenset({"number" if type(value) in (int, float) else type(value).__name__})
-
-
-def _csv(text: str) -> tuple[FormatOptions, Sequence[str]] | None:
-    """The table that a text seems to be, and its columns: names over lines of as many cells, or lines with a number."""
-    for delimiter in DELIMITERS:
-        if delimiter not in text:
-            continue
-        try:
-            reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-            lines = [line for line in reader if line]
-        except csv.Error:
-            continue
-        if not lines or any(len(line) != len(lines[0]) for line in lines) or not 2 <= len(lines[0]) <= MAX_COLUMNS:
-            continue
-        head, body = lines[0], lines[1:]
-        if body and all(_HEADER.fullmatch(cell.strip()) for cell in head) and len(set(head)) == len(head):
-            return FormatOptions(name="csv", delimiter=delimiter), head
-        if any(NUMBER.fullmatch(cell.strip()) for cell in head):
-            names = tuple(f"cell_{number}" for number in range(1, len(head) + 1))
-            return FormatOptions(name="csv", delimiter=delimiter, columns=names), names
-    return None
-
-
-def _decoded(options: FormatOptions, each: str | None, payload: bytes) -> list[dict[str, Any]]:
-    """What becomes a row each.
-
-    Raises:
-        Unmappable: the payload is of another kind.
-    """
-    decoded = compile_decoder(options)(payload)
-    return objects(decoded) if each is None else elements(decoded, each)
-
-
 # --- groups -----------------------------------------------------------------------------------------------
 
 
@@ -271,7 +143,7 @@ class _Group:
 
     @classmethod
     def of(cls, one: _Read) -> _Group:
-        return cls(one.shape, [one], one.options, one.each, one.signature)
+        return cls(one.shape, [one], *one.kind)
 
     def merged_levels(self, levels: Sequence[str | None]) -> tuple[str | None, ...]:
         """The levels that both have in common."""
@@ -279,11 +151,11 @@ class _Group:
 
     def takes(self, one: _Read) -> bool:
         """Whether a sample is of this group's kind, and some level of its topic too."""
-        if len(one.levels) != len(self.levels) or one.options != self.options:
+        if len(one.levels) != len(self.levels) or one.kind.options != self.options:
             return False
-        if self.signature != one.signature:
-            common, all_ = len(self.signature & one.signature), len(self.signature | one.signature)
-            if one.options.name != "json" or 2 * common < all_:
+        if self.signature != one.kind.signature:
+            both, all_ = len(self.signature & one.kind.signature), len(self.signature | one.kind.signature)
+            if self.options.name in ("scalar", "csv") or 2 * both < all_:
                 return False
         return one.shape == self.levels or any(level is not None for level in self.merged_levels(one.shape))
 
@@ -297,16 +169,15 @@ class _Group:
         self.read += other.read
         if len(self.signature) < MAX_MEMBERS:
             self.signature |= other.signature
-        self.each = self.each or other.each
-        if self.options != other.options:
-            raw = _RAW in (self.options, other.options)
-            self.options, self.each = (_RAW if raw else _SCALAR), None
+        self.options = common(self.options, other.options)
+        self.each = (self.each or other.each) if self.options.name == "json" else None
 
     def fall_back(self) -> bool:
         """To the next simpler format; False: there is none."""
-        if self.options == _RAW:
+        options = simpler(self.options)
+        if options is None:
             return False
-        self.options, self.each = (_RAW if self.options == _SCALAR else _SCALAR), None
+        self.options, self.each = options, None
         return True
 
     def drop(self, read: Sequence[_Read]) -> None:
@@ -389,7 +260,7 @@ def _is_identifier(level: str) -> bool:
 
 def _named(groups: Sequence[_Group]) -> list[Found]:
     found: list[Found] = []
-    taken: set[str] = set()
+    taken = {edge_nodes.STREAM, table_of(edge_nodes.STREAM)}
     for group in groups:
         literals = [level for level in group.levels if level is not None]
         stream = safe_name(joined(literals) or "messages", taken)
@@ -411,10 +282,15 @@ def _found(group: _Group, stream: str) -> Found:
         else:
             levels.append(level)
     draft = Columns(names, columns)
+    if group.options.name in NAMELESS:
+        draft.say(
+            f"every sample can be read as {NAMELESS[group.options.name]}, but nothing in it names the format: "
+            "see that the values make sense"
+        )
     tree = Member()
     for one in group.read:
         try:
-            rows = _decoded(group.options, group.each, one.sample.payload)
+            rows = rows_of(group.options, group.each, one.sample.payload)
         except Unmappable:
             continue  # the mapping says so as well, and the group falls back
         for row in rows:
@@ -438,34 +314,7 @@ def _with_examples(found: Found, group: _Group, mapping: Mapping) -> Found:
     for one in group.read:
         if len(examples) == MAX_EXAMPLES:
             break
-        example = _example(one.sample, mapping)
+        example = example_of(one.sample, mapping)
         if example is not None and example not in examples:
             examples.append(example)
     return replace(found, route=replace(found.route, examples=tuple(examples)))
-
-
-def _example(sample: Sample, mapping: Mapping) -> Example | None:
-    """The sample with the rows it gives; None if a TOML file can't say it, or not briefly."""
-    mapped = mapping.map(_message(sample))
-    if isinstance(mapped, DeadLetter) or not sample.topic.isprintable() or len(sample.payload) > MAX_EXAMPLE:
-        return None
-    rows = [json.loads(row.payload) for row in mapped]
-    if sum(len(row.payload) for row in mapped) > MAX_EXAMPLE or _has_null(rows):
-        return None
-    expected = rows[0] if len(rows) == 1 else rows
-    try:
-        return Example(sample.topic, sample.payload.decode(), "text", expected)
-    except UnicodeDecodeError:
-        return Example(sample.topic, base64.b64encode(sample.payload).decode(), "base64", expected)
-
-
-def _has_null(value: Any) -> bool:
-    """Whether there is a null anywhere in it, which TOML has no word for."""
-    waiting = [value]
-    while waiting:
-        one = waiting.pop()
-        if one is None:
-            return True
-        if isinstance(one, dict | list):
-            waiting += one.values() if isinstance(one, dict) else one
-    return False

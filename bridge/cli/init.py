@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from bridge.cli import exits
 from bridge.cli.drafts import CONFIG_FILE, WORKER_FILE, configuration, definition
-from bridge.cli.inference import MAX_BYTES, MAX_SAMPLES, Findings, Sample, infer
+from bridge.cli.findings import Findings, Sample
+from bridge.cli.inference import MAX_BYTES, MAX_SAMPLES, infer
 from bridge.cli.planning import read_worker, route_of
 from bridge.config import load
 from bridge.errors import BridgeError, ConfigError, MqttUnavailable
@@ -30,7 +31,7 @@ from bridge.text import replaced
 from bridge.timing import Deadline
 
 if TYPE_CHECKING:
-    from bridge.config.settings import Mqtt
+    from bridge.config.mqtt import Mqtt
 
 
 BROKER = "mqtt://127.0.0.1:1883"
@@ -154,7 +155,7 @@ def _tried(files: MappingOf[str, str], samples: Sequence[Sample]) -> Sequence[st
     except ValueError as exc:
         return [str(exc)]
     for sample in samples:
-        mapped = mapping.map(MqttMessage(sample.topic, sample.payload, 1, False, 1, 0))
+        mapped = mapping.map(sample.message)
         if isinstance(mapped, DeadLetter):
             return [f"{replaced(sample.topic)}: {mapped.reason}: {mapped.detail}"]
     return []
@@ -246,7 +247,8 @@ def _tell(findings: Findings, paths: Sequence[Path]) -> None:
         columns = ", ".join(f"{column.name} {column.type.value}" for column in found.columns)
         route = found.route
         count = f"{found.samples} sample{'s' if found.samples != 1 else ''}"
-        print(f"route {route.topic} -> {route.stream} ({columns}), {route.format.name}, from {count}")
+        compression = "" if route.format.compression == "none" else f", {route.format.compression}"
+        print(f"route {route.topic} -> {route.stream} ({columns}), {route.format.name}{compression}, from {count}")
         for note in found.notes:
             print(f"  {note}")
         if found.samples == 1:

@@ -19,7 +19,7 @@ from bridge.gdn.rest import GdnRest
 from bridge.log import configure, keep_secret
 from bridge.mapping import Example, FieldSpec, FormatOptions, Route, check
 from bridge.mapping.fields import Scalar
-from bridge.streamql import StreamQLError, Worker, parse
+from bridge.streamql import StreamQLError, Worker, parse, require_metadata
 from bridge.streamql.streams import InputStream, input_streams
 
 
@@ -96,7 +96,7 @@ def read_worker(path: Path) -> Worker:
     """The worker in a definition file.
 
     Raises:
-        ConfigError: it can't be read, or holds none.
+        ConfigError: it can't be read, or holds none that the bridge can run.
     """
     try:
         text = path.read_bytes().decode()
@@ -105,9 +105,11 @@ def read_worker(path: Path) -> Worker:
     except UnicodeDecodeError as exc:
         raise ConfigError(f"BRIDGE_WORKER__DEFINITION: {path} is not UTF-8 (byte {exc.start})") from exc
     try:
-        return parse(text)
+        worker = parse(text)
+        require_metadata(worker)
     except StreamQLError as exc:
         raise ConfigError(f"{path}:{exc.line}:{exc.column}: {exc.message}") from exc
+    return worker
 
 
 def configure_log(settings: Settings) -> None:

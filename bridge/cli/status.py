@@ -76,7 +76,7 @@ def _far_end(health: Mapping[str, Any]) -> Iterator[str]:
     if health["query_result"] is not None:
         yield f"the query gives {health['query_result']}"
     if health["rows_behind"] is not None:
-        yield f"{health['rows_behind']} rows behind"
+        yield f"{health['rows_behind']} rows behind, {health['rows_lost']} lost"
     if canary is not None:
         hops = ", ".join(f"{hop} {seconds:g} s" for hop, seconds in canary["seconds"].items())
         yield f"{canary['rounds']['found']} canaries found, {canary['rounds']['lost']} lost" + (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -89,22 +90,19 @@ def load_placed(
     if settings is None or problems.texts:
         raise ConfigError(*dict.fromkeys(problems.texts))
 
-    def place(location: Location) -> str:
-        return next((found for layer in layers if (found := layer.place(location))), None) or variable(location)
+    return settings, lambda location: _place(location, layers) or variable(location)
 
-    return settings, place
+
+def _place(location: Location, layers: Sequence[Layer]) -> str | None:
+    """Where the value stands that counts, None if nothing sets it."""
+    return next((found for layer in layers if (found := layer.place(location))), None)
 
 
 def _merged(layers: Sequence[Layer]) -> tuple[Settings | None, list[ErrorDetails]]:
     class Merged(Settings):
         @classmethod
         def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
+            cls, settings_cls: type[BaseSettings], *_: Any, **_others: Any
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return tuple(InitSettingsSource(settings_cls, layer.tree) for layer in layers)
 
@@ -125,7 +123,7 @@ def _known(location: Location) -> Location:
 def _explained(error: ErrorDetails, location: Location, layers: Sequence[Layer], config_file: Path | None) -> str:
     if error["type"] == "extra_forbidden":
         location = (*location, error["loc"][len(location)])
-    place = next((found for layer in layers if (found := layer.place(location))), None)
+    place = _place(location, layers)
     if error["type"] == "extra_forbidden":
         return f"{place}: there is no such setting{suggest_key(dotted(location))}"
     if error["type"] == "missing":
@@ -145,7 +143,7 @@ def _explained(error: ErrorDetails, location: Location, layers: Sequence[Layer],
 
 
 def _missing(location: Location, layers: Sequence[Layer], config_file: Path | None) -> str:
-    holder = next((found for layer in layers if (found := layer.place(location[:-1]))), None)
+    holder = _place(location[:-1], layers)
     if location[0] == "routes" and len(location) > 1 and holder is not None:
         return f"{holder}: {location[-1]} is required and not set"
     file = "the configuration file" if config_file is None else str(config_file)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from pydantic.fields import FieldInfo
 
-from bridge.config.settings import Route, Settings
+from bridge.config.routes import Route
+from bridge.config.settings import Settings
 from bridge.config.tree import Location, allowed, annotation_at, container, every_setting, variable
 
 REGENERATE = "python -m bridge.config > docs/settings.md"

@@ -12,7 +12,8 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from bridge.config.settings import FieldSetting, FieldTable, Route, Settings
+from bridge.config.routes import FieldSetting, FieldTable, Route
+from bridge.config.settings import Settings
 from bridge.config.values import Scalar
 
 PREFIX = "BRIDGE_"

@@ -1,4 +1,4 @@
-"""What single values must look like. Texts of errors say what was expected and never repeat the value."""
+"""What sections have in common, and single values. Texts of errors say what was expected, never repeat the value."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
 MQTT_PORT, MQTTS_PORT = 1883, 8883
+
+
+class Group(BaseModel):
+    """A section, or a table in one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
 def _printable(text: str) -> str:

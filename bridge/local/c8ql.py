@@ -1,7 +1,7 @@
 """C8QL, the part that health checks and the tutorial use (gdn-api.md G): read by recursive descent, run over documents.
 
-``FOR v IN collection`` with FILTER, SORT, LIMIT and ``COLLECT WITH COUNT INTO n`` in any order, then RETURN; or RETURN
-alone. Everything else is refused by name.
+``FOR v IN collection`` with FILTER, SORT, LIMIT and ``COLLECT WITH COUNT INTO n`` in any order, then RETURN or REMOVE;
+or one of these alone. Everything else is refused by name.
 """
 
 from __future__ import annotations
@@ -48,10 +48,11 @@ def run(query: str, bind_vars: Mapping[str, Any], collections: Collections) -> l
     Args:
         query: C8QL text.
         bind_vars: as in the request; a collection's key starts with ``@``.
-        collections: a collection's documents by name; raises C8QLError where there is none.
+        collections: a collection's documents by name, which a REMOVE takes them from; raises C8QLError where there is
+            none.
 
     Raises:
-        C8QLError: it can't be read, or is beyond what runs here.
+        C8QLError: it can't be read, is beyond what runs here, or failed; then nothing was removed.
     """
     if not query.strip():
         raise C8QLError("query is empty", number=1502)
@@ -86,13 +87,18 @@ class _Reader:
             documents = self._documents()
             self._names.add(variable)
             scopes: list[Scope] = [{variable: document} for document in documents]
-            while not self._word("RETURN"):
+            while self._peek()[1].upper() not in ("RETURN", "REMOVE"):
                 steps.append(self._step())
         else:
-            self._expect_word("RETURN")
             scopes = [{}]
-        distinct = self._word("DISTINCT")
-        value = self._expression()
+        if self._word("REMOVE"):
+            steps.append(self._remove())
+            is_returned = self._word("RETURN")
+        else:
+            self._expect_word("RETURN")
+            is_returned = True
+        distinct = is_returned and self._word("DISTINCT")
+        value = self._expression() if is_returned else _constant(None)
         if self._peek()[0] != "end":
             raise self._error("unexpected text after the query")
         unused = [name for name in self._bind_vars if name not in self._used]
@@ -100,22 +106,26 @@ class _Reader:
             raise C8QLError(f"bind parameter '{unused[0]}' was not declared in the query", number=1552)
         for step in steps:
             scopes = step(scopes)
-        result = [value(scope) for scope in scopes]
+        result = [value(scope) for scope in scopes] if is_returned else []
         if distinct:
             result = list({json.dumps(r, sort_keys=True): r for r in result}.values())
         return result
 
     def _documents(self) -> list[Any]:
         kind, text, _ = self._peek()
-        if kind == "bind" and text.startswith("@@"):
-            self._next()
-            return list(self._collections(str(self._bound(text[1:]))))
-        if kind == "name" and self._tokens[self._at + 1][1] != "(":
-            return list(self._collections(self._name()))
+        if text.startswith("@@") or (kind == "name" and self._tokens[self._at + 1][1] != "("):
+            return list(self._collection())
         value = self._expression()({})
         if not isinstance(value, list):
             raise C8QLError("FOR needs a collection or an array", number=1563)
         return value
+
+    def _collection(self) -> list[dict[str, Any]]:
+        kind, text, _ = self._peek()
+        if kind == "bind" and text.startswith("@@"):
+            self._next()
+            return self._collections(str(self._bound(text[1:])))
+        return self._collections(self._name())
 
     def _step(self) -> Callable[[list[Scope]], list[Scope]]:
         if self._word("FILTER"):
@@ -135,7 +145,35 @@ class _Reader:
             name = self._name()
             self._names = {name}
             return lambda scopes: [{name: len(scopes)}]
-        raise self._error("FILTER, SORT, LIMIT, COLLECT WITH COUNT INTO or RETURN was expected")
+        raise self._error("FILTER, SORT, LIMIT, COLLECT WITH COUNT INTO, REMOVE or RETURN was expected")
+
+    def _remove(self) -> Callable[[list[Scope]], list[Scope]]:
+        """REMOVE: all of the documents or, where one of them isn't there, none; each is OLD afterwards."""
+        which = self._sum()  # an IN in it would be a comparison's
+        self._expect_word("IN")
+        documents = self._collection()
+        options: dict[str, Any] = {}
+        if self._word("OPTIONS"):
+            self._expect("{")
+            options = self._object()({})
+            if beyond := options.keys() - {"ignoreErrors", "waitForSync", "exclusive"}:
+                raise self._beyond(f"the option {min(beyond)}")
+        self._names = {"OLD"}
+
+        def remove(scopes: list[Scope]) -> list[Scope]:
+            there = {document["_key"]: document for document in documents}
+            removed = []
+            for scope in scopes:
+                found = which(scope)
+                key = found.get("_key") if isinstance(found, dict) else found
+                if isinstance(key, str) and key in there:
+                    removed.append(there.pop(key))
+                elif not _truth(options.get("ignoreErrors")):
+                    raise C8QLError(f"C8QL: document not found: {key} (while executing)", number=1202, status=404)
+            documents[:] = there.values()
+            return [{"OLD": document} for document in removed]
+
+        return remove
 
     def _sort(self) -> Callable[[list[Scope]], list[Scope]]:
         keys: list[tuple[Evaluate, bool]] = []
@@ -378,9 +416,7 @@ class _Reader:
         return C8QLError(f"C8QL: syntax error, {message} near '{near}' at position {line}:{column} (while parsing)")
 
 
-_BEYOND = frozenset(
-    ["INSERT", "UPDATE", "UPSERT", "REPLACE", "REMOVE", "LET", "WITH", "WINDOW", "FOR", "SEARCH", "GRAPH"]
-)
+_BEYOND = frozenset(["INSERT", "UPDATE", "UPSERT", "REPLACE", "LET", "WITH", "WINDOW", "FOR", "SEARCH", "GRAPH"])
 
 _TESTS: dict[str, Callable[[int], bool]] = {
     "==": lambda c: c == 0,

@@ -31,6 +31,7 @@ HELP = {
     "schema-changed": f"definitions get the column {ADDED_COLUMN!r} in each stream, new ones too",
     "unpublish-every": "every N-th row is lost behind its receipt",
     "rest-errors": "status (400 to 599) of all REST answers",
+    "region-changed": "the address leads to the region elsewhere, at 127.0.0.2; it is there with --host 0.0.0.0",
     "no-right": f"403 for {', '.join(RIGHTS)} (alone: workers)",
 }
 """Each fault and what it does. ``slow``, ``unpublish-every`` and ``rest-errors`` need a number."""

@@ -32,13 +32,17 @@ from bridge.local.c8ql import C8QLError, run
 from bridge.local.executor import EventError, Executor, NotExecutable
 from bridge.local.faults import Faults, with_other_schema
 from bridge.local.tokens import USER, Tokens
-from bridge.streamql import Scope, StreamQLError, Worker, input_streams, parse
+from bridge.streamql import Scope, StreamQLError, Worker, input_streams, parse, require_metadata
 
 FABRIC = "_system"
 OTP_SECONDS = 10.0
 MAX_FRAME = 1024 * 1024
 """Bytes, Pulsar's default (gdn-api.md C.5)."""
 MAX_DOCUMENTS = 2_000_000
+HERE, ELSEWHERE = "local", "elsewhere"
+"""The regions. The second one is there where it listens on every address, and whoever dials its address is in it."""
+ELSEWHERE_ADDRESS = "127.0.0.2"
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - to compare with
 FAULTS_PATH = "/_local/faults"
 LOGIN_PATH = "/_open/auth"
 MAX_WAITING = 50_000
@@ -52,12 +56,18 @@ class Stats:
     """What happened, for tests to look at (GET /_local/stats)."""
 
     received: dict[str, int] = field(default_factory=dict)
+    received_in: dict[str, int] = field(default_factory=dict)
+    """Of these, by region."""
     executed: int = 0
     dropped: int = 0
     lost: int = 0
     """Rows that a fault took behind their receipts."""
     errors: int = 0
     last_error: str = ""
+    requests: int = 0
+    """All that a plan counts, WebSocket upgrades included."""
+    unauthorized: int = 0
+    """Of these, those that were answered 401."""
     otps: int = 0
     logins: int = 0
 
@@ -68,12 +78,13 @@ class WorkerState:
 
     worker: Worker
     executor: Executor
+    regions: tuple[str, ...]
     active: bool = False
     attached: bool = False
 
 
 class LocalGdn:
-    """One tenant, one region, one fabric.
+    """One tenant, one fabric, and a region or two: see ``ELSEWHERE``.
 
     Args:
         tenant: its name.
@@ -103,6 +114,7 @@ class LocalGdn:
         self.tenant = tenant
         self.api_key = api_key
         self._host_name = host_name
+        self._regions: tuple[str, ...] = (HERE,)
         self._otp_seconds = otp_seconds
         self._activation_delay = activation_delay
         self._attach_delay = attach_delay
@@ -112,11 +124,12 @@ class LocalGdn:
         self._collections: dict[str, list[dict[str, Any]]] = {}
         self._streams: set[str] = set()  # with their prefix
         self._producers: set[tuple[str, str]] = set()
+        self._sockets: set[web.WebSocketResponse] = set()  # of producers
         self._otps: dict[str, float] = {}
         self._cursors: dict[str, deque[Any]] = {}
         self._entry = 0
         self._document = 0
-        self._events: deque[tuple[str, bytes]] = deque()
+        self._events: deque[tuple[str, str, bytes]] = deque()  # the region, "" for all; the stream; the payload
         self._room = asyncio.Event()
         self._room.set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -135,6 +148,7 @@ class LocalGdn:
                 web.post("/apid/otp", self._otp),
                 web.get("/datacenter/local", self._datacenter),
                 web.get("/datacenter/all", self._datacenters),
+                web.get("/datacenter/{name}", self._datacenter_by_name),
                 web.get("/_api/user", self._user),
                 web.post(f"{apps}/validate", self._validate),
                 web.post(apps, self._create),
@@ -157,6 +171,7 @@ class LocalGdn:
         )
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await self._runner.setup()
+        self._regions = (HERE, ELSEWHERE) if host == EVERY_ADDRESS else (HERE,)
         site = web.TCPSite(self._runner, host, port, ssl_context=ssl_context)
         await site.start()
         self._port = self._runner.addresses[0][1]
@@ -180,13 +195,16 @@ class LocalGdn:
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
         begun = time.monotonic()
+        is_counted = not request.path.startswith("/_local/")
+        self.stats.requests += is_counted
         try:
             response = self._refused(request) or await self._fails(request) or await handler(request)
         except web.HTTPException as exc:
             response = _error(exc.status, exc.status, exc.reason)
+        self.stats.unauthorized += is_counted and response.status == 401
         if not response.prepared:
             response.headers["Server"] = "APISIX"
-            response.headers["x-gdn-region"] = "local"
+            response.headers["x-gdn-region"] = self._region_of(request)
             response.headers["x-gdn-requestid"] = str(uuid.uuid4())
             response.headers["x-gdn-responsetime"] = str(round((time.monotonic() - begun) * 1000))
         return response
@@ -233,11 +251,15 @@ class LocalGdn:
         return web.json_response(self.faults.values)
 
     async def _set_faults(self, request: web.Request) -> web.Response:
+        led_elsewhere = self.faults.is_on("region-changed")
         try:
             self.faults.set(await _body(request))
         except ValueError as exc:
             return _error(400, 400, str(exc))
         self._play_faults()
+        if self.faults.is_on("region-changed") != led_elsewhere:
+            for socket in self._sockets:
+                self._spawn(socket.close())
         return web.json_response(self.faults.values)
 
     def _play_faults(self) -> None:
@@ -249,7 +271,8 @@ class LocalGdn:
                 state.active = state.attached = False
             if self.faults.is_on("schema-changed"):
                 filled = {query.target or "" for query in state.worker.queries}
-                changed = self._prepare({"definition": with_other_schema(state.worker.text, but=filled)})
+                definition = with_other_schema(state.worker.text, but=filled)
+                changed = self._prepare({"definition": definition}, state.regions)
                 if isinstance(changed, WorkerState):  # else the column can't be added there
                     changed.active, changed.attached = state.active, state.attached
                     self._workers[name] = changed
@@ -275,21 +298,35 @@ class LocalGdn:
         user = {"tenant": self.tenant, "email": "", "active": True, "extra": {}, "user": "root", "displayName": "root"}
         return web.json_response({"error": False, "code": 200, "result": [user]})
 
-    async def _datacenter(self, _request: web.Request) -> web.Response:
-        return web.json_response(self._region())
+    def _region_of(self, request: web.Request) -> str:
+        """The region that answers a request."""
+        if self.faults.is_on("region-changed") and not request.path.startswith("/_ws/"):
+            return ELSEWHERE
+        assert request.transport is not None
+        return ELSEWHERE if request.transport.get_extra_info("sockname")[0] == ELSEWHERE_ADDRESS else HERE
+
+    async def _datacenter(self, request: web.Request) -> web.Response:
+        return web.json_response(self._region(self._region_of(request)))
+
+    async def _datacenter_by_name(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        if name not in self._regions:
+            return _error(404, 102024, "Datacenter does not exist")
+        return web.json_response(self._region(name))
 
     async def _datacenters(self, _request: web.Request) -> web.Response:
-        return web.json_response([self._region()])
+        return web.json_response([self._region(name) for name in self._regions])
 
-    def _region(self) -> dict[str, Any]:
+    def _region(self, name: str) -> dict[str, Any]:
+        host = self._host_name if name == HERE else ELSEWHERE_ADDRESS
         port = "" if self._port == self._scheme_port else f":{self._port}"
-        url = f"{self._host_name}{port}"
-        plain = self._host_name == "localhost" or re.fullmatch(r"[0-9.]+", self._host_name)
+        url = f"{host}{port}"
+        plain = host == "localhost" or re.fullmatch(r"[0-9.]+", host)
         return {
-            "_key": "local",
-            "host": "127.0.0.1",
+            "_key": name,
+            "host": "127.0.0.1" if name == HERE else ELSEWHERE_ADDRESS,
             "local": True,
-            "name": "local",
+            "name": name,
             "spot_region": False,
             "status": 0,
             "tags": {"api": url if plain else f"api-{url}", "url": url},
@@ -299,13 +336,13 @@ class LocalGdn:
     # --- stream workers -----------------------------------------------------------------------------------
 
     async def _validate(self, request: web.Request) -> web.Response:
-        prepared = self._prepare(await _body(request))
+        prepared = self._prepare(await _body(request), ())
         if isinstance(prepared, web.Response):
             return prepared
         return web.json_response({"error": False, "code": 200, "message": "Stream application definition is valid."})
 
     async def _create(self, request: web.Request) -> web.Response:
-        prepared = self._prepare(await _body(request))
+        prepared = self._prepare(await _body(request), (self._region_of(request),))
         if isinstance(prepared, web.Response):
             return prepared
         name = prepared.worker.name
@@ -317,7 +354,7 @@ class LocalGdn:
 
     async def _put(self, request: web.Request) -> web.Response:
         found = self._find(request)
-        prepared = self._prepare(await _body(request))
+        prepared = self._prepare(await _body(request), found.regions)
         if isinstance(prepared, web.Response):
             return prepared
         if prepared.worker.name != found.worker.name:
@@ -362,15 +399,19 @@ class LocalGdn:
         message = f"Stream worker `{state.worker.name}` deleted successfully."
         return web.json_response({"error": False, "code": 200, "message": message})
 
-    def _prepare(self, body: Mapping[str, Any]) -> WorkerState | web.Response:
+    def _prepare(self, body: Mapping[str, Any], regions: tuple[str, ...]) -> WorkerState | web.Response:
+        """A worker, in these regions where the body names none."""
         definition = body.get("definition")
         if not isinstance(definition, str):
             return _error(400, 400, "definition is missing")
+        asked = body.get("regions") or ()
+        regions = tuple(name for name in self._regions if name in asked or "*" in asked) or regions
         if not re.search(r"@app:qlVersion\s*\(\s*['\"]2['\"]", definition, re.IGNORECASE):
             return _unreadable(1, 0, "mismatched input expecting {'@', DEFINE, UNEXPECTED_CHAR}")
         try:
             worker = parse(definition)
-            return WorkerState(worker, Executor(worker, self._insert))
+            require_metadata(worker)
+            return WorkerState(worker, Executor(worker, self._insert), regions)
         except StreamQLError as exc:
             return _unreadable(exc.line, exc.column, exc.message)
         except NotExecutable as exc:
@@ -384,7 +425,7 @@ class LocalGdn:
 
     def _envelope(self, states: list[WorkerState], status: int = 200) -> web.Response:
         apps = [
-            {"name": s.worker.name, "definition": s.worker.text, "regions": ["local"], "isActive": s.active}
+            {"name": s.worker.name, "definition": s.worker.text, "regions": s.regions, "isActive": s.active}
             for s in states
         ]
         return web.json_response({"error": False, "code": status, "streamApps": apps}, status=status)
@@ -428,17 +469,20 @@ class LocalGdn:
         socket = web.WebSocketResponse(max_msg_size=MAX_FRAME, compress=False)
         await socket.prepare(request)
         self._producers.add(producer)
+        self._sockets.add(socket)
+        region = self._region_of(request) if namespace == "c8local" else ""
         try:
             async for message in socket:
                 if message.type is WSMsgType.TEXT:
                     await self._room.wait()
-                    await socket.send_str(self._take(name, message.data))
+                    await socket.send_str(self._take(region, name, message.data))
         finally:
             self._producers.discard(producer)
+            self._sockets.discard(socket)
         return socket
 
-    def _take(self, stream: str, text: str) -> str:
-        """The answer to one frame."""
+    def _take(self, region: str, stream: str, text: str) -> str:
+        """The answer to one frame. ``region``: empty for a global stream."""
         try:
             frame = json.loads(text)
         except (ValueError, RecursionError):
@@ -451,8 +495,9 @@ class LocalGdn:
             return json.dumps(answer if context is None else {**answer, "context": context})
         self._entry += 1
         self.stats.received[stream] = self.stats.received.get(stream, 0) + 1
+        self.stats.received_in[region] = self.stats.received_in.get(region, 0) + 1
         idle = not self._events
-        self._events.append((stream, payload))
+        self._events.append((region, stream, payload))
         if len(self._events) >= MAX_WAITING:
             self._room.clear()
         if idle:
@@ -464,11 +509,11 @@ class LocalGdn:
         """Work on what was published, in turns with everything else."""
         done = 0
         while self._events:
-            stream, payload = self._events[0]
+            region, stream, payload = self._events[0]
             if self.faults.is_on("acks-but-drops") or self.faults.loses_next():
                 self.stats.lost += 1
             else:
-                self._hand_to_workers(stream, payload)
+                self._hand_to_workers(region, stream, payload)
             self._events.popleft()
             if len(self._events) < MAX_WAITING:
                 self._room.set()
@@ -476,10 +521,10 @@ class LocalGdn:
             if done % EVENTS_AT_A_TIME == 0:
                 await asyncio.sleep(0)
 
-    def _hand_to_workers(self, stream: str, payload: bytes) -> None:
+    def _hand_to_workers(self, region: str, stream: str, payload: bytes) -> None:
         for state in list(self._workers.values()):
             # The worker subscribes at Latest: what came before it attached is not for it (gdn-api.md B).
-            if state.attached and state.executor.reads(stream):
+            if state.attached and region in ("", *state.regions) and state.executor.reads(stream):
                 self._work(state.executor, stream, payload)
 
     def _work(self, executor: Executor, stream: str, payload: bytes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bridge.mapping.coercion import COERCIONS
 from bridge.mapping.extras import compile_extras
@@ -19,11 +19,14 @@ from bridge.mapping.topics import TopicTemplate, covers
 from bridge.streamql.streams import InputStream
 from bridge.streamql.syntax import Attribute
 
-_MEMBERS = {
-    "scalar": frozenset({"value"}),
-    "raw": frozenset({"payload"}),
-    "influx": frozenset({"measurement", "tags", "fields", "time"}),
-    "sparkplug": frozenset(MEMBERS),
+MAX_NAMES = 15
+"""Named where none is near to what was written."""
+
+_MEMBERS: dict[str, tuple[str, ...]] = {
+    "scalar": ("value",),
+    "raw": ("payload",),
+    "influx": ("measurement", "tags", "fields", "time"),
+    "sparkplug": MEMBERS,
 }
 
 
@@ -97,7 +100,10 @@ def _check_payload(place: tuple[str | int, ...], route: Route) -> list[Problem]:
         if route.topic.removeprefix("$share/").split("/", 1)[0] != "spBv1.0" and "/spBv1.0/" not in route.topic:
             problems.append(Problem((*place, "topic"), f"{route.topic!r}: Sparkplug's topics begin with spBv1.0/"))
     else:
-        attempt("format", lambda: compile_decoder(route.format))
+        try:
+            compile_decoder(route.format)
+        except ValueError as exc:
+            problems.append(Problem((*place, _blamed(route.format, str(exc))), str(exc)))
     if route.each is not None:
         each = route.each
         attempt("each", lambda: compile_getter(each))
@@ -108,13 +114,23 @@ def _check_payload(place: tuple[str | int, ...], route: Route) -> list[Problem]:
     return problems
 
 
+def _blamed(options: FormatOptions, problem: str) -> str:
+    """The setting that a problem with the format is about."""
+    usual = FormatOptions()
+    for key in ("pattern", "columns", "delimiter", "compression"):
+        if getattr(options, key) != getattr(usual, key) and (key == "pattern" or key in problem):
+            return key
+    return "format"
+
+
 def _check_columns(
     place: tuple[str | int, ...], route: Route, stream: InputStream, captures: frozenset[str]
 ) -> list[Problem]:
     problems = []
     attributes = {attribute.name: attribute for attribute in stream.attributes or ()}
-    for name, value in route.fields.items():
-        at = (*place, "fields", name)
+    of_topic = {name: f"{{{name}}}" for name in attributes if name in captures}
+    for name, value in {**of_topic, **route.fields}.items():
+        at = (*place, "fields", name) if name in route.fields else (*place, "topic")
         attribute = attributes.get(name)
         if attribute is None:
             near = suggestion(name, attributes)
@@ -126,18 +142,32 @@ def _check_columns(
             problems.append(Problem(at, f"it never fits: {exc}"))
         except ValueError as exc:
             problems.append(Problem(at, str(exc)))
-    try:
-        compile_extras(route, captures)
-    except ValueError as exc:
-        problems.append(Problem(place, str(exc)))
+    problems += _check_extras(place, route, captures)
     known = None if route.each is not None else _members(route.format)
     if known is not None and stream.fail_on_missing:
-        for name in attributes.keys() - route.fields.keys() - captures - known:
-            text = (
-                f"column {name} never has a value: what format {route.format.name!r} gives has no such member"
-                f"{suggestion(name, sorted(known))}. Name its source in fields"
-            )
-            problems.append(Problem(place, text))
+        for name in attributes:
+            if name not in (*route.fields, *captures, *known):
+                text = (
+                    f"column {name} never has a value: what format {route.format.name!r} gives has no such member"
+                    f"{suggestion(name, known)}. Name its source in fields"
+                )
+                problems.append(Problem(place, text))
+    return problems
+
+
+def _check_extras(place: tuple[str | int, ...], route: Route, captures: frozenset[str]) -> list[Problem]:
+    bare = replace(route, key=None, properties={}, event_time=None)
+    alone: dict[tuple[str, ...], Route] = {
+        ("key",): replace(bare, key=route.key),
+        **{("properties", name): replace(bare, properties={name: value}) for name, value in route.properties.items()},
+        ("event_time",): replace(bare, event_time=route.event_time),
+    }
+    problems = []
+    for at, only in alone.items():
+        try:
+            compile_extras(only, captures)
+        except ValueError as exc:
+            problems.append(Problem((*place, *at), str(exc).removeprefix(f"{'.'.join(at)}: ")))
     return problems
 
 
@@ -160,15 +190,15 @@ def _check_field(value: Scalar | FieldSpec, attribute: Attribute, route: Route, 
         coerce(1 if value == "$qos" else True)
 
 
-def _members(options: FormatOptions) -> frozenset[str] | None:
+def _members(options: FormatOptions) -> tuple[str, ...] | None:
     """The members that every element has or may have; None: they depend on the message."""
-    if options.name == "text":
+    if options.name == "text" and options.pattern is not None:
         try:
-            return frozenset(re.compile(options.pattern or "").groupindex)
+            return tuple(re.compile(options.pattern).groupindex)
         except re.error:
             return None
     if options.name == "csv":
-        return frozenset(options.columns) or None
+        return options.columns or None
     return _MEMBERS.get(options.name)
 
 
@@ -178,7 +208,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
     if near:
         return f"; did you mean {near[0]!r}?"
-    return f"; there are: {', '.join(names[:10])}" if names else ""
+    return f"; there are: {', '.join(names[:MAX_NAMES])}{', …' * (len(names) > MAX_NAMES)}" if names else ""
 
 
 def doubts(routes: Sequence[Route], streams: Mapping[str, InputStream]) -> list[Problem]:

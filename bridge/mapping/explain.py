@@ -51,7 +51,8 @@ def _outcome(mapped: list[Row] | DeadLetter) -> list[Step]:
     if isinstance(mapped, DeadLetter):
         return [Step(0, f"dead letter, {mapped.reason}: {mapped.detail}")]
     if not mapped:
-        return [Step(0, "no row: the condition (when) of no route takes it; counted as dropped, filtered")]
+        why = "the condition (when) of no route takes it, or it has no reading"
+        return [Step(0, f"no row: {why}; counted as dropped, filtered")]
     return [
         Step(
             0,

@@ -117,6 +117,8 @@ def compile_field(value: Scalar, *, captures: frozenset[str], wanted: AttributeT
         return _hole(value, frozenset(), wanted)
     if len(holes) == 1 and holes[0][0] == value:
         return _hole(holes[0][1], captures, wanted)
+    if wanted is AttributeType.OBJECT:
+        raise ValueError(f"{value!r} makes text, and the column is object")
     return _template(value, holes, captures)
 
 
@@ -159,6 +161,8 @@ def _hole(name: str, captures: frozenset[str], wanted: AttributeType) -> Field:
     if name.startswith("$"):
         return _metadata(name, wanted)
     if name in captures:
+        if wanted is AttributeType.OBJECT:
+            raise ValueError(f"the topic's level {{{name}}} is text, and the column is object")
         return lambda captured, _payload: from_text(captured[name], wanted)
     steps = path_steps(name)
     if len(steps) == 1:

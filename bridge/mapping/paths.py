@@ -92,7 +92,8 @@ def compile_expression(text: str) -> Getter:
     try:
         compiled = jmespath.compile(expression)
     except (jmespath.exceptions.JMESPathError, RecursionError) as exc:
-        raise ValueError(f"{expression!r} is no JMESPath expression: {_in_one_line(exc)}") from exc
+        hint = "; numbers stand in backquotes" if "(NUMBER)" in str(exc) else ""
+        raise ValueError(f"{expression!r} is no JMESPath expression: {_in_one_line(exc)}{hint}") from exc
 
     def get(payload: Any) -> Any:
         try:

@@ -16,7 +16,7 @@ import msgspec
 from bridge.mapping import sparkplug_payload
 from bridge.mapping.payload import MAX_PAYLOAD, MAX_ROWS
 from bridge.mapping.reasons import NoReading, Reason, Unmappable, shown
-from bridge.mapping.sparkplug_values import DATATYPES, Values, datatype_of, quality_of
+from bridge.mapping.sparkplug_certificates import NONE, Certificate, Declared, Reader
 
 NAMESPACE = "spBv1.0"
 """The first level of every topic (4.1)."""
@@ -64,8 +64,6 @@ _NO_METRIC = {
 
 _SEQS = 256  # seq runs from 0 to 255 (6.4.5)
 
-_Declared = tuple[str, int, int | None]  # name, datatype (0: not said), alias
-
 
 class _Birth(msgspec.Struct, frozen=True):
     """What tells one NBIRTH of an edge node from the next."""
@@ -78,32 +76,9 @@ class _Birth(msgspec.Struct, frozen=True):
 class _Remembered(msgspec.Struct):
     """What is written down of one certificate; ``birth`` is an edge node's own."""
 
-    metrics: list[_Declared]
+    metrics: list[Declared]
     since: int | None = None
     birth: _Birth | None = None
-
-
-@dataclass(slots=True)
-class _Certificate:
-    """What an edge node, or one of its devices, declared at birth."""
-
-    metrics: tuple[_Declared, ...]
-    since: int | None
-    """Milliseconds. What was sent before meant its aliases by an earlier certificate."""
-    aliases: dict[int, _Declared] = field(init=False)
-    datatypes: dict[str, int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.aliases, self.datatypes = {}, {}
-        doubtful = set()
-        for declared in self.metrics:
-            name, datatype, alias = declared
-            if self.datatypes.setdefault(name, datatype) != datatype:
-                self.datatypes[name] = 0
-            if alias is not None and self.aliases.setdefault(alias, declared) != declared:
-                doubtful.add(alias)
-        for alias in doubtful:
-            del self.aliases[alias]
 
 
 @dataclass(slots=True)
@@ -112,7 +87,7 @@ class _Node:
 
     birth: _Birth | None = None
     """None: only devices of it were seen to be born."""
-    certificates: dict[str, _Certificate] = field(default_factory=dict)
+    certificates: dict[str, Certificate] = field(default_factory=dict)
     """By device id; empty text: the edge node's own."""
     seq: int | None = None
     """The last one; None: not known."""
@@ -182,13 +157,15 @@ class Sparkplug:
 
     # --- reading --------------------------------------------------------------------------------------------
 
-    def decode(self, topic: str, payload: bytes) -> list[dict[str, Any]]:
+    def decode(self, topic: str, payload: bytes, *, is_replay: bool = False) -> list[dict[str, Any]]:
         """A dict per metric of the message, in its order; for a death one that says ``online`` is False.
 
         ``value`` is JSON-like (bytes are base64) or None; ``timestamp`` is in milliseconds since the epoch, the
         metric's or else the payload's; ``quality`` is None where the metric says none.
 
-        What a birth declares and a death ends is taken in even if a value in the message can't be read.
+        What a birth declares and a death ends is taken in even if a value in the message can't be read. Not so in a
+        replay, which comes long after the message: an old birth or death says nothing of now. What is remembered
+        explains replayed data only if that is known to be younger.
 
         Raises:
             Unmappable: UNDECODABLE, UNKNOWN_ALIAS (also for a name without a datatype that no birth declared),
@@ -218,85 +195,49 @@ class Sparkplug:
             "seq": seq,
             "online": not parsed.type.endswith("DEATH"),
         }
-        if parsed.type == "NBIRTH":
-            self._born(parsed.node_id, message.metrics, _Birth(timestamp, _bd_seq(message.metrics), seq))
-        elif parsed.type == "NDEATH":
-            self._died(parsed.node_id, _bd_seq(message.metrics))
-        else:
-            self._check_order(parsed, seq, timestamp)
-            if parsed.type == "DBIRTH":
-                self._device_born(parsed, message.metrics, timestamp)
-            elif parsed.type == "DDEATH":
-                self._device_died(parsed)
+        own = Certificate.of(message.metrics, timestamp) if parsed.type.endswith("BIRTH") else None
+        if not is_replay:
+            self._take_in(parsed, message, own)
         if not common["online"]:
             return [common | _NO_METRIC | {"timestamp": timestamp}]
         if not message.metrics:
             raise Unmappable(Reason.EMPTY, "the payload has no metrics")
-        values = Values()
-        return [{**common, **self._reading(metric, parsed, values, timestamp)} for metric in message.metrics]
-
-    def _reading(self, metric: Any, topic: _Topic, values: Values, sent_at: int | None) -> dict[str, Any]:
-        name, datatype = self._declared(metric, topic, sent_at)
+        reader = Reader(own or self._known(parsed, timestamp, is_replay=is_replay) or NONE, timestamp)
         try:
-            value = values.read(metric, datatype)
-        except Unmappable as exc:
-            if exc.reason is Reason.UNDECODABLE and not metric.datatype:
-                # The datatype is that of the certificate, which may be one that is no longer true.
-                self._want(topic.node_id)
-            raise Unmappable(exc.reason, f"metric {shown(name)}: {exc}") from None
-        timestamp = metric.timestamp if metric.HasField("timestamp") else sent_at
-        return {
-            "metric": name,
-            "value": value,
-            "datatype": DATATYPES.get(datatype),
-            "timestamp": timestamp,
-            "quality": quality_of(metric),
-            "historical": metric.is_historical,
-            "transient": metric.is_transient,
-        }
+            return [{**common, **reader.read(metric)} for metric in message.metrics]
+        finally:
+            if reader.is_doubtful and not is_replay:
+                self._want(parsed.node_id)
 
-    def _declared(self, metric: Any, topic: _Topic, sent_at: int | None) -> tuple[str, int]:
-        """The metric's name and datatype, from itself or from the certificate of its edge node or device."""
+    def _known(self, topic: _Topic, sent_at: int | None, *, is_replay: bool) -> Certificate | None:
+        """What is remembered of the edge node or device, if it explains a message of that time."""
         node = self._nodes.get(topic.node_id)
         certificate = node.certificates.get(topic.device) if node is not None else None
-        known = None
-        if certificate is not None and metric.HasField("alias") and not _is_older(sent_at, certificate.since):
-            known = certificate.aliases.get(metric.alias)
-        if metric.name:
-            if known is not None and known[0] != metric.name:
-                self._want(topic.node_id)
-            declared = certificate.datatypes.get(metric.name, 0) if certificate is not None else 0
-            datatype = metric.datatype or declared or datatype_of(metric)
-            if not datatype and metric.WhichOneof("value") is not None and not metric.is_null:
-                self._want(topic.node_id)
-                raise Unmappable(
-                    Reason.UNKNOWN_ALIAS,
-                    f"metric {shown(metric.name)} names no datatype, and no birth certificate known here does",
-                )
-            return metric.name, datatype
-        if not metric.HasField("alias"):
-            raise Unmappable(Reason.UNDECODABLE, "a metric has neither name nor alias")
-        if known is None:
-            self._want(topic.node_id)
-            raise Unmappable(
-                Reason.UNKNOWN_ALIAS, f"no birth certificate known here names alias {metric.alias} of this message"
-            )
-        name, declared, _ = known
-        if metric.datatype and declared and metric.datatype != declared:
-            self._want(topic.node_id)
-            raise Unmappable(
-                Reason.UNKNOWN_ALIAS,
-                f"alias {metric.alias} was declared as {shown(name)} of datatype {declared} and now has "
-                f"{metric.datatype}: it seems to mean another metric",
-            )
-        return name, metric.datatype or declared or datatype_of(metric)
+        if certificate is None or _is_older(sent_at, certificate.since):
+            return None
+        if is_replay and not _is_older(certificate.since, sent_at):
+            return None  # nor in the same millisecond: the order in which they came is lost
+        return certificate
 
     # --- births and deaths ----------------------------------------------------------------------------------
 
-    def _born(self, node_id: _NodeId, metrics: Iterable[Any], birth: _Birth) -> None:
+    def _take_in(self, topic: _Topic, message: Any, certificate: Certificate | None) -> None:
+        """Remember what a message says of its edge node; ``certificate`` is a birth's."""
+        timestamp, seq = _optional(message, "timestamp"), _optional(message, "seq")
+        if topic.type == "NDEATH":
+            self._died(topic.node_id, _bd_seq(message.metrics))
+        elif topic.type == "NBIRTH" and certificate is not None:
+            self._born(topic.node_id, certificate, _Birth(timestamp, _bd_seq(message.metrics), seq))
+        else:
+            self._check_order(topic, seq, timestamp)
+            if certificate is not None:
+                self._device_born(topic, certificate)
+            elif topic.type == "DDEATH":
+                self._device_died(topic)
+
+    def _born(self, node_id: _NodeId, certificate: Certificate, birth: _Birth) -> None:
         self._wanted.pop(node_id, None)
         node = self._nodes.pop(node_id, None) or _Node()
-        certificate = _Certificate(_declarations(metrics), birth.timestamp)
         own = node.certificates.get("")
         self._nodes[node_id] = node
         if own and own.metrics == certificate.metrics and birth == node.birth and birth.timestamp is not None:
@@ -317,13 +258,13 @@ class Sparkplug:
         self._wanted.pop(node_id, None)
         self._forget(node_id)
 
-    def _device_born(self, topic: _Topic, metrics: Iterable[Any], timestamp: int | None) -> None:
+    def _device_born(self, topic: _Topic, certificate: Certificate) -> None:
         node = self._nodes.pop(topic.node_id, None) or _Node()
         self._nodes[topic.node_id] = node
-        if node.birth is not None and _is_older(timestamp, node.birth.timestamp):
+        if node.birth is not None and _is_older(certificate.since, node.birth.timestamp):
             self._want(topic.node_id)  # of a session that has ended, or the clock was set: a new birth will tell
             return
-        self._put(topic.node_id, node, topic.device, _Certificate(_declarations(metrics), timestamp))
+        self._put(topic.node_id, node, topic.device, certificate)
         self._forget_the_oldest()
 
     def _device_died(self, topic: _Topic) -> None:
@@ -373,9 +314,9 @@ class Sparkplug:
         node = self._nodes.setdefault((group, name), _Node())
         if not device:
             node.birth = found.birth
-        self._put((group, name), node, device, _Certificate(tuple(found.metrics), found.since))
+        self._put((group, name), node, device, Certificate(tuple(found.metrics), found.since))
 
-    def _put(self, node_id: _NodeId, node: _Node, device: str, certificate: _Certificate | None) -> None:
+    def _put(self, node_id: _NodeId, node: _Node, device: str, certificate: Certificate | None) -> None:
         """Take a certificate in, or away with None."""
         key = _key(node_id, device)
         earlier = node.certificates.pop(device, None)
@@ -389,7 +330,7 @@ class Sparkplug:
         if not device or certificate != earlier:
             self._changed[key] = None
 
-    def _count(self, key: str, certificate: _Certificate, sign: int) -> None:
+    def _count(self, key: str, certificate: Certificate, sign: int) -> None:
         self._metrics += sign * (len(certificate.metrics) + 1)
         self._characters += sign * (len(key) + sum(len(name) for name, _, _ in certificate.metrics))
 
@@ -461,10 +402,6 @@ def _parse_key(key: str) -> tuple[str, str, str]:
     group, _, rest = key.removeprefix(KEY_PREFIX).partition("/")
     name, _, device = rest.partition("/")
     return group, name, device
-
-
-def _declarations(metrics: Iterable[Any]) -> tuple[_Declared, ...]:
-    return tuple((m.name, datatype_of(m), _optional(m, "alias")) for m in metrics if m.name)
 
 
 def _bd_seq(metrics: Iterable[Any]) -> int | None:

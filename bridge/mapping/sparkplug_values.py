@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import struct
 from collections.abc import Iterable
 from typing import Any
@@ -204,7 +205,7 @@ def _plain(given: Any, kind: str, name: str | None) -> Any:
         return given
     if name is None or _FIELD.get(name) != kind:
         raise _mismatch(kind, name)
-    return given
+    return None if isinstance(given, float) and not math.isfinite(given) else given
 
 
 def _whole(given: int, name: str) -> int:

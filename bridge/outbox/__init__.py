@@ -1,7 +1,8 @@
 """The durable store between the broker and GDN, on SQLite. The only sqlite3."""
 
-from bridge.outbox.letters import Letter, Selection, Wanted
-from bridge.outbox.store import Bounds, Outbox, Policy, Refused, Replayed
+from bridge.outbox.bounds import Bounds, Policy
+from bridge.outbox.letters import Letter, Refused, Replayed, Selection, Wanted
+from bridge.outbox.store import Outbox
 from bridge.outbox.visitor import Visitor, check_is_there
 
 __all__ = [

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from bridge.message import DeadLetter
+from bridge.outbox.bounds import Held
 
 Wanted = Literal["replay", "purge"]
 
@@ -106,18 +107,20 @@ class Selection:
         return " AND ".join(conditions), parameters
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """How many letters there are, or how many more, and the bytes that they take."""
+class Refused(NamedTuple):
+    """A record that GDN will never take, and the dead letter that it becomes."""
 
-    count: int = 0
-    bytes: int = 0
+    record_id: int
+    dead_letter: DeadLetter
 
-    def __add__(self, other: Held) -> Held:
-        return Held(self.count + other.count, self.bytes + other.bytes)
 
-    def __sub__(self, other: Held) -> Held:
-        return Held(self.count - other.count, self.bytes - other.bytes)
+class Replayed(NamedTuple):
+    """What becomes of letters that were mapped again."""
+
+    done: Sequence[int] = ()
+    """Ids of letters that go, since their rows are stored with the same commit, or have no rows to store."""
+    failed: Sequence[tuple[Letter, DeadLetter]] = ()
+    """Letters that stay, and what is wrong with them today."""
 
 
 def held(db: sqlite3.Connection) -> Held:

@@ -44,6 +44,11 @@ CHANGES = (
 )
 """Entry n takes a store from version n (SQLite's user_version) to n + 1."""
 
+DELIVERED, DEAD_LETTERED, DROPPED = "delivered", "dead_lettered:", "dropped:"
+"""The books of what became of records: one name, and the beginnings of names that end with a reason."""
+LAST_ID = "last_id"
+"""The book of the last id that was given to a record."""
+
 WAL_BYTES = 64 * 1024 * 1024
 """What the write-ahead log is cut back to after a burst."""
 

@@ -1,9 +1,12 @@
-"""Stream worker definitions (version 2 of the language): ``parse`` gives the tree, ``to_text`` the way back,
-``input_streams`` what to publish to. Pure; everything others need of this package is here.
+"""Stream worker definitions in version 2 of the language. Pure; everything others need of this package is here.
+
+``parse`` gives the tree and ``to_text`` the way back, ``input_streams`` what to publish to; ``require_metadata``
+refuses what the bridge would not run.
 """
 
 from __future__ import annotations
 
+from bridge.streamql.metadata import require_metadata
 from bridge.streamql.parser import parse
 from bridge.streamql.printing import to_text
 from bridge.streamql.source import StreamQLError
@@ -56,6 +59,7 @@ __all__ = [
     "Worker",
     "input_streams",
     "parse",
+    "require_metadata",
     "tables_read",
     "to_text",
 ]

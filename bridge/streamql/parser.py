@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bridge.streamql.cursor import CREATED, Cursor, did_you_mean
+from bridge.streamql.metadata import VERSION_ADVICE
 from bridge.streamql.properties import Properties, read_annotation, read_properties
 from bridge.streamql.queries import QUERY_WORDS, read_query, read_selection_first, read_selection_of
 from bridge.streamql.source import Source, StreamQLError, error_at
@@ -35,16 +36,15 @@ _TYPES = {attribute_type.value: attribute_type for attribute_type in AttributeTy
 _SCOPES = {scope.value: scope for scope in Scope}
 # Spot collections are replicated ones with a preferred region.
 _SCOPE_WORDS = {**_SCOPES, "spot": Scope.GLOBAL}
-_VERSION_ADVICE = 'the bridge reads version 2 of the language: add @App:qlVersion("2") at the top'
 # In these places no name can stand, so that END there is an attribute called end.
 _BEFORE_OPERAND = ("as", "by", "from", "having", "into", "limit", "not", "on", "or", "and", "select", "set", "where")
 
 
 def parse(text: str) -> Worker:
-    """The tree of a stream worker definition.
+    """The tree of a stream worker definition, whatever it says of itself: ``require_metadata`` judges that.
 
     Raises:
-        StreamQLError: it isn't one, or one of version 1; with the line and column of the first mistake.
+        StreamQLError: it isn't one, or one in the grammar of version 1; with the line and column of the first mistake.
     """
     return _WorkerReader(Cursor(Source(text))).read()
 
@@ -70,10 +70,7 @@ class _WorkerReader:
             self._statement(_query_name(pending))
             if not cursor.at_end_of_statement:
                 raise cursor.unexpected("';' at the end of the statement")
-        name = self._worker_name()
-        self._check_version()
         return Worker(
-            name=name,
             annotations=tuple(self._annotations),
             definitions=tuple(self._definitions),
             queries=tuple(self._queries),
@@ -93,35 +90,6 @@ class _WorkerReader:
                 pending.append(annotation)
         return pending
 
-    def _app_annotation(self, name: str) -> Annotation | None:
-        found = [a for a in self._annotations if a.name.lower() == f"app:{name.lower()}"]
-        if len(found) > 1:
-            raise error_at(
-                found[1].place,
-                f"expected one @App:{name}, found another; the first is on line {found[0].place.line}",
-            )
-        return found[0] if found else None
-
-    def _worker_name(self) -> str:
-        annotation = self._app_annotation("name")
-        if annotation is None:
-            raise error_at(
-                Place(1, 1), "expected @App:name('…'), found none: without it GDN gives the worker a random name"
-            )
-        if not annotation.value:
-            raise error_at(annotation.place, "expected a name in @App:name('…'), found none")
-        return annotation.value
-
-    def _check_version(self) -> None:
-        annotation = self._app_annotation("qlVersion")
-        if annotation is None:
-            raise error_at(Place(1, 1), f"expected @App:qlVersion, found none; {_VERSION_ADVICE}")
-        if annotation.value != "2":
-            raise error_at(
-                annotation.place,
-                f"expected version 2, found another in @{annotation.name}; {_VERSION_ADVICE}",
-            )
-
     # --- statements ----------------------------------------------------------------------------------
 
     def _statement(self, name: str | None) -> None:
@@ -138,7 +106,7 @@ class _WorkerReader:
             raise cursor.source.error(
                 cursor.peek().start,
                 f"expected {_listed(_STATEMENTS)}, found '{cursor.peek().text}', which opens a statement of "
-                f"version 1; {_VERSION_ADVICE} and write CREATE … for DEFINE …, and the action first in queries",
+                f"version 1; {VERSION_ADVICE} and write CREATE … for DEFINE …, and the action first in queries",
             )
         else:
             raise cursor.unexpected(_listed(_STATEMENTS), keywords=_STATEMENTS)
@@ -157,7 +125,9 @@ class _WorkerReader:
             self._table(start, cursor.next().text.lower(), name)
         elif cursor.take_word("function"):
             self._function(start)
-        elif cursor.at_word("window", "trigger", "aggregation"):
+        elif cursor.take_word("aggregation"):
+            self._aggregation(start)
+        elif cursor.at_word("window", "trigger"):
             kind = cursor.next().text.lower()
             self._other(start, kind, self._new_name(kind))
         elif cursor.at_word("unique", "secondary", "index"):
@@ -266,6 +236,15 @@ class _WorkerReader:
             raise cursor.unexpected("the function's body in braces: '{'")
         body = cursor.next().text
         self._definitions.append(FunctionDefinition(name, language, returns, body, cursor.place_of(start)))
+
+    def _aggregation(self, start: Token) -> None:
+        cursor = self._cursor
+        name = self._new_name("aggregation")
+        if cursor.at_word("with"):
+            read_properties(cursor)
+        while cursor.at_symbol("@"):  # the documentation names the query in it, as if it stood alone
+            read_annotation(cursor)
+        self._other(start, "aggregation", name)
 
     def _other(self, start: Token, construct: str, name: str | None) -> None:
         cursor = self._cursor

@@ -51,21 +51,13 @@ _NULL_TEST, _OPERAND = PREFIX + 1, PREFIX + 2
 
 
 def to_text(worker: Worker) -> str:
-    """The worker's definition, a statement after the other.
-
-    The annotations for name and version are added where they are missing.
+    """The worker's definition, a statement after the other; name and version stand among its annotations or nowhere.
 
     Raises:
         ValueError: a name can't be written (it is empty, or holds a backtick or a line's end), or a query
             that fills a stream or table has no definition to stand in.
     """
-    given = {annotation.name.lower() for annotation in worker.annotations}
-    lines = []
-    if "app:name" not in given:
-        lines.append(f"@App:name({_string(worker.name)})")
-    if "app:qlversion" not in given:
-        lines.append("@App:qlVersion('2')")
-    lines += [_annotation(annotation) for annotation in worker.annotations]
+    lines = map(_annotation, worker.annotations)
     return "".join(f"{line}\n" for line in [*lines, *_statements(worker)])
 
 

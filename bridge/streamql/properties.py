@@ -19,18 +19,23 @@ class Property(NamedTuple):
 
 
 def read_properties(cursor: Cursor) -> Properties:
-    """``WITH (key = value, …)`` by key in lower case; the last of equal keys wins."""
+    """``WITH (key = value, …)`` by key in lower case; the last of equal keys wins.
+
+    An annotation among them, ``@attributes(…)`` as in version 1, is read and not kept: the documentation has both.
+    """
     cursor.expect_word("with")
     cursor.expect_symbol("(")
     properties: Properties = {}
     while not cursor.at_symbol(")"):
         place = cursor.place
-        key = _key(cursor)
-        if not key:
+        if cursor.at_symbol("@"):
+            read_annotation(cursor)
+        elif not (key := _key(cursor)):
             raise cursor.unexpected("a property's name or ')'")
-        if not cursor.take_symbol("="):  # what stands there may be a password: not shown
+        elif not cursor.take_symbol("="):  # what stands there may be a password: not shown
             raise cursor.source.error(cursor.peek().start, f"expected '=' after the property {key}")
-        properties[key.lower()] = Property(_value(cursor, of=key), place)
+        else:
+            properties[key.lower()] = Property(_value(cursor, of=key), place)
         if not cursor.take_symbol(","):
             break
     cursor.expect_symbol(")", expected="',' or ')' after a property")

@@ -227,12 +227,25 @@ Definition = StreamDefinition | TableDefinition | FunctionDefinition | OtherDefi
 class Worker:
     """A whole stream worker definition."""
 
-    name: str
     annotations: tuple[Annotation, ...]
     definitions: tuple[Definition, ...]
     queries: tuple[Query | OtherQuery, ...]
     text: str = field(repr=False)
     """The definition as it was read, byte for byte: what is sent to GDN."""
+
+    def metadata(self, name: str) -> tuple[Annotation, ...]:
+        """Every ``@App:NAME``, whatever its case."""
+        return tuple(a for a in self.annotations if a.name.lower() == f"app:{name.lower()}")
+
+    @property
+    def name(self) -> str:
+        """Empty where the text gives none: GDN makes one up then."""
+        return next((a.value or "" for a in self.metadata("name")), "")
+
+    @property
+    def language_version(self) -> str:
+        """What ``@App:qlVersion`` says; empty where the text names no version (gdn-api.md F.1)."""
+        return next((a.value or "" for a in self.metadata("qlVersion")), "")
 
     @property
     def streams(self) -> dict[str, StreamDefinition]:

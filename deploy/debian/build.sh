@@ -2,25 +2,19 @@
 # Builds dist/gdn-bridge_VERSION_ARCH.deb from this tree: a virtual environment of the distribution's Python with all that
 # the bridge needs, the unit, the settings. Installing it needs no network and asks nothing.
 #
-# build.sh PIP [DIRECTORY]: a pip of 22.3 or later (python -m pip of a virtual environment), and where the package goes.
+# build.sh PIP [DIRECTORY]: a pip of 25.1 or later (python -m pip of a virtual environment), and where the package goes.
 # Built for the Python at /usr/bin/python3, so build it on the release of Debian that it is for.
-set -eu
-cd "$(dirname "$0")/../.."
+. "$(dirname "$0")/../release/begin.sh"
 pip=$1
-dist=$(realpath -m "${2:-dist}")
 python=/usr/bin/python3
 home=/usr/lib/gdn-bridge
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
 root=$work/root
 # mktemp's is for its owner alone.
 install -d -m 0755 "$root"
 umask 022
-: "${SOURCE_DATE_EPOCH:=$(date -r CHANGELOG.md +%s)}"
-export SOURCE_DATE_EPOCH
 
 # 0.2.0rc1 and 0.2.0.dev3 come before 0.2.0 only with a tilde.
-version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' bridge/__init__.py | sed -E 's/\.?(a|b|rc|dev)([0-9])/~\1\2/')
+version=$(echo "$version" | sed -E 's/\.?(a|b|rc|dev)([0-9])/~\1\2/')
 arch=$(dpkg --print-architecture)
 minor=$($python -c 'import sys; print(sys.version_info.minor)')
 
@@ -33,6 +27,10 @@ find "$root$home/bin" ! -type d ! -name 'python*' ! -name gdn-bridge -delete
 find "$root$home" -name direct_url.json -delete
 # Where it was built must not be in it: the first line of commands, the environment's own notes.
 grep -rlIF "$root" "$root$home" | xargs sed -i "s|$root||g"
+# Made by the installed command, with tools that stay outside.
+$python -m venv --without-pip "$work/tools"
+"$pip" --python "$work/tools/bin/python" install --quiet --group manual
+PYTHONPATH=$(echo "$root$home"/lib/python3*/site-packages) "$work/tools/bin/python" -B deploy/release/manual.py "$work/manual"
 $python -m compileall -q -j 0 -s "$root" -p / --invalidation-mode unchecked-hash "$root$home/lib"
 
 install -D -m 0644 -t "$root/usr/lib/systemd/system" deploy/systemd/gdn-bridge.service
@@ -40,6 +38,10 @@ install -D -m 0644 -t "$root/etc/gdn-bridge" config/bridge.toml config/worker.sq
 install -D -m 0644 deploy/debian/default "$root/etc/default/gdn-bridge"
 install -d -m 0700 "$root/etc/gdn-bridge/credentials"
 install -D -m 0644 -t "$root/usr/share/doc/gdn-bridge" README.md CHANGELOG.md docs/*.md
+install -D -m 0644 "$work/manual/gdn-bridge.1" "$root/usr/share/man/man1/gdn-bridge.1"
+gzip -9n "$root/usr/share/man/man1/gdn-bridge.1"
+install -D -m 0644 "$work/manual/gdn-bridge.bash" "$root/usr/share/bash-completion/completions/gdn-bridge"
+install -D -m 0644 -t "$root/usr/share/zsh/vendor-completions" "$work/manual/_gdn-bridge"
 install -d "$root/usr/bin"
 ln -s ../lib/gdn-bridge/bin/gdn-bridge "$root/usr/bin/gdn-bridge"
 
@@ -61,5 +63,4 @@ Description: feeds Macrometa GDN stream workers from MQTT devices
  Takes what devices publish to an MQTT broker, stores it durably, and delivers it to the
  streams of a Macrometa GDN (or to a plain Apache Pulsar). What it acknowledged is not lost.
 END
-install -d "$dist"
 dpkg-deb --root-owner-group --build "$root" "$dist/gdn-bridge_${version}_$arch.deb"

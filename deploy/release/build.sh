@@ -3,19 +3,10 @@
 # and the image; and their checksums. What this machine has no tools for is left out, and said.
 #
 # build.sh BIN [DIRECTORY]: the bin directory of the development environment, and where the release goes.
-set -eu
-cd "$(dirname "$0")/../.."
+. "$(dirname "$0")/begin.sh"
 bin=$1
-dist=$(realpath -m "${2:-dist}")
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' bridge/__init__.py)
-# One time for all that is made here, so that the same sources give the same bytes.
-: "${SOURCE_DATE_EPOCH:=$(date -r CHANGELOG.md +%s)}"
-export SOURCE_DATE_EPOCH
 left_out=
 
-mkdir -p "$dist"
 "$bin/python" -m venv "$work/tools"
 "$work/tools/bin/pip" install --quiet --disable-pip-version-check "$(sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml)"
 "$work/tools/bin/python" -m hatchling build -d "$dist"

@@ -1,6 +1,6 @@
 """Writes the manual page and the shells' completions from the command line's own description: ``manual.py DIRECTORY``.
 
-Wants the development environment, and SOURCE_DATE_EPOCH for a page that is the same each time.
+Wants the dependency group ``manual``, and SOURCE_DATE_EPOCH for a page that is the same each time.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ MORE = rf"""
 done
 .TP
 1
-failed while running; of \fBstatus\fR and \fBhealthcheck\fR: not ready, not live
+failed while running; not ready, not live; an example differs; a message became a dead letter
 .TP
 2
 wrong usage; of \fBworker plan\fR: there is something to do
 .TP
 69
-broker or GDN could not be reached, or refused
+broker, GDN or bridge could not be reached, or refused
 .TP
 78
 settings or files are wrong
@@ -59,7 +59,7 @@ def manual_page(moment: datetime) -> str:
     """The page for section 1, in troff."""
     parser = _parser()
     page = str(Manpage(parser))
-    title = f'.TH GDN\\-BRIDGE "1" "{moment:%Y\\-%m\\-%d}" "gdn\\-bridge {__version__}" "User Commands"'
+    title = f'.TH GDN\\-BRIDGE "1" "{moment:%Y-%m-%d}" "gdn\\-bridge {__version__}" "User Commands"'
     page = re.sub(r"\A\.TH .*", lambda _: title, page)
     page = re.sub(r"(?m)\A(.*\n\.SH NAME\n).*", lambda found: f"{found[1]}gdn\\-bridge \\- {parser.description}", page)
     page = f"{page.rstrip()}\n{MORE.lstrip()}"

@@ -3,13 +3,8 @@
 # with (deploy/docker/requirements.lock), and docs/licences.md.
 #
 # sbom.sh BIN [DIRECTORY]: the bin directory of the development environment, and where the list goes.
-set -eu
-cd "$(dirname "$0")/../.."
+. "$(dirname "$0")/begin.sh"
 bin=$1
-dist=$(realpath -m "${2:-dist}")
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' bridge/__init__.py)
 
 # The tool has dozens of packages of its own, so it gets an environment apart from the one it looks at.
 "$bin/python" -m venv "$work/tools"
@@ -19,8 +14,7 @@ version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' bridge/__init__.py)
   --requirement deploy/docker/requirements.lock
 "$bin/pip" wheel --quiet --no-deps --wheel-dir "$work" .
 "$bin/pip" --python "$work/locked/bin/python" install --quiet --no-deps --no-index "$work"/*.whl
-find "$work/locked" -name direct_url.json -delete   # where the wheel lay is nobody's business
-mkdir -p "$dist"
+find "$work/locked" -name direct_url.json -delete # where the wheel lay is nobody's business
 "$work/tools/bin/cyclonedx-py" environment --output-reproducible --output-format JSON \
   --output-file "$dist/gdn-bridge-$version.cdx.json" "$work/locked/bin/python"
 "$bin/python" deploy/release/licences.py "$work"/locked/lib/python3*/site-packages >"$work/licences.md"

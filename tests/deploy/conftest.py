@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
-from tests.conftest import ROOT, Process, wait_for
+from tests.conftest import ROOT, wait_for
+from tests.deploy.namespace import children
 
 DOCKER_IMAGES = ("python:3.13-slim-bookworm", "eclipse-mosquitto:2")
 DOCKER_PLUGINS = ("docker-compose", "docker-buildx")
 
 
-def docker_missing(what: str) -> NoReturn:
-    """Skip the Docker tests, or fail where skipping would hide something."""
+def missing(what: str) -> NoReturn:
+    """Skip, or fail where skipping would hide something."""
     if os.environ.get("CI"):
-        pytest.fail(f"{what}, and in CI the Docker tests must run")
+        pytest.fail(f"{what}, and in CI nothing may be skipped")
     pytest.skip(what)
 
 
+def block(guide: str, start: str) -> str:
+    """A block of commands in one of docs/, by its beginning."""
+    text = (ROOT / "docs" / guide).read_text()
+    (found,) = [commands for commands in re.findall(r"```\n(.*?)```", text, re.DOTALL) if commands.startswith(start)]
+    return str(found)
+
+
 class DockerEngine:
-    """A ``dockerd`` with directories and a socket of its own. Another one on this machine would share its firewall."""
+    """A ``dockerd`` with directories and a socket of its own, which ends with this process, however that ends."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -41,20 +49,21 @@ class DockerEngine:
             "DOCKER_CONFIG": str(config),
             "DOCKER_BUILDKIT": "1",
         }
-        self._rules = [_firewall(table) for table in ("filter", "nat")]
-        self._forwarding = Path("/proc/sys/net/ipv4/ip_forward").read_text()
-        self._process = Process(
-            [
-                *("dockerd", "--data-root", f"{directory}/data", "--exec-root", f"{directory}/exec"),
-                *("--pidfile", f"{directory}/pid", "--host", self.environment["DOCKER_HOST"]),
-            ],
-            directory / "dockerd.log",
-        )
+        self._log = directory / "engine.log"
+        with self._log.open("wb") as out:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.deploy.engine", str(directory)],
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=out,
+                cwd=ROOT,
+                start_new_session=True,  # what ends this process must leave it the time to clear away
+            )
 
     def wait(self) -> None:
         def answers() -> bool:
-            if not self._process.is_running:
-                docker_missing(f"dockerd ended: {self._process.text()[-2000:]}")
+            if self._process.poll() is not None:
+                missing(f"the Docker engine ended: {self._log.read_text()[-2000:]}")
             return self.run("version", check=False).returncode == 0
 
         wait_for(answers, what="the Docker engine")
@@ -79,27 +88,20 @@ class DockerEngine:
         (found,) = json.loads(self.run("inspect", name).stdout)
         return dict(found)
 
+    def kill(self, pid: int) -> None:
+        """Kill a process that the engine calls so: it counts in a namespace of its own."""
+        ((first,),) = (children(below) for below in children(self._process.pid))
+        subprocess.run(["nsenter", "--target", str(first), "--pid", "kill", "-KILL", str(pid)], check=True)
+
     def stop(self) -> None:
-        """End it and take back what it did to this machine's network."""
-        for container in self.run("ps", "--all", "--quiet", check=False).stdout.split():
-            self.run("rm", "--force", "--volumes", container, check=False)
-        self.run("network", "prune", "--force", check=False)
-        self._process.terminate(60)
-        for rules in self._rules:
-            subprocess.run(["iptables-restore"], input=rules, text=True, check=False)
-        Path("/proc/sys/net/ipv4/ip_forward").write_text(self._forwarding)
-        subprocess.run(["ip", "link", "delete", "docker0"], capture_output=True, check=False)
-        shutil.rmtree(self.directory, ignore_errors=True)
+        """End it, with all that it runs and has changed."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(60)
 
 
 def _run(command: list[str], timeout: float = 60) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=True).stdout
-
-
-def _firewall(table: str) -> str:
-    """A table of the firewall, for iptables-restore; listing it first makes one that isn't there."""
-    _run(["iptables", "--table", table, "--list-rules"])
-    return _run(["iptables-save", "--table", table])
 
 
 def _fetch_plugins(engine: DockerEngine) -> None:
@@ -128,34 +130,28 @@ def _fetch_plugins(engine: DockerEngine) -> None:
     shutil.rmtree(apt)
 
 
-def _dockerd_runs() -> bool:
-    for name in Path("/proc").glob("[0-9]*/comm"):
-        with suppress(OSError):  # it has ended since
-            if name.read_text().strip() == "dockerd":
-                return True
-    return False
-
-
-def _find_python() -> str | None:
-    """A CPython 3.13 that stands in for the official image's."""
-    on_path = shutil.which("python3.13")
-    pyenv = sorted(Path.home().glob(".pyenv/versions/3.13*/bin/python3.13"))
-    candidates = [*map(str, pyenv), *([on_path] if on_path else [])]
-    if sys.version_info[:2] == (3, 13):
+def find_python(version: str) -> str:
+    """A CPython of that version, such as 3.13, that is on this machine."""
+    candidates = [*sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}")), f"python{version}"]
+    if sys.version_info[:2] == tuple(map(int, version.split("."))):
         candidates.append(sys.executable)
-    return next(iter(candidates), None)
+    found = next(filter(None, map(shutil.which, candidates)), None)
+    return found or missing(f"there is no CPython {version} on this machine")
+
+
+def need_docker() -> None:
+    """Skip, or fail in CI, without what an engine of our own takes."""
+    if os.geteuid():
+        missing("a Docker engine of our own needs root")
+    for program in ("dockerd", "docker", "iptables-save", "mmdebstrap", "setpriv", "unshare"):
+        if shutil.which(program) is None:
+            missing(f"{program} is not installed")
 
 
 @pytest.fixture(scope="session")
 def docker_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerEngine]:
     """A running engine with Compose, Buildx and the base images; the official ones where a registry answers."""
-    if os.geteuid():
-        docker_missing("a Docker engine of our own needs root")
-    for program in ("dockerd", "docker", "iptables-save", "mmdebstrap"):
-        if shutil.which(program) is None:
-            docker_missing(f"{program} is not installed")
-    if _dockerd_runs():
-        docker_missing("this machine runs a Docker engine, and a second one would get in its way")
+    need_docker()
     engine = DockerEngine(tmp_path_factory.mktemp("docker"))
     try:
         engine.wait()
@@ -163,11 +159,8 @@ def docker_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerEn
             _fetch_plugins(engine)
         pulled = [engine.run("pull", "--quiet", i, check=False, timeout=120).returncode == 0 for i in DOCKER_IMAGES]
         if not all(pulled):
-            python = _find_python()
-            if python is None:
-                docker_missing("no registry answers, and there is no CPython 3.13 for a stand-in image")
             built = subprocess.run(
-                [ROOT / "deploy" / "docker" / "stand-ins" / "build.sh", python],
+                [ROOT / "deploy" / "docker" / "stand-ins" / "build.sh", find_python("3.13")],
                 env=engine.environment,
                 capture_output=True,
                 text=True,

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 from tests.conftest import wait_for
+from tests.deploy.namespace import OWN, children
 
 PACKAGES = "systemd,systemd-sysv,dbus,libnss-systemd,ca-certificates,python3"
 
@@ -42,6 +43,7 @@ class Machine:
         self._console = log.open("wb")
         self._nspawn = subprocess.Popen(
             [
+                *OWN,
                 *("systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--volatile=overlay"),
                 *(f"--directory={tree}", f"--bind-ro={shared}:/shared", f"--machine=gdn-bridge-{os.getpid()}"),
                 "--console=passive",
@@ -59,8 +61,8 @@ class Machine:
 
     def _has_booted(self) -> bool:
         assert self._nspawn.poll() is None, "systemd-nspawn ended"
-        # Read each time: the first child sets the machine up and makes way for its init.
-        self._init = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children").read_text().strip()
+        # Read each time: its first child sets the machine up and makes way for the machine's init.
+        self._init = "".join(str(child) for nspawn in children(self._nspawn.pid) for child in children(nspawn))
         return bool(self._init) and self.run("systemctl is-system-running", check=False) == "running"
 
     def run(self, command: str, *, check: bool = True, text: str | None = None, seconds: float = 60) -> str:
@@ -101,9 +103,7 @@ class Machine:
         try:
             self._nspawn.wait(20)
         except subprocess.TimeoutExpired:
-            # Both of its processes; the init of a process namespace takes all others with it.
-            if self._init:
-                os.kill(int(self._init), signal.SIGKILL)
-            self._nspawn.kill()
+            for nspawn in children(self._nspawn.pid):
+                os.kill(nspawn, signal.SIGKILL)
             self._nspawn.wait(10)
         self._console.close()

@@ -11,9 +11,9 @@ import json
 import os
 import re
 import shutil
-import signal
 import ssl
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -29,7 +29,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 import bridge
 from bridge.local.broker import free_port
 from tests.conftest import ROOT, wait_for
-from tests.deploy.conftest import DockerEngine
+from tests.deploy.conftest import DockerEngine, block, need_docker
+from tests.deploy.engine import engine_runs
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 
@@ -38,6 +39,7 @@ BASE, IMAGE, LOCAL_IMAGE = "python:3.13-slim-bookworm", "gdn-bridge", "gdn-bridg
 TABLE = "tutorialAppOutputTable"
 DEVICE = "T1"
 BRIDGE_UID = "10001"
+TOLD = {"version": bridge.__version__, "revision": "0123abc"}
 DEVICES_PASSWORD = (ROOT / "deploy/docker/demo/secrets/devices_password").read_text().strip()
 NOT_SHIPPED = shutil.ignore_patterns(".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "dist")
 
@@ -119,6 +121,20 @@ class Stack:
         done = self.compose("up", "--detach", "--wait", "--wait-timeout", "120", *arguments, check=False)
         assert done.returncode == 0, done.stderr[-3000:] + self.compose("logs", "--tail", "20").stdout
 
+    def sh(self, commands: str) -> None:
+        """Run them in the tree, as a person would."""
+        environment = {**self.engine.environment, **self._environment}
+        done = subprocess.run(
+            ["sh", "-e", "-c", commands],
+            cwd=self.tree,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, f"{commands}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+
     def down(self, *arguments: str) -> None:
         self.compose("down", "--timeout", "20", *arguments)
 
@@ -175,8 +191,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def images(docker_engine: DockerEngine, tree: Path) -> DockerEngine:
     """The engine, with both images built."""
+    told = [word for argument in TOLD for word in ("--build-arg", f"{argument.upper()}={TOLD[argument]}")]
     for target, name in (("bridge", IMAGE), ("local", LOCAL_IMAGE)):
-        docker_engine.run("build", "--quiet", "--target", target, "--tag", name, ".", cwd=tree, timeout=240)
+        docker_engine.run("build", "--quiet", *told, "--target", target, "--tag", name, ".", cwd=tree, timeout=240)
     return docker_engine
 
 
@@ -198,6 +215,35 @@ def fresh(tmp_path: Path) -> Path:
     return copy_of_the_tree(tmp_path / "gdn-bridge")
 
 
+# --- the engine of these tests --------------------------------------------------------------------------------------
+
+
+def this_machines_network() -> str:
+    commands = ("iptables -t filter -S", "iptables -t nat -S", "cat /proc/sys/net/ipv4/ip_forward", "ls /sys/class/net")
+    return "".join(subprocess.run(c.split(), capture_output=True, text=True, check=True).stdout for c in commands)
+
+
+def test_an_engine_whose_tests_are_killed_leaves_nothing_behind(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """First in this file, before the engine of the others is up: one waits for the other's end."""
+    need_docker()
+    before = this_machines_network()
+    directory = tmp_path_factory.mktemp("killed")
+    program = (
+        "import sys, time, pathlib, tests.deploy.conftest as c; "
+        "c.DockerEngine(pathlib.Path(sys.argv[1])).wait(); print('up', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, directory], cwd=ROOT, stdout=subprocess.PIPE) as starter:
+        assert starter.stdout is not None
+        assert starter.stdout.readline() == b"up\n"
+        assert this_machines_network() != before
+
+        starter.kill()
+
+    wait_for(lambda: not directory.exists(), what="the engine's directory to be gone")
+    assert this_machines_network() == before
+    assert not engine_runs()
+
+
 # --- the image --------------------------------------------------------------------------------------------------
 
 
@@ -214,7 +260,8 @@ def test_the_image_says_what_it_is_and_runs_as_a_numbered_user(images: DockerEng
     assert config["User"] == f"{BRIDGE_UID}:{BRIDGE_UID}"
     assert config["StopSignal"] == "SIGTERM"
     assert config["Healthcheck"]["Test"] == ["CMD", "gdn-bridge", "healthcheck"]
-    assert config["Labels"]["org.opencontainers.image.version"] == bridge.__version__
+    labels = {name: config["Labels"][f"org.opencontainers.image.{name}"] for name in ("title", *TOLD)}
+    assert labels == {"title": "gdn-bridge", **TOLD}
     assert list(config["Volumes"]) == ["/var/lib/gdn-bridge"]
 
 
@@ -374,7 +421,7 @@ def test_a_killed_bridge_is_started_again_and_loses_nothing(stack: Stack) -> Non
     restarts = stack.container("bridge")["RestartCount"]
     with stack.devices() as device:
         expected = device.publish(range(4_000, 5_000))
-        os.kill(stack.container("bridge")["State"]["Pid"], signal.SIGKILL)
+        stack.engine.kill(stack.container("bridge")["State"]["Pid"])
         expected |= device.publish(range(5_000, 6_000))
 
     wait_for(lambda: stack.container("bridge")["RestartCount"] == restarts + 1, what="the restart")
@@ -408,6 +455,31 @@ def test_the_outbox_outlasts_the_containers(stack: Stack) -> None:
     stack.wait_ready()
     stack.wait_for_rows(expected)
     stack.assert_books_balance()
+
+
+def test_the_guides_commands_on_the_demonstration_work(stack: Stack) -> None:
+    *commands, last = block("docker.md", "docker compose exec bridge").splitlines()
+    assert last.startswith("docker compose down --volumes ")  # as the fixture does in the end
+
+    stack.sh("\n".join(commands).replace("exec", "exec -T"))
+
+    stack.wait_ready()
+
+
+# --- the image alone --------------------------------------------------------------------------------------------
+
+
+def test_the_image_runs_alone_as_the_guide_says(images: DockerEngine, fresh: Path) -> None:
+    stack = Stack(images, fresh, BRIDGE_GDN__API_KEY="my.own.key", BUILDKIT_PROGRESS="quiet")
+    try:
+        stack.sh(block("docker.md", "docker build --tag gdn-bridge ."))
+
+        asked = ("exec", "gdn-bridge", "gdn-bridge", "healthcheck")
+        wait_for(lambda: images.run(*asked, check=False).returncode == 0, what="a live bridge")
+        assert images.inspect("gdn-bridge")["HostConfig"]["ReadonlyRootfs"]
+    finally:
+        images.run("rm", "--force", "gdn-bridge", check=False)
+        images.run("volume", "rm", "--force", "gdn-bridge", check=False)
 
 
 # --- TLS and a GDN of one's own ---------------------------------------------------------------------------------

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pty
 import re
+import select
 import shutil
 import subprocess
 import sys
@@ -20,19 +22,18 @@ import pytest
 from bridge import __version__
 from bridge.message import Row
 from bridge.outbox import Outbox
-from tests.conftest import ROOT
+from tests.conftest import ROOT, wait_for
+from tests.deploy.conftest import block, find_python, missing
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 PYTHONS = ("3.11", "3.12", "3.13")
-GUIDE = Path("docs/install.md").read_text()
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("BRIDGE_", "GDN_BRIDGE_"))}
 
 
 def run(command: list[object] | str, cwd: Path, **environment: str) -> str:
     done = subprocess.run(
-        command if isinstance(command, str) else [str(word) for word in command],
-        shell=isinstance(command, str),
+        ["sh", "-e", "-c", command] if isinstance(command, str) else [str(word) for word in command],
         cwd=cwd,
         env={**ENVIRONMENT, **environment},
         capture_output=True,
@@ -114,22 +115,9 @@ def test_the_licence_list_is_what_a_release_makes_of_it(dist: Path, tree: Path) 
     assert (tree / "docs/licences.md").read_text() == Path("docs/licences.md").read_text()
 
 
-def interpreter(version: str) -> str:
-    """A CPython of that version that is on this machine."""
-    candidates = [*Path.home().glob(f".pyenv/versions/{version}.*/bin/python"), shutil.which(f"python{version}")]
-    if sys.version_info[:2] == tuple(map(int, version.split("."))):
-        candidates.insert(0, sys.executable)
-    for candidate in filter(None, candidates):
-        asked = subprocess.run([candidate, "--version"], capture_output=True, text=True, check=False)
-        if asked.stdout.startswith(f"Python {version}."):
-            return str(candidate)
-    pytest.skip(f"there is no CPython {version} on this machine: the wheel was not tried on it")
-
-
 @pytest.mark.parametrize("version", PYTHONS)
 def test_the_wheel_runs_the_demonstration_in_an_empty_environment(version: str, wheel: Path, tmp_path: Path) -> None:
-    python = interpreter(version)
-    run([python, "-m", "venv", tmp_path / "venv"], tmp_path)
+    run([find_python(version), "-m", "venv", tmp_path / "venv"], tmp_path)
     run([tmp_path / "venv/bin/pip", "install", "--quiet", f"{wheel}[local]"], tmp_path)
 
     out = run([tmp_path / "venv/bin/gdn-bridge", "demo", "--seconds", "2", "--json"], tmp_path)
@@ -142,28 +130,110 @@ def test_the_wheel_runs_the_demonstration_in_an_empty_environment(version: str, 
 # --- docs/install.md ------------------------------------------------------------------------------------
 
 
-def block(start: str) -> str:
-    """The guide's block of commands that begins so."""
-    (found,) = [text for text in re.findall(r"```\n(.*?)```", GUIDE, re.DOTALL) if text.startswith(start)]
-    return str(found)
-
-
 def test_the_guides_way_with_pip_works(wheel: Path, tmp_path: Path) -> None:
     shutil.copy(wheel, tmp_path)
     home = tmp_path / "opt"
 
-    first = run(f"set -e\n{block('python3 -m venv')}".replace("/opt/gdn-bridge", str(home)), tmp_path)
+    def followed(start: str, **environment: str) -> str:
+        return run(block("install.md", start).replace("/opt/gdn-bridge", str(home)), tmp_path, **environment)
+
+    first = followed("python3 -m venv")
+    demonstrated = followed('/opt/gdn-bridge/bin/pip install "')
     shutil.copytree(ROOT / "config", tmp_path, dirs_exist_ok=True)
-    upgraded = run(
-        f"set -e\n{block('/opt/gdn-bridge/bin/pip install --upgrade')}".replace("/opt/gdn-bridge", str(home)),
-        tmp_path,
+    upgraded = followed(
+        "/opt/gdn-bridge/bin/pip install --upgrade",
         BRIDGE_GDN__API_KEY="acme.key.secret",
         BRIDGE_GDN__URL="https://gdn.example",
         BRIDGE_GDN__TENANT="acme",
     )
 
     assert f"gdn-bridge {__version__}" in first
-    assert upgraded
+    assert "the books balance" in demonstrated
+    assert "nothing to mend" in upgraded
+
+
+def test_the_guides_way_with_pipx_works(wheel: Path, tmp_path: Path) -> None:
+    shutil.copy(wheel, tmp_path)
+    run([sys.executable, "-m", "venv", tmp_path / "tools"], tmp_path)
+    run([tmp_path / "tools/bin/pip", "install", "--quiet", "pipx"], tmp_path)
+    places = {"PIPX_HOME": str(tmp_path / "home"), "PIPX_BIN_DIR": str(tmp_path / "bin")}
+
+    run(block("install.md", "pipx install"), tmp_path, PATH=f"{tmp_path}/tools/bin:{os.environ['PATH']}", **places)
+
+    assert run([tmp_path / "bin/gdn-bridge", "--version"], tmp_path).strip() == f"gdn-bridge {__version__}"
+
+
+def test_the_guides_check_of_a_download_finds_a_file_that_was_changed(wheel: Path, dist: Path, tmp_path: Path) -> None:
+    shutil.copy(dist / "SHA256SUMS", tmp_path)
+    downloaded = Path(shutil.copy(wheel, tmp_path))
+    assert run(block("install.md", "sha256sum"), tmp_path) == f"{wheel.name}: OK\n"
+
+    with downloaded.open("ab") as file:
+        file.write(b"\0")
+
+    again = subprocess.run(
+        ["sh", "-c", block("install.md", "sha256sum")], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert again.returncode == 1
+
+
+@pytest.fixture(scope="module")
+def share(dist: Path) -> Path:
+    """What stands in for /usr/local/share, with the guide's files in it."""
+    share = dist.parent.parent / "share"
+    run(block("install.md", "install -D").replace("/usr/local/share", str(share)), dist)
+    return share
+
+
+def test_man_shows_the_page_where_the_guide_puts_it_and_finds_nothing_wrong(share: Path, tmp_path: Path) -> None:
+    if shutil.which("man") is None:
+        missing("the program man is not installed")
+
+    shown = subprocess.run(
+        ["man", "--warnings", "--locale=C.UTF-8", "gdn-bridge"],
+        env={**ENVIRONMENT, "MANPATH": str(share / "man"), "MANPAGER": "cat", "LC_ALL": "C.UTF-8"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert shown.stderr == ""
+    assert "gdn-bridge deadletter replay" in shown.stdout
+
+
+SHELLS = {
+    "bash": ("bash --norc --noprofile -i", "source /usr/share/bash-completion/bash_completion"),
+    "zsh": ("zsh -f -i", "fpath=({share}/zsh/site-functions $fpath); autoload -U compinit; compinit -u -d {tmp}/dump"),
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_shell_completes_on_tab_with_the_script_where_the_guide_puts_it(
+    shell: str, share: Path, tmp_path: Path
+) -> None:
+    command, set_up = SHELLS[shell]
+    if shutil.which(shell) is None or not Path("/usr/share/bash-completion/bash_completion").is_file():
+        missing(f"{shell} with its completions is not installed")
+    environment = {**ENVIRONMENT, "TERM": "dumb", "HOME": str(tmp_path), "XDG_DATA_DIRS": f"{share}:/usr/share"}
+    terminal, its_side = pty.openpty()
+    with subprocess.Popen(
+        command.split(), stdin=its_side, stdout=its_side, stderr=its_side, env=environment, start_new_session=True
+    ) as process:
+        os.write(terminal, f"{set_up.format(share=share, tmp=tmp_path)}\ngdn-bridge worker pl\t".encode())
+        shown = b""
+
+        def completed() -> bool:
+            nonlocal shown
+            if select.select([terminal], [], [], 0)[0]:
+                shown += os.read(terminal, 4096)
+            return b"gdn-bridge worker plan " in shown
+
+        try:
+            wait_for(completed, what=f"{shell}'s completion")
+        finally:
+            process.kill()
+            os.close(its_side)
+            os.close(terminal)
 
 
 @pytest.fixture
@@ -179,26 +249,26 @@ def there(text: str, tmp_path: Path) -> str:
     places = {"/var/lib/gdn-bridge": tmp_path / "state", "/var/backups": tmp_path / "backups"}
     for said, meant in places.items():
         text = text.replace(said, str(meant))
-    return f"set -e\n{text}"
+    return text
 
 
 @pytest.mark.parametrize("way", ["(umask 077; sqlite3", "(umask 077; python3", "cp -p"])
 def test_a_backup_that_is_put_back_sends_what_waited_then_under_a_new_name(
     way: str, outbox: Outbox, tmp_path: Path
 ) -> None:
-    if "sqlite3 /" in block(way) and shutil.which("sqlite3") is None:
-        pytest.skip("the program sqlite3 is not installed")
+    if "sqlite3 /" in block("install.md", way) and shutil.which("sqlite3") is None:
+        missing("the program sqlite3 is not installed")
     stored = outbox.commit(rows=[Row("s", b"%d" % number) for number in range(3)])
     name = outbox.name
     if way == "cp -p":
         outbox.close()
-    run(there(block(way), tmp_path), tmp_path)
+    run(there(block("install.md", way), tmp_path), tmp_path)
     if way == "cp -p":
         outbox.open()
     outbox.commit(rows=[Row("s", b"later")], released=[record.id for record in stored])
     outbox.close()
 
-    run(there(block("rm -f"), tmp_path), tmp_path)
+    run(there(block("install.md", "rm -f"), tmp_path), tmp_path)
     outbox.open()
 
     assert [r.payload for r in outbox.read("s", after=0, limit=10, max_bytes=1000)] == [b"0", b"1", b"2"]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from bridge.message import DeadLetter
-from bridge.outbox import Outbox
+from bridge.outbox import Outbox, Selection, Visitor
 from tests.conftest import Bridge, LocalGdn, Mosquitto, free_port, wait_for
 from tests.publisher import publish_all
 
@@ -250,6 +250,18 @@ def test_each_answer_has_its_exit_code(offline: Bridge, arguments: list[str], co
     assert ended.returncode == code, ended.stderr
     assert says in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_what_is_wanted_of_a_letter_stands_in_the_list_only_if_something_is(offline: Bridge) -> None:
+    with Visitor(Path(offline.settings["BRIDGE_OUTBOX__PATH"]), may_mark=True) as visitor:
+        visitor.mark(Selection(ids=[2]), "purge")
+
+    head, *lines = offline.cli("deadletter", "list").stdout.splitlines()
+
+    assert head.split()[-1] == "wanted"
+    assert [line.split()[-1] == "purge" for line in lines] == [False, True, False, False, False, False]
+    assert "null" not in "".join(lines)
+    assert [row["wanted"] for row in listed(offline)] == [None, "purge", None, None, None, None]
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["show", "1"], ["replay"], ["purge", "--all"], ["export"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import secrets
@@ -9,12 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from bridge.cli.broker import turn, visit
-from bridge.config.settings import Mqtt
+from bridge.config.mqtt import Mqtt
 from bridge.local.broker import free_port
 from bridge.timing import Deadline
 from tests.conftest import API_KEY, TENANT, LocalGdn, Mosquitto, Process, wait_for
@@ -60,6 +62,7 @@ def test_what_init_writes_from_a_broker_carries_messages_to_the_table(
         ("devices/AD11/telemetry", b'{"temperature": 18, "meta": {"site": "lab"}}'),
         ("devices/AD12/telemetry", b'{"temperature": 18.5, "meta": {"site": "lab"}}'),
         ("devices/AD11/state", b"on"),
+        ("devices/AD11/packed", gzip.compress(msgspec.msgpack.encode({"level": 3.5}))),
     )
     made = tmp_path / "made"
 
@@ -79,7 +82,7 @@ def test_what_init_writes_from_a_broker_carries_messages_to_the_table(
         "BRIDGE_STATUS__LISTEN": f"127.0.0.1:{free_port()}",
     }
     config = str(made / "bridge.toml")
-    assert "3 of 3 examples" in cli("test", "--config", config, **environ).stdout
+    assert "4 of 4 examples" in cli("test", "--config", config, **environ).stdout
     bridge = Process(
         [sys.executable, "-m", "bridge", "run", "--config", config],
         tmp_path / "bridge.log",
@@ -87,6 +90,7 @@ def test_what_init_writes_from_a_broker_carries_messages_to_the_table(
     )
     try:
         wait_for(lambda: gdn.count("devices_telemetry_rows") == 2, what="the retained messages' rows")
+        wait_for(lambda: gdn.count("devices_packed_rows") == 1, what="the row of the binary message")
         publish_all(mosquitto.port, [("devices/AD13/telemetry", b'{"temperature": 1, "meta": {"site": "roof"}}')])
         wait_for(lambda: gdn.count("devices_telemetry_rows") == 3, what="a row of another device")
     finally:

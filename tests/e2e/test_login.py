@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.conftest import Bridge, LocalGdn, Mosquitto, wait_for
+from tests.conftest import Bridge, LocalGdn, Mosquitto, Process, wait_for
 from tests.publisher import publish_all
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
@@ -80,3 +83,94 @@ def test_check_says_whose_the_login_is(mosquitto: Mosquitto, gdn: LocalGdn, make
     assert shown.returncode == 0, shown.stdout
     assert "ok      login: taken" in shown.stdout
     assert "ok      tenant: 'acme'" in shown.stdout
+
+
+# --- tokens that end --------------------------------------------------------------------------------------
+
+Brief = Callable[[float], LocalGdn]
+
+
+@pytest.fixture
+def brief_gdn(tmp_path: Path) -> Iterator[Brief]:
+    """Makes a GDN whose tokens last so many seconds."""
+    made: list[LocalGdn] = []
+
+    def make(seconds: float) -> LocalGdn:
+        made.append(LocalGdn(tmp_path, options=["--password", PASSWORD, "--token-seconds", f"{seconds:g}"]))
+        return made[-1]
+
+    yield make
+    for far_end in made:
+        far_end.end()
+
+
+def start_with(bridge: Bridge, **constants: float) -> None:
+    """Start it with other constants of ``bridge.gdn.login``: those that ship are for tokens of hours."""
+    changes = "; ".join(f"login.{name} = {value}" for name, value in constants.items())
+    code = f"import sys; from bridge.gdn import login; from bridge.cli import main; {changes}; sys.exit(main(['run']))"
+    bridge.process = Process([sys.executable, "-c", code], bridge.directory / "bridge.log", env=bridge.environment())
+
+
+def stats(gdn: LocalGdn) -> dict[str, Any]:
+    found: dict[str, Any] = gdn.call("GET", "/_local/stats")
+    return found
+
+
+def publish_until_logins(bridge: Bridge, mosquitto: Mosquitto, gdn: LocalGdn, logins: int) -> None:
+    """Publish and look until there were so many logins: nothing may fail meanwhile, and all rows arrive."""
+    published = 0
+    deadline = time.monotonic() + 60
+    while stats(gdn)["logins"] < logins:
+        assert time.monotonic() < deadline, "no further login came"
+        publish_all(mosquitto.port, [("devices/D/rooms/1/telemetry", b'{"temperature": 20.5}')])
+        published += 1
+        assert bridge.get("/readyz")[0] == 200
+        time.sleep(0.2)
+    wait_for(lambda: gdn.count() == published, what="the rows")
+
+
+def test_a_token_is_renewed_before_its_end_and_no_request_is_refused(
+    mosquitto: Mosquitto, brief_gdn: Brief, make_bridge: MakeBridge
+) -> None:
+    gdn = brief_gdn(12)
+    bridge = with_password(mosquitto, gdn, make_bridge, BRIDGE_GDN__PASSWORD=PASSWORD)
+    begun = time.monotonic()
+    start_with(bridge, SHORTEST=1.0)
+    bridge.wait_ready()
+
+    publish_until_logins(bridge, mosquitto, gdn, 3)
+
+    assert stats(gdn)["unauthorized"] == 0
+    assert stats(gdn)["logins"] <= 1 + (time.monotonic() - begun) / (0.75 * 12)
+
+
+def test_a_token_that_ends_before_its_time_is_replaced_within_the_request(
+    mosquitto: Mosquitto, brief_gdn: Brief, make_bridge: MakeBridge
+) -> None:
+    """As where GDN takes it back, or where one of the clocks is wrong."""
+    gdn = brief_gdn(3)
+    bridge = with_password(mosquitto, gdn, make_bridge, BRIDGE_GDN__PASSWORD=PASSWORD)
+    begun = time.monotonic()
+    start_with(bridge, FRESH=1.0)
+    bridge.wait_ready()
+
+    publish_until_logins(bridge, mosquitto, gdn, 4)
+
+    found = stats(gdn)
+    assert found["logins"] <= 1 + (time.monotonic() - begun) / 3
+    assert found["unauthorized"] <= 2 * found["logins"]  # two threads may find out at the same time
+
+
+def test_a_gdn_that_refuses_its_own_tokens_is_not_asked_for_one_after_another(
+    mosquitto: Mosquitto, brief_gdn: Brief, make_bridge: MakeBridge
+) -> None:
+    gdn = brief_gdn(1)
+    bridge = with_password(mosquitto, gdn, make_bridge, BRIDGE_GDN__PASSWORD=PASSWORD)
+    bridge.start()
+    wait_for(lambda: "check gdn.email or gdn.username" in str(bridge.part("worker active")["error"]), what="the reason")
+
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        assert stats(gdn)["logins"] == 1
+        time.sleep(0.5)
+    assert stats(gdn)["unauthorized"] <= 12

@@ -231,7 +231,10 @@ class FarEndProcess:
 class Death(NamedTuple):
     """How a daemon process ended."""
 
+    asked: float
+    """When it was told to; where nobody told it, when it was over."""
     at: float
+    """When it was over."""
     how: str
     """A point of ``killable``, ``random``, ``sigterm``, or what went wrong."""
     seconds: float
@@ -378,7 +381,7 @@ class Bridge:
         took = time.monotonic() - begun
         self._process = None
         now = time.monotonic()
-        self.deaths.append(Death(now, "sigterm", now - self._started_at))
+        self.deaths.append(Death(begun, now, "sigterm", now - self._started_at))
         # Before it has started there is nothing to end well, and no handler yet.
         if code != 0 and not (code == -signal.SIGTERM and not self._had_started()):
             self.problems.append(f"SIGTERM: the daemon ended with {code}")
@@ -451,7 +454,7 @@ class Bridge:
                 how = "random"
             self._note.unlink(missing_ok=True)
         now = time.monotonic()
-        self.deaths.append(Death(now, how, now - self._started_at))
+        self.deaths.append(Death(now, now, how, now - self._started_at))
         if how.startswith("ended"):
             tail = self.log.read_text(errors="replace").splitlines()[-3:]
             self.problems.append(f"the daemon {how}; its last lines: {tail}")

@@ -120,7 +120,8 @@ class Evidence:
     """When the broker was killed unannounced: from its last save to its death."""
     disturbed: list[tuple[float, float]] = field(default_factory=list)
     """When some fault was on, or the daemon was ending."""
-    deaths: list[float] = field(default_factory=list)
+    deaths: list[tuple[float, float]] = field(default_factory=list)
+    """When the daemon was told to end, and when it was over."""
     peaks: list[int] = field(default_factory=list)
     """Bytes."""
     texts: list[tuple[str, Iterable[str]]] = field(default_factory=list)
@@ -358,7 +359,7 @@ class _Case:
             if before.connection == arrival.connection and before.fate != "8":
                 repeated.append(f"context {context}, {arrival.connection=}: {arrival.payload[:100]!r}")
             if before.fate == "ok" and arrival.fate == "ok":
-                killed = any(before.at < death < arrival.at for death in evidence.deaths)
+                killed = any(before.at < over < arrival.at for _, over in evidence.deaths)
                 causes["sent again after the daemon's end" if killed else "sent again after a lost link"] += 1
         self._report("a context that carried two payloads", reused)
         self._report("sent again on the same connection without send-error:8", repeated)
@@ -457,7 +458,7 @@ class _Case:
         evidence = self.evidence
         unexplained = []
         for connection, (at, why) in evidence.journal.ended.items():
-            windows = [*evidence.disturbed, *((death, death) for death in evidence.deaths)]
+            windows = [*evidence.disturbed, *evidence.deaths]
             if not any(start - 0.5 <= at <= end + EXPLAINED_WITHIN for start, end in windows):
                 unexplained.append(f"connection {connection} at {at}: {why}")
         self._report("producer connections that ended although nothing was broken", unexplained)

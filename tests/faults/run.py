@@ -239,7 +239,7 @@ class Run:
                 wire_problems=self.tap.problems,
                 uncertain=self.uncertain,
                 disturbed=self.disturbed,
-                deaths=[death.at for death in self.bridge.deaths],
+                deaths=[(death.asked, death.at) for death in self.bridge.deaths],
                 peaks=list(self.bridge.peaks.values()),
                 texts=[("the log", pieces(self.bridge.log)), ("the status server", pieces(self._status_log))],
                 secrets={

@@ -70,7 +70,7 @@ def a_good_run() -> Evidence:
         outbox_left=0,
         samples=[],
         final_books={},
-        deaths=[900.0],
+        deaths=[(900.0, 900.0)],
         peaks=[50_000_000],
         texts=[("the log", ["a line", "another"])],
         secrets={"the API key": SECRET},

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from bridge import deadletters
 from bridge.cli.printing import content, table
 from bridge.deadletters import carry_out, export, parse_since
 from bridge.errors import ConfigError
-from bridge.mapping import Mapping, Route
+from bridge.mapping import FormatOptions, Mapping, Route
+from bridge.mapping.sparkplug_payload import message_class
 from bridge.message import DeadLetter, MqttMessage, Row
 from bridge.outbox import Bounds, Outbox, Refused, Selection, Visitor, letters, schema
 from bridge.streamql import input_streams, parse
@@ -198,6 +200,34 @@ def test_a_row_that_was_refused_goes_to_its_stream_again_with_all_that_its_send_
     assert (again.stream, again.payload, again.extras) == (STREAM, b"{}", b',"key":"a"')
     assert again.id > record.id
     assert outbox.books().balanced
+
+
+@pytest.mark.parametrize("compression", ["none", "zlib"])
+def test_a_sparkplug_birth_of_the_past_becomes_rows_and_renames_nothing(
+    outbox: Outbox, path: Path, compression: str
+) -> None:
+    packed = zlib.compress if compression == "zlib" else bytes
+
+    def sent(timestamp: int, **metric: Any) -> bytes:
+        payload = message_class()(timestamp=timestamp)
+        payload.metrics.add(datatype=10, **metric)
+        return packed(payload.SerializeToString())
+
+    streams = input_streams(parse("@App:name('a') @App:qlVersion('2') CREATE STREAM s (metric string, value double);"))
+    routes = [Route("spBv1.0/#", "s", format=FormatOptions("sparkplug", compression=compression))]
+    by = Mapping(routes=routes, streams=streams)
+    by.map(MqttMessage("spBv1.0/g/NBIRTH/n", sent(2000, name="now", alias=1, double_value=1.0), 1, False, 1, 0))
+    earlier = sent(1000, name="then", alias=1, double_value=2.0)
+    outbox.commit(dead_letters=[letter(earlier, topic="spBv1.0/g/NBIRTH/n")])
+    mark(path)
+
+    carry_out(outbox, by, streams=streams, has_room=True)
+
+    stored = outbox.read("s", after=0, limit=10, max_bytes=1 << 20)
+    assert [json.loads(record.payload) for record in stored] == [{"metric": "then", "value": 2.0}]
+    live = by.map(MqttMessage("spBv1.0/g/NDATA/n", sent(2001, alias=1, double_value=3.0), 1, False, 1, 0))
+    assert isinstance(live, list)
+    assert [json.loads(row.payload) for row in live] == [{"metric": "now", "value": 3.0}]
 
 
 def test_what_no_mapping_can_help_stays_as_it_is(outbox: Outbox, path: Path) -> None:

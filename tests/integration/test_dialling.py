@@ -23,8 +23,9 @@ from bridge.certificates import not_after
 from bridge.dial import Tls, open_socket
 from bridge.errors import GdnError, GdnUnavailable
 from bridge.gdn import producer
+from bridge.gdn.answers import RETRY_AFTER_CAP
 from bridge.gdn.budget import Budget
-from bridge.gdn.rest import RETRY_AFTER_CAP, GdnRest
+from bridge.gdn.rest import GdnRest
 from bridge.timing import Pace
 from tests.conftest import free_port
 

@@ -17,9 +17,10 @@ import pytest
 
 from bridge.dial import Tls
 from bridge.errors import GdnError, GdnUnavailable, MqttUnavailable, RemoteProtocolError
+from bridge.gdn.answers import MAX_DEPTH
 from bridge.gdn.login import LONGEST, SHORTEST, lifetime_of
 from bridge.gdn.producer import OUTGOING_BYTES, ProducerLink, dial
-from bridge.gdn.rest import MAX_DEPTH, GdnRest
+from bridge.gdn.rest import GdnRest
 from bridge.link import UNREAD_BYTES
 from bridge.message import OutboxRecord
 from bridge.mqtt_source import MqttLink

@@ -259,6 +259,23 @@ def test_a_query_filters_sorts_and_limits_a_collection_by_its_bind_variables(cli
     assert answer.json()["result"] == ["d-14", "d-13"]
 
 
+def test_documents_that_a_query_removes_are_gone_and_others_stay(client: Client) -> None:
+    client.activate()
+    socket = client.producer("c8locals.input")
+    for n in (11, 12, 13):
+        send(socket, {"n": n, "who": "d"})
+    socket.close()
+    wait_for(lambda: client.gdn.count("big") == 3, what="the rows")
+
+    removed = client(
+        "POST", CURSOR, {"query": "FOR d IN big FILTER d.label == 'd-12' REMOVE d IN big RETURN OLD.label"}
+    )
+    assert (removed.status_code, removed.json()["result"]) == (201, ["d-12"])
+    missing = client("POST", CURSOR, {"query": "REMOVE 'there is none' IN big"})
+    assert (missing.status_code, missing.json()["errorNum"]) == (404, 1202)
+    assert labels(client) == ["d-11", "d-13"]
+
+
 @pytest.mark.parametrize(
     ("query", "status", "number"),
     [
@@ -266,7 +283,8 @@ def test_a_query_filters_sorts_and_limits_a_collection_by_its_bind_variables(cli
         ("RETURN LENGTH(nothing)", 404, 1203),
         ("FOR d IN", 400, 1501),
         ("RETURN 1 +", 400, 1501),
-        ("REMOVE 'x' IN big", 400, 1501),
+        ("REMOVE 'x' IN nothing", 404, 1203),
+        ("INSERT {} INTO big", 400, 1501),
         ("", 400, 1502),
         ("RETURN @missing", 400, 1551),
         ("RETURN " + "(" * 5000, 400, 1501),
@@ -409,3 +427,82 @@ def test_a_right_can_be_missing(client: Client, right: str) -> None:
     assert {name for name, answer in asked.items() if answer.status_code == 403} == {right}
     if right != "streams":
         assert asked[right].json() == {"error": True, "code": 403, "errorNum": 403, "errorMessage": "forbidden"}
+
+
+def test_what_a_plan_counts_is_counted_and_looking_at_the_counts_is_not(client: Client) -> None:
+    client("GET", APPS)
+    client("GET", APPS, headers={"Authorization": "apikey nonsense"})
+    client.activate()  # two more
+    client.producer("c8locals.input").close()
+
+    for _ in range(2):
+        assert (client.stats()["requests"], client.stats()["unauthorized"]) == (5, 1)
+
+
+# --- regions ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_regions(tmp_path: Path) -> Iterator[Client]:
+    gdn = LocalGdn(tmp_path, options=["--host", "0.0.0.0"])
+    client = Client(gdn)
+    yield client
+    client.session.close()
+    gdn.end()
+
+
+def names(client: Client) -> tuple[str, str]:
+    """The region that answers, as it says in the body and in the header."""
+    answer = client("GET", "/datacenter/local")
+    return answer.json()["name"], answer.headers["x-gdn-region"]
+
+
+def test_the_second_region_is_there_where_it_can_be_reached(client: Client, two_regions: Client) -> None:
+    assert [region["name"] for region in two_regions("GET", "/datacenter/all").json()] == ["local", "elsewhere"]
+    assert two_regions("GET", "/datacenter/elsewhere").json()["tags"]["api"] == f"127.0.0.2:{two_regions.gdn.port}"
+    unknown = client("GET", "/datacenter/elsewhere")
+    assert (unknown.status_code, unknown.json()["errorNum"]) == (404, 102024)
+
+
+def test_the_address_can_lead_to_another_region_and_links_are_cut_then(two_regions: Client) -> None:
+    two_regions.activate()
+    socket = two_regions.producer("c8locals.input")
+    assert names(two_regions) == ("local", "local")
+
+    two_regions.gdn.set_faults(region_changed=True)
+
+    assert names(two_regions) == ("elsewhere", "elsewhere")
+    with pytest.raises(websocket.WebSocketConnectionClosedException):
+        socket.recv()
+    socket.close()
+    two_regions.gdn.set_faults(region_changed=False)
+    assert names(two_regions) == ("local", "local")
+
+
+@pytest.mark.parametrize(
+    ("asked", "regions"),
+    [
+        ([], ["local"]),
+        (["elsewhere"], ["elsewhere"]),
+        (["*"], ["local", "elsewhere"]),
+        (["of another GDN"], ["local"]),
+    ],
+)
+def test_a_worker_runs_where_it_was_asked_to_and_reads_only_that_regions_local_streams(
+    two_regions: Client, asked: list[str], regions: list[str]
+) -> None:
+    created = two_regions("POST", APPS, {"definition": DEFINITION, "regions": asked}).json()["streamApps"][0]
+    assert created["regions"] == regions
+    two_regions("PATCH", f"{APPS}/t/active?active=true")
+    time.sleep(0.5)  # it attaches a moment later
+    url = two_regions.gdn.url
+    for host, n in (("127.0.0.1", 11), ("127.0.0.2", 12)):
+        two_regions.gdn.url = url.replace("127.0.0.1", host)
+        socket = two_regions.producer("c8locals.input")
+        send(socket, {"n": n, "who": "d"})
+        socket.close()
+    two_regions.gdn.url = url
+
+    wanted = [label for label, region in (("d-11", "local"), ("d-12", "elsewhere")) if region in regions]
+    wait_for(lambda: labels(two_regions) == wanted, what=f"{wanted}")
+    assert two_regions.stats()["received_in"] == {"local": 1, "elsewhere": 1}

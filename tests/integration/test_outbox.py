@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from bridge.errors import ConfigError, OutboxDamaged, OutboxUnavailable
 from bridge.message import DeadLetter, HandedOver, OutboxRecord, Row
 from bridge.outbox import Bounds, Outbox, Refused, schema
-from bridge.outbox.database import RESERVE_BYTES
-from bridge.outbox.store import RECORD_OVERHEAD, _runs
+from bridge.outbox.records import OVERHEAD as RECORD_OVERHEAD
+from bridge.outbox.records import _runs
+from bridge.outbox.reserve import RESERVE_BYTES
 
 pytestmark = pytest.mark.integration
 
@@ -441,6 +442,22 @@ def test_a_store_with_damaged_pages_is_rescued_without_a_human(tmp_path: Path) -
     kept = [p for p in tmp_path.iterdir() if ".damaged-" in p.name]
     assert kept
     again.commit(rows=rows(1))
+    again.close()
+
+
+def test_books_balance_after_damage_that_changed_the_name_of_one(tmp_path: Path) -> None:
+    """Found by the test that damages at random: what nobody reads must not count as the fate of records."""
+    path = tmp_path / "outbox.db"
+    outbox = filled(path)
+    outbox._db.execute("UPDATE books SET name = 'dead_lette^ed:x' WHERE name LIKE 'dead_lettered:%'")  # type: ignore[union-attr]
+    crash(outbox)
+    damage(path, page=40, count=3)
+
+    again = Outbox(path)
+    again.open()
+
+    assert any(".damaged-" in p.name for p in tmp_path.iterdir())
+    assert again.books().balanced
     again.close()
 
 

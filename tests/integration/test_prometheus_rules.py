@@ -44,6 +44,8 @@ FIRING: dict[str, tuple[list[tuple[str, str]], int, int]] = {
     "GdnBridgeWorkerInactive": ([("gdn_bridge_worker_active{%s}", "1x5 0x20")], 9, 6),
     "GdnBridgeCanaryLost": ([('gdn_bridge_canary_rounds_total{outcome="lost",%s}', "0x5 1x20")], 7, 5),
     "GdnBridgeCheckFailing": ([('gdn_bridge_part_connected{part="check rows come",%s}', "1x5 0x20")], 12, 8),
+    "GdnBridgeRowsLost": ([("gdn_bridge_rows_lost_total{%s}", "2x5 3x20")], 7, 5),
+    "GdnBridgeSlowAnswers": ([('gdn_bridge_check_seconds{check="query",%s}', "0.1x5 3x20")], 17, 10),
     "GdnBridgeRowsBehind": ([("gdn_bridge_rows_behind{%s}", "0x5 500+10x30")], 25, 10),
     "GdnBridgeSlowReceipts": (
         [
@@ -87,6 +89,8 @@ WELL = {
     'gdn_bridge_canary_rounds_total{outcome="found",%s}': "0+1x60",
     'gdn_bridge_part_connected{part="check rows come",%s}': "1x60",
     "gdn_bridge_rows_behind{%s}": "500-8x60",
+    "gdn_bridge_rows_lost_total{%s}": "4x60",
+    'gdn_bridge_check_seconds{check="query",%s}': "0.2x60",
     'gdn_bridge_receipt_seconds_bucket{stream="s",le="0.1",%s}': "0+60x60",
     'gdn_bridge_receipt_seconds_bucket{stream="s",le="+Inf",%s}': "0+60x60",
     'gdn_bridge_link_failures_total{link="mqtt",cause="lost",%s}': "4x60",

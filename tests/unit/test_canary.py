@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bridge.canary import Canary, Song
-from bridge.errors import GdnUnavailable
+from bridge.errors import GdnError, GdnRejected, GdnUnavailable
 from bridge.flight import Flight, Tower
 from bridge.health import Health, HealthStatus
 from bridge.message import DeadLetter, MqttMessage, Row
@@ -187,16 +187,43 @@ def test_a_gdn_that_can_not_be_asked_is_not_a_worker_that_swallows() -> None:
     assert flown.state == "connected"
 
 
-def test_rows_that_can_not_be_cleaned_up_stay_and_the_canary_is_well() -> None:
+@pytest.mark.parametrize(
+    ("failure", "removed"),
+    [
+        (GdnRejected("400", status=400), 0),
+        (GdnUnavailable("no answer within 10 s"), 1),  # they may be gone: then no worker has lost them
+    ],
+)
+def test_rows_that_can_not_be_cleaned_up_stay_and_the_canary_is_well(failure: GdnError, removed: int) -> None:
     flown = Flown()
-    flown.far.rows["REMOVE"] = GdnUnavailable("no")
+    flown.far.rows["REMOVE"] = failure
 
     flown.fly(5)
 
     assert flown.state == "connected"
     canary = flown.health.status.canary
     assert canary is not None
-    assert canary.removed == 0
+    assert canary.removed == removed
+
+
+def test_what_a_canary_that_came_out_proves_is_of_the_moment_when_it_was_sent() -> None:
+    flown = Flown()
+    receipted = iter([7, 9])
+    canary = Canary(
+        rest=flown.far,
+        launch=flown.launch,
+        song=SONG,
+        interval=INTERVAL,
+        receipted=lambda: next(receipted),
+        clock=lambda: flown.now,
+    )
+    canary.ask(HealthStatus())
+    flown.now += 1
+
+    found = canary.ask(HealthStatus()).known.canary
+
+    assert found is not None
+    assert (found.found_from, found.found_after) == (1000.0, 7 + 1)
 
 
 def test_without_a_cleaning_query_none_is_asked() -> None:

@@ -22,23 +22,6 @@ from bridge.mapping.reasons import Reason, Unmappable
 
 TEMPERATURE = r"(?P<t>-?\d+(?:\.\d+)?) ?(?P<unit>[CF])?"
 
-# Those of docs/mapping.md.
-EXAMPLES: list[tuple[FormatOptions, bytes, Any]] = [
-    (FormatOptions(), b'{"temperature": 21.5}', {"temperature": 21.5}),
-    (FormatOptions("scalar"), b"21.5", {"value": 21.5}),
-    (FormatOptions("text", pattern="(?P<t>[0-9.]+) ?(?P<unit>[CF])?"), b"21.5 C", {"t": "21.5", "unit": "C"}),
-    (FormatOptions("csv"), b"id,t\nAD11,21.5\nAD12,19", [{"id": "AD11", "t": "21.5"}, {"id": "AD12", "t": "19"}]),
-    (FormatOptions("csv", delimiter=";", columns=("id", "t")), b"AD11;21,5", [{"id": "AD11", "t": "21,5"}]),
-    (FormatOptions("msgpack"), bytes.fromhex("82 a1 74 cb 40 35 80 00 00 00 00 00 07 c0"), {"t": 21.5, "7": None}),
-    (FormatOptions("cbor"), bytes.fromhex("a2 61 74 f9 4d 60 61 62 42 01 02"), {"t": 21.5, "b": "AQI="}),
-    (
-        FormatOptions("influx"),
-        b"room,id=AD11 t=21.5,n=7i 1732500000000000000",
-        [{"measurement": "room", "tags": {"id": "AD11"}, "fields": {"t": 21.5, "n": 7}, "time": 1732500000000000000}],
-    ),
-    (FormatOptions("raw"), bytes.fromhex("01 02"), {"payload": "AQI="}),
-]
-
 
 def decode(payload: bytes, name: str = "json", **options: Any) -> Any:
     return compile_decoder(FormatOptions(name, **options))(payload)
@@ -48,15 +31,6 @@ def refused(payload: bytes, name: str = "json", **options: Any) -> tuple[Reason,
     with pytest.raises(Unmappable) as raised:
         decode(payload, name, **options)
     return raised.value.reason, str(raised.value)
-
-
-@pytest.mark.parametrize(("options", "payload", "value"), EXAMPLES)
-def test_the_documented_examples_are_true(options: FormatOptions, payload: bytes, value: Any) -> None:
-    assert compile_decoder(options)(payload) == value
-
-
-def test_every_format_has_an_example() -> None:
-    assert {options.name for options, _, _ in EXAMPLES} == set(FORMATS)
 
 
 # --- all formats ------------------------------------------------------------------------------------------

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import math
 import time
+import tracemalloc
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import cbor2
 import msgspec
 import pytest
 import zstandard
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bridge.mapping.formats import MAX_DEPTH, FormatOptions, compile_decoder
@@ -127,6 +130,39 @@ def test_damaged_payloads_give_json_or_a_reason(name: str, data: st.DataObject) 
 @given(unit=st.binary(min_size=1, max_size=6), head=st.binary(max_size=6))
 def test_the_same_bytes_over_and_over_give_json_or_a_reason_soon(name: str, unit: bytes, head: bytes) -> None:
     judge(SEEDS[name][0], (head + unit * 20_000)[:60_000])
+
+
+@pytest.mark.parametrize("name", SEEDS)
+@settings(max_examples=20)
+@given(unit=st.binary(min_size=1, max_size=4), head=st.binary(max_size=4))
+@example(unit=b"{},", head=b"[")
+@example(unit=b"\xa0", head=b"\x9f")
+@example(unit=b"\x80", head=b"\xdc\x40\x00")
+@example(unit=b"x\n", head=b"")
+@example(unit=b"a a=1\n", head=b"")
+def test_the_same_bytes_over_and_over_take_memory_by_their_length(name: str, unit: bytes, head: bytes) -> None:
+    payload = (head + unit * 20_000)[:20_000]
+    decode = compile_decoder(SEEDS[name][0])
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(Unmappable):
+            decode(payload)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 200 * len(payload)
+
+
+@pytest.mark.parametrize("name", SEEDS)
+@pytest.mark.parametrize("compression", COMPRESS)
+@given(data=st.data())
+def test_damaged_payloads_that_were_compressed_give_json_or_a_reason(
+    compression: str, name: str, data: st.DataObject
+) -> None:
+    options, payload = SEEDS[name]
+
+    judge(replace(options, compression=compression), COMPRESS[compression](data.draw(mutations(payload))))
 
 
 @pytest.mark.parametrize("compression", [*COMPRESS, "auto"])

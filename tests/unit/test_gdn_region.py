@@ -5,7 +5,7 @@ from structlog.testing import capture_logs
 
 from bridge.errors import GdnRejected
 from bridge.gdn.region import Region
-from bridge.gdn.rest import Datacenter
+from bridge.gdn.rest import Datacenter, WorkerState
 
 HOSTS = {"fra": "api-fra.example", "ams": "api-ams.example", "sin": "api-sin.example"}
 
@@ -13,6 +13,7 @@ HOSTS = {"fra": "api-fra.example", "ams": "api-ams.example", "sin": "api-sin.exa
 class Far:
     def __init__(self, local: str) -> None:
         self.local = local
+        self.runs_in: tuple[str, ...] | None = (local,)
         self.asked: list[str] = []
 
     def local_datacenter(self) -> Datacenter:
@@ -25,37 +26,64 @@ class Far:
             raise GdnRejected("Datacenter does not exist", status=404)
         return Datacenter(name, HOSTS[name])
 
+    def get_worker(self, name: str) -> WorkerState | None:
+        self.asked.append(name)
+        return None if self.runs_in is None else WorkerState(name, "", self.runs_in, True)
 
-@pytest.mark.parametrize("wanted", [[], ["*"], ["ams", "fra"]])
+
+def region(far: Far, wanted: list[str]) -> Region:
+    return Region(rest=far, wanted=wanted, worker_name="w")
+
+
+@pytest.mark.parametrize("wanted", [["*"], ["ams", "fra"]])
 def test_the_region_that_answers_is_dialled_where_the_worker_runs_there(wanted: list[str]) -> None:
     far = Far("fra")
 
-    assert Region(rest=far, wanted=wanted).host() == "api-fra.example"
+    assert region(far, wanted).host() == "api-fra.example"
     assert far.asked == ["local"]
+
+
+def test_where_no_regions_are_wanted_the_one_that_the_worker_was_made_in_stays() -> None:
+    far = Far("fra")
+    dialled = region(far, [])
+    assert dialled.host() == "api-fra.example"
+    far.local = "sin"
+
+    assert dialled.host() == "api-fra.example"
+    far.runs_in = ("fra", "sin")
+    assert dialled.host() == "api-sin.example"
+
+
+@pytest.mark.parametrize("runs_in", [None, ()])
+def test_a_worker_that_gdn_shows_nowhere_makes_no_difference(runs_in: tuple[str, ...] | None) -> None:
+    far = Far("fra")
+    far.runs_in = runs_in
+
+    assert region(far, []).host() == "api-fra.example"
 
 
 def test_a_region_of_the_workers_is_dialled_where_another_one_answers() -> None:
     far = Far("fra")
 
-    assert Region(rest=far, wanted=["ams", "sin"]).host() == "api-ams.example"
+    assert region(far, ["ams", "sin"]).host() == "api-ams.example"
 
 
 def test_a_region_that_gdn_does_not_know_is_said_and_costs_no_connection() -> None:
-    region = Region(rest=Far("fra"), wanted=["nowhere"])
+    dialled = region(Far("fra"), ["nowhere"])
 
     with capture_logs() as logs:
-        assert region.host() == "api-fra.example"
+        assert dialled.host() == "api-fra.example"
     assert [(entry["event"], entry["region"]) for entry in logs] == [("gdn.region_unknown", "nowhere")]
 
 
 def test_a_change_of_the_region_is_said_once() -> None:
     far = Far("fra")
-    region = Region(rest=far, wanted=[])
+    dialled = region(far, ["*"])
 
     with capture_logs() as logs:
-        region.host()
-        region.host()
+        dialled.host()
+        dialled.host()
         far.local = "sin"
-        assert region.host() == "api-sin.example"
-        region.host()
+        assert dialled.host() == "api-sin.example"
+        dialled.host()
     assert [(entry["event"], entry["before"], entry["now"]) for entry in logs] == [("gdn.region_changed", "fra", "sin")]

@@ -14,8 +14,10 @@ import requests
 import responses
 
 from bridge.errors import GdnAuthError, GdnError, GdnRejected, GdnUnavailable
+from bridge.gdn.answers import RETRY_AFTER_CAP
 from bridge.gdn.budget import Budget
-from bridge.gdn.rest import ANSWER_LIMIT, MAX_EMPTY_BATCHES, RETRY_AFTER_CAP, GdnRest
+from bridge.gdn.client import ANSWER_LIMIT
+from bridge.gdn.rest import MAX_EMPTY_BATCHES, GdnRest
 from bridge.timing import Pace
 
 BASE = "https://api-x.example"

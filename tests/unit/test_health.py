@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from bridge.checks import CountCheck, WorkerCheck, default_query
 from bridge.errors import GdnAuthError, GdnError, GdnRejected, GdnUnavailable
 from bridge.gdn.rest import WorkerState
-from bridge.health import Check, Health, PartStatus, is_ready
+from bridge.health import SLOW, Check, Finding, Health, HealthStatus, PartStatus, is_ready
 from bridge.streamql import parse
 from bridge.timing import Pace
 
@@ -189,6 +190,70 @@ def test_the_credentials_are_refreshed_before_each_check() -> None:
     h.step()
 
     assert far.asked == ["refresh", "worker", "refresh", "RETURN LENGTH(t)"]
+
+
+class Odd:
+    """A check that takes its time, and may have something to say."""
+
+    name, interval = "odd", 10.0
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.seconds = 0.0
+        self.note: str | None = None
+        self.then: str | None = None
+
+    def ask(self, known: HealthStatus) -> Finding:
+        self._clock.now += self.seconds
+        return Finding(known, note=self.note, then=self.then)
+
+
+def test_a_gdn_that_answers_late_is_said_to_and_is_ready() -> None:
+    clock = Clock()
+    odd = Odd(clock)
+    h = Health(checks=[odd], clock=clock, wall_clock=clock)
+    said, measured = [], []
+    for seconds in (SLOW - 0.5, SLOW + 0.5, 0.0):
+        odd.seconds = seconds
+        with capture_logs() as logs:
+            h.step()
+        said.append((h.parts()[0].state, h.parts()[0].error, [entry["event"] for entry in logs]))
+        measured.append(h.status.seconds["odd"])
+        clock.now += 20
+
+    sentence = "GDN is slow: it took 2.5 s to answer"
+    assert said == [("connected", None, []), ("connected", sentence, ["health.odd"]), ("connected", None, [])]
+    assert measured == pytest.approx([1.5, 2.5, 0.0])
+
+
+def test_what_is_odd_is_logged_once_and_said_as_long_as_it_is() -> None:
+    clock = Clock()
+    odd = Odd(clock)
+    odd.note = "rows are late"
+    h = Health(checks=[odd], clock=clock, wall_clock=clock)
+
+    with capture_logs() as logs:
+        for _ in range(3):
+            h.step()
+            clock.now += 20
+
+    assert h.parts()[0].error == "rows are late"
+    assert is_ready(h.parts())
+    assert [entry["event"] for entry in logs] == ["health.odd"]
+
+
+def test_a_check_may_make_another_one_due() -> None:
+    far, clock = Far(), Clock()
+    odd = Odd(clock)
+    odd.then = "query"
+    h = Health(
+        checks=[CountCheck(rest=far, query="q", interval=60, wall_clock=clock), odd], clock=clock, wall_clock=clock
+    )
+    h.step()
+    assert far.asked == ["q"]
+
+    h.step()
+    assert far.asked == ["q", "q"]
 
 
 def test_only_a_check_beats() -> None:

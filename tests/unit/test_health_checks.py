@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from bridge.books import Snapshot, Traffic
-from bridge.checks import MAX_SHOWN, CountCheck, Expectation, QueryCheck
+from bridge.books import Books, Snapshot, Traffic
+from bridge.checks import MAX_SHOWN, RECOUNT, CountCheck, Expectation, QueryCheck
 from bridge.checkup import make_checks
 from bridge.config import Settings, load
 from bridge.errors import ConfigError, GdnRejected
-from bridge.health import CanaryStatus, HealthStatus
-from bridge.lag import Lag, streams_of_single_rows
+from bridge.health import CanaryStatus, Finding, HealthStatus
+from bridge.lag import Lag, RowsIn
 from bridge.mapping import Route
 from bridge.measuring import BOUNDS, Durations
 from bridge.streamql import parse
@@ -129,56 +130,108 @@ def test_a_check_of_a_user_does_not_pass_for_the_count_of_rows() -> None:
 # --- rows behind ------------------------------------------------------------------------------------------
 
 
+class Compared:
+    """A count that is compared with rows in, and the clock it goes by."""
+
+    def __init__(self) -> None:
+        self.rows_in = self.rows_out = 0
+        self.now = 1000.0
+        self.known = HealthStatus(canary=CanaryStatus())
+        self.far = Far()
+        self.check = CountCheck(
+            rest=self.far,
+            query="q",
+            interval=60,
+            lag=Lag(lambda: RowsIn(self.rows_in), keeps_order=True),
+            clock=lambda: self.now,
+            wall_clock=lambda: self.now + 1_700_000_000,
+        )
+
+    def look(self, *, rows_in: int = 0, rows_out: int = 0, seconds: float = 60.0) -> Finding:
+        """A count after so many further rows and so long."""
+        self.rows_in, self.rows_out, self.now = self.rows_in + rows_in, self.rows_out + rows_out, self.now + seconds
+        self.far.rows = [self.rows_out]
+        found = self.check.ask(self.known)
+        self.known = found.known
+        return found
+
+    def canary_comes_out(self) -> None:
+        assert self.known.canary is not None
+        rounds = {"found": self.known.canary.rounds.get("found", 0) + 1}
+        self.rows_in, self.rows_out = self.rows_in + 1, self.rows_out + 1
+        canary = replace(self.known.canary, rounds=rounds, found_from=self.now, found_after=self.rows_in)
+        self.known = replace(self.known, canary=canary)
+
+
 def test_rows_that_do_not_come_out_are_behind_until_they_do() -> None:
-    rows_in = [10]
-    far = Far(1000)
-    check = CountCheck(rest=far, query="q", interval=1, lag=Lag(lambda: rows_in[0]))
-    assert check.ask(HealthStatus()).known.rows_behind == 0
+    compared = Compared()
+    assert compared.look(rows_out=1000).known.rows_behind == 0
 
-    rows_in[0], far.rows = 30, [1005]
-    assert check.ask(HealthStatus()).known.rows_behind == 15
-    far.rows = [1020]
-    assert check.ask(HealthStatus()).known.rows_behind == 0
-
-
-def test_a_worker_that_was_behind_at_the_start_shows_it_once_it_has_caught_up() -> None:
-    lag = Lag(lambda: 0)
-
-    assert lag.behind(0, 90) == 0  # ten were under way, which nobody can know
-    assert lag.behind(0, 100) == 0
-    assert lag.behind(10, 100) == 10
+    assert compared.look(rows_in=20, rows_out=5).known.rows_behind == 15
+    assert compared.look(rows_out=15).known.rows_behind == 0
+    assert compared.known.rows_lost == 0
 
 
 def test_rows_that_the_canary_removed_did_come_out() -> None:
-    rows_in = [0]
-    check = CountCheck(rest=Far(100), query="q", interval=1, lag=Lag(lambda: rows_in[0]))
-    known = check.ask(HealthStatus(canary=CanaryStatus())).known
-    rows_in[0] = 1
+    compared = Compared()
+    compared.look(rows_out=100)
+    compared.known = replace(compared.known, canary=CanaryStatus(removed=1))
 
-    assert check.ask(HealthStatus(canary=CanaryStatus(removed=1))).known.rows_behind == 0
-    assert known.rows_behind == 0
+    assert compared.look(rows_in=1).known.rows_behind == 0
 
 
-HEADER = "@App:name('w') @App:qlVersion('2')\nCREATE STREAM s (a string); CREATE STREAM z (a string);\n"
-PLAIN = "INSERT INTO t SELECT a FROM s;"
+def test_lost_rows_are_told_with_how_many_and_when_until_a_canary_shows_no_further_loss() -> None:
+    compared = Compared()
+    compared.look()
+    compared.look(rows_in=30, rows_out=27)
+    compared.canary_comes_out()
+    first = compared.look()
+    assert (first.error, first.wait) == (None, RECOUNT)
+    found = compared.look(seconds=RECOUNT)
+
+    assert (found.error or "").startswith("3 of the rows that GDN had receipted by 2023-11-14 22:32:00 UTC are lost:")
+    assert (found.known.rows_lost, found.known.rows_behind, found.wait) == (3, 0, 60)
+    assert compared.look(rows_in=10, rows_out=10).error == found.error
+    compared.canary_comes_out()
+    assert compared.look().error is None
+    assert compared.known.rows_lost == 3
 
 
-@pytest.mark.parametrize(
-    ("text", "streams"),
-    [
-        (f"{HEADER}CREATE TABLE t (a string); {PLAIN}", ("s",)),
-        (f"{HEADER}CREATE TABLE t (a string); {PLAIN} INSERT INTO t SELECT a FROM z;", ("s", "z")),
-        (f"{HEADER}CREATE TABLE t (a string); {PLAIN} {PLAIN}", ()),
-        (f"{HEADER}CREATE TABLE t (a string); INSERT INTO t SELECT a FROM s[a == 'x'];", ()),
-        (f"{HEADER}CREATE TABLE t (a string); INSERT INTO t SELECT a FROM s WINDOW TUMBLING_LENGTH(5);", ()),
-        (f"{HEADER}CREATE TABLE t (_key string); INSERT INTO t SELECT a AS _key FROM s;", ()),
-        (f"{HEADER}CREATE STORE t WITH (type='database', PrimaryKey='a') (a string); {PLAIN}", ()),
-        (f"{HEADER}CREATE TABLE t (a string); INSERT INTO z SELECT a FROM s; INSERT INTO t SELECT a FROM z;", ()),
-        (f"{HEADER}INSERT INTO z SELECT a FROM s;", ()),
-    ],
-)
-def test_rows_are_compared_only_where_each_becomes_exactly_one(text: str, streams: tuple[str, ...]) -> None:
-    assert streams_of_single_rows(parse(text)) == streams
+def test_further_losses_add_up_and_keep_it_red() -> None:
+    compared = Compared()
+    compared.look()
+    errors = []
+    for _ in range(3):
+        compared.look(rows_in=10, rows_out=9)
+        compared.canary_comes_out()
+        compared.look()
+        errors.append(compared.look().error)
+
+    assert all("1 of the rows" in (error or "") for error in errors)
+    assert compared.known.rows_lost == 3
+
+
+def test_a_worker_from_which_nothing_comes_is_red_without_a_canary() -> None:
+    compared = Compared()
+    compared.look()
+    errors = [compared.look(rows_in=4).error for _ in range(5)]
+
+    assert errors[:2] == [None, None]
+    assert "4 of the rows" in (errors[-1] or "")
+    assert "nothing at all has for 300 s: the worker takes rows and swallows them, or stands still" in errors[-1]
+    assert compared.look(rows_out=20).error is None
+
+
+def test_a_worker_that_is_late_is_said_to_be_and_costs_no_readiness() -> None:
+    compared = Compared()
+    compared.look()
+    compared.look(rows_in=1000, rows_out=1)
+    found = [compared.look(rows_out=1) for _ in range(6)]
+
+    assert [finding.error for finding in found] == [None] * 6
+    assert [finding.note is None for finding in found] == [True] * 4 + [False] * 2
+    assert "993 of the rows that GDN had receipted by" in (found[-1].note or "")
+    assert "the worker is that far behind, or loses rows" in (found[-1].note or "")
 
 
 # --- what the settings ask for ----------------------------------------------------------------------------
@@ -196,11 +249,12 @@ CANARY = {
 }
 
 
-def checks_of(found: Settings, snapshot: Snapshot | None = None, far: Far | None = None) -> list[Any]:
-    worker = parse(Path("config/worker.sql").read_text())
+def checks_of(
+    found: Settings, snapshot: Snapshot | None = None, far: Far | None = None, text: str | None = None
+) -> list[Any]:
     return make_checks(
         settings=found,
-        worker=worker,
+        worker=parse(text or Path("config/worker.sql").read_text()),
         routes=[Route(route.topic, route.stream) for route in found.routes],
         rest=far or Far(),
         snapshot=lambda: snapshot or Snapshot(),
@@ -224,10 +278,21 @@ def test_checks_and_canary_are_made_as_the_settings_say() -> None:
 
 def test_rows_in_are_those_that_gdn_receipted_for_the_streams_behind_the_table() -> None:
     durations = Durations((3, *[0] * len(BOUNDS)), 0.1)
-    snapshot = Snapshot(traffic=Traffic(receipt_durations={"tutorialAppInputStream": durations, "other": durations}))
-    (_, count) = checks_of(settings(), snapshot)
+    traffic = Traffic(receipt_durations={"tutorialAppInputStream": durations, "other": durations})
+    (_, count) = checks_of(settings(), Snapshot(Books(outbox=2), traffic))
 
-    assert count._lag.rows_in() == 3
+    assert count._lag.rows_in() == RowsIn(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "more", "proves"), [(CANARY, "", True), (CANARY, "@App:instances('2')\n", False), ({}, "", False)]
+)
+def test_a_canary_proves_a_loss_only_where_its_rows_take_the_same_way(
+    changes: dict[str, str], more: str, proves: bool
+) -> None:
+    (_, count, *_) = checks_of(settings(**changes), text=more + Path("config/worker.sql").read_text())
+
+    assert count._lag._keeps_order is proves
 
 
 def test_a_query_of_the_users_own_is_not_compared_with_rows_in() -> None:

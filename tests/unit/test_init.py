@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.cli import examples, init
+from bridge.cli.columns import MAX_COLUMNS
 from bridge.cli.drafts import CONFIG_FILE, WORKER_FILE, configuration, definition
-from bridge.cli.inference import MAX_COLUMNS, MAX_EXAMPLES, MAX_ROUTES, MAX_SAMPLES, Findings, Found, Sample, infer
+from bridge.cli.findings import MAX_EXAMPLES, Findings, Found, Sample
+from bridge.cli.inference import MAX_ROUTES, MAX_SAMPLES, infer
 from bridge.cli.init import _filter, files_of
 from bridge.cli.naming import safe_name
 from bridge.cli.planning import route_of

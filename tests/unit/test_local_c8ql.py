@@ -62,6 +62,73 @@ def test_what_is_wrong_has_its_number(query: str, binds: dict[str, Any], number:
     assert refused.value.number == number
 
 
+def removing(query: str, binds: dict[str, Any] | None = None) -> tuple[list[Any], list[str]]:
+    """What a query gives, and the keys of the documents that are left of a, b and c; another collection stays as it is."""
+    there = [{"_key": key, "n": n} for n, key in enumerate("abc", 1)]
+    kept = [{"_key": "a", "n": 1}]
+
+    def found(name: str) -> list[dict[str, Any]]:
+        return {"t": there, "kept": kept}[name]
+
+    result = run(query, binds or {}, found)
+    assert kept == [{"_key": "a", "n": 1}]
+    return result, [document["_key"] for document in there]
+
+
+@pytest.mark.parametrize(
+    ("query", "result", "left"),
+    [
+        ("FOR d IN t FILTER d.n > 1 REMOVE d IN t", [], ["a"]),
+        ("FOR d IN t FILTER d.n > 1 REMOVE d._key IN t", [], ["a"]),
+        ("FOR d IN t FILTER d.n > 1 REMOVE {_key: d._key} IN t", [], ["a"]),
+        ("FOR d IN t SORT d.n DESC LIMIT 1 REMOVE d IN t RETURN OLD.n", [3], ["a", "b"]),
+        ("FOR d IN t REMOVE d IN t RETURN OLD._key", ["a", "b", "c"], []),
+        ("FOR d IN t FILTER d.n > 9 REMOVE d IN t", [], ["a", "b", "c"]),
+        ("REMOVE 'b' IN t", [], ["a", "c"]),
+        ("REMOVE 'z' IN t OPTIONS {ignoreErrors: true} RETURN OLD", [], ["a", "b", "c"]),
+        ("FOR d IN kept REMOVE d IN t", [], ["b", "c"]),
+    ],
+)
+def test_documents_are_removed_by_key_from_the_collection_that_is_named(
+    query: str, result: list[Any], left: list[str]
+) -> None:
+    assert removing(query) == (result, left)
+
+
+def test_a_collection_to_remove_from_may_be_bound() -> None:
+    assert removing("FOR d IN @@c FILTER d.n == @n REMOVE d IN @@c", {"@c": "t", "n": 2}) == ([], ["a", "c"])
+
+
+@pytest.mark.parametrize("query", ["FOR k IN ['b', 'z'] REMOVE k IN t", "FOR k IN ['b', 'b'] REMOVE k IN t"])
+def test_where_one_document_is_missing_none_is_removed(query: str) -> None:
+    there = [{"_key": "a"}, {"_key": "b"}]
+
+    with pytest.raises(C8QLError) as refused:
+        run(query, {}, lambda _name: there)
+
+    assert (refused.value.number, refused.value.status) == (1202, 404)
+    assert there == [{"_key": "a"}, {"_key": "b"}]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "REMOVE 'a' IN t REMOVE 'b' IN t",
+        "REMOVE 'a'",
+        "REMOVE 'a' IN t OPTIONS {ignoreRevs: false}",
+        "FOR d IN t REMOVE d IN t RETURN d",
+        "FOR d IN t REMOVE d IN t RETURN LENGTH(d)",
+    ],
+)
+def test_a_removal_that_cannot_be_read_removes_nothing(query: str) -> None:
+    there = [{"_key": "a"}, {"_key": "b"}]
+
+    with pytest.raises(C8QLError):
+        run(query, {}, lambda name: there if name == "t" else collections(name))
+
+    assert len(there) == 2
+
+
 @given(st.text(alphabet="FORINcdRETURN .,@`'\"()[]{}<=>!&|+-*/%10\n", max_size=60))
 def test_any_text_gives_a_result_or_a_c8ql_error(text: str) -> None:
     try:

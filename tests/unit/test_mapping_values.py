@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,10 +26,11 @@ CREATE STREAM text (s string);
 CREATE STREAM whole (i int);
 CREATE STREAM number (d double);
 CREATE STREAM long (l long);
+CREATE STREAM small (f float);
 CREATE STREAM flag (b bool);
 CREATE STREAM object (o object);
 """
-STREAM_OF = {"s": "text", "i": "whole", "d": "number", "l": "long", "b": "flag", "o": "object"}
+STREAM_OF = {"s": "text", "i": "whole", "d": "number", "f": "small", "l": "long", "b": "flag", "o": "object"}
 
 
 def streams() -> dict[str, InputStream]:
@@ -113,22 +116,84 @@ def test_a_fields_value(column: str, field: Any, payload: object, expected: Any)
     assert type(found) is type(expected)
 
 
-@pytest.mark.parametrize(
-    ("column", "value", "expected"),
-    [
-        ("s", "x", "x"),
-        ("s", 18, Reason.TYPE_MISMATCH),
-        ("i", 18, 18),
-        ("i", 18.0, Reason.TYPE_MISMATCH),
-        ("i", "18", Reason.TYPE_MISMATCH),
-        ("d", 18, 18),
-        ("d", "18", Reason.TYPE_MISMATCH),
-        ("b", True, True),
-        ("b", 1, Reason.TYPE_MISMATCH),
-    ],
-)
-def test_strict_types_take_their_own_kind_only(column: str, value: object, expected: object) -> None:
-    assert one(column, "v", {"v": value}, route={"types": "strict"}) == expected
+NO, FAR = Reason.TYPE_MISMATCH, Reason.OUT_OF_RANGE
+SAME = object()
+
+# Every kind of value against every type of column: what comes out, strict first where lenient gives another.
+MATRIX: list[tuple[Any, dict[str, Any]]] = [
+    ("x", {"s": SAME}),
+    ("18", {"s": SAME, "i": (NO, 18), "l": (NO, 18), "f": (NO, 18), "d": (NO, 18)}),
+    (" +18 ", {"s": SAME, "i": (NO, 18), "l": (NO, 18), "f": (NO, 18), "d": (NO, 18)}),
+    ("18.0", {"s": SAME, "f": (NO, 18.0), "d": (NO, 18.0)}),
+    ("-.5e1", {"s": SAME, "f": (NO, -5.0), "d": (NO, -5.0)}),
+    ("18 C", {"s": SAME}),
+    ("21,5", {"s": SAME}),
+    ("NaN", {"s": SAME}),
+    ("0x12", {"s": SAME}),
+    ("", {"s": SAME}),
+    ("False", {"s": SAME, "b": (NO, False)}),
+    ("on", {"s": SAME}),
+    ("9999999999", {"s": SAME, "i": (NO, FAR), "l": (NO, 9999999999), "f": (NO, 9999999999), "d": (NO, 9999999999)}),
+    (True, {"s": (NO, "true"), "b": SAME}),
+    (False, {"s": (NO, "false"), "b": SAME}),
+    (0, {"s": (NO, "0"), "i": SAME, "l": SAME, "f": SAME, "d": SAME, "b": (NO, False)}),
+    (1, {"s": (NO, "1"), "i": SAME, "l": SAME, "f": SAME, "d": SAME, "b": (NO, True)}),
+    (2, {"s": (NO, "2"), "i": SAME, "l": SAME, "f": SAME, "d": SAME}),
+    (1.0, {"s": (NO, "1.0"), "i": (NO, 1), "l": (NO, 1), "f": SAME, "d": SAME}),
+    (18.5, {"s": (NO, "18.5"), "f": SAME, "d": SAME}),
+    (2**31 - 1, {"s": (NO, "2147483647"), "i": SAME, "l": SAME, "f": SAME, "d": SAME}),
+    (-(2**31) - 1, {"s": (NO, "-2147483649"), "i": FAR, "l": SAME, "f": SAME, "d": SAME}),
+    (2**53, {"s": (NO, str(2**53)), "i": FAR, "l": SAME, "f": SAME, "d": SAME}),
+    (2**53 + 1, {"s": (NO, str(2**53 + 1)), "i": FAR, "l": SAME, "f": FAR, "d": FAR}),
+    (2**63, {"s": (NO, str(2**63)), "i": FAR, "l": FAR, "f": FAR, "d": FAR}),
+    (1e39, {"s": (NO, "1e+39"), "i": (NO, FAR), "l": (NO, FAR), "f": FAR, "d": SAME}),
+    ({"a": [1]}, {"o": SAME}),
+    ([1, None], {"o": SAME}),
+]
+
+
+@pytest.mark.parametrize(("value", "fits"), MATRIX)
+@pytest.mark.parametrize("column", "silfdbo")
+def test_each_kind_of_value_against_each_type_of_column(value: Any, fits: dict[str, Any], column: str) -> None:
+    expected = fits.get(column, NO)
+    outcomes = expected if isinstance(expected, tuple) else (expected, expected)
+    for types, outcome in zip(("strict", "lenient"), outcomes, strict=True):
+        found = one(column, "v", {"v": value}, route={"types": types})
+
+        assert found == (value if outcome is SAME else outcome), types
+        assert type(found) is type(value if outcome is SAME else outcome), types
+
+
+@pytest.mark.parametrize("types", ["strict", "lenient"])
+@pytest.mark.parametrize("column", "silfdbo")
+def test_null_fits_no_column(column: str, types: str) -> None:
+    assert one(column, "v", {"v": None}, route={"types": types}) is Reason.MISSING_FIELD
+
+
+def test_the_documented_table_of_coercions_is_true() -> None:
+    section = Path("docs/mapping.md").read_text().split("## Types")[1].split("\n## ")[0]
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"]
+    columns = {"string": "s", "int": "i", "long": "l", "float": "f", "double": "d", "bool": "b", "object": "o"}
+    seen = set()
+    for names, *cells in table[2:]:
+        lenient, strict, neither = ([json.loads(span) for span in JSON_SPAN.findall(cell)] for cell in cells)
+        for name in names.split(", "):
+            seen.add(name)
+            for types, taken in ({"lenient": lenient, "strict": strict}).items():
+                for value in taken:
+                    assert not isinstance(one(columns[name], "v", {"v": value}, route={"types": types}), Reason)
+                for value in neither:
+                    assert isinstance(one(columns[name], "v", {"v": value}, route={"types": types}), Reason)
+            for value in [value for value in lenient if not any(same(value, other) for other in strict)]:
+                assert isinstance(one(columns[name], "v", {"v": value}, route={"types": "strict"}), Reason)
+    assert seen == set(columns)
+
+
+JSON_SPAN = re.compile(r"`(true|false|-?[0-9.]+|\".*?\"|\{.*?\}|\[.*?\])`")
+
+
+def same(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and one == other
 
 
 def test_each_makes_a_row_of_each_element_and_root_is_the_whole() -> None:
@@ -262,8 +327,23 @@ def test_the_version_of_a_mapping_changes_with_its_routes() -> None:
         ([Route("t", "long", {"l": "$topic"})], (0, "fields", "l"), "the column is long"),
         ([Route("t", "whole", {"i": "$received_at"})], (0, "fields", "i"), "make the column long"),
         ([Route("t", "text", {"s": "$user.a.b"})], (0, "fields", "s"), "one name"),
-        ([Route("t", "text", key="{x")], (0,), "key: a brace"),
-        ([Route("t", "text", event_time=FieldSpec("x"))], (0,), "needs time"),
+        ([Route("t", "text", key="{x")], (0, "key"), "a brace"),
+        ([Route("t", "text", properties={"p": "a.."})], (0, "properties", "p"), "'a..' is no path"),
+        ([Route("t", "text", event_time=FieldSpec("x"))], (0, "event_time"), "needs time"),
+        ([Route("t", "text", when="a > 5")], (0, "when"), "numbers stand in backquotes"),
+        ([Route("t/{o}", "object")], (0, "topic"), "{o} is text, and the column is object"),
+        ([Route("t/{x}", "object", {"o": "{x}"})], (0, "fields", "o"), "is text"),
+        ([Route("t/{x}", "object", {"o": "{x}-{y}"})], (0, "fields", "o"), "makes text"),
+        ([Route("t", "text", format=FormatOptions("jsn"))], (0, "format"), "is no format"),
+        ([Route("t", "text", format=FormatOptions("text"))], (0, "format"), "needs a pattern"),
+        ([Route("t", "text", format=FormatOptions("text", pattern="("))], (0, "pattern"), "no pattern"),
+        ([Route("t", "text", format=FormatOptions(pattern="(?P<s>.)"))], (0, "pattern"), "remove it"),
+        ([Route("t", "text", format=FormatOptions(columns=("s",)))], (0, "columns"), "remove them"),
+        ([Route("t", "text", format=FormatOptions(delimiter=";"))], (0, "delimiter"), "remove it"),
+        ([Route("t", "text", format=FormatOptions("csv", delimiter=";;"))], (0, "delimiter"), "one character"),
+        ([Route("t", "text", format=FormatOptions(compression="lzma"))], (0, "compression"), "no compression"),
+        ([Route("t", "text", {"s": "metric"}, format=FormatOptions("sparkplug"))], (0, "topic"), "begin with spBv1.0/"),
+        ([Route("spBv1.0/#", "number", format=FormatOptions("sparkplug"))], (0,), "metric, value, datatype"),
         ([Route("t", "number", format=FormatOptions("scalar"))], (0,), "column d never has a value"),
         ([Route("t", "number", format=FormatOptions("csv", columns=("e",)))], (0,), "no such member"),
     ],

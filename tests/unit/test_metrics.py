@@ -39,7 +39,9 @@ FULL = Reading(
         ),
         Store(seconds_left=60.0),
     ),
-    HealthStatus(True, (42,), 0.0, 3, CanaryStatus({"mqtt": 0.1}, {"found": 1}), {("query", "passed"): 1}),
+    HealthStatus(
+        True, (42,), 0.0, 3, CanaryStatus({"mqtt": 0.1}, {"found": 1}), {("query", "passed"): 1}, {"query": 0.2}, 6
+    ),
     Requests(1, 2, 3, 4, 5),
 )
 
@@ -80,7 +82,8 @@ def test_what_is_not_known_is_not_said() -> None:
     missing = {d.full_name for d in DEFINITIONS} - {name for name, _ in families(EMPTY)}
 
     assert missing == {
-        f"gdn_bridge_{name}" for name in ("broker_dropped", "worker_active", "query_result", "rows_behind")
+        f"gdn_bridge_{name}"
+        for name in ("broker_dropped", "worker_active", "query_result", "rows_behind", "rows_lost_total")
     }
 
 
@@ -96,6 +99,8 @@ def test_a_scrape_says_what_was_counted() -> None:
     assert found["gdn_bridge_gdn_requests_total", frozenset({"checks"})] == 3
     assert found["gdn_bridge_otp_requests_total", frozenset()] == 5
     assert found["gdn_bridge_rows_behind", frozenset()] == 3
+    assert found["gdn_bridge_rows_lost_total", frozenset()] == 6
+    assert found["gdn_bridge_check_seconds", frozenset({"query"})] == 0.2
     assert found["gdn_bridge_health_checks_total", frozenset({"query", "passed"})] == 1
 
 

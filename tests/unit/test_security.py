@@ -150,10 +150,12 @@ def test_the_licence_list_has_every_locked_package_in_its_version() -> None:
 
 
 def test_the_bounds_in_the_document_are_those_in_the_code() -> None:
+    from bridge.gdn.answers import MAX_DEPTH
     from bridge.gdn.bounds import ANSWER_BYTES
+    from bridge.gdn.client import ANSWER_LIMIT
     from bridge.gdn.frames import MAX_MESSAGE
     from bridge.gdn.producer import UPGRADE_BYTES
-    from bridge.gdn.rest import ANSWER_LIMIT, CURSOR_LIMIT, MAX_DEPTH
+    from bridge.gdn.rest import CURSOR_LIMIT
     from bridge.link import UNREAD_BYTES
     from bridge.mqtt_source import MAX_OTHER, MAX_PACKET
     from bridge.status_server import CONNECTION_SECONDS, MAX_CLIENTS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -234,6 +235,8 @@ def test_the_members_of_every_row_are_those_that_are_told(state: Sparkplug) -> N
         ("UInt32", "long_value", 0xFFFFFFFF, 0xFFFFFFFF),
         ("UInt64", "long_value", 2**64 - 1, 2**64 - 1),
         ("DateTime", "long_value", 1486144502122, 1486144502122),
+        ("Float", "float_value", math.nan, None),
+        ("Double", "double_value", -math.inf, None),
         ("Text", "string_value", "a", "a"),
         ("UUID", "string_value", "a", "a"),
         ("File", "bytes_value", b"\x00\xff", base64.b64encode(b"\x00\xff").decode()),
@@ -619,7 +622,7 @@ def test_a_will_of_an_earlier_session_is_a_row_and_ends_nothing(state: Sparkplug
     assert values(data) == {"count": 1}
 
 
-# --- seq and rebirths -----------------------------------------------------------------------------------------
+# --- seq ------------------------------------------------------------------------------------------------------
 
 
 def send(state: Sparkplug, seq: int | None, timestamp: int | None) -> bool:
@@ -668,6 +671,64 @@ def test_a_birth_that_comes_again_changes_nothing(state: Sparkplug) -> None:
     assert values(of_device) == {"temperature": 2.0}
     assert state.changes() == {}
     assert state.rebirths(0.0, 0) == []
+
+
+# --- replays --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("topic", "sent"),
+    [
+        ("NBIRTH/n", birth({**COUNT, "alias": 1}, {**TEMPERATURE, "alias": 2}, seq=9, timestamp=500)),
+        ("NBIRTH/n", birth({**COUNT, "alias": 1}, {**TEMPERATURE, "alias": 2}, seq=9, timestamp=5000)),
+        ("NBIRTH/stranger", birth(COUNT)),
+        ("DBIRTH/n/d", payload({**COUNT, "alias": 1}, seq=9, timestamp=5000)),
+        ("NDEATH/n", death()),
+        ("DDEATH/n/d", payload(seq=9)),
+        ("NDATA/n", payload({**COUNT, "name": "renamed"}, seq=9, timestamp=5000)),
+    ],
+)
+def test_a_replay_gives_its_rows_and_changes_nothing(state: Sparkplug, topic: str, sent: bytes) -> None:
+    state.changes()
+
+    rows = state.decode(f"spBv1.0/g/{topic}", sent, is_replay=True)
+
+    assert rows
+    assert values(rows).get("count", 7) == 7
+    assert state.changes() == {}
+    now = payload({"alias": 2, "int_value": 8}, seq=2, timestamp=5001)
+    assert values(state.decode("spBv1.0/g/NDATA/n", now)) == {"count": 8}
+    now = payload({"alias": 1, "float_value": 2.5}, seq=3, timestamp=5001)
+    assert values(state.decode("spBv1.0/g/DDATA/n/d", now)) == {"temperature": 2.5}
+    assert state.rebirths(0.0, 0) == []
+
+
+def test_a_replayed_birth_is_read_by_itself_and_not_by_the_birth_since() -> None:
+    state = Sparkplug()
+    state.decode("spBv1.0/g/NBIRTH/n", birth({**COUNT, "datatype": NUMBERS["UInt32"]}, timestamp=2000))
+    earlier = birth({"name": "count", "alias": 2, "int_value": 2**32 - 5}, timestamp=1000)
+
+    assert refusal(lambda: state.decode("spBv1.0/g/NBIRTH/n", earlier, is_replay=True)) is Reason.UNKNOWN_ALIAS
+
+
+def test_replayed_data_is_read_by_the_birth_that_is_known_to_be_older_than_it(state: Sparkplug) -> None:
+    sent = payload({"alias": 2, "int_value": 8}, timestamp=1001)
+
+    assert values(state.decode("spBv1.0/g/NDATA/n", sent, is_replay=True)) == {"count": 8}
+
+
+@pytest.mark.parametrize("timestamp", [999, 1000, None])
+@pytest.mark.parametrize("metric", [{"alias": 2, "int_value": 8}, {"name": "count", "int_value": 8}])
+def test_replayed_data_that_may_be_from_before_the_birth_is_refused_and_no_rebirth_asked_for(
+    state: Sparkplug, timestamp: int | None, metric: dict[str, Any]
+) -> None:
+    sent = payload(metric, timestamp=timestamp)
+
+    assert refusal(lambda: state.decode("spBv1.0/g/NDATA/n", sent, is_replay=True)) is Reason.UNKNOWN_ALIAS
+    assert state.rebirths(0.0, 0) == []
+
+
+# --- rebirths -------------------------------------------------------------------------------------------------
 
 
 def test_an_edge_node_is_asked_once_per_interval_and_only_while_it_needs_it() -> None:

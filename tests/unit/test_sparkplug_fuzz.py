@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import time
+import tracemalloc
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from bridge.mapping.reasons import Reason, Unmappable
 from bridge.mapping.sparkplug import MEMBERS, TYPES, Sparkplug
@@ -120,6 +122,25 @@ def test_whatever_comes_gives_rows_or_a_reason_and_a_state_that_can_be_kept(mess
     assert (after._metrics, after._characters) == (state._metrics, state._characters)
 
 
+@given(unit=st.binary(min_size=1, max_size=6), head=st.binary(max_size=6), type_=st.sampled_from(TYPES))
+@example(unit=b"\x12\0", head=b"", type_="NDATA")
+@example(unit=b"\x12\x03\x0a\x01a", head=b"", type_="NBIRTH")
+def test_the_same_bytes_over_and_over_give_rows_or_a_reason_soon(unit: bytes, head: bytes, type_: str) -> None:
+    topic = f"spBv1.0/g/{type_}/n" + ("/d" if type_.startswith("D") else "")
+    state = Sparkplug()
+    started = time.process_time()
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(Unmappable):
+            state.decode(topic, (head + unit * 60_000)[:60_000])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert time.process_time() - started < 1
+    assert peak < 200 * 60_000
+
+
 def test_deep_nesting_is_refused_and_not_followed() -> None:
     template, metrics = b"\x92\x01", b"\x12"
     payload, tag = b"", metrics
@@ -195,9 +216,9 @@ class Plant(RuleBasedStateMachine):
         if names:
             assert [row["metric"] for row in rows if row["metric"] != "bdSeq"] == [meaning for _, _, meaning in names]
 
-    def take(self, message: tuple[str, bytes]) -> list[dict[str, Any]] | None:
+    def take(self, message: tuple[str, bytes], *, is_replay: bool = False) -> list[dict[str, Any]] | None:
         try:
-            rows = self.state.decode(*message)
+            rows = self.state.decode(*message, is_replay=is_replay)
         except Unmappable as exc:
             reason = exc.reason
             rows = None
@@ -271,6 +292,14 @@ class Plant(RuleBasedStateMachine):
         self.is_broken = True
         for message in self.history[self.acknowledged :]:
             self.take(message)
+
+    @precondition(lambda self: self.history)
+    @rule(data=st.data())
+    def replay(self, data: st.DataObject) -> None:
+        """Somebody has a dead letter mapped once more, whenever it came."""
+        pending, wanted = dict(self.state._changed), dict(self.state._wanted)
+        self.take(data.draw(st.sampled_from(self.history)), is_replay=True)
+        assert (self.state._changed, self.state._wanted) == (pending, wanted)
 
     @invariant()
     def no_rebirth_is_asked_for_while_all_comes_in_order(self) -> None:

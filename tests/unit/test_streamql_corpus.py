@@ -1,6 +1,7 @@
 """Whole workers such as people write them, one a file: what each brings about, printed, and damaged.
 
-A file says what is expected of it in comments: ``-- expect …`` for each thing in it, or ``-- refused LINE:COLUMN …``.
+A file says what is expected of it in comments: ``-- expect …`` for each thing in it, and ``-- not run LINE:COLUMN …``
+where the bridge reads it but would not run it; or ``-- refused LINE:COLUMN …``.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from bridge.streamql import (
     Worker,
     input_streams,
     parse,
+    require_metadata,
     tables_read,
     to_text,
 )
@@ -48,7 +50,9 @@ def expected(text: str) -> list[str]:
 
 def described(worker: Worker) -> Iterator[str]:
     """What ``-- expect`` says, in its order."""
-    yield f"worker {worker.name}"
+    yield f"worker {worker.name}" if worker.name else "worker without a name"
+    if worker.language_version != "2":
+        yield f"version {worker.language_version or 'not said'}"
     yield from map(definition_line, worker.definitions)
     for stream in input_streams(worker).values():
         yield f"topic c8{stream.scope.value}s.{stream.name}: {use(stream)} {columns(stream.attributes)}"
@@ -110,15 +114,39 @@ def test_what_a_worker_brings_about_hangs_on_no_place(name: str) -> None:
     assert expected(READ[name]) == list(described(without_places(parse(READ[name]))))
 
 
+def complaint(kind: str, text: str) -> list[tuple[int, int, str]]:
+    found = re.findall(rf"^-- {kind} (\d+):(\d+) (.*)", text, re.MULTILINE)
+    return [(int(line), int(column), message) for line, column, message in found]
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_worker_that_gdn_would_not_take_is_refused_where_it_goes_wrong(name: str) -> None:
-    (line, column, message), *rest = re.findall(r"^-- refused (\d+):(\d+) (.*)", REFUSED[name], re.MULTILINE)
+    ((line, column, message),) = complaint("refused", REFUSED[name])
 
     with pytest.raises(StreamQLError) as caught:
         parse(REFUSED[name])
 
-    assert (int(line), int(column), []) == (caught.value.line, caught.value.column, rest)
+    assert (line, column) == (caught.value.line, caught.value.column)
     assert message in caught.value.message
+
+
+NOT_RUN = [name for name, text in READ.items() if complaint("not run", text)]
+
+
+@pytest.mark.parametrize("name", NOT_RUN)
+def test_a_worker_that_lacks_name_or_version_is_read_and_not_run(name: str) -> None:
+    ((line, column, message),) = complaint("not run", READ[name])
+
+    with pytest.raises(StreamQLError) as caught:
+        require_metadata(parse(READ[name]))
+
+    assert (line, column) == (caught.value.line, caught.value.column)
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize("name", [name for name in READ if name not in NOT_RUN])
+def test_a_worker_that_says_its_name_and_version_may_be_run(name: str) -> None:
+    require_metadata(parse(READ[name]))
 
 
 @pytest.mark.parametrize("name", READ)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import random
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.streamql import StreamQLError, parse
+from bridge.cli.planning import read_worker
+from bridge.errors import ConfigError
+from bridge.streamql import StreamQLError, parse, require_metadata
 
 HEAD = "@App:name('w')\n@App:qlVersion('2')\n"
 
 
 def error(text: str) -> StreamQLError:
     with pytest.raises(StreamQLError) as caught:
-        parse(text)
+        require_metadata(parse(text))
     return caught.value
 
 
@@ -90,6 +93,13 @@ def test_an_error_is_a_value_error_that_says_where() -> None:
         ("INSERT INTO t SELECT a FROM s GROUP BY a\n@info(name='q') INSERT INTO t FROM s;", 4, 1, "expected ';'"),
         ("SELECT a FROM s INSERT INTO t\nINSERT INTO r SELECT a FROM t;", 4, 1, "expected ';'"),
         ("SELECT a FROM s\nCREATE STREAM r (a int);", 4, 1, "expected ';'"),
+        (
+            "CREATE AGGREGATION a SELECT b FROM s AGGREGATE EVERY day\n@info(name='q') INSERT INTO t FROM s;",
+            4,
+            1,
+            "expected ';'",
+        ),
+        ("CREATE AGGREGATION a WITH (x='y')\n@info(name='q') INSERT INTO t FROM s;", 4, 17, "expected ';'"),
         ("DELETE t ON t.a == b FROM s\nINSERT INTO r SELECT a FROM t;", 4, 1, "expected ';'"),
         # properties and annotations
         ("CREATE SOURCE s WITH (type 'mqtt') (a int);", 3, 28, "expected '=' after the property type"),
@@ -99,6 +109,14 @@ def test_an_error_is_a_value_error_that_says_where() -> None:
         ("CREATE SOURCE s WITH (='b') (a int);", 3, 23, "expected a property's name or ')'"),
         ("CREATE SOURCE s WITH (type='a'", 3, 31, "found the end of the definition"),
         ("CREATE SOURCE s WITH (x=f(a", 3, 26, "'(' is never closed"),
+        ("CREATE SOURCE s WITH (@attributes(a='b') (a int);", 3, 42, "expected ',' or ')' after a property"),
+        ("CREATE SOURCE s WITH (@attributes(a='b'", 3, 40, "expected ',' or ')' in @attributes"),
+        (
+            "CREATE AGGREGATION a WITH (x) SELECT b FROM s AGGREGATE EVERY day;",
+            3,
+            29,
+            "expected '=' after the property x",
+        ),
         ("CREATE SOURCE s WITH (x={a: 1}) (a int);", 3, 25, "expected a value for x (in quotes"),
         ("CREATE SOURCE s WITH (replication.type='globl') (a int);", 3, 23, "expected local or global"),
         ("@info(name='q'", 3, 15, "expected ',' or ')' in @info"),
@@ -209,6 +227,27 @@ def test_metadata_that_is_missing_or_of_version_1_is_explained(text: str, line: 
 
     assert message in found.message
     assert (found.line, found.column) == (line, column)
+
+
+@pytest.mark.parametrize(
+    ("text", "place_and_message"),
+    [
+        ("CREATE STREAM s (a int);", "1:1: expected @App:name('…'), found none"),
+        ("@App:name('w')\nCREATE STREAM s (a int);", "1:1: expected @App:qlVersion, found none"),
+        ("@App:name('w')\n@App:qlVersion('1')", "2:1: expected version 2, found another in @App:qlVersion"),
+        (f"{HEAD}CREAT STREAM s (a int);", "3:1: expected CREATE"),
+    ],
+)
+def test_a_definition_file_that_the_bridge_would_not_run_is_refused_with_file_and_place(
+    text: str, place_and_message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "worker.sql"
+    file.write_text(text)
+
+    with pytest.raises(ConfigError) as caught:
+        read_worker(file)
+
+    assert caught.value.problems[0].startswith(f"{file}:{place_and_message}")
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,6 @@ def test_the_tutorials_worker_has_exactly_this_tree() -> None:
     string, double = AttributeType.STRING, AttributeType.DOUBLE
 
     assert parse(text) == Worker(
-        name="stream_worker_tutorial",
         annotations=(
             Annotation("App:name", ((None, "stream_worker_tutorial"),), Place(1, 1)),
             Annotation("App:qlVersion", ((None, "2"),), Place(2, 1)),
@@ -297,6 +296,26 @@ def test_annotations_are_read_whatever_their_shape() -> None:
 )
 def test_a_query_is_named_by_its_annotation(annotation: str, name: str | None) -> None:
     assert name == query(f"{annotation} INSERT INTO t SELECT a FROM s;").name
+
+
+@pytest.mark.parametrize(
+    ("metadata", "name", "version"),
+    [
+        ("", "", ""),
+        ("@App:name('w')", "w", ""),
+        ("@App:qlVersion('2')", "", "2"),
+        ('@app:NAME("w") @app:qlversion(1)', "w", "1"),
+        ("@App:name @App:qlVersion()", "", ""),
+        ("@App:name('first') @App:name('second')", "first", ""),
+    ],
+)
+def test_a_worker_is_read_whatever_it_says_or_leaves_out_of_name_and_version(
+    metadata: str, name: str, version: str
+) -> None:
+    found = parse(f"{metadata} CREATE STREAM s (a int);")
+
+    assert (found.name, found.language_version) == (name, version)
+    assert list(found.streams) == ["s"]
 
 
 def test_metadata_may_follow_statements() -> None:

@@ -38,8 +38,11 @@ HERE = Place(0, 0)
 HEAD = "@App:name('w')\n@App:qlVersion('2')\n"
 
 
+METADATA = (Annotation("App:name", ((None, "w"),), HERE), Annotation("App:qlVersion", ((None, "2"),), HERE))
+
+
 def worker(*definitions: Definition, queries: tuple[Query | OtherQuery, ...] = ()) -> Worker:
-    return Worker("w", (), definitions, queries, "")
+    return Worker(METADATA, definitions, queries, "")
 
 
 def stream(name: str, **changes: object) -> StreamDefinition:
@@ -289,24 +292,13 @@ def unnamed_definitions() -> st.SearchStrategy[list[Definition]]:
 
 app_annotations = st.builds(
     Annotation,
-    st.sampled_from(["App:description", "app:playback", "App:x.y"]),
+    st.sampled_from(["App:name", "app:Name", "App:qlVersion", "App:description", "app:playback", "App:x.y"]),
     st.lists(st.tuples(st.none() | keys, texts), max_size=3).map(tuple),
     places,
 )
 workers = st.builds(
-    lambda name, annotations, definitions, queries: Worker(
-        name,
-        (
-            Annotation("App:name", ((None, name),), HERE),
-            Annotation("App:qlVersion", ((None, "2"),), HERE),
-            *annotations,
-        ),
-        tuple(definitions),
-        tuple(queries),
-        "",
-    ),
-    texts.filter(bool),
-    st.lists(app_annotations, max_size=2),
+    lambda annotations, definitions, queries: Worker(tuple(annotations), tuple(definitions), tuple(queries), ""),
+    st.lists(app_annotations, max_size=4),
     unnamed_definitions(),
     st.lists(queries, max_size=3),
 )
@@ -319,4 +311,5 @@ def test_any_worker_reads_as_itself_and_is_printed_the_same_again(made: Worker) 
     again = parse(text)
 
     assert without_places(made) == without_places(again)
+    assert (made.name, made.language_version) == (again.name, again.language_version)
     assert text == to_text(again)

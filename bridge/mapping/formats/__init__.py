@@ -47,6 +47,8 @@ def _parser(options: FormatOptions) -> Decode:
         raise ValueError(f'a pattern is for format "text", not for {options.name!r}: remove it')
     if options.columns and options.name != "csv":
         raise ValueError(f'columns are for format "csv", not for {options.name!r}: remove them')
+    if options.delimiter != "," and options.name != "csv":
+        raise ValueError(f'a delimiter is for format "csv", not for {options.name!r}: remove it')
     match options.name:
         case "json":
             return decode_json

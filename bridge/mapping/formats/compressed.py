@@ -52,12 +52,15 @@ def compile_decompressor(compression: str, limit: int) -> Decompress | None:
         return known[compression]
 
     def decompress(payload: bytes) -> bytes:
-        for magic, name in _MAGIC:
-            if payload.startswith(magic):
-                return known[name](payload)
-        return payload
+        name = compression_of(payload)
+        return payload if name is None else known[name](payload)
 
     return decompress
+
+
+def compression_of(payload: bytes) -> str | None:
+    """The compression that the first bytes name; None: none that is known."""
+    return next((name for magic, name in _MAGIC if payload.startswith(magic)), None)
 
 
 def _decompressor(name: str, limit: int) -> Decompress:

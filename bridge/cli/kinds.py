@@ -1,0 +1,188 @@
+"""What a sample's payload seems to be written in. Pure.
+
+A format is believed only where the whole payload can be read as it: magic bytes, or a first letter, are not enough.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any, NamedTuple
+
+from bridge.cli.columns import MAX_COLUMNS, MAX_MEMBERS, NUMBER
+from bridge.mapping import FormatOptions
+from bridge.mapping.formats import MissingExtra, compile_decoder
+from bridge.mapping.formats.compressed import compile_decompressor, compression_of
+from bridge.mapping.payload import MAX_PAYLOAD, elements, objects
+from bridge.mapping.reasons import Unmappable
+
+EVERY_ELEMENT = "jmespath:@"
+"""``each`` for arrays whose elements are no objects."""
+
+DELIMITERS = (",", ";", "|")
+
+NAMELESS = {"msgpack": "MessagePack", "cbor": "CBOR", "influx": "InfluxDB line protocol"}
+"""Formats that nothing in a payload names: that it can be read as one may be chance."""
+
+RAW = FormatOptions(name="raw")
+
+_JSON, _SCALAR, _INFLUX = FormatOptions(), FormatOptions(name="scalar"), FormatOptions(name="influx")
+_BINARY = (FormatOptions(name="msgpack"), FormatOptions(name="cbor"))
+_HEADER = re.compile(r"[^\W\d][\w .()/%°-]*")
+
+# The first point's measurement, tags, and a field with a value as the line protocol writes it; white space and
+# punctuation may be escaped.
+_WORD = r"(?:\\.|[^\s,=\\])++"
+_POINT = re.compile(
+    rf"(?:\s|\#[^\n]*\n)*+ {_WORD} (?:,{_WORD}={_WORD})*+ \ ++ {_WORD}="
+    r'(?: " | -?[0-9][0-9.eE+-]*+[iu]?(?=[,\s]|\Z) | (?:[tTfF]|[tT]rue|TRUE|[fF]alse|FALSE)(?=[,\s]|\Z))',
+    re.VERBOSE,
+)
+
+
+class Kind(NamedTuple):
+    """How a payload seems to be written."""
+
+    options: FormatOptions
+    each: str | None
+    signature: frozenset[str]
+    """What payloads of one kind have in common: names of members, or the type of a single value."""
+
+
+def kind_of(payload: bytes) -> Kind:
+    """What the payload seems to be, ``raw`` if nothing else.
+
+    Raises:
+        MissingExtra: it looks like what an optional library reads that isn't installed.
+    """
+    # 78 5E begins zlib too, but may also be text: here the rest tells.
+    compression = compression_of(payload) or ("zlib" if payload.startswith(b"x^") else None)
+    if compression is not None:
+        decompress = compile_decompressor(compression, MAX_PAYLOAD)
+        assert decompress is not None
+        try:
+            kind = _plain(decompress(payload))
+            return kind._replace(options=replace(kind.options, compression=compression))
+        except Unmappable:
+            pass
+    return _plain(payload)
+
+
+def common(one: FormatOptions, other: FormatOptions) -> FormatOptions:
+    """How payloads of both kinds can be read."""
+    if one == other:
+        return one
+    compression = one.compression if one.compression == other.compression else "auto"
+    if replace(one, compression="none") == replace(other, compression="none"):
+        both = replace(one, compression=compression)
+    elif {one.name, other.name} & {"raw", *(options.name for options in _BINARY)}:
+        both = replace(RAW, compression=compression)
+    else:
+        both = replace(_SCALAR, compression=compression)
+    if compression == "auto":
+        if both.name == "raw":
+            return RAW  # any bytes may be a payload: those that happen to begin like a compression too
+        try:
+            compile_decoder(both)
+        except MissingExtra:
+            return RAW
+    return both
+
+
+def simpler(options: FormatOptions) -> FormatOptions | None:
+    """The next simpler format, which takes all that this one takes, and more; None: there is none."""
+    if options.name == "raw":
+        return None if options.compression == "none" else RAW
+    if options == replace(_SCALAR, compression=options.compression) or options.name in ("msgpack", "cbor"):
+        return RAW if options.compression == "auto" else replace(RAW, compression=options.compression)
+    return replace(_SCALAR, compression=options.compression)
+
+
+def rows_of(options: FormatOptions, each: str | None, payload: bytes) -> list[dict[str, Any]]:
+    """What becomes a row each.
+
+    Raises:
+        Unmappable: the payload is of another kind.
+    """
+    decoded = compile_decoder(options)(payload)
+    return objects(decoded) if each is None else elements(decoded, each)
+
+
+def _plain(payload: bytes) -> Kind:
+    kind = _json(payload)
+    if kind is not None:
+        return kind
+    try:
+        text = payload.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return next((kind for options in _BINARY if (kind := _structured(options, payload))), _raw())
+    if _POINT.match(text) and (kind := _structured(_INFLUX, payload)):
+        return kind
+    table = _csv(text)
+    if table is not None:
+        return Kind(table[0], None, frozenset(table[1]))
+    try:
+        value = rows_of(_SCALAR, None, payload)[0]["value"]
+    except Unmappable:
+        return _raw()
+    return Kind(_SCALAR, None, frozenset({"number" if type(value) in (int, float) else type(value).__name__}))
+
+
+def _raw() -> Kind:
+    return Kind(RAW, None, frozenset())
+
+
+def _json(payload: bytes) -> Kind | None:
+    try:
+        decoded = compile_decoder(_JSON)(payload)
+        try:
+            return Kind(_JSON, None, _names(objects(decoded)))
+        except Unmappable:
+            if isinstance(decoded, list):
+                elements(decoded, EVERY_ELEMENT)
+                return Kind(_JSON, EVERY_ELEMENT, frozenset({"value"}))
+    except Unmappable:
+        pass
+    return None
+
+
+def _structured(options: FormatOptions, payload: bytes) -> Kind | None:
+    """The kind, if the payload is an object or several and each says something."""
+    try:
+        found = rows_of(options, None, payload)
+    except Unmappable:
+        return None
+    if not all(found):
+        return None
+    if options.name == "influx":  # all points have the same members
+        return Kind(options, None, _names([f"{one['measurement']} {name}" for name in one["fields"]] for one in found))
+    return Kind(options, None, _names(found))
+
+
+def _names(found: Iterable[Iterable[str]]) -> frozenset[str]:
+    return frozenset(islice(dict.fromkeys(name for names in found for name in names), MAX_MEMBERS))
+
+
+def _csv(text: str) -> tuple[FormatOptions, Sequence[str]] | None:
+    """The table that a text seems to be, and its columns: names over lines of as many cells, or lines with a number."""
+    for delimiter in DELIMITERS:
+        if delimiter not in text:
+            continue
+        try:
+            reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+            lines = [line for line in reader if line]
+        except csv.Error:
+            continue
+        if not lines or any(len(line) != len(lines[0]) for line in lines) or not 2 <= len(lines[0]) <= MAX_COLUMNS:
+            continue
+        head, body = lines[0], lines[1:]
+        if body and all(_HEADER.fullmatch(cell.strip()) for cell in head) and len(set(head)) == len(head):
+            return FormatOptions(name="csv", delimiter=delimiter), head
+        if any(NUMBER.fullmatch(cell.strip()) for cell in head):
+            names = tuple(f"cell_{number}" for number in range(1, len(head) + 1))
+            return FormatOptions(name="csv", delimiter=delimiter, columns=names), names
+    return None

@@ -1,0 +1,153 @@
+"""The section ``[gdn]``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from bridge.config.values import KEY, Group, Text, checked_file, lower
+from bridge.gdn.address import GdnAddress
+
+
+class Gdn(Group):
+    """The GDN account that rows go to."""
+
+    kind: Annotated[Literal["gdn", "pulsar"], BeforeValidator(lower)] = Field(
+        default="gdn",
+        description="`pulsar`: a plain Apache Pulsar with its WebSocket service, instead of a GDN. Rows go to the "
+        "topic of the stream's name; there is no worker to keep and none to ask.",
+    )
+    url: str = Field(
+        description="The federation or region: `https://host` or just the host, with or without `api-` "
+        "before it. `http://` only for a GDN on this machine: the API key goes over it readable. With "
+        '`gdn.kind = "pulsar"`: where its web service listens, such as `http://pulsar:8080`.'
+    )
+    email: Text | None = Field(
+        default=None, description="E-mail address of an account that logs in with `password`, in place of an API key."
+    )
+    username: Text | None = Field(
+        default=None,
+        description="User name, in place of `email`; it needs `tenant`. Limited users log in this way.",
+    )
+    password: SecretStr | None = Field(
+        default=None,
+        validate_default=True,
+        description="Password for `email` or `username`. GDN gives a token for 12 hours for it, which is renewed in "
+        "time. An API key is better for a daemon: it can be limited and taken back alone.",
+    )
+    api_key: SecretStr | None = Field(
+        default=None,
+        validate_default=True,
+        description="The API key, bare, as GDN showed it. It needs the right to administrate the fabric (to "
+        "keep the worker) and to write the streams. Keep it out of the TOML file: use a secret "
+        'file. With `gdn.kind = "pulsar"`: the token, if Pulsar asks for one.',
+    )
+    tenant: Text | None = Field(
+        default=None,
+        validate_default=True,
+        description="The tenant's name, as GDN's account page shows it; not the e-mail address of the account. Not "
+        "set: GDN is asked for it, one more request for each connection. Required with `username` and with "
+        '`gdn.kind = "pulsar"`.',
+    )
+    fabric: Text = Field(
+        default="_system",
+        description='The fabric that holds worker, streams and collections. With `gdn.kind = "pulsar"`: the namespace.',
+    )
+    authentication: Literal["otp", "header"] = Field(
+        default="otp",
+        description="How a producer logs in. `otp`: with a one-time password, one more request for each "
+        "connection. `header`: with the API key in the header of the WebSocket request.",
+    )
+    ca_file: Path | None = Field(
+        default=None,
+        description="PEM file with the authorities that may vouch for GDN. Not set: the usual public ones.",
+    )
+    request_timeout: float = Field(
+        default=30,
+        ge=1,
+        le=600,
+        description="Seconds that a request may take. Activating a worker takes GDN 3 seconds and more; "
+        "after the time a request counts as failed and is made again later.",
+    )
+    requests_per_minute: int = Field(
+        default=400,
+        ge=0,
+        le=1_000_000,
+        description="Requests that the bridge makes in any minute at most; beyond it, it waits. At least 10, or 0: no "
+        "limit. GDN's free tier allows an account 500 a minute. Health checks take half of them at most, so that they "
+        "can't keep a link from being made anew.",
+    )
+    requests_per_day: int = Field(
+        default=18_000,
+        ge=0,
+        le=100_000_000,
+        description="Requests that the bridge makes in any 24 hours at most; beyond it, it waits. At least 100, or 0: "
+        "no limit. GDN's free tier allows an account 20,000 a day. Counted from the start of the bridge; health checks "
+        "as above.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        try:
+            GdnAddress.parse(url)
+        except ValueError:  # its text repeats the host, which may be a secret here
+            raise ValueError(
+                "must be https://host or host, without user, path or query, as in https://api-play.paas.macrometa.io"
+            ) from None
+        return url
+
+    @field_validator("password")
+    @classmethod
+    def _check_password(cls, password: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        names = [name for name in ("email", "username") if info.data.get(name) is not None]
+        if password is None and names:
+            raise ValueError(f"is required with gdn.{names[0]}")
+        if password is not None:
+            if info.data.get("kind") == "pulsar":
+                raise ValueError("is for a GDN: a plain Pulsar takes a token, as gdn.api_key")
+            if len(names) != 1:
+                raise ValueError("needs either gdn.email, or gdn.username and gdn.tenant")
+        return password
+
+    @field_validator("api_key")
+    @classmethod
+    def _check_api_key(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if key is None:
+            if info.data.get("kind") != "pulsar" and info.data.get("password", "") is None:
+                raise PydanticCustomError("missing", "Field required")
+            return None
+        if info.data.get("password") is not None:
+            raise ValueError("is set, and gdn.password, too; leave one of them out")
+        if not KEY.fullmatch(key.get_secret_value()):
+            raise ValueError("must be the bare key: printable ASCII without spaces, and without `apikey` before it")
+        return key
+
+    @field_validator("requests_per_minute", "requests_per_day")
+    @classmethod
+    def _check_requests(cls, requests: int, info: ValidationInfo) -> int:
+        least = 10 if info.field_name == "requests_per_minute" else 100
+        if 0 < requests < least:
+            raise ValueError(f"must be at least {least}, or 0 for no limit; with less the bridge couldn't connect")
+        return requests
+
+    @field_validator("tenant", "fabric")
+    @classmethod
+    def _check_name(cls, name: str | None, info: ValidationInfo) -> str | None:
+        if name is None:
+            if info.data.get("kind") == "pulsar" or info.data.get("username") is not None:
+                raise PydanticCustomError("missing", "Field required")
+            return None
+        if "/" in name or " " in name:
+            raise ValueError("must be the bare name, without slash or space")
+        return name
+
+    @field_validator("ca_file")
+    @classmethod
+    def _check_file(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is not None and info.data.get("url", "").lower().startswith("http://"):
+            raise ValueError("is for TLS, but gdn.url starts with http://; write https:// or take this out")
+        return checked_file(path)

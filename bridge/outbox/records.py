@@ -1,0 +1,110 @@
+"""The table of records: what waits for delivery, how much room it takes, which records have a sequence number.
+
+Functions on a connection: those that change something are called inside a transaction of their caller's.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from bridge.message import OutboxRecord
+from bridge.outbox.bounds import Held
+
+SIZE = "length(payload) + length(stream) + length(extras)"
+INSERT = "INSERT INTO records (id, stream, payload, extras, stored_at) VALUES (?, ?, ?, ?, ?)"
+DELETE = f"DELETE FROM records WHERE id BETWEEN ? AND ? RETURNING {SIZE}"  # noqa: S608 - our own words
+DELETE_REFUSED = f"DELETE FROM records WHERE id = ? RETURNING {SIZE}, stream, extras"  # noqa: S608 - our own words
+READ = "SELECT id, payload, extras FROM records WHERE stream = ? AND id > ? AND number IS NULL ORDER BY id LIMIT ?"
+READ_NUMBERED = (
+    "SELECT id, payload, extras, number FROM records WHERE stream = ? AND number IS NOT NULL ORDER BY number"
+)
+READ_STREAMS = "SELECT DISTINCT stream FROM records"
+READ_OLDEST = "SELECT stored_at FROM records ORDER BY id LIMIT 1"
+COUNT = f"SELECT count(*), coalesce(sum({SIZE}), 0), coalesce(max(id), 0) FROM records"  # noqa: S608 - our own words
+WRITE_NUMBER = "UPDATE records SET number = ? WHERE id = ?"
+FORGET_NUMBERS = "UPDATE records SET number = NULL WHERE number IS NOT NULL"
+
+OVERHEAD = 40
+"""Bytes on disk of a record beside its payload and its stream's name, rounded up from what SQLite takes."""
+
+DROP_RECORDS = 50_000
+"""Dropped at a time: choosing them takes memory."""
+
+
+def held(db: sqlite3.Connection) -> tuple[Held, int]:
+    """All that the table holds, and the highest id in it (0: none)."""
+    count, size, highest = db.execute(COUNT).fetchone()
+    return Held(count, size + count * OVERHEAD), highest
+
+
+def insert(db: sqlite3.Connection, records: Sequence[OutboxRecord], *, now: int) -> Held:
+    """Add records; ``now`` in seconds since the epoch, for the bound of age."""
+    if records:
+        db.executemany(INSERT, [(r.id, r.stream, r.payload, r.extras, now) for r in records])
+    size = sum([len(r.payload) + len(r.stream) + len(r.extras) for r in records])
+    return Held(len(records), size + OVERHEAD * len(records))
+
+
+def delete(db: sqlite3.Connection, ids: Sequence[int]) -> Held:
+    """Delete records; returns how many of them were there."""
+    sizes = [size for run in _runs(ids) for (size,) in db.execute(DELETE, run).fetchall()]
+    return Held(len(sizes), sum(sizes) + OVERHEAD * len(sizes))
+
+
+def delete_refused(db: sqlite3.Connection, record_id: int) -> tuple[Held, str, bytes] | None:
+    """Delete one record; returns what was deleted, its stream and its extras. None: it isn't there."""
+    found = db.execute(DELETE_REFUSED, (record_id,)).fetchall()
+    return next(((Held(1, size + OVERHEAD), stream, extras) for size, stream, extras in found), None)
+
+
+def drop(
+    db: sqlite3.Connection, *, under_way: Mapping[str, int], excess: int, before: float
+) -> tuple[Held, Counter[str]]:
+    """Delete the oldest records that were never sent: ``excess`` bytes of them, and all that were stored ``before``.
+
+    ``under_way`` as for ``Outbox.drop``. Returns what was deleted, and how many for which reason.
+    """
+    sent = "".join(" AND NOT (stream = ? AND id <= ?)" for _ in under_way)
+    query = (
+        f"SELECT id, {SIZE}, stored_at FROM records "  # noqa: S608 - our own words
+        f"WHERE number IS NULL{sent} ORDER BY id LIMIT {DROP_RECORDS}"
+    )
+    chosen: list[int] = []
+    freed = 0
+    reasons: Counter[str] = Counter()
+    for record_id, size, stored_at in db.execute(query, [part for pair in under_way.items() for part in pair]):
+        expired = stored_at < before
+        if not expired and freed >= excess:
+            break
+        chosen.append(record_id)
+        freed += size + OVERHEAD
+        reasons["expired" if expired else "outbox_full"] += 1
+    return delete(db, chosen), reasons
+
+
+def read(db: sqlite3.Connection, stream: str, *, after: int, limit: int, max_bytes: int) -> list[OutboxRecord]:
+    """The stream's next records without sequence number, as ``Outbox.read`` says."""
+    records: list[OutboxRecord] = []
+    for record_id, payload, extras in db.execute(READ, (stream, after, limit)):
+        records.append(OutboxRecord(record_id, stream, payload, extras))
+        max_bytes -= len(payload) + len(extras)
+        if max_bytes <= 0:
+            break
+    return records
+
+
+def _runs(ids: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Unbroken runs of ids as (first, last), so that a batch of releases is a few deletes, not hundreds."""
+    ordered = sorted(ids)
+    start = previous = None
+    for record_id in ordered:
+        if previous is not None and record_id == previous + 1:
+            previous = record_id
+            continue
+        if start is not None and previous is not None:
+            yield start, previous
+        start = previous = record_id
+    if start is not None and previous is not None:
+        yield start, previous

@@ -1,3 +1,0 @@
--- refused 1:1 expected @App:name
-@App:qlVersion('2')
-CREATE STREAM In (id string);

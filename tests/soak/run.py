@@ -1,0 +1,270 @@
+"""The soak: a bridge whose far end is well raises no alarm and stays within what a free plan allows.
+
+``python -m tests.soak.run --minutes M`` runs a Mosquitto, a local GDN, devices at a steady rate with one burst, the
+daemon with the intervals that it ships with, three checks and a canary, and a Prometheus with the rules that it ships
+with. It prints figures and what doesn't hold; exit code 1 if anything doesn't.
+
+Requests are counted at the far end, from readiness on: what starting costs is paid once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bridge.local.broker import free_port
+from bridge.local.devices import Devices
+from tests.conftest import ROOT, Bridge, LocalGdn, Mosquitto, Process, is_listening, wait_for
+from tests.publisher import publish_all
+
+PER_MINUTE, PER_DAY = 500, 20_000
+"""Requests that GDN's free tier allows (gdn-api.md A.6)."""
+
+RATE = 5.0
+"""Messages a second."""
+
+BURST = 2000
+"""Messages at full speed, once, when a quarter of the time is over."""
+
+GROWTH = 8 << 20
+"""Bytes that resident memory may grow by, from the end of the first third (the burst is in it) to the end."""
+
+SCRAPE_SECONDS = 2
+
+TABLE = "tutorialAppOutputTable"
+
+SETTINGS = {
+    "BRIDGE_CANARY__ENABLED": "true",
+    "BRIDGE_CANARY__TOPIC": "devices/{marker}/rooms/0/telemetry",
+    "BRIDGE_CANARY__PAYLOAD": '{"temperature": 0}',
+    "BRIDGE_CANARY__QUERY": f'FOR d IN {TABLE} FILTER d.id == "0-{{marker}}" RETURN d.id',
+    "BRIDGE_CANARY__CLEANING_QUERY": f'FOR d IN {TABLE} FILTER d.id == "0-{{marker}}" REMOVE d IN {TABLE}',
+    "BRIDGE_HEALTH__CHECKS": json.dumps(
+        [
+            {"name": "rows come", "query": f"RETURN LENGTH({TABLE})", "changes_within": 600},
+            {"name": "some rows", "query": f"RETURN LENGTH({TABLE})", "min": 1},
+            {"name": "no frost", "query": f"FOR d IN {TABLE} FILTER d.temperature < -40 RETURN d.id", "rows": 0},
+        ]
+    ),
+}
+
+
+class Prometheus(Process):
+    """A Prometheus on a loopback port, with the rules that the bridge ships with."""
+
+    def __init__(self, directory: Path, program: str, target: str) -> None:
+        self.port = free_port()
+        configuration = directory / "prometheus.yml"
+        times = {"scrape_interval": f"{SCRAPE_SECONDS}s", "evaluation_interval": f"{SCRAPE_SECONDS}s"}
+        job = {"job_name": "gdn-bridge", "static_configs": [{"targets": [target]}]}
+        rules = [str(ROOT / "deploy" / "prometheus" / "rules.yml")]
+        # JSON is YAML, too.
+        configuration.write_text(json.dumps({"global": times, "rule_files": rules, "scrape_configs": [job]}))
+        command = [
+            *(program, f"--config.file={configuration}", f"--storage.tsdb.path={directory / 'prometheus'}"),
+            f"--web.listen-address=127.0.0.1:{self.port}",
+        ]
+        super().__init__(command, directory / "prometheus.log")
+        wait_for(lambda: is_listening(self.port), what="Prometheus")
+
+    def ask(self, query: str) -> list[tuple[dict[str, str], float]]:
+        """Labels and value of each series that a query gives now."""
+        url = f"http://127.0.0.1:{self.port}/api/v1/query?query={urllib.parse.quote(query)}"
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            return [(each["metric"], float(each["value"][1])) for each in json.load(answer)["data"]["result"]]
+
+
+@dataclass
+class Soaked:
+    """What was seen."""
+
+    not_ready: dict[str, int] = field(default_factory=dict)
+    """Seconds at which /readyz wasn't 200, by what it said."""
+    looks: int = 0
+    requests: list[tuple[float, int]] = field(default_factory=list)
+    """Moments and how many requests the far end had got by then."""
+    memory: list[int] = field(default_factory=list)
+    """Resident bytes of the bridge at each look."""
+    scrapes: float = 0
+    down: float = 0
+    """Scrapes that failed."""
+    alerts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Evaluations at which an alert was ``pending`` or ``firing``."""
+    missing: int = 0
+    """Messages that the broker acknowledged and that are no rows."""
+    rows: int = 0
+    published: int = 0
+    canaries_left: int = 0
+    health: dict[str, Any] = field(default_factory=dict)
+    books: dict[str, Any] = field(default_factory=dict)
+    exit_code: int = -1
+
+    @property
+    def requests_a_day(self) -> float:
+        """As they were made while all was well."""
+        (began, first), (ended, last) = self.requests[0], self.requests[-1]
+        return (last - first) / (ended - began) * 86400
+
+    @property
+    def requests_a_minute(self) -> int:
+        """The most in any 60 seconds."""
+        most = at = 0
+        for moment, count in self.requests:
+            while moment - self.requests[at][0] > 60:
+                at += 1
+            most = max(most, count - self.requests[at][1])
+        return most
+
+    @property
+    def growth(self) -> int:
+        """Bytes of resident memory, from the end of the first third on."""
+        return self.memory[-1] - self.memory[len(self.memory) // 3 - 1]
+
+    def figures(self) -> Iterator[str]:
+        """For a person."""
+        yield f"readiness    {self.looks} looks, {sum(self.not_ready.values())} of them not ready"
+        made, most = self.requests[-1][1] - self.requests[0][1], self.requests_a_minute
+        yield f"requests     {made} in all, at most {most} in a minute, {self.requests_a_day:.0f} a day"
+        thirds = [self.memory[len(self.memory) * third // 3 - 1] / 2**20 for third in (1, 2, 3)]
+        yield f"memory       {', '.join(f'{size:.1f}' for size in thirds)} MiB after each third"
+        yield f"Prometheus   {self.scrapes:.0f} scrapes; alerts: {dict(self.alerts) or 'none, not even pending'}"
+        yield f"rows         {self.published} published, {self.rows} in the table"
+        yield f"health       {json.dumps(self.health)}"
+        yield f"books        {json.dumps(self.books)}"
+
+    def faults(self) -> Iterator[str]:
+        """What doesn't hold, a sentence each."""
+        for said, seconds in self.not_ready.items():
+            yield f"/readyz was not 200 for {seconds} s: {said}"
+        if self.requests_a_minute >= PER_MINUTE:
+            yield f"{self.requests_a_minute} requests in a minute; {PER_MINUTE} are allowed"
+        if self.requests_a_day >= PER_DAY:
+            yield f"{self.requests_a_day:.0f} requests a day; {PER_DAY} are allowed"
+        if self.growth > GROWTH:
+            yield f"memory grew by {self.growth} bytes; {GROWTH} may be"
+        if not self.scrapes or self.down:
+            yield f"{self.down:.0f} of {self.scrapes:.0f} scrapes failed"
+        for (alert, state), times in self.alerts.items():
+            yield f"{alert} was {state} at {times} evaluations"
+        if self.missing or self.rows != self.published:
+            yield f"{self.published} messages became {self.rows} rows, {self.missing} none at all"
+        if self.canaries_left:
+            yield f"{self.canaries_left} canaries were left in the table"
+        if self.health["rows_behind"] or self.health["rows_lost"] or self.health["canary"]["rounds"]["lost"]:
+            yield f"the bridge's own view of its far end: {json.dumps(self.health)}"
+        if not self.books["balanced"] or self.books["outbox"] or self.books["dead_lettered"]:
+            yield f"the books: {json.dumps(self.books)}"
+        if self.exit_code:
+            yield f"the bridge ended with exit code {self.exit_code}"
+
+
+def soak(seconds: float, directory: Path) -> Soaked:
+    """Run for so long after readiness; returns what was seen."""
+    program = shutil.which("prometheus")
+    if program is None:
+        raise FileNotFoundError("the program prometheus is not installed")
+    with ExitStack() as running:
+
+        def ended(process: Any) -> Any:
+            running.callback(process.end)
+            return process
+
+        broker = ended(Mosquitto(directory))
+        gdn = ended(LocalGdn(directory))
+        bridge = Bridge(directory, mqtt_port=broker.port, gdn_url=gdn.url, **SETTINGS)
+        for name in ("BRIDGE_HEALTH__QUERY_INTERVAL", "BRIDGE_HEALTH__WORKER_INTERVAL"):
+            del bridge.settings[name]  # the tests' own: what ships counts here
+        process = ended(bridge.start())
+        bridge.wait_subscribed()
+        # One row there from the start: a check asks for it.
+        devices = Devices(port=broker.port, rate=RATE)
+        running.callback(devices.stop)
+        devices.publish_for(1)
+        wait_for(lambda: bridge.readiness()["ready"], seconds=120, what="readiness")
+        prometheus = ended(Prometheus(directory, program, f"127.0.0.1:{bridge.status_port}"))
+        seen = Soaked()
+        steady = threading.Thread(target=devices.publish_for, args=(seconds,))
+        steady.start()
+        burst = [(f"devices/burst/rooms/{n}/telemetry", b'{"temperature": 21.5}') for n in range(BURST)]
+        _watch(seen, seconds, bridge, process, gdn, burst=lambda: publish_all(broker.port, burst))
+        steady.join()
+        published = devices.acknowledged | {f"{n}-burst" for n in range(BURST)}
+        seen.published = len(published)
+        wait_for(lambda: bridge.books().get("outbox") == 0, what="an empty outbox")
+        wait_for(lambda: gdn.call("GET", "/_local/stats")["waiting"] == 0, what="all rows worked on")
+        wait_for(
+            lambda: bridge.readiness()["health"]["rows_behind"] == 0, seconds=150, what="a count without rows behind"
+        )
+        _judge(seen, published, bridge, gdn, prometheus)
+        seen.exit_code = process.terminate()
+        return seen
+
+
+def _watch(
+    seen: Soaked, seconds: float, bridge: Bridge, process: Process, gdn: LocalGdn, burst: Callable[[], object]
+) -> None:
+    begun = time.monotonic()
+    is_burst_due = True
+    while (elapsed := time.monotonic() - begun) < seconds:
+        status, body = bridge.get("/readyz")
+        seen.looks += 1
+        if status != 200:
+            parts = json.loads(body)["parts"] if status else []
+            said = "; ".join(f"{p['name']} {p['state']}: {p['error']}" for p in parts if p["state"] != "connected")
+            seen.not_ready[said or body] = seen.not_ready.get(said or body, 0) + 1
+        seen.requests.append((time.monotonic(), gdn.call("GET", "/_local/stats")["requests"]))
+        seen.memory.append(_resident(process.pid))
+        if is_burst_due and elapsed > seconds / 4:
+            is_burst_due = False
+            burst()
+        time.sleep(max(0.0, seen.looks - (time.monotonic() - begun)))
+
+
+def _judge(seen: Soaked, published: set[str], bridge: Bridge, gdn: LocalGdn, prometheus: Prometheus) -> None:
+    """What is left at the end."""
+    ids = gdn.query(f"FOR d IN {TABLE} RETURN d.id")
+    seen.canaries_left = sum("-canary-" in id_ for id_ in ids)
+    seen.rows = len(ids) - seen.canaries_left
+    seen.missing = len(published - set(ids))
+    readiness = bridge.readiness()
+    seen.health, seen.books = readiness["health"], readiness["books"]
+    ((_, seen.scrapes),) = prometheus.ask("count_over_time(up[1d])")
+    seen.down = seen.scrapes - prometheus.ask("sum_over_time(up[1d])")[0][1]
+    for labels, times in prometheus.ask("count_over_time(ALERTS[1d])"):
+        seen.alerts[labels["alertname"], labels["alertstate"]] += int(times)
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory that a process has now."""
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS:")]
+    return int(line.split()[1]) * 1024
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.soak.run", description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--minutes", type=float, default=20.0)
+    asked = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="gdn-bridge-soak-") as directory:
+        seen = soak(60 * asked.minutes, Path(directory))
+    print("\n".join(seen.figures()))
+    faults = list(seen.faults())
+    print("\n".join(f"DOES NOT HOLD: {fault}" for fault in faults) or "all holds")
+    return bool(faults)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
