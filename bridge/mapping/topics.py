@@ -17,7 +17,6 @@ class TopicTemplate:
     filter: str
     levels: tuple[str, ...]
     captures: tuple[str | None, ...]
-    _names: tuple[str, ...]
     _pattern: re.Pattern[str]
 
     @classmethod
@@ -54,13 +53,12 @@ class TopicTemplate:
                 raise ValueError("# can only be the last level")
             levels.append(level)
             captures.append(None)
-        names = tuple(name for name in captures if name is not None)
-        return cls(text, prefix + "/".join(levels), tuple(levels), tuple(captures), names, _pattern(levels, captures))
+        return cls(text, prefix + "/".join(levels), tuple(levels), tuple(captures), _pattern(levels, captures))
 
     def match(self, topic: str) -> dict[str, str] | None:
         """What the captures hold for ``topic``; None if the template doesn't match it."""
         matched = self._pattern.fullmatch(topic)
-        return None if matched is None else dict(zip(self._names, matched.groups(), strict=True))
+        return None if matched is None else matched.groupdict()
 
 
 def _pattern(levels: Sequence[str], captures: Sequence[str | None]) -> re.Pattern[str]:
@@ -73,7 +71,7 @@ def _pattern(levels: Sequence[str], captures: Sequence[str | None]) -> re.Patter
             continue
         pattern += "/" if number else ""
         if name is not None:
-            pattern += "([^/]*)"
+            pattern += f"(?P<{name}>[^/]*)"
         else:
             pattern += "[^/]*" if level == "+" else re.escape(level)
     return re.compile(pattern, re.DOTALL)

@@ -131,7 +131,8 @@ def test_a_replayed_message_is_the_one_that_was_received(outbox: Outbox, path: P
 
     replay(outbox, by)
 
-    assert by.given == [MqttMessage(TOPIC, b'{"temp": 18}', 0, True, 0, 123, properties=b"\x26\0\1a\0\1b")]
+    properties = b"\x26\0\1a\0\1b"
+    assert by.given == [MqttMessage(TOPIC, b'{"temp": 18}', 0, True, 0, 123, properties=properties, is_replay=True)]
 
 
 def test_rows_are_told_the_ids_that_they_get(outbox: Outbox, path: Path) -> None:
