@@ -21,22 +21,21 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from bridge import mqtt_source
+from bridge.access import Access
 from bridge.books import Requests
 from bridge.checkup import make_checks
 from bridge.config import Settings
-from bridge.credentials import Credentials, CredentialSource
 from bridge.delivery import Delivery
-from bridge.dial import Dialer, Tls
-from bridge.errors import ConfigError, GdnRejected, OutboxUnavailable
-from bridge.gdn import producer
-from bridge.gdn.address import GdnAddress, Numbering, with_otp
+from bridge.dial import Dialer
+from bridge.errors import ConfigError, OutboxUnavailable
+from bridge.gdn.address import Numbering
 from bridge.gdn.client import SLOW_TIMEOUT
+from bridge.gdn.producer import ProducerLink
 from bridge.gdn.region import Region
 from bridge.gdn.rest import GdnRest, WorkerState
 from bridge.health import Health, HealthStatus, PartStatus
 from bridge.intake import Intake
-from bridge.log import configure, get_logger, register_secret
+from bridge.log import configure, get_logger
 from bridge.mapping import Mapping, Route
 from bridge.mapping.sparkplug import KEY_PREFIX
 from bridge.mqtt_session import MqttSession
@@ -56,7 +55,6 @@ from bridge.watchdog import LastResort, Watchdog, stack_of
 EXIT_OK = 0
 EXIT_FAILED = 1
 
-BAD_REQUEST = 400
 
 HEARTBEAT_LIMIT = 10.0
 """Seconds without a turn of the data path after which the daemon counts as dead."""
@@ -126,15 +124,14 @@ class Daemon:
         self._stopping = threading.Event()
         self._worker_ready = threading.Event()  # gates the producers: what is sent earlier is lost to the worker
         self._outbox_part = PartStatus("outbox", "starting", time.time(), None, None)
-        self._address = GdnAddress.parse(settings.gdn.url, prefixed=settings.gdn.kind == "gdn")
         self._rest = rest
-        self._region = Region(rest=rest, wanted=settings.worker.regions, worker_name=worker.name)
+        region = Region(rest=rest, wanted=settings.worker.regions, worker_name=worker.name)
+        self._access = Access(settings=settings, reload=reload, streams=streams, rest=rest, region=region)
         self._senders: MappingOf[str, Sender] = {}  # swapped whole, by the pipeline's thread once that runs
         self._dialers: tuple[Dialer[Any], ...] = ()  # swapped whole, by main's thread
         self._provision: Provision | None = None
         self._health: Health | None = None
         self._filters: tuple[str, ...] = ()
-        self._credentials = CredentialSource(settings, reload)
         outbox = settings.outbox
         self._outbox = Outbox(
             outbox.path,
@@ -348,7 +345,7 @@ class Daemon:
         if plan.settings.log != self._log:
             self._log = plan.settings.log
             configure(level=self._log.level, format=self._log.format, stream=sys.stderr)
-        self._refreshed()
+        self._access.refresh()
         self._filters = mapping.filters
         names = dict.fromkeys(route.stream for route in plan.routes)
         added: dict[str, Sender] = {}
@@ -404,7 +401,7 @@ class Daemon:
             on_drift=worker.on_drift,
             was_activating=self._outbox.recall(ACTIVATING) == "1",
             remember=pipeline.remember,
-            refresh=self._refreshed,
+            refresh=self._access.refresh,
             ready=self._worker_ready,
             fail=self._fail,
             stop=self._stopping,
@@ -421,14 +418,14 @@ class Daemon:
             launch=pipeline.launch,
             saw=saw,
         )
-        return Health(checks=checks, refresh=self._refreshed)
+        return Health(checks=checks, refresh=self._access.refresh)
 
     def _sender(self, stream: str) -> Sender:
         deduplicates = self._settings.delivery.deduplicate
         delivery = Delivery(stream=stream, read=partial(self._outbox.read, stream), deduplicates=deduplicates)
         if deduplicates:
             delivery.resume(*self._outbox.numbered(stream))
-        dialer: Dialer[producer.ProducerLink] = Dialer(
+        dialer: Dialer[ProducerLink] = Dialer(
             name=f"producer {stream}",
             connect=lambda: self._dial_producer(stream),
             hand_over=lambda link: self._pipeline.hand_over_producer(stream, link),
@@ -438,82 +435,14 @@ class Daemon:
 
     # --- connecting: in the dialling threads --------------------------------------------------------------
 
-    def _refreshed(self) -> Credentials:
-        """The credentials that stand there now, which GDN's REST uses from now on."""
-        credentials = self._credentials.now()
-        if credentials.api_key is not None:
-            self._rest.use_key(credentials.api_key)
-        elif credentials.account is not None:
-            self._rest.use_account(credentials.account)
-        return credentials
+    def _dial_mqtt(self) -> MqttLink:
+        return self._access.dial_mqtt(self._filters, self._session)
 
-    def _dial_mqtt(self) -> mqtt_source.MqttLink:
-        mqtt, credentials = self._settings.mqtt, self._refreshed()
-        return mqtt_source.dial(
-            host=mqtt.host,
-            port=mqtt.port,
-            tls=Tls(mqtt.ca_file, mqtt.cert_file, mqtt.key_file) if mqtt.tls else None,
-            connect_timeout=mqtt.connect_timeout,
-            filters=self._filters,
-            known=self._session.known_filters,
-            client_id=mqtt.client_id,
-            version=5 if mqtt.protocol == "5" else 4,
-            username=credentials.mqtt_username,
-            password=credentials.mqtt_password,
-            keepalive=mqtt.keepalive,
-            session_expiry=mqtt.session_expiry,
-            receive_maximum=mqtt.receive_maximum,
-            watch_drops=mqtt.watch_drops and self._session.watch_drops,
-            silence_timeout=mqtt.silence_timeout,
-        )
-
-    def _dial_producer(self, stream: str) -> producer.ProducerLink:
+    def _dial_producer(self, stream: str) -> ProducerLink:
         first = self._senders[stream].initial_sequence_id
         # The outbox's name is in the producer's: with another store the numbers begin anew, and so must the producer.
-        name = f"gdn-bridge-{self._outbox.name}"
-        numbering = None if first is None else Numbering(name, first)
-        try:
-            return self._dial_producer_once(stream, numbering)
-        except GdnRejected as exc:
-            if numbering is None or exc.status != BAD_REQUEST:
-                raise
-        return self._dial_producer_once(stream, None)
-
-    def _dial_producer_once(self, stream: str, numbering: Numbering | None) -> producer.ProducerLink:
-        gdn, delivery, credentials = self._settings.gdn, self._settings.delivery, self._refreshed()
-        headers = []
-        if self._is_gdn:
-            url = self._address.producer_url(
-                tenant=gdn.tenant or self._rest.tenant(),
-                fabric=gdn.fabric,
-                scope=self._streams[stream].scope,
-                stream=stream,
-                host=self._region.host(),
-                numbering=numbering,
-            )
-            if gdn.authentication == "otp":
-                otp = self._rest.otp()
-                register_secret(otp)
-                url = with_otp(url, otp)
-            else:
-                headers.append(f"Authorization: {self._rest.authorization()}")
-            self._rest.budget.take()
-        else:
-            url = self._address.pulsar_producer_url(
-                tenant=gdn.tenant or "", namespace=gdn.fabric, topic=stream, numbering=numbering
-            )
-            if credentials.api_key is not None:
-                headers.append(f"Authorization: Bearer {credentials.api_key}")
-        return producer.dial(
-            url=url,
-            headers=headers,
-            tls=Tls(gdn.ca_file),
-            connect_timeout=gdn.request_timeout,
-            window=delivery.window,
-            receipt_timeout=delivery.receipt_timeout,
-            ping_interval=delivery.ping_interval,
-            deduplicates=numbering is not None,
-        )
+        numbering = None if first is None else Numbering(f"gdn-bridge-{self._outbox.name}", first)
+        return self._access.dial_producer(stream, numbering)
 
     # --- statuses: any thread -----------------------------------------------------------------------------
 
