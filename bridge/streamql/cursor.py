@@ -18,7 +18,7 @@ CREATED = ("stream", "source", "sink", "table", "store", "window", "trigger", "a
 
 def did_you_mean(word: str, keywords: Sequence[str]) -> str:
     """``; did you mean X?`` when ``word`` looks like a mistyped keyword, else nothing."""
-    if len(word) > _LONGEST_COMPARED:
+    if len(word) > _LONGEST_COMPARED or word.upper() in keywords:
         return ""
     close = get_close_matches(word.upper(), keywords, n=1, cutoff=0.75)
     return f"; did you mean {close[0]}?" if close else ""
@@ -113,12 +113,17 @@ class Cursor:
 
     @property
     def at_next_statement(self) -> bool:
-        """Whether an annotation, a CREATE or an INSERT INTO comes, which only a new statement begins with."""
+        """Whether an annotation, a CREATE or an INSERT … INTO comes, which only a new statement begins with."""
         if self.at_symbol("@"):
             return True
         if self.at_word("create"):
             return self.peek(1).is_word(*CREATED)
-        return self.at_word("insert") and self.peek(1).is_word("into") and not self.previous.is_word("or")
+        if not self.at_word("insert") or self.previous.is_word("or"):
+            return False
+        ahead = 1
+        while self.peek(ahead).is_word("all", "current", "expired", "event", "events"):
+            ahead += 1
+        return self.peek(ahead).is_word("into")
 
     @property
     def previous(self) -> Token:

@@ -29,7 +29,7 @@ class Kind(Enum):
     NUMBER = "number"
     STRING = "string"
     SYMBOL = "symbol"
-    BODY = "function body"
+    BODY = "block in braces"
     END = "end of the definition"
 
 
@@ -127,6 +127,8 @@ def _token(source: Source, at: int) -> Token:
         advice = "; strings stand in straight quotes: ' or \""
     elif character in "&|":
         advice = "; write AND or OR"
+    elif character in "–—":
+        advice = "; a comment begins with two hyphens: --"
     raise source.error(at, f"unexpected character {character!r}{advice}")
 
 

@@ -82,6 +82,14 @@ def test_only_streams_that_rows_are_sent_to_can_lose_rows() -> None:
     assert list(losses(state, STREAMS, ["s", "unused"])) == ["unused"]
 
 
+def test_columns_are_compared_though_gdns_definition_names_no_version() -> None:
+    unversioned = "@App:name('w')\nCREATE STREAM s (a int, b string, c int);\nCREATE STREAM unused (x int);\n"
+    state = WorkerState("w", unversioned + TAIL, ("here",), True)
+
+    assert column_changes(state, STREAMS) == ["stream s: column c int is only in GDN"]
+    assert losses(state, STREAMS, ["s"]) == {"s": "GDN's worker drops rows of s: they lack the column c int"}
+
+
 def test_a_definition_that_cannot_be_read_here_is_said_to_be_so_and_stops_nothing() -> None:
     state = WorkerState("w", "define stream s (a int);", (), True)
 

@@ -37,6 +37,10 @@ def test_an_error_is_a_value_error_that_says_where() -> None:
     )
 
 
+def test_a_keyword_in_the_wrong_place_is_not_called_mistyped() -> None:
+    assert "did you mean" not in error_in("INSERT INTO t SELECT a FROM s select b;").message
+
+
 @pytest.mark.parametrize(
     ("body", "line", "column", "message"),
     [
