@@ -24,6 +24,7 @@ from bridge.errors import ConfigError
 from bridge.health import HealthStatus, PartStatus, is_ready
 from bridge.log import redacted
 from bridge.metrics import CONTENT_TYPE, Metrics, Reading
+from bridge.text import escaped
 
 REQUEST_SECONDS = 5.0
 """A client has this long for its next bytes: a silent one must not hold a thread."""
@@ -156,14 +157,14 @@ class StatusServer:
         """The page for people."""
         readiness = self.readiness()
         rows = "".join(
-            f"<tr><td>{html.escape(part['name'])}<td>{part['state']}<td>{part['since']}"
-            f"<td>{html.escape(part['error'] or '')}<td>{part['next_attempt'] or ''}"
+            f"<tr><td>{_shown(part['name'])}<td>{part['state']}<td>{part['since']}"
+            f"<td>{_shown(part['error'] or '')}<td>{part['next_attempt'] or ''}"
             for part in readiness["parts"]
         )
         tables = "".join(
             f"<h2>{title}</h2><table>"
             + "".join(
-                f"<tr><td>{name.replace('_', ' ')}<td>{html.escape(str(value if value is not None else '-'))}"
+                f"<tr><td>{name.replace('_', ' ')}<td>{_shown(str(value if value is not None else '-'))}"
                 for name, value in readiness[group].items()
             )
             + "</table>"
@@ -177,6 +178,11 @@ class StatusServer:
             f"{tables}<p>version {__version__} · <a href='metrics'>metrics</a> · "
             "<a href='readyz'>readiness</a></html>"
         )
+
+
+def _shown(text: str) -> str:
+    """A text that may be foreign, in HTML."""
+    return html.escape(escaped(text))
 
 
 def _iso(seconds: float | None) -> str | None:

@@ -24,8 +24,9 @@ $python -m venv --without-pip "$root$home"
 "$pip" --python "$root$home/bin/python" install --quiet --only-binary :all: --no-compile \
   "$(echo "$work"/*.whl)[formats]"
 find "$root$home/bin" ! -type d ! -name 'python*' ! -name gdn-bridge -delete
+# Where it was built must not be in it: the first line of commands, the environment's own notes, hashes of these.
 find "$root$home" -name direct_url.json -delete
-# Where it was built must not be in it: the first line of commands, the environment's own notes.
+find "$root$home" -name RECORD -exec sed -i '/direct_url\.json,/d; /\/bin\//d' {} +
 grep -rlIF "$root" "$root$home" | xargs sed -i "s|$root||g"
 # Made by the installed command, with tools that stay outside.
 $python -m venv --without-pip "$work/tools"

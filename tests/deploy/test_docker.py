@@ -458,12 +458,27 @@ def test_the_outbox_outlasts_the_containers(stack: Stack) -> None:
 
 
 def test_the_guides_commands_on_the_demonstration_work(stack: Stack) -> None:
-    *commands, last = block("docker.md", "docker compose exec bridge").splitlines()
+    *commands, pause, unpause, last = block("docker.md", "docker compose exec bridge").splitlines()
     assert last.startswith("docker compose down --volumes ")  # as the fixture does in the end
 
     stack.sh("\n".join(commands).replace("exec", "exec -T"))
+    stack.sh(pause)
+    with stack.devices() as device:
+        expected = device.publish(range(7_000, 7_100))
+    wait_for(lambda: stack.readiness()["books"].get("outbox", 0) >= len(expected), what="a filled outbox")
+    stack.sh(unpause)
 
-    stack.wait_ready()
+    stack.wait_for_rows(expected)
+    stack.assert_books_balance()
+
+
+def test_a_stand_in_that_has_forgotten_its_worker_gets_it_anew(stack: Stack) -> None:
+    stack.compose("restart", "gdn")
+    asked = ("gdn-bridge", "query", f"RETURN LENGTH({TABLE})")
+    wait_for(lambda: stack.exec("bridge", *asked, check=False).returncode == 0, seconds=60, what="the worker's table")
+
+    with stack.devices() as device:
+        stack.wait_for_rows(device.publish(range(8_000, 8_100)))
 
 
 # --- the image alone --------------------------------------------------------------------------------------------

@@ -94,7 +94,8 @@ def test_the_wheel_holds_the_package_and_the_sdist_what_builds_it(dist: Path, wh
         sources = {name.split("/", 1)[1] for name in packed_sources.getnames() if "/" in name}
 
     assert tops == {"bridge", f"gdn_bridge-{__version__}.dist-info"}
-    assert {"bridge/py.typed", "pyproject.toml", "SECURITY.md", "deploy/release/build.sh", "docs/install.md"} <= sources
+    builds = {"pyproject.toml", "Makefile", "Dockerfile", "compose.yaml", "deploy/release/build.sh"}
+    assert {"bridge/py.typed", "docs/install.md", *builds} <= sources
 
 
 def test_the_list_of_parts_names_every_locked_package_and_no_place_on_this_machine(dist: Path) -> None:
@@ -157,10 +158,11 @@ def test_the_guides_way_with_pipx_works(wheel: Path, tmp_path: Path) -> None:
     run([sys.executable, "-m", "venv", tmp_path / "tools"], tmp_path)
     run([tmp_path / "tools/bin/pip", "install", "--quiet", "pipx"], tmp_path)
     places = {"PIPX_HOME": str(tmp_path / "home"), "PIPX_BIN_DIR": str(tmp_path / "bin")}
+    install, path = block("install.md", "pipx install"), f"{tmp_path}/tools/bin:{os.environ['PATH']}"
 
-    run(block("install.md", "pipx install"), tmp_path, PATH=f"{tmp_path}/tools/bin:{os.environ['PATH']}", **places)
-
-    assert run([tmp_path / "bin/gdn-bridge", "--version"], tmp_path).strip() == f"gdn-bridge {__version__}"
+    for command in (install, install.replace("pipx install", "pipx install --force")):
+        run(command, tmp_path, PATH=path, **places)
+        assert run([tmp_path / "bin/gdn-bridge", "--version"], tmp_path).strip() == f"gdn-bridge {__version__}"
 
 
 def test_the_guides_check_of_a_download_finds_a_file_that_was_changed(wheel: Path, dist: Path, tmp_path: Path) -> None:

@@ -113,12 +113,14 @@ def test_metrics_carry_the_books(server: StatusServer) -> None:
 
 
 def test_the_page_escapes_what_comes_from_outside(server: StatusServer, state: State) -> None:
-    state.parts = [PartStatus("mqtt", "waiting", 5.0, "<script>alert(1)</script>", None)]
+    state.parts = [PartStatus("mqtt", "waiting", 5.0, "<script>alert(1)</script> \x1b[2J \u202e", None)]
 
     status, body = get(server, "/")
     assert status == 200
     assert "<script>" not in body
     assert "&lt;script&gt;" in body
+    assert "\\x1b[2J \\u202e" in body
+    assert not {"\x1b", "\u202e"} & set(body)
 
 
 def test_unknown_paths_and_head_requests_are_answered(server: StatusServer) -> None:

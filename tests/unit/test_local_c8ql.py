@@ -63,7 +63,7 @@ def test_what_is_wrong_has_its_number(query: str, binds: dict[str, Any], number:
 
 
 def removing(query: str, binds: dict[str, Any] | None = None) -> tuple[list[Any], list[str]]:
-    """What a query gives, and the keys of the documents that are left of a, b and c; another collection stays as it is."""
+    """What a query gives, and the keys of the documents that are left of a, b and c. Another collection stays."""
     there = [{"_key": key, "n": n} for n, key in enumerate("abc", 1)]
     kept = [{"_key": "a", "n": 1}]
 
