@@ -27,6 +27,9 @@ LOOK = 0.25
 FIRST_QUERY = 0.5
 """Seconds from the first query to the second; each wait after it is twice as long, since each is a request."""
 
+LATE = 30.0
+"""Seconds from receipt to row before it is said that the worker is late."""
+
 FOUND, LOST, NOT_PUBLISHED = ENDINGS = ("found", "lost", "not_published")
 
 MAX_FOUND = 100
@@ -106,7 +109,11 @@ class Canary:
                 self._flight = None
             raise
         if rows:
-            return replace(self._end(self._came_through(known, flight, len(rows)), FOUND, None), then=CountCheck.name)
+            known = self._came_through(known, flight, len(rows))
+            taken = self._clock() - flight.receipted_at
+            note = f"the canary's row came out {taken:.0f} s after its receipt: the worker is late"
+            finding = self._end(known, FOUND, None)
+            return replace(finding, note=note if taken >= LATE else None, then=CountCheck.name)
         if is_over:
             return self._end(known, LOST, self._absence(flight))
         self._query_wait *= 2
@@ -161,7 +168,9 @@ class Canary:
         self._flight = None
         rounds = {**known.canary.rounds, ending: known.canary.rounds[ending] + 1}
         known = replace(known, canary=replace(known.canary, rounds=rounds))
-        return Finding(known, error, wait=max(0.0, self._began_at + self.interval - self._clock()))
+        # One that wasn't published costs nobody anything and is tried again soon: the broker may just not be there yet.
+        rest = None if ending == NOT_PUBLISHED else max(0.0, self._began_at + self.interval - self._clock())
+        return Finding(known, error, wait=rest)
 
     def _absence(self, flight: Flight) -> str:
         """How far it came."""

@@ -204,7 +204,7 @@ class CountCheck:
             who = f"{behind.lost} of the rows that GDN had receipted by {self._time(canary.found_from)}"
             why = "a canary sent after them has come out, and they have not"
             self._loss = found, f"{who} are lost: {why}. The worker drops them, or somebody deletes from the table"
-        elif self._loss is not None and found > self._loss[0]:
+        elif self._loss is not None and found > self._loss[0] and not behind.suspected:
             self._loss = None
         wait = min(RECOUNT, self.interval) if behind.suspected else self.interval
         if self._loss is not None:

@@ -117,6 +117,14 @@ def test_a_definition_without_version_goes_to_the_old_grammar(client: Client) ->
     assert "DEFINE" in answer.json()["errorMessage"]
 
 
+def test_a_definition_without_a_name_is_refused_and_no_worker_is_made_of_it(client: Client) -> None:
+    answer = client("POST", APPS, {"definition": '@App:qlVersion("2")\nCREATE STREAM s (a int);', "regions": []})
+
+    assert (answer.status_code, answer.json()["errorNum"]) == (422, 422)
+    assert "expected @App:name" in answer.json()["errorMessage"]
+    assert client("GET", APPS).json()["streamApps"] == []
+
+
 def test_wrong_keys_and_fabrics_are_refused_in_the_recorded_shapes(client: Client) -> None:
     wrong = {"Authorization": "apikey nonsense"}
 
@@ -472,9 +480,8 @@ def test_the_address_can_lead_to_another_region_and_links_are_cut_then(two_regio
     two_regions.gdn.set_faults(region_changed=True)
 
     assert names(two_regions) == ("elsewhere", "elsewhere")
-    with pytest.raises(websocket.WebSocketConnectionClosedException):
-        socket.recv()
-    socket.close()
+    assert socket.recv_data()[0] == websocket.ABNF.OPCODE_CLOSE
+    socket.shutdown()
     two_regions.gdn.set_faults(region_changed=False)
     assert names(two_regions) == ("local", "local")
 

@@ -16,8 +16,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.parse
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -25,10 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bridge.local.broker import free_port
 from bridge.local.devices import Devices
-from tests.conftest import ROOT, Bridge, LocalGdn, Mosquitto, Process, is_listening, wait_for
+from tests.conftest import Bridge, LocalGdn, Mosquitto, Process, wait_for
 from tests.publisher import publish_all
+from tests.soak.prometheus import Prometheus
 
 PER_MINUTE, PER_DAY = 500, 20_000
 """Requests that GDN's free tier allows (gdn-api.md A.6)."""
@@ -41,8 +39,6 @@ BURST = 2000
 
 GROWTH = 8 << 20
 """Bytes that resident memory may grow by, from the end of the first third (the burst is in it) to the end."""
-
-SCRAPE_SECONDS = 2
 
 TABLE = "tutorialAppOutputTable"
 
@@ -62,31 +58,6 @@ SETTINGS = {
 }
 
 
-class Prometheus(Process):
-    """A Prometheus on a loopback port, with the rules that the bridge ships with."""
-
-    def __init__(self, directory: Path, program: str, target: str) -> None:
-        self.port = free_port()
-        configuration = directory / "prometheus.yml"
-        times = {"scrape_interval": f"{SCRAPE_SECONDS}s", "evaluation_interval": f"{SCRAPE_SECONDS}s"}
-        job = {"job_name": "gdn-bridge", "static_configs": [{"targets": [target]}]}
-        rules = [str(ROOT / "deploy" / "prometheus" / "rules.yml")]
-        # JSON is YAML, too.
-        configuration.write_text(json.dumps({"global": times, "rule_files": rules, "scrape_configs": [job]}))
-        command = [
-            *(program, f"--config.file={configuration}", f"--storage.tsdb.path={directory / 'prometheus'}"),
-            f"--web.listen-address=127.0.0.1:{self.port}",
-        ]
-        super().__init__(command, directory / "prometheus.log")
-        wait_for(lambda: is_listening(self.port), what="Prometheus")
-
-    def ask(self, query: str) -> list[tuple[dict[str, str], float]]:
-        """Labels and value of each series that a query gives now."""
-        url = f"http://127.0.0.1:{self.port}/api/v1/query?query={urllib.parse.quote(query)}"
-        with urllib.request.urlopen(url, timeout=20) as answer:
-            return [(each["metric"], float(each["value"][1])) for each in json.load(answer)["data"]["result"]]
-
-
 @dataclass
 class Soaked:
     """What was seen."""
@@ -101,6 +72,8 @@ class Soaked:
     scrapes: float = 0
     down: float = 0
     """Scrapes that failed."""
+    rules: int = 0
+    """Those that Prometheus evaluated."""
     alerts: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Evaluations at which an alert was ``pending`` or ``firing``."""
     missing: int = 0
@@ -140,7 +113,7 @@ class Soaked:
         yield f"requests     {made} in all, at most {most} in a minute, {self.requests_a_day:.0f} a day"
         thirds = [self.memory[len(self.memory) * third // 3 - 1] / 2**20 for third in (1, 2, 3)]
         yield f"memory       {', '.join(f'{size:.1f}' for size in thirds)} MiB after each third"
-        yield f"Prometheus   {self.scrapes:.0f} scrapes; alerts: {dict(self.alerts) or 'none, not even pending'}"
+        yield f"Prometheus   {self.scrapes:.0f} scrapes, {self.rules} rules; alerts: {dict(self.alerts) or 'none'}"
         yield f"rows         {self.published} published, {self.rows} in the table"
         yield f"health       {json.dumps(self.health)}"
         yield f"books        {json.dumps(self.books)}"
@@ -157,6 +130,8 @@ class Soaked:
             yield f"memory grew by {self.growth} bytes; {GROWTH} may be"
         if not self.scrapes or self.down:
             yield f"{self.down:.0f} of {self.scrapes:.0f} scrapes failed"
+        if not self.rules:
+            yield "no rule was evaluated"
         for (alert, state), times in self.alerts.items():
             yield f"{alert} was {state} at {times} evaluations"
         if self.missing or self.rows != self.published:
@@ -235,14 +210,19 @@ def _watch(
 
 def _judge(seen: Soaked, published: set[str], bridge: Bridge, gdn: LocalGdn, prometheus: Prometheus) -> None:
     """What is left at the end."""
-    ids = gdn.query(f"FOR d IN {TABLE} RETURN d.id")
-    seen.canaries_left = sum("-canary-" in id_ for id_ in ids)
+    for _ in range(20):
+        ids = gdn.query(f"FOR d IN {TABLE} RETURN d.id")
+        seen.canaries_left = sum("-canary-" in id_ for id_ in ids)
+        if not seen.canaries_left:
+            break
+        time.sleep(0.5)  # one may be under way
     seen.rows = len(ids) - seen.canaries_left
     seen.missing = len(published - set(ids))
     readiness = bridge.readiness()
     seen.health, seen.books = readiness["health"], readiness["books"]
     ((_, seen.scrapes),) = prometheus.ask("count_over_time(up[1d])")
     seen.down = seen.scrapes - prometheus.ask("sum_over_time(up[1d])")[0][1]
+    seen.rules = prometheus.rules()
     for labels, times in prometheus.ask("count_over_time(ALERTS[1d])"):
         seen.alerts[labels["alertname"], labels["alertstate"]] += int(times)
 

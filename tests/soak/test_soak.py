@@ -46,6 +46,7 @@ def test_what_is_held_against_the_free_tier_was_measured(seen: Soaked) -> None:
         ({"requests": [(0.0, 0), (60.0, 15)]}, "21600 requests a day"),
         ({"memory": [0, 0, 9 << 20]}, "memory grew by 9437184 bytes"),
         ({"down": 1.0}, "1 of"),
+        ({"rules": 0}, "no rule was evaluated"),
         ({"alerts": Counter({("GdnBridgeHolding", "pending"): 2})}, "GdnBridgeHolding was pending at 2 evaluations"),
         ({"missing": 1}, "1 none at all"),
         ({"rows": 1}, "messages became 1 rows"),

@@ -113,6 +113,19 @@ def test_a_worker_that_begins_to_swallow_is_red_within_two_intervals() -> None:
     assert 'FOR d IN t FILTER d.m == "canary-1" RETURN 1 gives none' in flown.error
 
 
+@pytest.mark.parametrize(("seconds", "said"), [(10, None), (20, "the worker is late")])
+def test_a_row_that_comes_out_late_is_said_to_and_the_canary_is_well(seconds: float, said: str | None) -> None:
+    flown = Flown()
+    flown.far.rows["FOR"] = []
+    flown.fly(seconds)
+    flown.far.rows["FOR"] = [1]
+
+    flown.fly(INTERVAL - seconds - 1)
+
+    assert flown.state == "connected"
+    assert said in flown.error if said else not flown.error
+
+
 def test_a_lost_round_costs_about_ten_requests() -> None:
     flown = Flown()
     flown.far.rows["FOR"] = []
@@ -172,6 +185,29 @@ def test_a_message_that_was_not_published_is_not_counted_as_lost() -> None:
     assert found.known.canary.rounds == {"found": 0, "lost": 0, "not_published": 1}
 
 
+def test_a_canary_that_finds_no_broker_at_the_start_is_sent_again_soon() -> None:
+    flown = Flown()
+    launched = flown.launch
+
+    def launch(flight: Flight) -> None:
+        if flown.now < 1003.0:
+            flight.trouble = "could not be published: the broker isn't connected"
+        else:
+            launched(flight)
+
+    flown.health = Health(
+        checks=[Canary(rest=flown.far, launch=launch, song=SONG, interval=INTERVAL, clock=lambda: flown.now)],
+        rng=lambda: 1.0,
+        clock=lambda: flown.now,
+        wall_clock=lambda: flown.now,
+    )
+    flown.fly(2)
+    assert "the broker isn't connected" in flown.error
+    flown.fly(8)
+
+    assert flown.state == "connected"
+
+
 def test_a_gdn_that_can_not_be_asked_is_not_a_worker_that_swallows() -> None:
     flown = Flown()
     flown.far.rows["FOR"] = GdnUnavailable("GET /x: away")
@@ -220,10 +256,12 @@ def test_what_a_canary_that_came_out_proves_is_of_the_moment_when_it_was_sent() 
     canary.ask(HealthStatus())
     flown.now += 1
 
-    found = canary.ask(HealthStatus()).known.canary
+    finding = canary.ask(HealthStatus())
+    found = finding.known.canary
 
     assert found is not None
     assert (found.found_from, found.found_after) == (1000.0, 7 + 1)
+    assert finding.then == "query"  # rows that come in later would hide those that are lost
 
 
 def test_without_a_cleaning_query_none_is_asked() -> None:
