@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bridge.config.gdn import Gdn
@@ -198,6 +198,16 @@ class Settings(BaseSettings):
         description="Seconds that stopping may take. What isn't delivered by then stays in the outbox. Give "
         "systemd's TimeoutStopSec or Docker's stop_grace_period some more.",
     )
+
+    @field_validator("health", "canary")
+    @classmethod
+    def _check_askable(cls, group: HealthSettings | CanarySettings, info: ValidationInfo) -> Any:
+        gdn = info.data.get("gdn")
+        asks = group.enabled if isinstance(group, CanarySettings) else bool(group.checks or group.query)
+        if asks and gdn is not None and gdn.kind == "pulsar":
+            what = "enabled" if isinstance(group, CanarySettings) else "query or checks"
+            raise ValueError(f'{what}: a plain Pulsar answers no queries; take it out, or use gdn.kind = "gdn"')
+        return group
 
     @classmethod
     def settings_customise_sources(

@@ -40,8 +40,7 @@ class _Window:
 
     def used(self, now: float) -> int:
         """Requests that count now."""
-        while self._slots and self._forgotten_at(self._slots[0]) <= now:
-            self._slots.popleft()
+        self._forget(now)
         return sum(slot.taken for slot in self._slots)
 
     def wait(self, now: float, *, check: bool) -> float:
@@ -62,6 +61,7 @@ class _Window:
 
     def add(self, now: float, *, check: bool) -> None:
         """Count a request."""
+        self._forget(now)
         number = int(now * SLOTS / self._seconds)
         if not self._slots or self._slots[-1].number != number:
             self._slots.append(_Slot(number))
@@ -73,6 +73,10 @@ class _Window:
         if self._slots and self._slots[-1].taken:
             self._slots[-1].taken -= 1
             self._slots[-1].by_checks -= check and self._slots[-1].by_checks > 0
+
+    def _forget(self, now: float) -> None:
+        while self._slots and self._forgotten_at(self._slots[0]) <= now:
+            self._slots.popleft()
 
     def _forgotten_at(self, slot: _Slot) -> float:
         return (slot.number + 1) * self._seconds / SLOTS + self._seconds

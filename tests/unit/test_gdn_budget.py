@@ -39,6 +39,16 @@ def test_the_limit_can_be_taken_and_not_one_more() -> None:
     assert budget.used == {"minute": 7, "day": 7}
 
 
+def test_what_no_longer_counts_is_not_kept_though_nobody_asks() -> None:
+    clock = Clock()
+    budget = Budget(per_minute=0, per_day=0, clock=clock)
+    for _ in range(1000):
+        budget.take()
+        clock.now += 600.0
+
+    assert all(len(window._slots) < 200 for window in budget._windows.values())
+
+
 def test_no_limit_is_no_limit() -> None:
     budget = Budget(per_minute=0, per_day=0, clock=Clock())
     for _ in range(10_000):

@@ -324,6 +324,22 @@ def test_wrong_checks_are_refused_with_what_is_wrong(changes: dict[str, str], pr
         settings(**changes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"health__query": "RETURN 1"}, "health: query or checks"),
+        ({"health__checks": '[{"name": "a", "query": "q"}]'}, "health: query or checks"),
+        (CANARY, "canary: enabled"),
+    ],
+)
+def test_what_asks_a_gdn_is_refused_where_there_is_none(changes: dict[str, str], what: str) -> None:
+    pulsar = {"gdn__kind": "pulsar", "gdn__url": "http://pulsar:8080", "gdn__tenant": "public"}
+    settings(**pulsar)  # by itself it is good
+
+    with pytest.raises(ConfigError, match=f"{what}: a plain Pulsar answers no queries"):
+        settings(**pulsar, **changes)
+
+
 def test_checks_beyond_their_share_of_the_plan_are_warned_of() -> None:
     with capture_logs() as logs:
         checks_of(settings(health__query_interval="5"))
