@@ -105,11 +105,7 @@ class _Demo:
         books = self._readiness()["books"]
         return {
             "published": len(published),
-            "received": books["received"],
-            "delivered": books["delivered"],
-            "outbox": books["outbox"],
-            "dead_lettered": books["dead_lettered"],
-            "dropped": books["dropped"],
+            **{part: books[part] for part in ("received", "delivered", "outbox", "dead_lettered", "dropped")},
             "rows": len(self.rows),
             "balanced": bool(
                 books["balanced"] and published <= found and len(self.rows) >= books["delivered"] >= len(published) > 0

@@ -53,6 +53,8 @@ def test_bound_values_and_collections_are_used() -> None:
         ("FOR d IN other RETURN d", {}, 1203),
         ("FOR d IN c FILTER d.n = 1 RETURN d", {}, 1501),
         ("FOR d IN c LET x = 1 RETURN x", {}, 1501),
+        ("RETURN LENGTH()", {}, 1501),
+        ("RETURN LENGTH(", {}, 1501),
     ],
 )
 def test_what_is_wrong_has_its_number(query: str, binds: dict[str, Any], number: int) -> None:

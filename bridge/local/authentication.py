@@ -1,0 +1,73 @@
+"""Who may ask: by API key, by a token got for a password, at sockets by one-time password too (gdn-api.md A)."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from aiohttp import web
+
+from bridge.local.rest import Refused, answer, content, error
+from bridge.local.tokens import USER, Tokens
+
+OTP_SECONDS = 10.0
+LOGIN_PATH = "/_open/auth"
+
+
+class Authentication:
+    """One tenant with one API key, and the user who gets ``tokens``."""
+
+    def __init__(self, tenant: str, api_key: str, tokens: Tokens) -> None:
+        self.counts = {"otps": 0, "logins": 0}
+        self._tenant = tenant
+        self._api_key = api_key
+        self._tokens = tokens
+        self._otps: dict[str, float] = {}
+        self.routes = [
+            web.post(LOGIN_PATH, self._log_in),
+            web.post("/apid/otp", self._give_otp),
+            web.get("/_api/user", self._get_user),
+        ]
+
+    def check(self, request: web.Request) -> None:
+        """Let a request through.
+
+        Raises:
+            Refused: nobody knows who asks; in the shape of what was asked (gdn-api.md A.6).
+        """
+        if request.path in ("/_local/stats", LOGIN_PATH) or self._is_known(request.headers.get("Authorization", "")):
+            return
+        if request.path.startswith("/_ws/"):
+            # Used up by the attempt, whatever becomes of it.
+            if self._otps.pop(request.query.get("otp", ""), 0.0) > time.monotonic():
+                return
+            raise Refused(web.Response(status=401, text="Failed to authenticate"))
+        if request.path.startswith("/apid/"):
+            body = {"code": 401, "error": True, "message": "Unauthorized", "serverId": "local"}
+            raise Refused(web.json_response(body, status=401))
+        raise error(401, 11, "forbidden")
+
+    def _is_known(self, authorization: str) -> bool:
+        scheme, _, secret = authorization.partition(" ")
+        if scheme.lower() == "apikey":
+            return secrets.compare_digest(secret.encode(), self._api_key.encode())
+        return scheme.lower() == "bearer" and self._tokens.is_good(secret)
+
+    async def _log_in(self, request: web.Request) -> web.Response:
+        token = self._tokens.log_in(await content(request))
+        if token is None:
+            raise error(401, 401, "Wrong credentials")
+        self.counts["logins"] += 1
+        return web.json_response({"jwt": token, "tenant": self._tenant, "username": USER})
+
+    async def _give_otp(self, _request: web.Request) -> web.Response:
+        now = time.monotonic()
+        self._otps = {otp: expires for otp, expires in self._otps.items() if expires > now}
+        otp = secrets.token_urlsafe(24)
+        self._otps[otp] = now + OTP_SECONDS
+        self.counts["otps"] += 1
+        return web.json_response({"otp": otp})
+
+    async def _get_user(self, _request: web.Request) -> web.Response:
+        user = {"tenant": self._tenant, "email": "", "active": True, "extra": {}, "user": USER, "displayName": USER}
+        return answer(result=[user])

@@ -1,0 +1,12 @@
+"""C8QL, the part that health checks and the tutorial use (gdn-api.md G): read by recursive descent, run over documents.
+
+``FOR v IN collection`` with FILTER, SORT, LIMIT and ``COLLECT WITH COUNT INTO n`` in any order, then RETURN or REMOVE;
+or one of these alone. Everything else is refused by name.
+"""
+
+from __future__ import annotations
+
+from bridge.local.c8ql.cursor import C8QLError
+from bridge.local.c8ql.query import run
+
+__all__ = ["C8QLError", "run"]

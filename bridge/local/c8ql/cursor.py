@@ -1,0 +1,114 @@
+"""A reader's position among a query's tokens, and what it says when something else was expected there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_TOKEN = re.compile(
+    r"""
+      (?P<skip>\s+|//[^\n]*|/\*[\s\S]*?\*/)
+    | (?P<number>[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)
+    | (?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
+    | (?P<bind>@@?[A-Za-z_0-9]+)
+    | (?P<name>[A-Za-z_][A-Za-z_0-9]*|`[^`]+`)
+    | (?P<symbol>==|!=|<=|>=|&&|\|\||[<>+\-*/%!?:,.(){}\[\]=])
+    """,
+    re.VERBOSE,
+)
+
+BEYOND = frozenset(["INSERT", "UPDATE", "UPSERT", "REPLACE", "LET", "WITH", "WINDOW", "FOR", "SEARCH", "GRAPH"])
+"""Keywords of what C8QL has and the local GDN hasn't; some can stand in a few places."""
+
+
+class C8QLError(Exception):
+    """``number`` is GDN's errorNum, ``status`` the HTTP status (gdn-api.md A.6)."""
+
+    def __init__(self, message: str, *, number: int = 1501, status: int = 400) -> None:
+        super().__init__(message)
+        self.number = number
+        self.status = status
+
+
+class Token(NamedTuple):
+    """``kind`` is a group of the pattern or ``end``; ``text`` as written; ``start`` an index into the query."""
+
+    kind: str
+    text: str
+    start: int
+
+
+class Cursor:
+    """The tokens of a query one after the other.
+
+    Raises:
+        C8QLError: there is a character that no token begins with.
+    """
+
+    def __init__(self, query: str) -> None:
+        self._query = query
+        self._tokens: list[Token] = []
+        self._index = 0
+        at = 0
+        while at < len(query):
+            match = _TOKEN.match(query, at)
+            if match is None:
+                raise self.error(f"unexpected character {query[at]!r}", at)
+            if match.lastgroup != "skip":
+                self._tokens.append(Token(match.lastgroup or "", match.group(), at))
+            at = match.end()
+        self._tokens.append(Token("end", "", len(query)))
+
+    def peek(self, ahead: int = 0) -> Token:
+        """The token that comes, or one behind it; the end comes again and again."""
+        return self._tokens[min(self._index + ahead, len(self._tokens) - 1)]
+
+    @property
+    def word(self) -> str:
+        """What comes, in capitals: a keyword or symbol is the only token that looks like one."""
+        return self.peek().text.upper()
+
+    def next(self) -> Token:
+        """Take the token that comes."""
+        token = self.peek()
+        self._index += 1
+        return token
+
+    def take(self, *words: str) -> str:
+        """Take one of these keywords or symbols and return it; empty if none comes."""
+        return self.next().text.upper() if self.word in words else ""
+
+    def expect(self, *words: str) -> None:
+        """Take these keywords or symbols, all and in this order, or raise."""
+        for word in words:
+            if not self.take(word):
+                shown = word if word.isalpha() else repr(word)
+                raise self.beyond(self.word) if self.word in BEYOND else self.error(f"{shown} was expected")
+
+    def items(self, closing: str) -> Iterator[None]:
+        """Comes to each item of a list whose opening symbol has been taken; commas and the closing one it takes."""
+        while not self.take(closing):
+            yield
+            if not self.take(","):
+                self.expect(closing)
+                return
+
+    def expect_name(self) -> str:
+        """Take a name or raise."""
+        kind, text, start = self.next()
+        if kind != "name":
+            raise self.error("a name was expected", start)
+        return text.strip("`")
+
+    def beyond(self, construct: str) -> C8QLError:
+        """The refusal of what C8QL has and the local GDN hasn't."""
+        return self.error(f"{construct} can't be executed here: that is a limit of the local GDN")
+
+    def error(self, message: str, at: int | None = None) -> C8QLError:
+        """What is wrong at the token that comes, or at this index."""
+        at = self.peek().start if at is None else at
+        line = self._query.count("\n", 0, at) + 1
+        column = at - self._query.rfind("\n", 0, at)
+        near = self._query[at : at + 20]
+        return C8QLError(f"C8QL: syntax error, {message} near '{near}' at position {line}:{column} (while parsing)")

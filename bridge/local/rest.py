@@ -1,0 +1,45 @@
+"""What the REST requests and answers have in common (gdn-api.md A)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from aiohttp import web
+
+FABRIC = "_system"
+API = "/_fabric/{fabric}/_api"
+
+
+class Refused(Exception):
+    """A request that gets ``response`` in its handler's place."""
+
+    def __init__(self, response: web.Response) -> None:
+        super().__init__(response.status)
+        self.response = response
+
+
+def error(status: int, number: int, message: str) -> Refused:
+    """The refusal in GDN's form; ``number`` is its errorNum (gdn-api.md A.6)."""
+    body = {"error": True, "code": status, "errorNum": number, "errorMessage": message}
+    return Refused(web.json_response(body, status=status))
+
+
+def answer(status: int = 200, **members: Any) -> web.Response:
+    """What isn't refused, in GDN's form."""
+    return web.json_response({"error": False, "code": status, **members}, status=status)
+
+
+async def content(request: web.Request) -> dict[str, Any]:
+    """The request's JSON object.
+
+    Raises:
+        Refused: it has none.
+    """
+    try:
+        body = json.loads(await request.read())
+    except (ValueError, RecursionError):
+        raise error(400, 400, "the body is no JSON") from None
+    if not isinstance(body, dict):
+        raise error(400, 400, "the body is no object")
+    return body
