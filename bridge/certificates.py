@@ -1,4 +1,5 @@
 """When a certificate ends: read out of its DER, as far as that takes. The standard library reads only a peer's.
+And what to do about a handshake that failed.
 
 Pure; anything that isn't a certificate gives None. Numbers of sections are RFC 5280's.
 """
@@ -22,6 +23,24 @@ class _Tag(IntEnum):
     GENERALIZED_TIME = 0x18
     SEQUENCE = 0x30
     VERSION = 0xA0  # [0], constructed
+
+
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "UNEXPECTED_EOF_WHILE_READING"})
+"""Reasons of OpenSSL (``ssl.SSLError.reason``) where what came was no TLS, or nothing."""
+
+_UNKNOWN_AUTHORITIES = frozenset({18, 19, 20})
+"""X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT, …_SELF_SIGNED_CERT_IN_CHAIN, …_UNABLE_TO_GET_ISSUER_CERT_LOCALLY (OpenSSL's
+x509_vfy.h), as in ``ssl.SSLCertVerificationError.verify_code``.
+"""
+
+
+def handshake_advice(exc: BaseException) -> str:
+    """What a sentence about a TLS handshake that failed by this error ends with; nothing where no advice is known."""
+    if getattr(exc, "verify_code", None) in _UNKNOWN_AUTHORITIES:
+        return "; if the certificate is of an authority of yours, name that in ca_file"
+    if isinstance(exc, ConnectionResetError) or getattr(exc, "reason", None) in _NO_TLS:
+        return "; this port seems to speak no TLS"
+    return ""
 
 
 def not_after(pem: bytes) -> float | None:

@@ -32,7 +32,7 @@ from bridge.gdn.address import Numbering
 from bridge.gdn.client import SLOW_TIMEOUT
 from bridge.gdn.producer import ProducerLink
 from bridge.gdn.region import Region
-from bridge.gdn.rest import GdnRest, WorkerState
+from bridge.gdn.rest import GdnRest
 from bridge.health import Health, HealthStatus, PartStatus
 from bridge.intake import Intake
 from bridge.log import configure, get_logger
@@ -220,7 +220,7 @@ class Daemon:
         self._pipeline = pipeline
         self._dialers = (mqtt_dialer, *(sender.dialer for sender in senders.values()))
         self._provision = provision = self._make_provision(pipeline) if self._is_gdn else None
-        self._health = health = None if provision is None else self._make_health(provision.saw)
+        self._health = health = None if provision is None else self._make_health(provision)
         status = StatusServer(
             host=settings.status.host,
             port=settings.status.port,
@@ -407,7 +407,7 @@ class Daemon:
             stop=self._stopping,
         )
 
-    def _make_health(self, saw: Callable[[WorkerState | None], object]) -> Health:
+    def _make_health(self, provision: Provision) -> Health:
         pipeline = self._pipeline
         checks = make_checks(
             settings=self._settings,
@@ -416,9 +416,9 @@ class Daemon:
             rest=self._rest,
             snapshot=lambda: pipeline.snapshot,
             launch=pipeline.launch,
-            saw=saw,
+            saw=provision.saw,
         )
-        return Health(checks=checks, refresh=self._access.refresh)
+        return Health(checks=checks, refresh=self._access.refresh, begins=provision.tried)
 
     def _sender(self, stream: str) -> Sender:
         deduplicates = self._settings.delivery.deduplicate

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from bridge.certificates import not_after
+from bridge.certificates import handshake_advice, not_after
 from bridge.errors import BridgeError
 from bridge.health import PartStatus, State
 from bridge.log import get_logger
@@ -103,6 +103,8 @@ def _secured(sock: socket.socket, host: str, tls: Tls, context: ssl.SSLContext) 
         if end is not None and end <= now:
             # The alert by which a peer refuses it says so seldom.
             raise OSError(f"{exc}; the client certificate {tls.cert_file} has expired: renew it") from exc
+        if advice := handshake_advice(exc):
+            raise OSError(f"{exc}{advice}") from exc
         raise
     # With TLS 1.3 the handshake is over before the peer has looked at our certificate: said here too.
     say_when_it_ends(end, now, file=str(tls.cert_file))

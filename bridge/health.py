@@ -24,6 +24,9 @@ Outcome = Literal["passed", "failed", "unasked"]
 
 OUTCOMES: tuple[Outcome, ...] = ("passed", "failed", "unasked")
 
+BEGIN_TURN = 0.1
+"""Seconds between two looks whether the checks may begin."""
+
 LEAST_WAIT = 1.0
 """Seconds between two tries of a check: it only looks, so it can always wait that long."""
 
@@ -145,6 +148,7 @@ class Health:
     Args:
         checks: made in the health thread only, in this order where several are due. Their names differ.
         refresh: called before each check: the credentials may be new.
+        begins: waited for before the first check; None: nothing is.
     """
 
     def __init__(
@@ -152,12 +156,14 @@ class Health:
         *,
         checks: Sequence[Check],
         refresh: Callable[[], object] = lambda: None,
+        begins: threading.Event | None = None,
         rng: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._checks = {check.name: check for check in checks}
         self._refresh = refresh
+        self._begins = begins
         self._clock = clock
         self._wall_clock = wall_clock
         self._stop = threading.Event()
@@ -181,6 +187,8 @@ class Health:
 
     def run(self) -> None:
         """The thread's body: check until asked to stop."""
+        while self._begins is not None and not self._begins.is_set() and not self._stop.wait(BEGIN_TURN):
+            pass
         while not self._stop.is_set():
             self.step()
             self._stop.wait(max(0.05, min(self._due.values()) - self._clock()))
@@ -220,6 +228,8 @@ class Health:
         before = self._parts[name]
         if finding.error is None:
             self._backoffs[name].reset()
+            if before.state == "failing":
+                log.info("health.recovered", check=name)
             note = finding.note or (f"GDN is slow: it took {taken:.1f} s to answer" if taken >= SLOW else None)
             if note is not None and (before.error is None or before.state == "failing"):
                 log.warning("health.odd", check=name, note=note)

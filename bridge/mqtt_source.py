@@ -379,6 +379,13 @@ class MqttLink(Link):
 
     # --- the pipeline's side ------------------------------------------------------------------------------
 
+    def _receive(self) -> bytes:
+        was_up = self.error is None
+        data = super()._receive()
+        if was_up and self.error is not None and self.session_present is None:
+            self.error += " before it answered. If this port speaks TLS, write mqtts:// in mqtt.url"
+        return data
+
     def read(self, received_at: int) -> list[MqttMessage]:
         """The messages of one read, in arrival order. ``error`` says if the link is over.
 

@@ -110,6 +110,8 @@ class Provision:
         self.beat: int | None = None
         """The number of the attempt under way, None while there is none; for the watchdog."""
         self.status = PartStatus("worker", "starting", wall_clock(), None, None)  # swapped whole, read by any thread
+        self.tried = threading.Event()
+        """Set once the first attempt has failed or the worker has settled: what checks find before is no news."""
 
     # --- any thread ---------------------------------------------------------------------------------------
 
@@ -164,6 +166,7 @@ class Provision:
         wait = self._backoff.next(failure.pace, failure.retry_after)
         self._say_waiting(str(failure), wait)
         log.warning("worker.not_ensured", error=str(failure), retry_in=round(wait, 2))
+        self.tried.set()
         self._stop.wait(wait)
         return False
 
@@ -205,6 +208,7 @@ class Provision:
         self._backoff.reset(but=Pace.SWITCHED_OFF)
         self._ready_at = self._clock()
         self._judge()
+        self.tried.set()
         return True
 
     def _judge(self) -> None:

@@ -251,6 +251,9 @@ def _fabric_and_worker(planned: Plan, rest: GdnRest, fabric: str, worker: str) -
         yield Finding(worker, "skipped", "the fabric's workers could not be asked for")
         return
     yield Finding(fabric, "ok", "there")
+    if state is None or is_other(state, planned.worker):
+        read = f"definition {planned.settings.worker.definition}"
+        yield _asked(read, lambda: _validated(read, planned, rest))
     if state is None:
         yield Finding(worker, "note", "not there; the bridge creates it when it runs")
         return
@@ -264,6 +267,11 @@ def _fabric_and_worker(planned: Plan, rest: GdnRest, fabric: str, worker: str) -
         yield Finding(worker, "ok", f"active in {', '.join(state.regions)}")
     else:
         yield Finding(worker, "note", "not active; the bridge activates it when it runs")
+
+
+def _validated(asked: str, planned: Plan, rest: GdnRest) -> Finding:
+    rest.validate(planned.worker.text)
+    return Finding(asked, "ok", "GDN can read it")
 
 
 def _otp(asked: str, rest: GdnRest) -> Finding:

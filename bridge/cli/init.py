@@ -27,6 +27,7 @@ from bridge.mapping.payload import MAX_PAYLOAD
 from bridge.mapping.topics import TopicTemplate
 from bridge.message import DeadLetter, MqttMessage
 from bridge.streamql import input_streams
+from bridge.streamql.syntax import AttributeType
 from bridge.text import replaced
 from bridge.timing import Deadline
 
@@ -77,6 +78,7 @@ def init(arguments: argparse.Namespace) -> int:
         filter_ = _filter(arguments.from_topic)
         mqtt = _mqtt(arguments)
         broker, protocol = mqtt.url, mqtt.protocol
+        print(f"listening to {arguments.from_topic} at {mqtt.url}, {arguments.seconds:g} s at most …", file=sys.stderr)
         try:
             samples += listen(mqtt, filter_, arguments.seconds)
         except MqttUnavailable as exc:
@@ -251,7 +253,7 @@ def _tell(findings: Findings, paths: Sequence[Path]) -> None:
         print(f"route {route.topic} -> {route.stream} ({columns}), {route.format.name}{compression}, from {count}")
         for note in found.notes:
             print(f"  {note}")
-        if found.samples == 1:
+        if found.samples == 1 and any(column.type is AttributeType.LONG for column in found.columns):
             print("  one sample says little: numbers that are whole in it make a column of whole numbers")
     reasons = Counter(one.reason for one in findings.left_out)
     for reason, number in reasons.most_common(SHOWN_LEFT_OUT):
@@ -263,3 +265,4 @@ def _tell(findings: Findings, paths: Sequence[Path]) -> None:
     print(f"next: set gdn.url and gdn.tenant in {config}, and BRIDGE_GDN__API_KEY to your API key; then")
     print(f"  gdn-bridge test --config {config}    # the samples against the rows that they give")
     print(f"  gdn-bridge check --online --config {config}    # broker, GDN, credentials")
+    print(f"  gdn-bridge run --config {config}")

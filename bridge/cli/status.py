@@ -32,7 +32,8 @@ def status(arguments: argparse.Namespace) -> int:
     try:
         answer = _asked(url)
     except (OSError, http.client.HTTPException, ValueError) as exc:
-        print(f"gdn-bridge: {url} can't be asked: {replaced(str(exc)) or type(exc).__name__}", file=sys.stderr)
+        why = replaced(str(exc)) or type(exc).__name__
+        print(f"gdn-bridge: {url} can't be asked: {why}. Does the bridge run, and listen there?", file=sys.stderr)
         return exits.UNAVAILABLE
     if arguments.json:
         print(json.dumps(answer))

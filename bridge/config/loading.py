@@ -146,7 +146,7 @@ def _missing(location: Location, layers: Sequence[Layer], config_file: Path | No
     holder = _place(location[:-1], layers)
     if location[0] == "routes" and len(location) > 1 and holder is not None:
         return f"{holder}: {location[-1]} is required and not set"
-    file = "the configuration file" if config_file is None else str(config_file)
+    file = "the configuration file that --config names" if config_file is None else str(config_file)
     if location == ("routes",):
         return (
             f"{variable(location)}: at least one route is required; write [[routes]] with topic and stream into {file}"

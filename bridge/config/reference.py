@@ -74,4 +74,6 @@ def _default(field: FieldInfo) -> str:
         return "required"
     if field.default is None:
         return "not set"
+    if isinstance(field.default, bool):
+        return f"`{str(field.default).lower()}`"
     return f"`{field.default:.10g}`" if isinstance(field.default, float) else f"`{field.default}`"

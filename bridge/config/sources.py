@@ -142,6 +142,8 @@ def _toml_problem(file: Path, text: str, message: str) -> str:
     rows = text.split("\n")
     line, column = (found[1], found[2]) if found and found[1] else (len(rows), len(rows[-1]) + 1)
     what = message[: found.start()] if found else message
+    if what == "Invalid value":  # mostly a text that was written like a variable's
+        what += "; texts stand in quotes"
     return f"{file}:{line}:{column}: not TOML: {what}"
 
 

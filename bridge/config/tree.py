@@ -144,9 +144,11 @@ def allowed(annotation: Any, metadata: Sequence[object] = ()) -> str:
         return "a table"
     if is_path(annotation):
         return "a path"
+    if annotation is bool:
+        return "true or false"
     if int in (annotation, *options) or float in (annotation, *options):
-        low = next(f"{m.ge:.10g}" for m in metadata if isinstance(m, Ge))
-        high = next(f"{m.le:.10g}" for m in metadata if isinstance(m, Le))
+        low = next(m.ge for m in metadata if isinstance(m, Ge))
+        high = next(m.le for m in metadata if isinstance(m, Le))
         return f"a {'whole ' if annotation is int else ''}number from {low} to {high}"
     return "a text, secret" if is_secret(annotation) else "a text"
 

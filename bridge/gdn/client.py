@@ -20,6 +20,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
+from bridge.certificates import handshake_advice
 from bridge.errors import GdnAuthError, GdnUnavailable
 from bridge.gdn.answers import Answer, refusal, safe
 from bridge.gdn.bounds import BoundedPools
@@ -201,7 +202,11 @@ class Client:
         except (requests.RequestException, OSError, HTTPError) as exc:
             if _never_left(exc):
                 self.budget.give_back(check=check)
-            raise self._unreachable(place, safe(str(_root(exc)) or type(_root(exc)).__name__)) from exc
+            root = _root(exc)
+            reason = safe(str(root) or type(root).__name__)
+            if isinstance(exc, requests.exceptions.SSLError):
+                reason += handshake_advice(root)
+            raise self._unreachable(place, reason) from exc
 
     def _read(self, response: requests.Response, *, place: str, limit: int, timeout: float) -> bytes:
         deadline = Deadline(timeout, clock=self._clock)

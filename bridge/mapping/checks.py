@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bridge.mapping.coercion import COERCIONS
@@ -13,7 +13,7 @@ from bridge.mapping.fields import FieldSpec, Scalar, compile_column, compile_row
 from bridge.mapping.formats import FormatOptions, compile_decoder
 from bridge.mapping.paths import compile_expression, compile_getter
 from bridge.mapping.reasons import Unmappable
-from bridge.mapping.route import Route
+from bridge.mapping.route import Route, sources
 from bridge.mapping.sparkplug import MEMBERS, need_protobuf
 from bridge.mapping.topics import TopicTemplate, covers
 from bridge.streamql.streams import InputStream
@@ -213,12 +213,33 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 def doubts(routes: Sequence[Route], streams: Mapping[str, InputStream]) -> list[Problem]:
     """What is probably not meant, but may be: the bridge runs all the same."""
-    return [
-        Problem(
-            ("routes", number, "stream"),
-            f"{route.stream!r}: no query of the worker reads it; what is sent there comes to nothing, unless another "
-            "worker reads it",
-        )
-        for number, route in enumerate(routes)
-        if (stream := streams.get(route.stream)) is not None and not stream.queried
-    ]
+    found: list[Problem] = []
+    for number, route in enumerate(routes):
+        stream = streams.get(route.stream)
+        if stream is None:
+            continue
+        if not stream.queried:
+            text = (
+                f"{route.stream!r}: no query of the worker reads it; what is sent there comes to nothing, unless "
+                "another worker reads it"
+            )
+            found.append(Problem(("routes", number, "stream"), text))
+        found += _misnamed_captures(("routes", number, "topic"), route, stream)
+    return found
+
+
+def _misnamed_captures(place: tuple[str | int, ...], route: Route, stream: InputStream) -> Iterator[Problem]:
+    """Captures that nothing takes, where a column that nothing names is called nearly the same."""
+    names = [name for name in TopicTemplate.parse(route.topic).captures if name is not None]
+    columns = [attribute.name for attribute in stream.attributes or ()]
+    taken = "".join(map(str, sources(route)))
+    free = {column.lower(): column for column in columns if column not in (*route.fields, *names)}
+    for name in names:
+        near = difflib.get_close_matches(name.lower(), free, n=1)
+        if near and name not in columns and f"{{{name}}}" not in taken:
+            column = free[near[0]]
+            yield Problem(
+                place,
+                f"nothing takes the capture {{{name}}}. Is it meant for the column {column}? Call it so, or set fields."
+                f'{column} = "{{{name}}}"',
+            )

@@ -47,6 +47,7 @@ def test_all_is_well_and_nothing_is_changed(
         "API key": "ok",
         "tenant acme": "ok",
         "fabric _system": "ok",
+        f"definition {bridge.settings['BRIDGE_WORKER__DEFINITION']}": "ok",
         WORKER: "note",
         "one-time password": "ok",
     }
@@ -80,6 +81,21 @@ def test_a_workers_state_is_told(mosquitto: Mosquitto, gdn: LocalGdn, make_bridg
     assert (inactive[0], "not active" in inactive[1]) == ("note", True)
     assert active == ("ok", "active in local")
     assert "another definition" in lines
+
+
+def test_a_definition_that_gdn_cant_read_is_told_before_it_is_created(
+    mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, tmp_path: Path
+) -> None:
+    bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url)
+    definition = tmp_path / "worker.sql"
+    text = Path(bridge.settings["BRIDGE_WORKER__DEFINITION"]).read_text()
+    definition.write_text(f"{text}CREATE WINDOW w (a int) SLIDING_TIME(1 min);\n")
+    bridge.settings["BRIDGE_WORKER__DEFINITION"] = str(definition)
+
+    outcome, said = outcomes(bridge, code=69)[f"definition {definition}"]
+
+    assert (outcome, "422" in said) == ("failed", True)
+    assert gdn.call("GET", "/_fabric/_system/_api/streamapps")["streamApps"] == []
 
 
 def test_what_cant_be_reached_is_told_at_both_ends(make_bridge: MakeBridge) -> None:

@@ -203,3 +203,4 @@ def test_a_bridge_that_is_not_there_is_said_to_be_out_of_reach(make_bridge: Make
 
     assert told.returncode == 69
     assert "can't be asked" in told.stderr
+    assert "Does the bridge run" in told.stderr

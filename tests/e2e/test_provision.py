@@ -12,6 +12,20 @@ from tests.conftest import Bridge, LocalGdn, Mosquitto, wait_for
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 
+def test_a_first_start_on_which_all_is_well_warns_of_nothing(
+    mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: Callable[..., Bridge]
+) -> None:
+    bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url, BRIDGE_WORKER__SETTLE_TIME="2")
+    for name in ("BRIDGE_HEALTH__QUERY_INTERVAL", "BRIDGE_HEALTH__WORKER_INTERVAL"):
+        del bridge.settings[name]  # the tests' own, too short for a plan
+    process = bridge.start()
+    bridge.wait_ready()
+
+    told = [json.loads(line) for line in process.text().splitlines()]
+    assert "worker.settling" in {line["event"] for line in told}
+    assert [line for line in told if line["level"] != "info"] == []
+
+
 def test_after_a_crash_in_the_settle_time_the_next_start_waits_it_out_before_it_sends(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: Callable[..., Bridge]
 ) -> None:

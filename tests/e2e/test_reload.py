@@ -121,9 +121,11 @@ def test_messages_published_while_settings_are_loaded_again_are_not_lost_and_the
     finally:
         enough.set()
         publisher.join()
+    wait_for(lambda: bridge.books()["received"] >= published, seconds=60, what=f"all {published} messages")
     wait_for(lambda: bridge.books()["outbox"] == 0, seconds=60, what="an empty outbox")
-    wait_for(lambda: bridge.books()["received"] >= published, seconds=10, what=f"all {published} messages")
 
+    # A receipt comes before the row.
+    wait_for(lambda: len(set(values(gdn, "firsts"))) >= published, what="the rows")
     assert set(values(gdn, "firsts")) == set(range(published))
     assert bridge.books()["balanced"]
     assert bridge.books()["dead_lettered"] == 0

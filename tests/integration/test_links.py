@@ -569,6 +569,16 @@ def test_a_broker_that_says_goodbye_is_quoted(pair: Pair) -> None:
 
 
 @both_versions
+def test_a_broker_that_ends_before_its_connack_may_want_tls(pair: Pair, version: int) -> None:
+    link = mqtt(pair[0], version)
+
+    pair[1].close()
+    link.read(0)
+
+    assert "mqtts://" in (link.error or "")
+
+
+@both_versions
 def test_an_end_without_a_word_is_told_from_others(pair: Pair, version: int) -> None:
     link = connected(pair, version, suback(version, 1, 1, 1))
     assert not link.closed_silently

@@ -124,6 +124,8 @@ def test_every_problem_is_reported_at_once(environ: dict[str, str]) -> None:
         BRIDGE_STATUS__LISTEN="8080",
         BRIDGE_STOP_TIMEOUT="nan",
         BRIDGE_LOGLEVEL="debug",
+        BRIDGE_CANARY__ENABLED="maybe",
+        BRIDGE_OUTBOX__MAX_BYTES="1GB",
     )
 
     assert found == (
@@ -131,7 +133,9 @@ def test_every_problem_is_reported_at_once(environ: dict[str, str]) -> None:
         "BRIDGE_MQTT__KEEPALIVE: must be a whole number from 5 to 65535",
         "BRIDGE_GDN__TENANT: must be the bare name, without slash or space",
         "BRIDGE_GDN__AUTHENTICATION: must be otp or header",
+        "BRIDGE_OUTBOX__MAX_BYTES: must be a whole number from 1048576 to 1099511627776",
         "BRIDGE_DELIVERY__WINDOW: must be a whole number from 1 to 1000",
+        "BRIDGE_CANARY__ENABLED: must be true or false",
         "BRIDGE_STATUS__LISTEN: must be host:port, as in 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:8080",
         "BRIDGE_STOP_TIMEOUT: must be a number from 1 to 600",
     )
@@ -147,6 +151,10 @@ def test_nothing_set_names_every_required_setting() -> None:
         "BRIDGE_WORKER__DEFINITION",
         "BRIDGE_ROUTES",
     ]
+
+
+def test_what_is_missing_for_want_of_a_file_says_how_to_name_one() -> None:
+    assert all("--config" in problem for problem in problems({}) if "API_KEY" not in problem)
 
 
 LOGIN = {"BRIDGE_GDN__EMAIL": "a@b.example", "BRIDGE_GDN__PASSWORD": "pass word"}
@@ -395,7 +403,7 @@ def test_a_table_that_is_none_is_refused(environ: dict[str, str], tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[mqtt]\nurl = \n", ":2:7: not TOML: Invalid value"),
+        ("[mqtt]\nurl = mqtt://broker\n", ":2:7: not TOML: Invalid value; texts stand in quotes"),
         ("[mqtt]\nurl = 'x", ":2:9: not TOML: Expected"),
         ("a = 1\na = 2\n", ":2:6: not TOML: Cannot overwrite a value"),
         ("a = " + "[" * 100_000, ": the configuration file holds a number or a nesting beyond bounds"),

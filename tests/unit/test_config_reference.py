@@ -36,9 +36,22 @@ def test_the_example_needs_nothing_but_the_key() -> None:
     assert f"STREAM {route.stream} " in settings.worker.definition.read_text()
 
 
+def test_what_the_guides_show_can_be_put_at_the_end_of_the_example(tmp_path: Path) -> None:
+    (tmp_path / "worker.sql").write_text((EXAMPLE.parent / "worker.sql").read_text())
+    file = tmp_path / EXAMPLE.name
+    check = '[[health.checks]]\nname = "n"\nquery = "RETURN 1"\n'
+    route = '[routes.fields]\na = "b"\n[[routes.test]]\ntopic = "t"\npayload = ""\nexpect = []\n'
+    file.write_text(EXAMPLE.read_text() + check + route)
+
+    settings = load(config_file=file, environ={"BRIDGE_GDN__API_KEY": "t.k.s"}, secret_directories=())
+
+    assert [check.name for check in settings.health.checks] == ["n"]
+    assert (settings.routes[0].fields, len(settings.routes[0].test)) == ({"a": "b"}, 1)
+
+
 def test_the_example_shows_every_setting_with_its_default() -> None:
     shown = _leaves(tomllib.loads(EXAMPLE.read_text()))
-    commented = _leaves(tomllib.loads(re.sub(r"(?m)^# (?=\w+ = )", "", EXAMPLE.read_text().replace("# fields", "#"))))
+    commented = _leaves(tomllib.loads(re.sub(r"(?m)^# (?=\w+ = )", "", EXAMPLE.read_text())))
     settings = dict(every_setting())
 
     assert set(commented) == set(settings)
@@ -48,7 +61,7 @@ def test_the_example_shows_every_setting_with_its_default() -> None:
         elif location in shown:
             assert shown[location] == field.default
         else:
-            assert field.default is None or location == ("outbox", "path")
+            assert field.default in (None, [], {}) or location == ("outbox", "path")
 
 
 def _leaves(tree: dict[str, Any]) -> dict[tuple[str | int, ...], Any]:

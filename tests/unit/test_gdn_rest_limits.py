@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
 import threading
 import traceback
 from collections.abc import Iterator
@@ -345,6 +346,15 @@ def test_checks_get_half_of_the_budget(web: responses.RequestsMock) -> None:
     with pytest.raises(GdnUnavailable, match="half"):
         rest.query("RETURN 1", check=True)
     assert rest.otp() == "x"
+
+
+def test_a_gdn_that_speaks_no_tls_is_said_to(web: responses.RequestsMock) -> None:
+    failure = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number")
+    failure.reason = "WRONG_VERSION_NUMBER"
+    web.post(OTP, body=requests.exceptions.SSLError(failure))
+
+    with pytest.raises(GdnUnavailable, match="wrong version number; this port seems to speak no TLS"):
+        make().otp()
 
 
 @pytest.mark.parametrize(

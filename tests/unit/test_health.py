@@ -242,6 +242,19 @@ def test_what_is_odd_is_logged_once_and_said_as_long_as_it_is() -> None:
     assert [entry["event"] for entry in logs] == ["health.odd"]
 
 
+def test_a_check_that_failed_is_logged_once_and_once_more_when_it_recovers() -> None:
+    far, clock = Far(), Clock()
+    h = health(far, clock, query=None)
+    with capture_logs() as logs:
+        for inactive in (False, True, True, False, False):
+            far.worker = WorkerState("w", "", (), not inactive)
+            h.step()
+            clock.now += 100
+
+    assert [entry["event"] for entry in logs] == ["health.failing", "health.recovered"]
+    assert logs[1]["check"] == "worker active"
+
+
 def test_a_check_may_make_another_one_due() -> None:
     far, clock = Far(), Clock()
     odd = Odd(clock)

@@ -367,6 +367,16 @@ def test_the_files_load_and_the_sample_maps(
     said = capsys.readouterr().out
     assert "gdn.tenant" in said
     assert "BRIDGE_GDN__API_KEY" in said
+    assert f"gdn-bridge run --config {tmp_path / CONFIG_FILE}\n" in said
+
+
+@pytest.mark.parametrize(("payload", "warned"), [('{"temperature": 18}', True), ('{"temperature": 18.5}', False)])
+def test_one_sample_is_said_to_be_little_where_a_number_in_it_is_whole(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str], payload: str, warned: bool
+) -> None:
+    run("--sample", "devices/AD11/telemetry", payload)
+
+    assert ("one sample says little" in capsys.readouterr().out) == warned
 
 
 @pytest.mark.parametrize("name", [CONFIG_FILE, WORKER_FILE])

@@ -412,6 +412,26 @@ def test_a_stream_that_no_query_reads_is_doubtful_and_not_wrong() -> None:
     assert "no query of the worker reads it" in doubt.text
 
 
+@pytest.mark.parametrize(
+    ("topic", "fields", "said"),
+    [
+        ("t/{roomNo}/{other}", {}, "nothing takes the capture {roomNo}. Is it meant for the column room?"),
+        ("t/{roomNo}", {"room": "{roomNo}"}, None),
+        ("t/{roomNo}", {"room": "r"}, None),
+        ("t/{room}", {}, None),
+        ("t/{anything}", {}, None),
+    ],
+)
+def test_a_capture_that_nothing_takes_is_doubtful_where_a_column_is_called_nearly_so(
+    topic: str, fields: dict[str, str], said: str | None
+) -> None:
+    worker = "@App:name('a') @App:qlVersion('2') CREATE STREAM s (room int, n int); INSERT INTO o SELECT n FROM s;"
+    found = doubts([Route(topic, "s", fields)], input_streams(parse(worker)))
+
+    assert [doubt.location for doubt in found] == ([("routes", 0, "topic")] if said else [])
+    assert all(said in doubt.text for doubt in found if said)
+
+
 def test_without_a_route_for_sparkplug_its_library_is_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: object) -> None:
         raise MissingExtra("protobuf isn't installed")

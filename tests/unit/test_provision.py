@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ class Stop(threading.Event):
         super().__init__()
         self._told = told
         self.script: list[Callable[[], object]] = []
+        self.waits: Callable[[], object] = lambda: None
 
     def wait(self, timeout: float | None = None) -> bool:
+        self.waits()
         if timeout == WATCH_TURN:
             if self.script:
                 self.script.pop(0)()
@@ -134,6 +137,20 @@ def test_a_worker_that_is_active_is_ready_at_once() -> None:
     assert world.told == ["refresh", "get"]
     assert world.ready.is_set()
     assert provision.status.state == "connected"
+
+
+def test_health_checks_may_begin_once_the_worker_has_settled_or_an_attempt_has_failed() -> None:
+    settled, failed = World(exists=False, active=False), World()
+    seen: list[bool] = []
+    failed.failures["get"] = [GdnUnavailable("away")]
+    for world in (settled, failed):
+        provision = world.provision()
+        tried = provision.tried
+        world.stop.waits = partial(lambda tried: seen.append(tried.is_set()), tried)
+        provision.ensure()
+        assert tried.is_set()
+
+    assert seen == [False, True], "not while it settles, but while the next attempt is waited for"
 
 
 @pytest.mark.parametrize("exists", [True, False])
