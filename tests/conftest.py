@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -26,6 +27,18 @@ hypothesis.settings.load_profile("project")
 
 API_KEY = "acme.testkey.s3cr3tvalue"
 TENANT = "acme"
+TABLE = "tutorialAppOutputTable"
+"""Of the worker that the bridge runs in tests."""
+
+CANARY = {
+    "BRIDGE_CANARY__ENABLED": "true",
+    "BRIDGE_CANARY__TOPIC": "devices/{marker}/rooms/0/telemetry",
+    "BRIDGE_CANARY__PAYLOAD": '{"temperature": 0}',
+    "BRIDGE_CANARY__QUERY": f'FOR d IN {TABLE} FILTER d.id == "0-{{marker}}" RETURN d.id',
+    "BRIDGE_CANARY__CLEANING_QUERY": f'FOR d IN {TABLE} FILTER d.id == "0-{{marker}}" REMOVE d IN {TABLE}',
+}
+"""A canary for that worker, with the interval that ships."""
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -37,6 +50,18 @@ def wait_for(condition: Callable[[], Any], *, seconds: float = 30.0, what: str =
             return value
         time.sleep(0.05)
     pytest.fail(f"{what} did not come true within {seconds:g} s")
+
+
+def uninstall(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the import of an optional library fail as if it weren't installed."""
+    real = importlib.import_module
+
+    def without(name: str) -> Any:
+        if name == module:
+            raise ModuleNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib, "import_module", without)
 
 
 def is_listening(port: int) -> bool:
@@ -161,7 +186,7 @@ class LocalGdn(Process):
             rows += answer["result"]
         return rows
 
-    def count(self, collection: str = "tutorialAppOutputTable") -> int:
+    def count(self, collection: str = TABLE) -> int:
         return int((self.query(f"RETURN LENGTH({collection})") or [0])[0])
 
 
@@ -188,6 +213,11 @@ class Bridge:
             **settings,
         }
         self.process: Process | None = None
+
+    def use_shipped_intervals(self) -> None:
+        """Look at the far end as often as ships: the intervals for tests are too short for a plan."""
+        for name in ("BRIDGE_HEALTH__QUERY_INTERVAL", "BRIDGE_HEALTH__WORKER_INTERVAL"):
+            del self.settings[name]
 
     def environment(self) -> dict[str, str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("BRIDGE_")}

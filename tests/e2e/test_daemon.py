@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import API_KEY, Bridge, LocalGdn, Mosquitto, free_port, wait_for
+from tests.conftest import API_KEY, TABLE, Bridge, LocalGdn, Mosquitto, free_port, wait_for
 from tests.publisher import publish_all
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 COUNT = 20_000
 MEMORY_LIMIT = 100 * 1024 * 1024
-TABLE = "tutorialAppOutputTable"
 
 MakeBridge = Callable[..., Bridge]
 

@@ -16,14 +16,13 @@ import pytest
 
 from bridge.message import DeadLetter
 from bridge.outbox import Outbox, Selection, Visitor
-from tests.conftest import Bridge, LocalGdn, Mosquitto, free_port, wait_for
+from tests.conftest import TABLE, Bridge, LocalGdn, Mosquitto, free_port, wait_for
 from tests.publisher import publish_all
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 MakeBridge = Callable[..., Bridge]
 TOPIC = "devices/{deviceID}/rooms/{roomNo}/telemetry"
-TABLE = "tutorialAppOutputTable"
 
 
 def mend(bridge: Bridge) -> None:

@@ -9,22 +9,12 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Bridge, LocalGdn, Mosquitto, wait_for
+from tests.conftest import CANARY, TABLE, Bridge, LocalGdn, Mosquitto, wait_for
 from tests.publisher import publish_all
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
-TABLE = "tutorialAppOutputTable"
 INTERVAL = 5.0
-
-CANARY = {
-    "BRIDGE_CANARY__ENABLED": "true",
-    "BRIDGE_CANARY__TOPIC": "devices/{marker}/rooms/0/telemetry",
-    "BRIDGE_CANARY__PAYLOAD": '{"temperature": 0}',
-    "BRIDGE_CANARY__QUERY": f'FOR d IN {TABLE} FILTER d.id == "0-{{marker}}" RETURN d.id',
-    "BRIDGE_CANARY__CLEANING_QUERY": f'FOR d IN {TABLE} FILTER d.id == "0-{{marker}}" REMOVE d IN {TABLE}',
-    "BRIDGE_CANARY__INTERVAL": f"{INTERVAL:g}",
-}
 
 MakeBridge = Callable[..., Bridge]
 
@@ -41,7 +31,12 @@ def bridge(mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge) -> Brid
             "rows": 0,
         },
     ]
-    settings = {**CANARY, "BRIDGE_HEALTH__CHECKS": json.dumps(checks), "BRIDGE_GDN__REQUEST_TIMEOUT": "5"}
+    settings = {
+        **CANARY,
+        "BRIDGE_CANARY__INTERVAL": f"{INTERVAL:g}",
+        "BRIDGE_HEALTH__CHECKS": json.dumps(checks),
+        "BRIDGE_GDN__REQUEST_TIMEOUT": "5",
+    }
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url, **settings)
     bridge.start()
     bridge.wait_ready()

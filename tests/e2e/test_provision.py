@@ -16,8 +16,7 @@ def test_a_first_start_on_which_all_is_well_warns_of_nothing(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: Callable[..., Bridge]
 ) -> None:
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url, BRIDGE_WORKER__SETTLE_TIME="2")
-    for name in ("BRIDGE_HEALTH__QUERY_INTERVAL", "BRIDGE_HEALTH__WORKER_INTERVAL"):
-        del bridge.settings[name]  # the tests' own, too short for a plan
+    bridge.use_shipped_intervals()
     process = bridge.start()
     bridge.wait_ready()
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.local.devices import Devices
-from tests.conftest import Bridge, LocalGdn, Mosquitto, Process, wait_for
+from tests.conftest import CANARY, TABLE, Bridge, LocalGdn, Mosquitto, Process, wait_for
 from tests.publisher import publish_all
 from tests.soak.prometheus import Prometheus
 
@@ -40,14 +40,8 @@ BURST = 2000
 GROWTH = 8 << 20
 """Bytes that memory may grow by after the first third. Each message has a topic of its own: 10,000 are remembered."""
 
-TABLE = "tutorialAppOutputTable"
-
 SETTINGS = {
-    "BRIDGE_CANARY__ENABLED": "true",
-    "BRIDGE_CANARY__TOPIC": "devices/{marker}/rooms/0/telemetry",
-    "BRIDGE_CANARY__PAYLOAD": '{"temperature": 0}',
-    "BRIDGE_CANARY__QUERY": f'FOR d IN {TABLE} FILTER d.id == "0-{{marker}}" RETURN d.id',
-    "BRIDGE_CANARY__CLEANING_QUERY": f'FOR d IN {TABLE} FILTER d.id == "0-{{marker}}" REMOVE d IN {TABLE}',
+    **CANARY,
     "BRIDGE_HEALTH__CHECKS": json.dumps(
         [
             {"name": "rows come", "query": f"RETURN LENGTH({TABLE})", "changes_within": 600},
@@ -160,8 +154,7 @@ def soak(seconds: float, directory: Path) -> Soaked:
         broker = ended(Mosquitto(directory))
         gdn = ended(LocalGdn(directory))
         bridge = Bridge(directory, mqtt_port=broker.port, gdn_url=gdn.url, **SETTINGS)
-        for name in ("BRIDGE_HEALTH__QUERY_INTERVAL", "BRIDGE_HEALTH__WORKER_INTERVAL"):
-            del bridge.settings[name]  # the tests' own: what ships counts here
+        bridge.use_shipped_intervals()
         process = ended(bridge.start())
         bridge.wait_subscribed()
         # One row there from the start: a check asks for it.

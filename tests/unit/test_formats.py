@@ -3,7 +3,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import gzip
-import importlib
 import json
 import time
 import tracemalloc
@@ -19,6 +18,7 @@ import zstandard
 from bridge.mapping.formats import COMPRESSIONS, FORMATS, MAX_DEPTH, FormatOptions, MissingExtra, compile_decoder
 from bridge.mapping.payload import MAX_PAYLOAD, MAX_ROWS
 from bridge.mapping.reasons import Reason, Unmappable
+from tests.conftest import uninstall
 
 TEMPERATURE = r"(?P<t>-?\d+(?:\.\d+)?) ?(?P<unit>[CF])?"
 
@@ -104,14 +104,7 @@ def test_wrong_options_are_said_before_the_first_message(options: FormatOptions,
 def test_a_missing_library_is_named_with_the_command_that_installs_it(
     options: FormatOptions, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = importlib.import_module
-
-    def without(name: str) -> Any:
-        if name == module:
-            raise ModuleNotFoundError(name)
-        return real(name)
-
-    monkeypatch.setattr(importlib, "import_module", without)
+    uninstall(module, monkeypatch)
 
     with pytest.raises(MissingExtra, match=rf"{module}.*pip install 'gdn-bridge\[formats\]'"):
         compile_decoder(options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib
 import json
 import zlib
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from bridge.cli.findings import Findings, Found, Sample
 from bridge.cli.inference import infer
 from bridge.cli.init import files_of
 from bridge.mapping.sparkplug_payload import message_class
+from tests.conftest import uninstall
 
 VALUE = {"temp": 21.5, "n": 7}
 READINGS = [{"t": 1}, {"t": 2.5}]
@@ -154,14 +154,7 @@ def test_measurements_on_topics_of_their_own_get_routes_of_their_own() -> None:
 def test_a_library_that_is_not_installed_is_named_with_the_command_that_installs_it(
     topic: str, payload: bytes, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = importlib.import_module
-
-    def without(name: str) -> Any:
-        if name == module:
-            raise ModuleNotFoundError(name)
-        return real(name)
-
-    monkeypatch.setattr(importlib, "import_module", without)
+    uninstall(module, monkeypatch)
     message_class.cache_clear()
 
     findings = infer([Sample(topic, payload), Sample("good", b"1")])
@@ -172,14 +165,7 @@ def test_a_library_that_is_not_installed_is_named_with_the_command_that_installs
 
 
 def test_without_zstd_mixed_payloads_fall_back_to_raw(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = importlib.import_module
-
-    def without(name: str) -> Any:
-        if name == "zstandard":
-            raise ModuleNotFoundError(name)
-        return real(name)
-
-    monkeypatch.setattr(importlib, "import_module", without)
+    uninstall("zstandard", monkeypatch)
 
     assert written(the_one(b"1", gzip.compress(b"1"))) == ("raw", "none")
 
