@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 
-from bridge.measuring import Durations
+from bridge.histogram import Durations
 
 
 @dataclass(frozen=True, slots=True)

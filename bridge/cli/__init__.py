@@ -152,7 +152,7 @@ def _override(text: str) -> tuple[str, str]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from bridge.daemon import Daemon  # noqa: PLC0415 - the other verbs start faster without the data path
+    from bridge.service.daemon import Daemon  # noqa: PLC0415 - the other verbs start faster without the data path
 
     planned = plan(arguments)
     configure_log(planned.settings)

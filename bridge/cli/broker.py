@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from bridge import mqtt_source
-from bridge.dial import Tls
 from bridge.errors import MqttUnavailable, RemoteProtocolError
+from bridge.links.tls import Tls
+from bridge.mqtt import link as mqtt_source
 from bridge.timing import Deadline
 
 if TYPE_CHECKING:

@@ -15,18 +15,18 @@ from urllib.parse import urlsplit
 
 from bridge.cli import exits
 from bridge.cli.planning import Plan, configure_log, gdn_rest, plan
-from bridge.dial import Tls, open_socket
 from bridge.errors import GdnAuthError, GdnError, GdnRejected, MqttUnavailable
 from bridge.gdn.address import GdnAddress
 from bridge.gdn.rest import GdnRest
 from bridge.gdn.worker import is_other
+from bridge.links.tls import Tls, open_socket
 from bridge.log import redacted, register_secret
 from bridge.mapping import Route, doubts
 from bridge.mapping.topics import TopicTemplate, minimal_filters
 from bridge.timing import Deadline
 
 if TYPE_CHECKING:
-    from bridge.mqtt_source import MqttLink
+    from bridge.mqtt.link import MqttLink
 
 
 PATIENCE = 30.0

@@ -10,8 +10,8 @@ from typing import Any
 from bridge.cli.naming import joined, safe_name
 from bridge.mapping import FieldSpec
 from bridge.mapping.fields import Scalar
-from bridge.mapping.reasons import Unmappable, shown
 from bridge.mapping.times import NANOSECONDS, parse_time
+from bridge.mapping.unmappable import Unmappable, shown
 from bridge.streamql.syntax import Attribute, AttributeType
 
 MAX_COLUMNS = 100

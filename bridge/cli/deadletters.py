@@ -21,11 +21,11 @@ from bridge.cli import exits
 from bridge.cli.planning import Plan, configure_log, plan
 from bridge.cli.printing import content, table
 from bridge.config import Settings, load
-from bridge.deadletters import carry_out, export, iso_time, map_again, parse_since, summary
 from bridge.errors import BridgeError, ConfigError, OutboxInUse
 from bridge.mapping import Mapping
 from bridge.mapping.sparkplug import KEY_PREFIX
 from bridge.outbox import Bounds, Letter, Outbox, Selection, Visitor, Wanted, check_is_there
+from bridge.path.replay import carry_out, export, iso_time, map_again, parse_since, summary
 from bridge.text import replaced
 
 LISTED = 100

@@ -13,9 +13,10 @@ from typing import Any
 from bridge.cli.findings import MAX_EXAMPLES, Findings, Found, LeftOut, Sample, example_of, mapping_of
 from bridge.mapping import Example, FieldSpec, FormatOptions, Route
 from bridge.mapping.formats import MissingExtra
-from bridge.mapping.reasons import NoReading, Reason, Unmappable, shown
 from bridge.mapping.sparkplug import NAMESPACE, Sparkplug
+from bridge.mapping.unmappable import NoReading, Unmappable, shown
 from bridge.message import DeadLetter
+from bridge.reasons import Reason
 from bridge.streamql.syntax import Attribute, AttributeType
 
 STREAM = "sparkplug"

@@ -20,7 +20,7 @@ from bridge.cli.naming import capture_name, joined, safe_name
 from bridge.mapping import Example, FormatOptions, Mapping, Route
 from bridge.mapping.formats import MissingExtra
 from bridge.mapping.payload import MAX_PAYLOAD
-from bridge.mapping.reasons import Unmappable
+from bridge.mapping.unmappable import Unmappable
 from bridge.message import DeadLetter
 from bridge.streamql.syntax import Attribute, AttributeType
 

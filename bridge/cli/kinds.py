@@ -18,7 +18,7 @@ from bridge.mapping import FormatOptions
 from bridge.mapping.formats import MissingExtra, compile_decoder
 from bridge.mapping.formats.compressed import compile_decompressor, compression_of
 from bridge.mapping.payload import MAX_PAYLOAD, elements, objects
-from bridge.mapping.reasons import Unmappable
+from bridge.mapping.unmappable import Unmappable
 
 EVERY_ELEMENT = "jmespath:@"
 """``each`` for arrays whose elements are no objects."""

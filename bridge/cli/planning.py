@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from bridge.config import FieldTable, Settings, load_placed
 from bridge.config import Route as RouteSettings
-from bridge.credentials import Credentials
 from bridge.errors import ConfigError
 from bridge.gdn.address import GdnAddress
 from bridge.gdn.budget import Budget
@@ -19,6 +18,7 @@ from bridge.gdn.rest import GdnRest
 from bridge.log import configure, keep_secret
 from bridge.mapping import Example, FieldSpec, FormatOptions, Route, check
 from bridge.mapping.fields import Scalar
+from bridge.service.credentials import Credentials
 from bridge.streamql import StreamQLError, Worker, parse, require_metadata
 from bridge.streamql.streams import InputStream, input_streams
 

@@ -20,12 +20,12 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
-from bridge.certificates import handshake_advice
 from bridge.errors import GdnAuthError, GdnUnavailable
 from bridge.gdn.answers import Answer, refusal, safe
 from bridge.gdn.bounds import BoundedPools
 from bridge.gdn.budget import Budget
 from bridge.gdn.login import Account, Tokens
+from bridge.links.certificates import handshake_advice
 from bridge.timing import Deadline
 
 SLOW_TIMEOUT = 30.0

@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 
 import websocket
 
-from bridge.dial import Tls, open_socket
 from bridge.errors import GdnAuthError, GdnError, GdnRejected, GdnUnavailable, RemoteProtocolError
 from bridge.gdn.answers import seconds_to_wait
 from bridge.gdn.bounds import PATIENCE, BoundedSocket
 from bridge.gdn.frames import FrameParser, Opcode, encode
 from bridge.gdn.protocol import ProducerProtocol, Receipts
-from bridge.link import Link
+from bridge.links.link import Link
+from bridge.links.tls import Tls, open_socket
 from bridge.message import OutboxRecord
 from bridge.timing import Pace
 

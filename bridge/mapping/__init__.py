@@ -3,8 +3,7 @@
 from bridge.mapping.checks import Problem, check, doubts
 from bridge.mapping.fields import FieldSpec
 from bridge.mapping.formats import FormatOptions
-from bridge.mapping.reasons import Reason
 from bridge.mapping.route import Example, Route
 from bridge.mapping.routes import Mapping
 
-__all__ = ["Example", "FieldSpec", "FormatOptions", "Mapping", "Problem", "Reason", "Route", "check", "doubts"]
+__all__ = ["Example", "FieldSpec", "FormatOptions", "Mapping", "Problem", "Route", "check", "doubts"]

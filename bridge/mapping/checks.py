@@ -12,10 +12,10 @@ from bridge.mapping.extras import compile_extras
 from bridge.mapping.fields import FieldSpec, Scalar, compile_column, compile_row_id
 from bridge.mapping.formats import FormatOptions, compile_decoder
 from bridge.mapping.paths import compile_expression, compile_getter
-from bridge.mapping.reasons import Unmappable
 from bridge.mapping.route import Route, sources
 from bridge.mapping.sparkplug import MEMBERS, need_protobuf
 from bridge.mapping.topics import TopicTemplate, covers
+from bridge.mapping.unmappable import Unmappable
 from bridge.streamql.streams import InputStream
 from bridge.streamql.syntax import Attribute
 

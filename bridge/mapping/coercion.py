@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from bridge.mapping.payload import kind
-from bridge.mapping.reasons import Reason, Unmappable, shown
+from bridge.mapping.unmappable import Unmappable, shown
+from bridge.reasons import Reason
 from bridge.streamql.syntax import AttributeType
 
 Coercion = Callable[[Any], Any]

@@ -10,9 +10,9 @@ import msgspec
 from bridge.mapping.fields import ROOT, ROW_ID, FieldSpec
 from bridge.mapping.metadata import metadata_of
 from bridge.mapping.paths import is_true
-from bridge.mapping.reasons import NoReading, Unmappable, shown
 from bridge.mapping.route import Route
 from bridge.mapping.routes import Column, Mapping, Plan, found_in
+from bridge.mapping.unmappable import NoReading, Unmappable, shown
 from bridge.message import DeadLetter, MqttMessage, Row
 
 SHOWN_ELEMENTS = 3

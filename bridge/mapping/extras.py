@@ -9,9 +9,10 @@ import msgspec
 
 from bridge.mapping.coercion import as_text
 from bridge.mapping.fields import Field, Scalar, compile_field
-from bridge.mapping.reasons import Reason, Unmappable
 from bridge.mapping.route import Route
 from bridge.mapping.times import iso8601, parse_time
+from bridge.mapping.unmappable import Unmappable
+from bridge.reasons import Reason
 from bridge.streamql.syntax import AttributeType
 
 MAX_EXTRAS = 64 * 1024

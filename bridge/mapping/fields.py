@@ -16,8 +16,9 @@ from typing import Any
 from bridge.mapping.coercion import FRACTION_TYPES, WHOLE_TYPES, as_text, from_text
 from bridge.mapping.paths import JMESPATH, compile_getter, compile_path, path_steps
 from bridge.mapping.payload import kind
-from bridge.mapping.reasons import Reason, Unmappable, shown
 from bridge.mapping.times import TIME_FORMATS, iso8601, parse_time
+from bridge.mapping.unmappable import Unmappable, shown
+from bridge.reasons import Reason
 from bridge.streamql.syntax import AttributeType
 
 Field = Callable[[Mapping[str, Any], Any], Any]

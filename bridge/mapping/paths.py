@@ -10,7 +10,8 @@ import jmespath
 import jmespath.exceptions
 
 from bridge.mapping.payload import kind
-from bridge.mapping.reasons import Reason, Unmappable
+from bridge.mapping.unmappable import Unmappable
+from bridge.reasons import Reason
 
 Getter = Callable[[Any], Any]
 """(payload) -> the value, None where there is none; raises Unmappable where the payload has another shape."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bridge.mapping.reasons import Reason, Unmappable
+from bridge.mapping.unmappable import Unmappable
+from bridge.reasons import Reason
 
 MAX_PAYLOAD = 512 * 1024
 """Bytes. A GDN frame is at most 1 MiB with base64 and envelope (gdn-api.md C.5): more could never be sent."""

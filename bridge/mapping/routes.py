@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from bridge.log import get_logger
 from bridge.mapping.checks import check
 from bridge.mapping.coercion import COERCIONS, Coercion, from_text
 from bridge.mapping.extras import compile_extras
@@ -18,11 +19,12 @@ from bridge.mapping.formats.compressed import compile_decompressor
 from bridge.mapping.metadata import metadata_of
 from bridge.mapping.paths import Getter, compile_expression, compile_getter, is_true
 from bridge.mapping.payload import elements, objects
-from bridge.mapping.reasons import NoReading, Reason, Unmappable
 from bridge.mapping.route import Route, sources
 from bridge.mapping.sparkplug import Sparkplug
 from bridge.mapping.topics import TopicTemplate, minimal_filters
+from bridge.mapping.unmappable import NoReading, Unmappable
 from bridge.message import DeadLetter, MqttMessage, Row
+from bridge.reasons import Reason
 from bridge.streamql.streams import InputStream
 from bridge.streamql.syntax import Attribute, AttributeType
 
@@ -47,6 +49,8 @@ TEXT_FORMATS = ("text", "csv")
 Decode = Callable[[MqttMessage], Any]
 
 _encode = msgspec.json.Encoder().encode
+
+log = get_logger(__name__)
 
 
 class Column(NamedTuple):
@@ -147,12 +151,21 @@ class Mapping:
         """Of routes and columns, for dead letters: another one may do better."""
 
     def map(self, message: MqttMessage, next_id: int = 0) -> list[Row] | DeadLetter:
-        """The message's rows, or the dead letter it becomes; never an exception for what a device sent.
+        """The message's rows, or the dead letter it becomes; never an exception.
 
         No rows at all: routes took the topic, but their conditions (``when``) none of it, or it has no reading.
 
         ``next_id`` is the record id that the first row will get in the outbox; the others get the next ones.
         """
+        try:
+            return self._map(message, next_id)
+        except Exception as exc:  # a bug in the mapping costs its message only (P5)
+            log.exception("mapping.failed", topic=message.topic)
+            return DeadLetter.of(
+                message, route=None, reason=Reason.INTERNAL_ERROR, detail=repr(exc), mapping=self.version
+            )
+
+    def _map(self, message: MqttMessage, next_id: int) -> list[Row] | DeadLetter:
         matches = self._match(message.topic)
         match = None
         try:

@@ -15,8 +15,9 @@ import msgspec
 
 from bridge.mapping import sparkplug_payload
 from bridge.mapping.payload import MAX_PAYLOAD, MAX_ROWS
-from bridge.mapping.reasons import NoReading, Reason, Unmappable, shown
 from bridge.mapping.sparkplug_certificates import NONE, Certificate, Declared, Reader
+from bridge.mapping.unmappable import NoReading, Unmappable, shown
+from bridge.reasons import Reason
 
 NAMESPACE = "spBv1.0"
 """The first level of every topic (4.1)."""

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridge.mapping.reasons import Reason, Unmappable, shown
 from bridge.mapping.sparkplug_values import DATATYPES, Values, datatype_of, quality_of
+from bridge.mapping.unmappable import Unmappable, shown
+from bridge.reasons import Reason
 
 Declared = tuple[str, int, int | None]
 """A metric's name, datatype (0: not said) and alias."""

@@ -10,7 +10,8 @@ import functools
 from typing import Any
 
 from bridge.mapping.formats.options import load_extra
-from bridge.mapping.reasons import Reason, Unmappable
+from bridge.mapping.unmappable import Unmappable
+from bridge.reasons import Reason
 
 REBIRTH = "Node Control/Rebirth"
 """The metric that asks an edge node for its birth certificates (6.4.19); it never has an alias."""

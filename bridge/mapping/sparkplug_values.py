@@ -8,7 +8,8 @@ import struct
 from collections.abc import Iterable
 from typing import Any
 
-from bridge.mapping.reasons import Reason, Unmappable, shown
+from bridge.mapping.unmappable import Unmappable, shown
+from bridge.reasons import Reason
 
 DATATYPES = dict(
     enumerate(

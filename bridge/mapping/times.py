@@ -7,7 +7,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from bridge.mapping.payload import kind
-from bridge.mapping.reasons import Reason, Unmappable, shown
+from bridge.mapping.unmappable import Unmappable, shown
+from bridge.reasons import Reason
 
 NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 """In each unit of an epoch."""

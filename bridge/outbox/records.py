@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from bridge.message import OutboxRecord
 from bridge.outbox.bounds import Held
+from bridge.reasons import DropReason
 
 SIZE = "length(payload) + length(stream) + length(extras)"
 INSERT = "INSERT INTO records (id, stream, payload, extras, stored_at) VALUES (?, ?, ?, ?, ?)"
@@ -86,7 +87,7 @@ def drop(
             break
         chosen.append(record_id)
         freed += size + OVERHEAD
-        reasons["expired" if expired else "outbox_full"] += 1
+        reasons[DropReason.EXPIRED if expired else DropReason.OUTBOX_FULL] += 1
     return delete(db, chosen), reasons
 
 

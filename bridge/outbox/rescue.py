@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bridge.outbox import schema
+from bridge.reasons import DropReason
 
 UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
 """What reading a damaged file raises; the second where SQLite's own message quotes the rubbish that it found."""
@@ -52,7 +53,7 @@ DEAD_LETTERS = {
 }
 
 FATES = (schema.DELIVERED, schema.DEAD_LETTERED, schema.DROPPED)
-DAMAGED = f"{schema.DROPPED}outbox_damaged"
+DAMAGED = schema.DROPPED + DropReason.OUTBOX_DAMAGED
 
 
 class Rescued(NamedTuple):

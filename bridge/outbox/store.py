@@ -22,6 +22,7 @@ from bridge.outbox.bounds import ROOM_AGAIN, Bounds, Held
 from bridge.outbox.letters import Letter, Refused, Replayed
 from bridge.outbox.owned import REMEMBER, OwnedDatabase
 from bridge.outbox.schema import DEAD_LETTERED, DELIVERED, DROPPED, LAST_ID
+from bridge.reasons import DropReason
 
 READ_BOOKS = "SELECT name, value FROM books"
 WRITE_BOOK = "INSERT INTO books VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
@@ -126,8 +127,8 @@ class Outbox(OwnedDatabase):
         held = self._held
         with self._counting("commit to") as (db, counts):
             counts["received"] += len(rows) + len(dead_letters) + rejected + filtered
-            counts[f"{DROPPED}outbox_full"] += rejected
-            counts[f"{DROPPED}filtered"] += filtered
+            counts[DROPPED + DropReason.OUTBOX_FULL] += rejected
+            counts[DROPPED + DropReason.FILTERED] += filtered
             inserted = records.insert(db, taken, now=now)
             gone = records.delete(db, released)
             counts[DELIVERED] += gone.count

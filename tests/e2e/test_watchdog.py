@@ -21,7 +21,8 @@ MakeBridge = Callable[..., Bridge]
 
 PREAMBLE = """
 import sys, threading
-from bridge import daemon, pipeline
+from bridge.service import daemon
+from bridge.path import pipeline
 from bridge.cli import main
 from bridge.outbox import Outbox
 from bridge.timing import Pace

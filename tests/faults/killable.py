@@ -29,7 +29,7 @@ from typing import Any
 from bridge import cli
 from bridge.gdn.producer import ProducerLink
 from bridge.outbox import Outbox
-from bridge.pipeline import Pipeline
+from bridge.path.pipeline import Pipeline
 from tests.faults.schedule import POINTS
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bridge.mqtt_source import CONNECT_PATIENCE, DROPPED_TOPIC
+from bridge.mqtt.link import CONNECT_PATIENCE, DROPPED_TOPIC
 from tests.integration.test_links import (
     Pair,
     both_versions,

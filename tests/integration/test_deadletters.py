@@ -20,14 +20,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from bridge import deadletters
 from bridge.cli.printing import content, table
-from bridge.deadletters import carry_out, export, parse_since
 from bridge.errors import ConfigError
 from bridge.mapping import FormatOptions, Mapping, Route
 from bridge.mapping.sparkplug_payload import message_class
 from bridge.message import DeadLetter, MqttMessage, Row
 from bridge.outbox import Bounds, Outbox, Refused, Selection, Visitor, letters, schema
+from bridge.path import replay as deadletters
+from bridge.path.replay import carry_out, export, parse_since
 from bridge.streamql import input_streams, parse
 
 pytestmark = pytest.mark.integration
@@ -422,7 +422,7 @@ def test_one_process_marks_while_another_stores_and_purges(path: Path) -> None:
 REPLAYER = """
 import os, signal, sys
 from pathlib import Path
-from bridge.deadletters import carry_out
+from bridge.path.replay import carry_out
 from bridge.message import Row
 from bridge.outbox import Outbox
 class Each:

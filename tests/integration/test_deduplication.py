@@ -25,11 +25,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from bridge import delivery as delivery_module
-from bridge.delivery import Delivery
 from bridge.gdn.protocol import ProducerProtocol, reusable_from
 from bridge.message import Row
 from bridge.outbox import Outbox
+from bridge.path import delivery as delivery_module
+from bridge.path.delivery import Delivery
 from bridge.timing import Backoff
 
 pytestmark = pytest.mark.integration

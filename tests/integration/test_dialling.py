@@ -19,13 +19,13 @@ import pytest
 import trustme
 from structlog.testing import capture_logs
 
-from bridge.certificates import not_after
-from bridge.dial import Tls, open_socket
 from bridge.errors import GdnError, GdnUnavailable
 from bridge.gdn import producer
 from bridge.gdn.answers import RETRY_AFTER_CAP
 from bridge.gdn.budget import Budget
 from bridge.gdn.rest import GdnRest
+from bridge.links.certificates import not_after
+from bridge.links.tls import Tls, open_socket
 from bridge.timing import Pace
 from tests.conftest import free_port
 

@@ -12,8 +12,9 @@ import pytest
 from bridge.books import Snapshot
 from bridge.cli import main
 from bridge.cli.healthcheck import ask, healthcheck
-from bridge.health import HealthStatus, PartStatus, State
-from bridge.status_server import StatusServer
+from bridge.parts import PartStatus, State
+from bridge.watch.health import HealthStatus
+from bridge.watch.status_server import StatusServer
 
 pytestmark = pytest.mark.integration
 

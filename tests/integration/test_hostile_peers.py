@@ -15,15 +15,15 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from bridge.dial import Tls
 from bridge.errors import GdnError, GdnUnavailable, MqttUnavailable, RemoteProtocolError
 from bridge.gdn.answers import MAX_DEPTH
 from bridge.gdn.login import LONGEST, SHORTEST, lifetime_of
 from bridge.gdn.producer import OUTGOING_BYTES, ProducerLink, dial
 from bridge.gdn.rest import GdnRest
-from bridge.link import UNREAD_BYTES
+from bridge.links.link import UNREAD_BYTES
+from bridge.links.tls import Tls
 from bridge.message import OutboxRecord
-from bridge.mqtt_source import MqttLink
+from bridge.mqtt.link import MqttLink
 from tests.integration.test_links import connack, connected, mqtt, packet, producer, publish, suback
 
 pytestmark = pytest.mark.integration
@@ -513,7 +513,7 @@ def test_an_mqtt_message_needs_no_connack_to_be_bounded(pair: tuple[socket.socke
 
 
 def test_a_broker_that_accepts_and_never_speaks_tls_is_given_up() -> None:
-    from bridge.mqtt_source import dial as dial_broker
+    from bridge.mqtt.link import dial as dial_broker
 
     with peer(dripping(b"\x16")) as broker, cheap(), pytest.raises(MqttUnavailable):
         dial_broker(

@@ -19,7 +19,7 @@ from paho.mqtt import MQTTException
 from bridge.errors import RemoteProtocolError
 from bridge.gdn.producer import ProducerLink
 from bridge.message import MqttMessage, OutboxRecord
-from bridge.mqtt_source import CONNECT_PATIENCE, DROPPED_TOPIC, MAX_OTHER, MAX_PACKET, MqttLink
+from bridge.mqtt.link import CONNECT_PATIENCE, DROPPED_TOPIC, MAX_OTHER, MAX_PACKET, MqttLink
 
 pytestmark = pytest.mark.integration
 

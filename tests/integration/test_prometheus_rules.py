@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bridge.metrics import DEFINITIONS
+from bridge.watch.metrics import DEFINITIONS
 
 pytestmark = pytest.mark.integration
 

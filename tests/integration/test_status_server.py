@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from bridge import status_server
 from bridge.books import Books, Requests, Snapshot, Store, Traffic
 from bridge.cli import main
 from bridge.errors import ConfigError
-from bridge.health import HealthStatus, PartStatus
 from bridge.log import register_secret
-from bridge.status_server import StatusServer
+from bridge.parts import PartStatus
+from bridge.watch import status_server
+from bridge.watch.health import HealthStatus
+from bridge.watch.status_server import StatusServer
 
 pytestmark = pytest.mark.integration
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from bridge.canary import Canary, Song
 from bridge.errors import GdnError, GdnRejected, GdnUnavailable
-from bridge.flight import Flight, Tower
-from bridge.health import Health, HealthStatus
 from bridge.message import DeadLetter, MqttMessage, Row
+from bridge.path.canary_flight import Flight, Tower
+from bridge.watch.canary import Canary, Song
+from bridge.watch.health import Health, HealthStatus
 
 INTERVAL = 60.0
 SONG = Song("t/{marker}", '{"m":"{marker}"}', 'FOR d IN t FILTER d.m == "{marker}" RETURN 1', 'REMOVE "{marker}"')

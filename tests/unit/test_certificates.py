@@ -10,7 +10,7 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.certificates import not_after
+from bridge.links.certificates import not_after
 
 END = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
 LATE_END = datetime(2050, 1, 1, tzinfo=UTC)

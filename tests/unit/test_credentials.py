@@ -8,9 +8,9 @@ from structlog.testing import capture_logs
 
 from bridge import log
 from bridge.config import Settings, load
-from bridge.credentials import Credentials, CredentialSource
 from bridge.errors import ConfigError
 from bridge.log import Redactor
+from bridge.service.credentials import Credentials, CredentialSource
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from bridge.delivery import MEMORY_RECORDS, PAGE_RECORDS, Delivery
 from bridge.gdn.protocol import Refusal
 from bridge.message import OutboxRecord
+from bridge.path.delivery import MEMORY_RECORDS, PAGE_RECORDS, Delivery
 from bridge.timing import Backoff
 
 

@@ -6,9 +6,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from bridge.mapping import FieldSpec, FormatOptions, Mapping, Reason, Route
+from bridge.mapping import FieldSpec, FormatOptions, Mapping, Route
 from bridge.mapping.formats import FORMATS, compile_decoder
 from bridge.message import MqttMessage
+from bridge.reasons import Reason
 from bridge.streamql import input_streams, parse
 
 MAPPING = Path("docs/mapping.md").read_text()

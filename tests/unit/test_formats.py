@@ -17,7 +17,8 @@ import zstandard
 
 from bridge.mapping.formats import COMPRESSIONS, FORMATS, MAX_DEPTH, FormatOptions, MissingExtra, compile_decoder
 from bridge.mapping.payload import MAX_PAYLOAD, MAX_ROWS
-from bridge.mapping.reasons import Reason, Unmappable
+from bridge.mapping.unmappable import Unmappable
+from bridge.reasons import Reason
 from tests.conftest import uninstall
 
 TEMPERATURE = r"(?P<t>-?\d+(?:\.\d+)?) ?(?P<unit>[CF])?"

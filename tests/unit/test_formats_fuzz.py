@@ -20,7 +20,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bridge.mapping.formats import MAX_DEPTH, FormatOptions, compile_decoder
-from bridge.mapping.reasons import Reason, Unmappable
+from bridge.mapping.unmappable import Unmappable
+from bridge.reasons import Reason
 
 VALUE = {"id": "AD11", "t": [21.5, -7, None, True, {"é": b"\0\xff", "n": 2**63}], "7": {}}
 

@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from bridge.checks import CountCheck, WorkerCheck, default_query
 from bridge.errors import GdnAuthError, GdnError, GdnRejected, GdnUnavailable
 from bridge.gdn.rest import WorkerState
-from bridge.health import SLOW, Check, Finding, Health, HealthStatus, PartStatus, is_ready
+from bridge.parts import PartStatus, is_ready
 from bridge.streamql import parse
 from bridge.timing import Pace
+from bridge.watch.checks import CountCheck, WorkerCheck, default_query
+from bridge.watch.health import SLOW, Check, Finding, Health, HealthStatus
 
 
 class Far:

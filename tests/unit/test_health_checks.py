@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from bridge.books import Books, Snapshot, Traffic
-from bridge.checks import MAX_SHOWN, RECOUNT, CountCheck, Expectation, QueryCheck
-from bridge.checkup import make_checks
 from bridge.config import Settings, load
 from bridge.errors import ConfigError, GdnRejected
-from bridge.health import CanaryStatus, Finding, HealthStatus
-from bridge.lag import Lag, RowsIn
+from bridge.histogram import BOUNDS, Durations
 from bridge.mapping import Route
-from bridge.measuring import BOUNDS, Durations
 from bridge.streamql import parse
+from bridge.watch.checks import MAX_SHOWN, RECOUNT, CountCheck, Expectation, QueryCheck
+from bridge.watch.configured_checks import make_checks
+from bridge.watch.health import CanaryStatus, Finding, HealthStatus
+from bridge.watch.row_loss import Lag, RowsIn
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.mapping import Mapping, Reason, Route, check
+from bridge.mapping import Mapping, Route, check
 from bridge.mapping.topics import TopicTemplate
 from bridge.message import DeadLetter, MqttMessage
+from bridge.reasons import Reason
 from bridge.streamql import parse
 from bridge.streamql.streams import InputStream, input_streams
 

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.mapping import FieldSpec, FormatOptions, Mapping, Reason, Route, check, doubts
+from bridge.mapping import FieldSpec, FormatOptions, Mapping, Route, check, doubts
 from bridge.mapping.formats import MissingExtra
 from bridge.mapping.metadata import user_properties
 from bridge.mapping.times import iso8601, parse_time
 from bridge.mapping.topics import TopicTemplate, covers, minimal_filters
 from bridge.message import DeadLetter, MqttMessage
+from bridge.reasons import Reason
 from bridge.streamql import parse
 from bridge.streamql.streams import InputStream, input_streams
 

@@ -13,12 +13,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bridge.books import Books, Requests, Snapshot, Store, Traffic
 from bridge.gdn.protocol import ProducerProtocol
-from bridge.health import CanaryStatus, HealthStatus, PartStatus
+from bridge.histogram import BOUNDS, Durations, Histogram
 from bridge.mapping import Mapping, Route
-from bridge.measuring import BOUNDS, Durations, Growth, Histogram
 from bridge.message import MqttMessage, OutboxRecord
-from bridge.metrics import DEFINITIONS, REGENERATE, Metrics, Reading, reference
+from bridge.parts import PartStatus
+from bridge.path.outbox_upkeep import Growth
 from bridge.streamql import input_streams, parse
+from bridge.watch.health import CanaryStatus, HealthStatus
+from bridge.watch.metrics import DEFINITIONS, REGENERATE, Metrics, Reading, reference
 
 EMPTY = Reading([], Snapshot(), HealthStatus(), Requests())
 

@@ -6,7 +6,7 @@ import pytest
 
 from bridge.config import Settings, load
 from bridge.config.tree import dotted, every_setting
-from bridge.reload import FOLLOWED, need_restart
+from bridge.service.reload import FOLLOWED, need_restart
 
 ENVIRON = {
     "BRIDGE_MQTT__URL": "mqtt://broker",

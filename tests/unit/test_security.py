@@ -16,8 +16,8 @@ from requests import Session
 
 import bridge
 from bridge.config import Settings
-from bridge.dial import Tls
 from bridge.gdn.rest import GdnRest
+from bridge.links.tls import Tls
 from bridge.message import Row
 from bridge.outbox import Outbox
 
@@ -156,9 +156,9 @@ def test_the_bounds_in_the_document_are_those_in_the_code() -> None:
     from bridge.gdn.frames import MAX_MESSAGE
     from bridge.gdn.producer import UPGRADE_BYTES
     from bridge.gdn.rest import CURSOR_LIMIT
-    from bridge.link import UNREAD_BYTES
-    from bridge.mqtt_source import MAX_OTHER, MAX_PACKET
-    from bridge.status_server import CONNECTION_SECONDS, MAX_CLIENTS
+    from bridge.links.link import UNREAD_BYTES
+    from bridge.mqtt.link import MAX_OTHER, MAX_PACKET
+    from bridge.watch.status_server import CONNECTION_SECONDS, MAX_CLIENTS
 
     kib, mib = 1024, 1024 * 1024
     for said in (

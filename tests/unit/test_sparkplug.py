@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from bridge.mapping import sparkplug
-from bridge.mapping.reasons import NoReading, Reason, Unmappable
 from bridge.mapping.sparkplug import MEMBERS, REBIRTH_INTERVAL, Sparkplug
 from bridge.mapping.sparkplug_payload import message_class, parse
 from bridge.mapping.sparkplug_values import DATATYPES, MAX_VALUES
+from bridge.mapping.unmappable import NoReading, Unmappable
+from bridge.reasons import Reason
 
 NUMBERS = {name: number for number, name in DATATYPES.items()}
 

@@ -13,10 +13,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bridge.mapping.reasons import Reason, Unmappable
 from bridge.mapping.sparkplug import MEMBERS, TYPES, Sparkplug
 from bridge.mapping.sparkplug_payload import message_class
 from bridge.mapping.sparkplug_values import DATATYPES
+from bridge.mapping.unmappable import Unmappable
+from bridge.reasons import Reason
 
 UINT64 = next(number for number, name in DATATYPES.items() if name == "UInt64")
 

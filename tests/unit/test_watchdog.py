@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from bridge.watchdog import LastResort, Watchdog, stack_of
+from bridge.service.watchdog import LastResort, Watchdog, stack_of
 
 
 class Worker:

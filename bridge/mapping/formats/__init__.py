@@ -11,7 +11,8 @@ from bridge.mapping.formats.compressed import compile_decompressor
 from bridge.mapping.formats.lines import compile_csv, compile_influx
 from bridge.mapping.formats.options import COMPRESSIONS, FORMATS, MAX_DEPTH, Decode, FormatOptions, MissingExtra
 from bridge.mapping.formats.text import compile_text, decode_json, decode_scalar
-from bridge.mapping.reasons import Reason, Unmappable
+from bridge.mapping.unmappable import Unmappable
+from bridge.reasons import Reason
 
 __all__ = ["COMPRESSIONS", "FORMATS", "MAX_DEPTH", "Decode", "FormatOptions", "MissingExtra", "compile_decoder"]
 

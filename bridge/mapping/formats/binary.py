@@ -10,7 +10,8 @@ import msgspec
 
 from bridge.mapping.formats.options import MAX_DEPTH
 from bridge.mapping.formats.values import as_base64
-from bridge.mapping.reasons import Reason, Unmappable
+from bridge.mapping.unmappable import Unmappable
+from bridge.reasons import Reason
 
 # Level by level, by msgspec.Raw: a decoder for anything makes tuples of arrays that are a map's keys, and a device can
 # choose thousands of tuples with one hash (-1 and -2 have the same): 256 KB kept it busy for 3.6 s.

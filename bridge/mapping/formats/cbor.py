@@ -14,7 +14,8 @@ from typing import Any
 
 from bridge.mapping.formats.options import MAX_DEPTH
 from bridge.mapping.formats.values import as_base64, whole
-from bridge.mapping.reasons import Reason, Unmappable
+from bridge.mapping.unmappable import Unmappable
+from bridge.reasons import Reason
 
 # Major types (RFC 8949, 3.1).
 _UNSIGNED, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _TAG = range(7)

@@ -6,7 +6,8 @@ import zlib
 from collections.abc import Callable
 
 from bridge.mapping.formats.options import COMPRESSIONS, load_extra
-from bridge.mapping.reasons import Reason, Unmappable
+from bridge.mapping.unmappable import Unmappable
+from bridge.reasons import Reason
 
 Decompress = Callable[[bytes], bytes]
 """(payload) -> what was compressed; raises Unmappable."""

@@ -10,7 +10,8 @@ from typing import Any
 from bridge.mapping.formats.options import Decode, load_extra
 from bridge.mapping.formats.text import decoded
 from bridge.mapping.payload import MAX_ROWS
-from bridge.mapping.reasons import Reason, Unmappable, shown
+from bridge.mapping.unmappable import Unmappable, shown
+from bridge.reasons import Reason
 
 MAX_TAGS = 256
 """Tags of a point. The parser takes time by their square: 90,000 tags, 8 s."""

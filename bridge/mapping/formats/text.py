@@ -10,7 +10,8 @@ import msgspec
 
 from bridge.mapping.formats.options import MAX_DEPTH, Decode, load_extra
 from bridge.mapping.formats.values import nests_deeper, whole
-from bridge.mapping.reasons import Reason, Unmappable, shown
+from bridge.mapping.unmappable import Unmappable, shown
+from bridge.reasons import Reason
 
 MAX_TEXT = 8 * 1024
 """Bytes of a payload that a pattern is held against: RE2 takes time by pattern times text."""

@@ -1,0 +1,1 @@
+"""The broker's side: one connection, its subscriptions, its packets, and what outlasts the connection."""

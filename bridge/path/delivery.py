@@ -1,0 +1,239 @@
+"""One stream's records on their way from the outbox to GDN: what goes next, what goes again, what may be released.
+
+In the steady state a record goes from its commit to the wire through memory; when memory is full or after a restart it
+is read back from disk. The pipeline's thread owns it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+from bridge.gdn.protocol import Refusal, reusable_from
+from bridge.log import redacted
+from bridge.message import DeadLetter, OutboxRecord
+from bridge.outbox import Refused
+from bridge.reasons import Reason
+from bridge.timing import Backoff
+
+MEMORY_RECORDS = 4000
+"""Records kept in memory for a stream, sent or not."""
+
+MEMORY_BYTES = 8 * 1024 * 1024
+"""Bytes of payload kept in memory for a stream, sent or not; beyond it the disk is the only place."""
+
+PAGE_RECORDS = 500
+"""Records read back at a time."""
+
+
+class Reader(Protocol):
+    """Reads the stream's records back from disk (``Outbox.read``)."""
+
+    def __call__(self, *, after: int, limit: int, max_bytes: int) -> list[OutboxRecord]:
+        """The next records above the id ``after``, oldest first."""
+
+
+class Delivery:
+    """The records of one stream.
+
+    Order: arrival order, also after a reconnect (all that is unreceipted goes again, in its order). A record that the
+    broker could not take (``send-error:8``) goes again before everything unsent, but after what was already sent
+    behind it.
+
+    With ``deduplicates`` each record gets a sequence number when it is first sent, and keeps it only while a broker
+    that drops repeated numbers can be trusted to have stored it if it has stored a higher one (design.md P8).
+
+    Args:
+        stream: its GDN name.
+        read: the stream's records on disk.
+        deduplicates: whether sequence numbers are kept.
+    """
+
+    def __init__(
+        self, *, stream: str, read: Reader, deduplicates: bool = False, backoff: Backoff | None = None
+    ) -> None:
+        self.stream = stream
+        self.deduplicates = deduplicates
+        self._read = read
+        self._backoff = backoff or Backoff(base=0.2, cap=30.0)
+        self._ready: deque[OutboxRecord] = deque()
+        self._in_window = 0
+        self._bytes = 0  # of payloads, ready or in the window
+        self._loaded_to = 0  # every record up to this id is in memory, released, or about to be
+        self._sent_to = 0
+        self._behind = True  # the disk may hold records above _loaded_to
+        self._paused_until = 0.0
+        self._numbers: dict[int, int] = {}  # record id -> sequence number, of what was sent and has no receipt
+        self._last_number = 0
+        self._resumed: frozenset[int] = frozenset()
+        self.released: list[int] = []
+        """Receipted and still on disk: to be released with the next commit, then ``forget_released``."""
+        self.refused: list[Refused] = []
+        """Refused for good: to become dead letters with the next commit."""
+        self.unnumbered: list[int] = []
+        """Records whose sequence number must be gone from the disk with the next commit."""
+
+    def resume(self, numbered: Sequence[tuple[OutboxRecord, int]], last_number: int) -> None:
+        """Take up what an earlier run had sent; before anything else.
+
+        Args:
+            numbered: its records with their sequence numbers.
+            last_number: the last one it gave out.
+        """
+        records = [record for record, _ in numbered]
+        self._last_number = last_number
+        self._numbers = {record.id: number for record, number in numbered}
+        self._resumed = frozenset(self._numbers)
+        self._bytes += sum([record.size for record in records])
+        self._keep_reusable_numbers()
+        self._queue_again(records)
+
+    @property
+    def initial_sequence_id(self) -> int:
+        """What the next connection must say is the last number before its first send. Stands still without a link."""
+        return min(self._numbers.values(), default=self._last_number + 1) - 1
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything can be sent. Not while the disk takes no releases and what is receipted piles up."""
+        return (bool(self._ready) or self._behind) and len(self.released) < MEMORY_RECORDS
+
+    @property
+    def in_window(self) -> int:
+        """Records that were sent and have no receipt."""
+        return self._in_window
+
+    @property
+    def sent_to(self) -> int:
+        """The highest id that was ever sent since the start."""
+        return self._sent_to
+
+    @property
+    def paused_until(self) -> float:
+        """Monotonic seconds before which nothing is sent, because GDN could not take a record."""
+        return self._paused_until
+
+    def offer(self, records: Sequence[OutboxRecord]) -> None:
+        """Records of this stream that have just become durable."""
+        room = MEMORY_RECORDS - len(self._ready) - self._in_window
+        if self._behind or len(records) > room or self._bytes > MEMORY_BYTES:
+            self._behind = True
+            return
+        self._load(records)
+
+    def take(self, count: int, now: float) -> list[OutboxRecord]:
+        """Up to ``count`` records to send now, in order.
+
+        Raises:
+            OutboxUnavailable: the disk can't be read now.
+        """
+        if now < self._paused_until or count <= 0 or not self.has_work:
+            return []
+        if self._behind and len(self._ready) < count and self._bytes < MEMORY_BYTES:
+            page = self._read(after=self._loaded_to, limit=PAGE_RECORDS, max_bytes=MEMORY_BYTES)
+            self._behind = len(page) == PAGE_RECORDS or sum([r.size for r in page]) >= MEMORY_BYTES
+            self._load(page)
+        ready = self._ready
+        taken = [ready.popleft() for _ in range(min(count, len(ready)))]
+        self._in_window += len(taken)
+        if taken:
+            self._sent_to = max(self._sent_to, taken[-1].id)
+        return taken
+
+    def put_back(self, taken: Sequence[OutboxRecord], numbers: Sequence[tuple[int, int]]) -> None:
+        """Records that were taken and could not be sent after all: their new numbers didn't get to the disk."""
+        self._in_window -= len(taken)
+        self._ready.extendleft(reversed(taken))
+        self._last_number -= len(numbers)
+        for _, record_id in numbers:
+            del self._numbers[record_id]
+
+    def number(self, records: Sequence[OutboxRecord]) -> list[tuple[int, int]]:
+        """Give sequence numbers to those of the records that have none; (number, id), to be on disk before the send."""
+        fresh = [record.id for record in records if record.id not in self._numbers]
+        numbers = list(enumerate(fresh, start=self._last_number + 1))
+        self._numbers.update((record_id, number) for number, record_id in numbers)
+        self._last_number += len(fresh)
+        return numbers
+
+    def settle(self, receipted: Sequence[int], payload_bytes: int) -> None:
+        """Receipts came for these record ids, of ``payload_bytes`` together."""
+        self.released.extend(receipted)
+        self._in_window -= len(receipted)
+        self._bytes -= payload_bytes
+        if receipted:
+            self._backoff.reset()
+        if self._numbers:
+            for record_id in receipted:
+                self._numbers.pop(record_id, None)
+
+    def refuse(self, refusals: Sequence[Refusal], now: float, received_at: int) -> None:
+        """GDN answered these sends with an error: for good, or not now.
+
+        With sequence numbers the link is of no use after it: whether a refused send used up its number isn't said, so
+        what was sent behind it may be dropped as a repetition although it is none. All of it gets new numbers.
+        """
+        again = []
+        if refusals:
+            self.unnumbered.extend(self._numbers)
+            self._numbers.clear()
+        for refusal in refusals:
+            self._in_window -= 1
+            record = refusal.record
+            if refusal.is_permanent:
+                self._bytes -= record.size
+                said = redacted(f"{refusal.result} {refusal.error}".strip())
+                detail = f"GDN refused the row for stream {self.stream}: {said}"
+                letter = DeadLetter("", record.payload, 1, received_at, None, Reason.REFUSED_BY_GDN, detail)
+                self.refused.append(Refused(record.id, letter))
+            else:
+                again.append(record)
+        if again:
+            self._queue_again(again)
+            self._paused_until = now + self._backoff.next()
+
+    def lost(self, unreceipted: Sequence[OutboxRecord]) -> None:
+        """The link is gone: what has no receipt goes again, first and in its order.
+
+        With sequence numbers, those that may be used again go before the others: a number must not follow a higher one.
+        """
+        self._in_window -= len(unreceipted)
+        self._keep_reusable_numbers()
+        self._queue_again(unreceipted)
+
+    def falls_back(self) -> None:
+        """The far end doesn't take sequence numbers: go on without, at least once."""
+        self.deduplicates = False
+        self._numbers.clear()
+        self._queue_again(())
+
+    def forget_released(self) -> None:
+        """The commit that took ``released``, ``refused`` and ``unnumbered`` is done."""
+        self.released.clear()
+        self.refused.clear()
+        self.unnumbered.clear()
+
+    def unload(self) -> None:
+        """Drop from memory what was never sent, so that the disk alone says what there is."""
+        kept = [r for r in self._ready if r.id <= self._sent_to or r.id in self._resumed]
+        self._bytes -= sum([r.size for r in self._ready]) - sum([r.size for r in kept])
+        self._ready = deque(kept)
+        self._loaded_to = min(self._loaded_to, self._sent_to)
+        self._behind = True
+
+    def _keep_reusable_numbers(self) -> None:
+        start = reusable_from(sorted(self._numbers.values()), self._last_number)
+        self._numbers = {record_id: number for record_id, number in self._numbers.items() if number >= start}
+
+    def _queue_again(self, records: Sequence[OutboxRecord]) -> None:
+        """Put records before those never sent; numbered ones first, by number: none may follow a higher one."""
+        unnumbered = self._last_number + 1
+        self._ready = deque(sorted([*records, *self._ready], key=lambda r: (self._numbers.get(r.id, unnumbered), r.id)))
+
+    def _load(self, records: Sequence[OutboxRecord]) -> None:
+        if records:
+            fresh = [r for r in records if r.id not in self._resumed] if self._resumed else records
+            self._ready.extend(fresh)
+            self._bytes += sum([r.size for r in fresh])
+            self._loaded_to = records[-1].id

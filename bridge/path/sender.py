@@ -1,0 +1,143 @@
+"""One stream's way out: its records, the dialler of its producer, and the link while there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from bridge.errors import OutboxUnavailable, RemoteProtocolError
+from bridge.gdn.producer import ProducerLink
+from bridge.histogram import Histogram
+from bridge.links.dialer import Dialer
+from bridge.log import get_logger
+from bridge.message import OutboxRecord
+from bridge.outbox import Outbox
+from bridge.path.delivery import Delivery
+
+log = get_logger(__name__)
+
+
+class Sender:
+    """The pipeline's thread owns it; the dialling thread reads ``initial_sequence_id``, which is swapped whole."""
+
+    def __init__(self, delivery: Delivery, dialer: Dialer[ProducerLink]) -> None:
+        self.delivery = delivery
+        self.dialer = dialer
+        self.link: ProducerLink | None = None
+        self.initial_sequence_id = delivery.initial_sequence_id if delivery.deduplicates else None
+        """For the next connection; None without deduplication."""
+        self.durations = Histogram()
+        """From a record's send to its receipt."""
+        self.certificate_ends: Mapping[str, float] = {}
+        """Of the latest connection."""
+        self.sends = 0
+        self.receipts = 0
+
+    def adopt(self, link: ProducerLink) -> None:
+        """Send over a link that the dialling thread made."""
+        stream, delivery = self.delivery.stream, self.delivery
+        self.link = link
+        self.certificate_ends = link.certificate_ends
+        self.dialer.up()
+        log.info("producer.connected", stream=stream, deduplicates=link.deduplicates)
+        if delivery.deduplicates and not link.deduplicates:
+            log.warning(
+                "producer.no_deduplication",
+                stream=stream,
+                hint="the far end refuses producerName and initialSequenceId (400): at least once from now on",
+            )
+            delivery.falls_back()
+            self.initial_sequence_id = None
+
+    def settle(self, now: float, received_at: int) -> Sequence[int]:
+        """Take the receipts that have come; the ids of the records that GDN has. Only with a link.
+
+        ``received_at``: the wall clock in nanoseconds, for records that GDN refuses.
+        """
+        assert self.link is not None
+        stream, delivery = self.delivery.stream, self.delivery
+        try:
+            receipts = self.link.read(now)
+        except RemoteProtocolError as exc:
+            self.drop(str(exc))
+            return ()
+        self.receipts += len(receipts.receipted) + len(receipts.refused)
+        delivery.settle(receipts.receipted, receipts.payload_bytes)
+        if receipts.sent:
+            self.durations.add([(now - at, number) for at, number in receipts.sent])
+        if receipts.refused:
+            delivery.refuse(receipts.refused, now, received_at)
+            count, first = len(receipts.refused), receipts.refused[0]
+            log.warning("producer.refused", stream=stream, count=count, result=first.result, error=first.error)
+            if delivery.deduplicates:
+                self.drop(f"GDN refused a send ({first.result}): its numbers start anew")
+        if receipts.unknown:
+            log.warning("producer.unknown_receipts", stream=stream, count=receipts.unknown)
+        return receipts.receipted
+
+    def may_send_at(self) -> float | None:
+        """Monotonic seconds from which on there is something to send and room for it; None: there isn't."""
+        if self.link is None or not self.link.room or not self.delivery.has_work:
+            return None
+        return self.delivery.paused_until
+
+    def send(self, outbox: Outbox, now: float) -> None:
+        """Send what the window has room for, once its sequence numbers are on disk.
+
+        Raises:
+            OutboxUnavailable: nothing was sent.
+        """
+        link = self.link
+        if link is None or link.error is not None:
+            return
+        records = self.delivery.take(link.room, now)
+        if not records:
+            return
+        if self.delivery.deduplicates:
+            self._number(records, outbox)
+        self.sends += len(records)
+        link.send(records, now)
+
+    def _number(self, records: list[OutboxRecord], outbox: Outbox) -> None:
+        numbers = self.delivery.number(records)
+        if not numbers:
+            return
+        try:
+            outbox.number(self.delivery.stream, numbers)
+        except OutboxUnavailable:
+            self.delivery.put_back(records, numbers)
+            raise
+
+    def tick(self, now: float) -> None:
+        """What time brings: pings, timeouts, the end of a link that has failed."""
+        if self.link is not None:
+            self.link.tick(now)
+        self.check()
+
+    def check(self) -> None:
+        """Drop the link if it has failed."""
+        if self.link is not None and self.link.error is not None:
+            self.drop(self.link.error)
+
+    def drop(self, error: str) -> None:
+        """Give the link up: what has no receipt goes again over the next one."""
+        link, self.link = self.link, None
+        if link is None:
+            return
+        link.error = link.error or error
+        unreceipted = link.close()
+        self.delivery.lost(unreceipted)
+        if self.delivery.deduplicates:
+            self.initial_sequence_id = self.delivery.initial_sequence_id
+        self.dialer.lost(error)
+        log.warning("producer.lost", stream=self.delivery.stream, error=error, unreceipted=len(unreceipted))
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing waits for a receipt."""
+        return self.link is None or self.link.is_settled
+
+    def close(self) -> None:
+        """The end of the process: what has no receipt is still in the outbox."""
+        if self.link is not None:
+            self.link.close()
+            self.link = None

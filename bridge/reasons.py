@@ -1,0 +1,38 @@
+"""Reason codes in books, metrics and JSON: why something is a dead letter, and why a record was dropped."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a message or a row is a dead letter; docs/mapping.md explains each."""
+
+    NO_ROUTE = "no_route"
+    BAD_TOPIC = "bad_topic"
+    EMPTY = "empty"
+    TOO_LARGE = "too_large"
+    NOT_JSON = "not_json"
+    UNDECODABLE = "undecodable"
+    UNKNOWN_ALIAS = "unknown_alias"
+    NOT_AN_OBJECT = "not_an_object"
+    MISSING_FIELD = "missing_field"
+    TYPE_MISMATCH = "type_mismatch"
+    OUT_OF_RANGE = "out_of_range"
+    INTERNAL_ERROR = "internal_error"
+    """The mapping failed on the message: a bug in the bridge."""
+    REFUSED_BY_GDN = "refused_by_gdn"
+    """GDN refused the row for good."""
+
+
+class DropReason(StrEnum):
+    """Why a record was neither delivered nor kept as a dead letter."""
+
+    OUTBOX_FULL = "outbox_full"
+    """The outbox was at its bound of bytes."""
+    EXPIRED = "expired"
+    """The record had waited longer than ``outbox.max_age``."""
+    FILTERED = "filtered"
+    """No route's condition took the message."""
+    OUTBOX_DAMAGED = "outbox_damaged"
+    """The record could not be read from a damaged outbox."""

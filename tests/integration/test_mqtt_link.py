@@ -1,0 +1,252 @@
+"""The broker's link against a real Mosquitto: what a session keeps, and what a broker does unasked."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.publish as paho
+import pytest
+
+from bridge.message import MqttMessage
+from bridge.mqtt.link import DROPPED_TOPIC, MqttLink, dial
+from tests.conftest import Mosquitto
+
+pytestmark = pytest.mark.integration
+
+both_versions = pytest.mark.parametrize("version", [4, 5])
+
+Connect = Callable[..., MqttLink]
+
+
+@pytest.fixture
+def connect(mosquitto: Mosquitto) -> Iterator[Connect]:
+    """Dials, and closes at the end what the test has not closed."""
+    links: list[MqttLink] = []
+
+    def connect(*filters: str, port: int = mosquitto.port, **options: Any) -> MqttLink:
+        defaults: dict[str, Any] = {
+            "known": (),
+            "client_id": "bridge",
+            "version": 5,
+            "username": None,
+            "password": None,
+            "keepalive": 30,
+            "session_expiry": 3600,
+            "receive_maximum": 100,
+            "watch_drops": False,
+            "silence_timeout": 0,
+        }
+        link = dial(
+            host="127.0.0.1", port=port, tls=None, connect_timeout=5, filters=filters, **{**defaults, **options}
+        )
+        links.append(link)
+        return link
+
+    yield connect
+    for link in links:
+        link.sock.close()
+
+
+def run(link: MqttLink, until: Callable[[list[MqttMessage]], Any], *, seconds: float = 20) -> list[MqttMessage]:
+    """Read and acknowledge until ``until`` holds for the messages that came; these."""
+    messages: list[MqttMessage] = []
+    deadline = time.monotonic() + seconds
+    while not until(messages):
+        if time.monotonic() > deadline:
+            pytest.fail(f"what was waited for did not come; the link's error is {link.error!r}")
+        if link.error is not None:
+            pytest.fail(link.error)
+        select.select([link.sock], [link.sock] if link.wants_write else [], [], 0.05)
+        came = link.read(time.time_ns())
+        link.ack(came)
+        link.tick(time.monotonic())
+        link.flush()
+        messages += came
+    return messages
+
+
+def publish(port: int, *messages: tuple[str, str], retain: bool = False) -> None:
+    """Publish at QoS 1 and wait for the PUBACKs."""
+    paho.multiple(
+        [{"topic": topic, "payload": payload, "qos": 1, "retain": retain} for topic, payload in messages],
+        hostname="127.0.0.1",
+        port=port,
+    )
+
+
+def subscribed(link: MqttLink) -> MqttLink:
+    run(link, lambda _: link.subscribed)
+    return link
+
+
+def test_the_subscription_outlives_the_connection(connect: Connect, mosquitto: Mosquitto) -> None:
+    subscribed(connect("a/+")).close()
+    publish(mosquitto.port, ("a/1", "while away"))
+
+    link = connect("a/+", known=("a/+",))
+
+    assert [m.payload for m in run(link, len)] == [b"while away"]
+    assert link.session_present is True
+
+
+@both_versions
+def test_retained_messages_come_with_the_first_subscription_and_not_at_each_connect(
+    connect: Connect, mosquitto: Mosquitto, version: int
+) -> None:
+    publish(mosquitto.port, ("a/1", "retained"), retain=True)
+    first = connect("a/+", version=version)
+    assert [m.payload for m in run(first, len)] == [b"retained"]
+    subscribed(first).close()
+
+    again = subscribed(connect("a/+", version=version, known=first.held))
+    publish(mosquitto.port, ("a/2", "live"))
+
+    assert [m.payload for m in run(again, len)] == [b"live"]
+
+
+@both_versions
+def test_a_new_filter_gets_its_retained_messages_and_the_known_ones_do_not_again(
+    connect: Connect, mosquitto: Mosquitto, version: int
+) -> None:
+    publish(mosquitto.port, ("a/1", "known"), ("b/1", "new"), retain=True)
+    first = connect("a/+", version=version)
+    run(first, lambda messages: messages and first.subscribed)
+    first.close()
+
+    again = connect("a/+", "b/+", version=version, known=first.held)
+    messages = run(again, len)
+    publish(mosquitto.port, ("a/2", "live"))
+    messages += run(again, len)
+
+    assert [m.payload for m in messages] == [b"new", b"live"]
+
+
+@both_versions
+def test_a_subscription_no_longer_wanted_is_gone_after_the_reconnect(
+    connect: Connect, mosquitto: Mosquitto, version: int
+) -> None:
+    old = subscribed(connect("a/+", "b/+", version=version))
+    assert old.held == ("a/+", "b/+")
+    old.close()
+
+    link = connect("a/+", version=version, known=old.held)
+    run(link, lambda _: link.subscribed and link.held == ("a/+",))
+    publish(mosquitto.port, ("b/1", "leftover"), ("a/1", "wanted"))
+
+    assert [m.payload for m in run(link, len)] == [b"wanted"]
+
+
+def test_silence_is_answered_by_a_broker_that_lives_and_brings_nothing_again(
+    connect: Connect, mosquitto: Mosquitto
+) -> None:
+    publish(mosquitto.port, ("a/1", "retained"), retain=True)
+    link = connect("a/+", silence_timeout=3600)
+    run(link, lambda messages: messages and link.subscribed)
+    now = time.monotonic()
+    link.tick(now)
+    link.tick(now + 3600)
+
+    publish(mosquitto.port, ("a/2", "live"))
+
+    assert [m.payload for m in run(link, len)] == [b"live"]
+    assert link.error is None
+
+
+@both_versions
+def test_a_twin_shows_as_a_take_over_or_as_an_end_without_a_word(connect: Connect, version: int) -> None:
+    """Of the Mosquittos, 2.0.11 closes the connection without a word in MQTT 5, too, where others say 0x8E."""
+    link = subscribed(connect("a/+", version=version))
+    subscribed(connect("a/+", version=version))
+
+    run(link, lambda _: link.error)
+
+    assert link.taken_over != link.closed_silently
+
+
+@both_versions
+def test_what_the_broker_dropped_is_known(connect: Connect, tmp_path: Path, version: int) -> None:
+    directory = tmp_path / "small"
+    directory.mkdir()
+    broker = Mosquitto(directory, "allow_anonymous true", "sys_interval 1", "max_queued_messages 2")
+    try:
+        subscribed(connect("d", client_id="sleeper", port=broker.port)).close()
+        publish(broker.port, *[("d", str(n)) for n in range(10)])
+
+        link = connect("a", port=broker.port, version=version, watch_drops=True)
+        messages = run(link, lambda _: link.subscribed and link.broker_dropped)
+
+        assert link.broker_dropped == 8
+        assert messages == []
+        assert link.held == (DROPPED_TOPIC, "a")
+    finally:
+        broker.end()
+
+
+@pytest.mark.parametrize(("version", "reason"), [(4, "Unspecified error"), (5, "Not authorized")])
+def test_a_refused_subscription_is_named_and_the_others_work(
+    connect: Connect, strict_broker: Mosquitto, version: int, reason: str
+) -> None:
+    link = subscribed(connect("ok/+", "no/+", port=strict_broker.port, version=version, watch_drops=True))
+    publish(strict_broker.port, ("no/1", "hidden"), ("ok/1", "seen"))
+
+    assert link.refused == [f"no/+ ({reason})"]
+    assert [m.payload for m in run(link, len)] == [b"seen"]
+    assert link.held == ("ok/+",)
+
+
+@both_versions
+def test_a_broker_that_wants_a_password_says_so(connect: Connect, tmp_path: Path, version: int) -> None:
+    directory = tmp_path / "closed"
+    directory.mkdir()
+    broker = Mosquitto(directory, "allow_anonymous false")
+    try:
+        link = connect("a", port=broker.port, version=version)
+        run(link, lambda _: link.error)
+
+        assert "mqtt.username" in (link.error or "")
+        assert link.is_auth_error
+    finally:
+        broker.end()
+
+
+@both_versions
+def test_what_a_link_publishes_arrives_and_its_own_messages_are_acknowledged_as_before(
+    connect: Connect, mosquitto: Mosquitto, version: int
+) -> None:
+    listener = subscribed(connect("commands/#", client_id="device", version=version))
+    link = subscribed(connect("a/+", version=version))
+
+    link.publish("commands/1", b"\x00rebirth\xff")
+    publish(mosquitto.port, ("a/1", "reading"))
+    own = run(link, len)
+    link.publish("commands/2", b"")
+    link.close()
+
+    heard = run(listener, lambda messages: len(messages) == 2)
+    assert [(m.topic, m.payload, m.qos, m.retain) for m in heard] == [
+        ("commands/1", b"\x00rebirth\xff", 0, False),
+        ("commands/2", b"", 0, False),
+    ]
+    assert [m.payload for m in own] == [b"reading"]
+    assert run(subscribed(connect("a/+", version=version, known=("a/+",))), lambda _: True) == []
+
+
+def test_a_topic_that_is_none_to_publish_to_is_refused_and_the_link_lives(connect: Connect) -> None:
+    link = subscribed(connect("a/+"))
+
+    with pytest.raises(ValueError, match="topic"):
+        link.publish("a/+", b"")
+    link.publish("a/1", b"still here")
+
+    assert [m.payload for m in run(link, len)] == [b"still here"]
+
+
+def test_publishing_on_a_link_that_is_over_is_lost_and_raises_nothing(connect: Connect) -> None:
+    link = subscribed(connect("a/+"))
+    link.close()
+
+    link.publish("a/1", b"too late")

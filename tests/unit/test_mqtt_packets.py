@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.errors import RemoteProtocolError
+from bridge.message import MqttMessage
+from bridge.mqtt.packets import Block, pubacks, split
+
+
+def varint(n: int) -> bytes:
+    out = b""
+    while True:
+        n, low = divmod(n, 128)
+        out += bytes([low | (0x80 if n else 0)])
+        if not n:
+            return out
+
+
+def publish(
+    topic: bytes, payload: bytes, *, qos: int = 1, packet_id: int = 1, version: int = 5, props: bytes = b""
+) -> bytes:
+    body = len(topic).to_bytes(2, "big") + topic
+    if qos:
+        body += packet_id.to_bytes(2, "big")
+    if version == 5:
+        body += varint(len(props)) + props
+    body += payload
+    return bytes([0x30 | qos << 1]) + varint(len(body)) + body
+
+
+def take(data: bytes, version: int = 5) -> Block:
+    return split(data, version=version, received_at=5)
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_messages_and_other_packets_are_told_apart(version: int) -> None:
+    pingresp, suback = b"\xd0\x00", b"\x90\x03\x00\x01\x01"
+    data = pingresp + publish(b"a/b", b"{}", packet_id=258, version=version) + suback
+
+    block = take(data, version)
+
+    assert block.messages == [MqttMessage("a/b", b"{}", 1, False, 258, 5)]
+    assert block.other == pingresp + suback
+    assert block.consumed == len(data)
+
+
+@given(
+    st.lists(
+        st.tuples(st.text("abc/é", min_size=1), st.binary(max_size=300), st.integers(0, 1), st.binary(max_size=200)),
+        max_size=6,
+    ),
+    st.integers(0, 2000),
+)
+def test_a_block_cut_anywhere_gives_the_whole_packets_and_asks_for_the_rest(packets, cut) -> None:  # type: ignore[no-untyped-def]
+    wire = [publish(t.encode(), p, qos=q, packet_id=9, props=b"\x26" + props) for t, p, q, props in packets]
+    data = b"".join(wire)
+    cut = min(cut, len(data))
+
+    first = take(data[:cut])
+    second = take(data[first.consumed :])
+
+    assert [(m.topic, m.payload, m.qos) for m in first.messages + second.messages] == [
+        (t, p, q) for t, p, q, _ in packets
+    ]
+    assert second.consumed == len(data) - first.consumed
+    if first.needed:
+        assert first.consumed + first.needed <= len(data)
+
+
+@given(st.binary(max_size=200), st.sampled_from([4, 5]))
+def test_random_bytes_are_split_or_refused_and_never_more(data: bytes, version: int) -> None:
+    try:
+        block = take(data, version)
+    except RemoteProtocolError:
+        return
+
+    assert 0 <= block.consumed <= len(data)
+
+
+def test_a_topic_that_is_not_utf8_keeps_its_bytes() -> None:
+    (message,) = take(publish(b"a/\xff", b"")).messages
+
+    assert message.topic.encode("utf-8", "surrogateescape") == b"a/\xff"
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        pytest.param(publish(b"t", b"", qos=2), id="QoS 2 was never subscribed"),
+        pytest.param(b"\x32\x03\x00\x09a", id="topic longer than the packet"),
+        pytest.param(b"\x32\x03\x00\x01a", id="no packet id"),
+        pytest.param(b"\x32\x06\x00\x01a\x00\x00\x00", id="packet id 0"),
+        pytest.param(b"\x30\x04\x00\x01a\x09", id="properties longer than the packet"),
+        pytest.param(b"\x30\x00", id="nothing at all"),
+        pytest.param(b"\x30\xff\xff\xff\xff\x01", id="length of five bytes"),
+    ],
+)
+def test_malformed_publish_packets_are_refused(packet: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        take(packet)
+
+
+def test_pubacks_are_joined_in_order_and_only_for_qos_1() -> None:
+    messages = [MqttMessage("t", b"", qos, False, n, 0) for qos, n in ((1, 1), (0, 0), (1, 65535))]
+
+    assert pubacks(messages) == b"\x40\x02\x00\x01\x40\x02\xff\xff"

@@ -1,0 +1,362 @@
+"""Repetitions against a model of a broker that may choose: which packet ids it uses, how far it came with what was
+written to it, when the link is cut, when the session is lost. Devices send the same few payloads over and over.
+
+Nothing that the broker lets go of may be missing in the store. Nothing may be stored twice, but a message that was
+acknowledged after a commit that forgot it, and whose acknowledgement the broker never got.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from bridge.message import HandedOver, MqttMessage
+from bridge.mqtt.redelivery import KEPT, PATIENCE, Repetitions
+
+Allocate = Callable[[set[int], int], int]
+
+
+def lowest_free(used: set[int], _last: int) -> int:
+    return next(n for n in range(1, 100) if n not in used)
+
+
+def counting_up(highest: int) -> Allocate:
+    return lambda used, last: next(
+        n for step in range(1, highest + 1) if (n := (last + step - 1) % highest + 1) not in used
+    )
+
+
+@dataclass
+class Published:
+    """One message; ``number`` is what nobody on the wire can see."""
+
+    number: int
+    content: bytes
+    packet_id: int = 0
+    was_sent: bool = False
+
+
+@dataclass
+class Broker:
+    """The session, and the two directions of the link."""
+
+    allocate: Allocate
+    window: int
+    resends_in_order: bool
+    queue: list[Published] = field(default_factory=list)
+    in_flight: list[Published] = field(default_factory=list)
+    last_id: int = 0
+    to_bridge: list[tuple[Published, bool]] = field(default_factory=list)
+    to_broker: list[int] = field(default_factory=list)
+
+    def fill(self) -> None:
+        while self.queue and len(self.in_flight) < self.window:
+            message = self.queue.pop(0)
+            message.packet_id = self.last_id = self.allocate({m.packet_id for m in self.in_flight}, self.last_id)
+            self.in_flight.append(message)
+            self.send(message)
+
+    def send(self, message: Published) -> None:
+        self.to_bridge.append((message, message.was_sent))
+        message.was_sent = True
+
+    def take_puback(self) -> Published:
+        packet_id = self.to_broker.pop(0)
+        found = [m for m in self.in_flight if m.packet_id == packet_id]
+        assert found, "acknowledged twice: by now the packet id may belong to another message"
+        self.in_flight.remove(found[0])
+        return found[0]
+
+    def cut(self) -> None:
+        self.to_bridge.clear()
+        self.to_broker.clear()
+
+
+class HandingOver(RuleBasedStateMachine):
+    allocate: Allocate = staticmethod(lowest_free)
+    resends_in_order = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.published = 0
+        self.stored: Counter[int] = Counter()
+        self.on_disk: dict[int, bytes] = {}
+        self.may_be_doubled: set[int] = set()
+        self.let_go: set[int] = set()
+        self.arrived: list[Published] = []  # in the order of the messages that sift gave back last
+        self.linked = False
+        self.lost_session = True
+        self.subscribed = False
+        self.now = 0.0
+        self.numbers: dict[int, int] = {}  # by the MqttMessage's received_at
+        self.start_bridge()
+
+    @initialize(window=st.integers(1, 5))
+    def begin(self, window: int) -> None:
+        self.broker = Broker(type(self).allocate, window, self.resends_in_order)
+
+    def start_bridge(self) -> None:
+        self.bridge = Repetitions(session="s", batches=sorted(self.on_disk.items()))
+        self.linked = False
+
+    @rule(contents=st.lists(st.sampled_from([b"on", b"off"]), min_size=1, max_size=4))
+    def publish(self, contents: list[bytes]) -> None:
+        for content in contents if self.subscribed else ():
+            self.published += 1
+            self.broker.queue.append(Published(self.published, content))
+        if self.linked:
+            self.broker.fill()
+
+    @precondition(lambda self: not self.linked)
+    @rule(data=st.data())
+    def connect(self, data: st.DataObject) -> None:
+        self.linked = True
+        self.session_present = not self.lost_session
+        if self.session_present:
+            again = list(self.broker.in_flight)
+            if not self.broker.resends_in_order:
+                again = data.draw(st.permutations(again))
+            for message in again:
+                self.broker.send(message)
+        self.lost_session = False
+        self.broker.fill()
+
+    @precondition(lambda self: self.linked)
+    @rule(
+        read=st.integers(0, 6),
+        due=st.booleans(),
+        fate=st.sampled_from(["goes on", "goes on", "after", "before", "store"]),
+    )
+    def turn(self, read: int, due: bool, fate: str) -> None:
+        """One turn of the data path, perhaps one that ends in a SIGKILL or finds the disk full."""
+        came = [self.broker.to_bridge.pop(0) for _ in range(min(read, len(self.broker.to_bridge)))]
+        messages = []
+        for message, dup in came:
+            self.numbers[message.number] = message.number
+            messages.append(MqttMessage("t", message.content, 1, False, message.packet_id, message.number, dup))
+        if not came and not self.broker.to_bridge:
+            self.now += 1.1 * PATIENCE * due  # a broker that has nothing to say takes its time
+        arrived, fresh = self.bridge.sift(messages, session_present=self.session_present, now=self.now)
+        kept = self.bridge.to_keep(arrived, fresh, due=due)
+        if fate == "before":
+            self.kill()
+            return
+        if fate == "store" and kept is not None:
+            self.cut()
+            return
+        self.stored.update(message.received_at for message in fresh)
+        self.write(kept)
+        acked = self.bridge.committed(kept, arrived)
+        if kept is not None and not kept.messages:
+            self.may_be_doubled.update(message.received_at for message in acked)
+        if fate == "after":
+            self.kill()
+            return
+        self.broker.to_broker += [message.packet_id for message in acked]
+        if self.bridge.may_subscribe:
+            self.subscribed = True
+        self.broker.fill()
+
+    def write(self, kept: HandedOver | None) -> None:
+        if kept is not None:
+            self.on_disk = {n: messages for n, messages in self.on_disk.items() if n >= kept.oldest}
+            if kept.messages:
+                self.on_disk[kept.batch] = kept.messages
+
+    @precondition(lambda self: self.linked)
+    @rule(count=st.integers(1, 6))
+    def broker_reads(self, count: int) -> None:
+        for _ in range(min(count, len(self.broker.to_broker))):
+            message = self.broker.take_puback()
+            self.let_go.add(message.number)
+            self.may_be_doubled.discard(message.number)
+        self.broker.fill()
+
+    @precondition(lambda self: self.linked and self.resends_in_order)
+    @rule()
+    def broker_nags(self) -> None:
+        """Some 3.1.1 brokers send again on a link that stands what they have no PUBACK for."""
+        if self.broker.in_flight and not self.broker.to_bridge and not self.broker.to_broker:
+            self.broker.send(self.broker.in_flight[0])
+
+    @precondition(lambda self: self.linked)
+    @rule()
+    def cut(self) -> None:
+        self.broker.cut()
+        self.bridge.end()
+        self.linked = False
+
+    @rule()
+    def kill(self) -> None:
+        self.broker.cut()
+        self.start_bridge()
+
+    @precondition(lambda self: not self.linked)
+    @rule()
+    def lose_session(self) -> None:
+        """The broker's loss, not ours; its packet ids begin anew."""
+        self.lost_session = True
+        self.subscribed = False
+        self.may_be_doubled.clear()
+        self.let_go.update(message.number for message in self.broker.in_flight if self.stored[message.number])
+        self.broker.in_flight.clear()
+        self.broker.queue.clear()
+        self.broker.last_id = 0
+
+    @invariant()
+    def nothing_let_go_is_missing(self) -> None:
+        assert all(self.stored[number] for number in self.let_go)
+
+    @invariant()
+    def nothing_is_stored_twice(self) -> None:
+        if self.resends_in_order:
+            doubled = {number for number, n in self.stored.items() if n > 1}
+            assert doubled <= self.doubtful()
+
+    def doubtful(self) -> set[int]:
+        self.ever_doubtful = getattr(self, "ever_doubtful", set()) | self.may_be_doubled
+        return self.ever_doubtful
+
+    def teardown(self) -> None:
+        """Healed, everything goes through; all the broker may be left with is one message that is stored."""
+        if not hasattr(self, "broker"):
+            return
+        if not self.linked:
+            self.linked, self.session_present = True, not self.lost_session
+            if self.session_present:
+                for message in self.broker.in_flight:
+                    self.broker.send(message)
+        for _ in range(3 * self.published + 10):
+            self.broker.fill()
+            self.turn(6, True, "goes on")
+            self.broker_reads(6)
+        assert not self.broker.queue
+        assert len(self.broker.in_flight) <= 1
+        assert all(self.stored[message.number] for message in self.broker.in_flight)
+        self.nothing_let_go_is_missing()
+        self.nothing_is_stored_twice()
+
+
+class CountingUp(HandingOver):
+    allocate = staticmethod(counting_up(7))
+
+
+class OutOfOrder(HandingOver):
+    """A broker that breaks the rule of order, but doesn't use a packet id again soon: duplicates, never a loss."""
+
+    allocate = staticmethod(counting_up(60_000))
+    resends_in_order = False
+
+
+@pytest.mark.parametrize("machine", [HandingOver, CountingUp, OutOfOrder])
+def test_nothing_new_is_skipped_and_nothing_stored_is_stored_again(machine: type[HandingOver]) -> None:
+    run_state_machine_as_test(machine, settings=settings(max_examples=400, stateful_step_count=40))
+
+
+# --- single cases -----------------------------------------------------------------------------------------
+
+
+def message(packet_id: int, content: bytes = b"on", *, dup: bool = False, qos: int = 1) -> MqttMessage:
+    return MqttMessage("t", content, qos, False, packet_id if qos else 0, 0, dup)
+
+
+def stored(*messages: MqttMessage, session: str = "s") -> list[tuple[int, bytes]]:
+    """What is on disk after one commit of these."""
+    bridge = Repetitions(session=session)
+    arrived, fresh = bridge.sift(messages, session_present=True, now=0)
+    kept = bridge.to_keep(arrived, fresh, due=False)
+    assert kept is not None
+    return [(kept.batch, kept.messages)]
+
+
+def test_the_last_message_of_a_commit_is_acknowledged_after_the_next_one() -> None:
+    bridge = Repetitions(session="s")
+    first, second = [message(1), message(2)], [message(3)]
+
+    arrived, fresh = bridge.sift(first, session_present=True, now=0)
+    acked = bridge.committed(bridge.to_keep(arrived, fresh, due=False), arrived)
+    assert [m.packet_id for m in acked] == [1]
+
+    arrived, fresh = bridge.sift(second, session_present=True, now=0)
+    acked = bridge.committed(bridge.to_keep(arrived, fresh, due=False), arrived)
+    assert [m.packet_id for m in acked] == [2]
+
+
+def test_a_broker_that_sends_one_message_at_a_time_is_not_left_waiting() -> None:
+    bridge = Repetitions(session="s")
+    arrived, fresh = bridge.sift([message(1)], session_present=True, now=0)
+    assert bridge.committed(bridge.to_keep(arrived, fresh, due=False), arrived) == []
+    assert bridge.wants_commit
+
+    kept = bridge.to_keep([], [], due=True)
+
+    assert kept is not None
+    assert kept.messages == b""
+    assert bridge.committed(kept, []) == [message(1)]
+    assert not bridge.wants_commit
+
+
+def test_messages_of_another_session_prove_nothing() -> None:
+    bridge = Repetitions(session="another", batches=stored(message(1), message(2)))
+
+    arrived, fresh = bridge.sift([message(1, dup=True), message(2, dup=True)], session_present=True, now=0)
+
+    assert (arrived, fresh) == ([], [])  # not known, and the fence may still come
+    assert len(bridge.sift([message(3)], session_present=True, now=0)[1]) == 3
+
+
+def test_a_fence_that_does_not_come_is_waited_for_in_bounds() -> None:
+    bridge = Repetitions(session="s", batches=stored(message(1), message(2)))
+
+    assert bridge.sift([message(1, dup=True)], session_present=True, now=0) == ([], [])
+    assert bridge.sift([], session_present=True, now=PATIENCE - 1) == ([], [])
+    arrived, fresh = bridge.sift([], session_present=True, now=PATIENCE + 1)
+
+    assert arrived == fresh == [message(1, dup=True)]
+
+
+def test_messages_that_wait_for_the_fence_take_bounded_memory() -> None:
+    bridge = Repetitions(session="s", batches=stored(message(1), message(2)))
+    large = [message(n, bytes(1 << 20), dup=True) for n in range(10, 40)]
+
+    waited = [one for one in large if not bridge.sift([one], session_present=True, now=0)[1]]
+
+    assert len(waited) == 16
+
+
+def test_qos_0_messages_go_through_and_keep_their_place() -> None:
+    bridge = Repetitions(session="s", batches=stored(message(1), message(2)))
+    again = [message(1, dup=True), message(0, qos=0), message(2, dup=True), message(3)]
+
+    arrived, fresh = bridge.sift(again, session_present=True, now=0)
+
+    assert arrived == again
+    assert fresh == [message(0, qos=0), message(3)]
+
+
+def test_what_is_kept_is_bounded() -> None:
+    bridge = Repetitions(session="s")
+    on_disk: dict[int, int] = {}
+    for batch in range(100):
+        came = [message(1 + (batch * 500 + n) % 60_000) for n in range(500)]
+        arrived, fresh = bridge.sift(came, session_present=True, now=0)
+        kept = bridge.to_keep(arrived, fresh, due=False)
+        assert kept is not None
+        bridge.committed(kept, arrived)
+        on_disk = {n: size for n, size in on_disk.items() if n >= kept.oldest} | {kept.batch: 500}
+        assert sum(on_disk.values()) <= KEPT + 500
+
+    assert sum(on_disk.values()) >= KEPT
