@@ -95,7 +95,7 @@ class OutboxRecord(msgspec.Struct, frozen=True, gc=False):
         return len(self.payload) + len(self.extras)
 
 
-class HandedOver(NamedTuple):
+class SeenMessages(NamedTuple):
     """What a commit keeps of the messages it stores, to tell repetitions by after a crash."""
 
     batch: int

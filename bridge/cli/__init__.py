@@ -16,8 +16,8 @@ from typing import Any
 from bridge import __version__
 from bridge.cli import deadletters, examples, exits, gdn, init, local
 from bridge.cli.check import check
+from bridge.cli.configuration import configure_log, gdn_rest, read_configuration
 from bridge.cli.healthcheck import healthcheck
-from bridge.cli.planning import configure_log, gdn_rest, plan
 from bridge.cli.status import status
 from bridge.config import Settings, load
 from bridge.errors import BridgeError, ConfigError, GdnError
@@ -154,18 +154,18 @@ def _override(text: str) -> tuple[str, str]:
 def _run(arguments: argparse.Namespace) -> int:
     from bridge.service.daemon import Daemon  # noqa: PLC0415 - the other verbs start faster without the data path
 
-    planned = plan(arguments)
-    configure_log(planned.settings)
+    configuration = read_configuration(arguments)
+    configure_log(configuration.settings)
 
     def reload() -> Settings:
         return load(config_file=arguments.config, environ=os.environ, overrides=dict(arguments.set))
 
     return Daemon(
-        settings=planned.settings,
-        worker=planned.worker,
-        streams=planned.streams,
-        routes=planned.routes,
-        rest=gdn_rest(planned),
+        settings=configuration.settings,
+        worker=configuration.worker,
+        streams=configuration.streams,
+        routes=configuration.routes,
+        rest=gdn_rest(configuration),
         reload=reload,
-        plan=lambda: plan(arguments),
+        read_configuration=lambda: read_configuration(arguments),
     ).run()

@@ -15,7 +15,7 @@ from bridge.mqtt import link as mqtt_source
 from bridge.timing import Deadline
 
 if TYPE_CHECKING:
-    from bridge.config.mqtt import Mqtt
+    from bridge.config.mqtt import MqttSettings
     from bridge.message import MqttMessage
 
 RECEIVE_MAXIMUM = 100
@@ -26,7 +26,7 @@ TURN = 0.5
 
 
 @contextmanager
-def visit(mqtt: Mqtt, filters: Sequence[str]) -> Iterator[mqtt_source.MqttLink]:
+def visit(mqtt: MqttSettings, filters: Sequence[str]) -> Iterator[mqtt_source.MqttLink]:
     """A link that asks for ``filters``, under a client id of its own; closed at the end.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from bridge.cli import exits
-from bridge.cli.planning import Plan, configure_log, gdn_rest, plan
+from bridge.cli.configuration import configure_log, gdn_rest, read_configuration
 from bridge.errors import GdnAuthError, GdnError, GdnRejected, MqttUnavailable
 from bridge.gdn.address import GdnAddress
 from bridge.gdn.rest import GdnRest
@@ -23,6 +23,7 @@ from bridge.links.tls import Tls, open_socket
 from bridge.log import redacted, register_secret
 from bridge.mapping import Route, doubts
 from bridge.mapping.topics import TopicTemplate, minimal_filters
+from bridge.service.reload import Configuration
 from bridge.timing import Deadline
 
 if TYPE_CHECKING:
@@ -47,30 +48,30 @@ class Finding(NamedTuple):
 
 def check(arguments: argparse.Namespace) -> int:
     """Settings, worker and routes; with ``--online`` also what is at the other ends."""
-    planned = plan(arguments)
-    configure_log(planned.settings)
+    configuration = read_configuration(arguments)
+    configure_log(configuration.settings)
     if not arguments.json:
-        for line in _offline(planned):
+        for line in _offline(configuration):
             print(line)
     findings: list[Finding] = []
     if arguments.online:
-        for finding in online(planned):
+        for finding in online(configuration):
             findings.append(finding)
             if not arguments.json:
                 print(f"{finding.outcome:<7} {finding.asked}: {finding.said}", flush=True)
     if arguments.json:
-        print(json.dumps(_as_json(planned, findings if arguments.online else None)))
+        print(json.dumps(_as_json(configuration, findings if arguments.online else None)))
     return exits.UNAVAILABLE if any(finding.outcome == "failed" for finding in findings) else 0
 
 
-def _offline(planned: Plan) -> Iterator[str]:
-    yield f"worker {planned.worker.name} ({planned.settings.worker.definition}): read"
-    for route in planned.routes:
-        columns = ", ".join(f"{a.name} {a.type.value}" for a in planned.streams[route.stream].attributes or ())
+def _offline(configuration: Configuration) -> Iterator[str]:
+    yield f"worker {configuration.worker.name} ({configuration.settings.worker.definition}): read"
+    for route in configuration.routes:
+        columns = ", ".join(f"{a.name} {a.type.value}" for a in configuration.streams[route.stream].attributes or ())
         extras = "".join(f"; {extra}" for extra in _beyond_defaults(route))
         yield f"route {route.topic} -> {route.stream} ({columns}){extras}"
-    doubtful = doubts(planned.routes, planned.streams)
-    yield from (f"{planned.place(doubt.location)}: {doubt.text}" for doubt in doubtful)
+    doubtful = doubts(configuration.routes, configuration.streams)
+    yield from (f"{configuration.place(doubt.location)}: {doubt.text}" for doubt in doubtful)
     yield "nothing that must be mended" if doubtful else "nothing to mend"
 
 
@@ -95,18 +96,18 @@ def _beyond_defaults(route: Route) -> Iterator[str]:
         yield f"{len(route.examples)} example{'s' if len(route.examples) > 1 else ''}"
 
 
-def _as_json(planned: Plan, findings: list[Finding] | None) -> dict[str, object]:
+def _as_json(configuration: Configuration, findings: list[Finding] | None) -> dict[str, object]:
     found: dict[str, object] = {
-        "worker": planned.worker.name,
-        "definition": str(planned.settings.worker.definition),
+        "worker": configuration.worker.name,
+        "definition": str(configuration.settings.worker.definition),
         "routes": [
             {
                 "topic": route.topic,
                 "stream": route.stream,
-                "columns": {a.name: a.type.value for a in planned.streams[route.stream].attributes or ()},
+                "columns": {a.name: a.type.value for a in configuration.streams[route.stream].attributes or ()},
                 "format": route.format.name,
             }
-            for route in planned.routes
+            for route in configuration.routes
         ],
     }
     if findings is not None:
@@ -118,28 +119,28 @@ def _as_json(planned: Plan, findings: list[Finding] | None) -> dict[str, object]
 # --- online -----------------------------------------------------------------------------------------------
 
 
-def online(planned: Plan) -> Iterator[Finding]:
+def online(configuration: Configuration) -> Iterator[Finding]:
     """What broker and GDN say, as it comes."""
-    yield from _broker(planned)
-    if planned.settings.gdn.kind == "pulsar":
-        yield _pulsar(planned)
+    yield from _broker(configuration)
+    if configuration.settings.gdn.kind == "pulsar":
+        yield _pulsar(configuration)
         return
-    rest = gdn_rest(planned)
+    rest = gdn_rest(configuration)
     try:
-        yield from _gdn(planned, rest)
+        yield from _gdn(configuration, rest)
     finally:
         rest.close()
 
 
-def _broker(planned: Plan) -> Iterator[Finding]:
+def _broker(configuration: Configuration) -> Iterator[Finding]:
     """Whether the broker is there, takes the credentials and grants the subscriptions."""
     from bridge.cli.broker import visit  # noqa: PLC0415 - the other verbs start faster without paho
 
-    mqtt = planned.settings.mqtt
+    mqtt = configuration.settings.mqtt
     place = f"broker {mqtt.host}:{mqtt.port}"
     user = "without user" if mqtt.username is None else f"as {mqtt.username}"
     login = f"login {user}, under a throw-away client id"
-    wanted = minimal_filters([TopicTemplate.parse(route.topic).filter for route in planned.routes])
+    wanted = minimal_filters([TopicTemplate.parse(route.topic).filter for route in configuration.routes])
     filters = {filter_: _harmless(filter_) for filter_ in wanted}
     later = [f"subscription {filter_}" for filter_ in filters]
     try:
@@ -195,13 +196,13 @@ def _harmless(filter_: str) -> str:
     return f"$share/check-{secrets.token_hex(4)}/{filter_.split('/', 2)[2]}"
 
 
-def _gdn(planned: Plan, rest: GdnRest) -> Iterator[Finding]:
+def _gdn(configuration: Configuration, rest: GdnRest) -> Iterator[Finding]:
     """Whether GDN is there and takes the key; tenant, fabric, worker and one-time password."""
-    gdn = planned.settings.gdn
+    gdn = configuration.settings.gdn
     place = f"GDN {GdnAddress.parse(gdn.url).base_url}"
     key, fabric = "API key" if gdn.password is None else "login", f"fabric {gdn.fabric}"
     tenant = "tenant" if gdn.tenant is None else f"tenant {gdn.tenant}"
-    worker, otp = f"worker {planned.worker.name}", "one-time password"
+    worker, otp = f"worker {configuration.worker.name}", "one-time password"
     later = [tenant, fabric, worker, *([otp] if gdn.authentication == "otp" else [])]
     try:
         region = rest.local_datacenter()
@@ -217,7 +218,7 @@ def _gdn(planned: Plan, rest: GdnRest) -> Iterator[Finding]:
     yield Finding(place, "ok", f"answers, region {region.name}")
     yield Finding(key, "ok", "taken")
     yield _asked(tenant, lambda: _tenant(tenant, gdn.tenant, rest, of=key))
-    yield from _fabric_and_worker(planned, rest, fabric, worker)
+    yield from _fabric_and_worker(configuration, rest, fabric, worker)
     if gdn.authentication == "otp":
         yield _asked(otp, lambda: _otp(otp, rest))
 
@@ -239,9 +240,9 @@ def _tenant(asked: str, wanted: str | None, rest: GdnRest, *, of: str) -> Findin
     return Finding(asked, "failed", f"the {of} belongs to {shown}. Set gdn.tenant to that")
 
 
-def _fabric_and_worker(planned: Plan, rest: GdnRest, fabric: str, worker: str) -> Iterator[Finding]:
+def _fabric_and_worker(configuration: Configuration, rest: GdnRest, fabric: str, worker: str) -> Iterator[Finding]:
     try:
-        state = rest.get_worker(planned.worker.name)
+        state = rest.get_worker(configuration.worker.name)
     except GdnRejected as exc:
         yield Finding(fabric, "failed", f"{exc}. Check gdn.fabric")
         yield Finding(worker, "skipped", "the fabric was refused")
@@ -251,15 +252,15 @@ def _fabric_and_worker(planned: Plan, rest: GdnRest, fabric: str, worker: str) -
         yield Finding(worker, "skipped", "the fabric's workers could not be asked for")
         return
     yield Finding(fabric, "ok", "there")
-    if state is None or is_other(state, planned.worker):
-        read = f"definition {planned.settings.worker.definition}"
-        yield _asked(read, lambda: _validated(read, planned, rest))
+    if state is None or is_other(state, configuration.worker):
+        read = f"definition {configuration.settings.worker.definition}"
+        yield _asked(read, lambda: _validated(read, configuration, rest))
     if state is None:
         yield Finding(worker, "note", "not there; the bridge creates it when it runs")
         return
-    if is_other(state, planned.worker):
+    if is_other(state, configuration.worker):
         text = (
-            f"there, with another definition than {planned.settings.worker.definition}; `gdn-bridge worker plan` "
+            f"there, with another definition than {configuration.settings.worker.definition}; `gdn-bridge worker plan` "
             "shows how they differ, `worker apply` makes it this one"
         )
         yield Finding(worker, "note", text)
@@ -269,8 +270,8 @@ def _fabric_and_worker(planned: Plan, rest: GdnRest, fabric: str, worker: str) -
         yield Finding(worker, "note", "not active; the bridge activates it when it runs")
 
 
-def _validated(asked: str, planned: Plan, rest: GdnRest) -> Finding:
-    rest.validate(planned.worker.text)
+def _validated(asked: str, configuration: Configuration, rest: GdnRest) -> Finding:
+    rest.validate(configuration.worker.text)
     return Finding(asked, "ok", "GDN can read it")
 
 
@@ -279,9 +280,9 @@ def _otp(asked: str, rest: GdnRest) -> Finding:
     return Finding(asked, "ok", "given")
 
 
-def _pulsar(planned: Plan) -> Finding:
+def _pulsar(configuration: Configuration) -> Finding:
     """Whether Pulsar's web service is there. To ask for more would make topics that aren't there."""
-    gdn = planned.settings.gdn
+    gdn = configuration.settings.gdn
     address = GdnAddress.parse(gdn.url, prefixed=False)
     asked = f"Pulsar {address.base_url}"
     parts = urlsplit(address.base_url)

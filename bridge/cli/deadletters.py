@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bridge.cli import exits
-from bridge.cli.planning import Plan, configure_log, plan
+from bridge.cli.configuration import configure_log, read_configuration
 from bridge.cli.printing import content, table
 from bridge.config import Settings, load
 from bridge.errors import BridgeError, ConfigError, OutboxInUse
-from bridge.mapping import Mapping
+from bridge.mapping import Mapper
 from bridge.mapping.sparkplug import KEY_PREFIX
 from bridge.outbox import Bounds, Letter, Outbox, Selection, Visitor, Wanted, check_is_there
 from bridge.path.replay import carry_out, export, iso_time, map_again, parse_since, summary
+from bridge.service.reload import Configuration
 from bridge.text import replaced
 
 LISTED = 100
@@ -214,13 +215,13 @@ def _purge(arguments: argparse.Namespace) -> int:
 
 
 def _try_replay(arguments: argparse.Namespace) -> int:
-    planned = plan(arguments)
+    configuration = read_configuration(arguments)
     done = rows = 0
     failed: Counter[str] = Counter()
-    with Visitor(planned.settings.outbox.path) as visitor:
-        mapping = _mapping(planned, memory=visitor)
+    with Visitor(configuration.settings.outbox.path) as visitor:
+        mapping = _mapping(configuration, memory=visitor)
         for letter in visitor.letters(_selection(arguments), limit=arguments.limit):
-            trial = map_again([letter], mapping, streams=planned.streams, next_id=1)
+            trial = map_again([letter], mapping, streams=configuration.streams, next_id=1)
             done += len(trial.replayed.done)
             rows += len(trial.rows)
             failed.update(why.reason for _, why in trial.replayed.failed)
@@ -262,20 +263,20 @@ def _act(arguments: argparse.Namespace, action: Wanted) -> int:
 
 
 def _replay_here(outbox: Outbox, arguments: argparse.Namespace) -> None:
-    planned = plan(arguments)
-    mapping = _mapping(planned, memory=outbox)
+    configuration = read_configuration(arguments)
+    mapping = _mapping(configuration, memory=outbox)
     more = True
     while more:
         has_room = outbox.why_full(age=outbox.oldest_age()) is None
-        more = carry_out(outbox, mapping, streams=planned.streams, has_room=has_room).more
+        more = carry_out(outbox, mapping, streams=configuration.streams, has_room=has_room).more
 
 
-def _mapping(planned: Plan, *, memory: Outbox | Visitor) -> Mapping:
-    return Mapping(
-        routes=planned.routes,
-        streams=planned.streams,
+def _mapping(configuration: Configuration, *, memory: Outbox | Visitor) -> Mapper:
+    return Mapper(
+        routes=configuration.routes,
+        streams=configuration.streams,
         outbox_name=memory.recall("name") or "",
-        client=planned.settings.mqtt.client_id,
+        client=configuration.settings.mqtt.client_id,
         births=memory.recall_all(KEY_PREFIX),
     )
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from bridge.cli import exits
-from bridge.cli.planning import Plan, plan
+from bridge.cli.configuration import read_configuration
 from bridge.errors import ConfigError
-from bridge.mapping import Example, Mapping
+from bridge.mapping import Example, Mapper
 from bridge.mapping.explain import explain
 from bridge.message import DeadLetter, MqttMessage
+from bridge.service.reload import Configuration
 
 OUTBOX = "outbox"
 """Stands for the outbox's name in ids."""
@@ -25,7 +26,7 @@ OUTBOX = "outbox"
 
 def explain_message(arguments: argparse.Namespace) -> int:
     """What one message goes through. Exit code 1 if it becomes a dead letter."""
-    planned = plan(arguments)
+    configuration = read_configuration(arguments)
     message = MqttMessage(
         topic=arguments.topic,
         payload=_payload(arguments.payload),
@@ -35,9 +36,9 @@ def explain_message(arguments: argparse.Namespace) -> int:
         received_at=time.time_ns(),
         properties=b"".join(_user_property(name, value) for name, value in arguments.user),
     )
-    mapping = _mapping(planned)
+    mapping = _mapping(configuration)
     mapped = mapping.map(message)
-    steps = explain(message, planned.routes, mapping, mapped)
+    steps = explain(message, configuration.routes, mapping, mapped)
     if arguments.json:
         print(json.dumps({"steps": [{"depth": s.depth, "text": s.text} for s in steps], **_outcome(mapped)}))
     else:
@@ -48,13 +49,13 @@ def explain_message(arguments: argparse.Namespace) -> int:
 
 def test_examples(arguments: argparse.Namespace) -> int:
     """Every example's outcome against what it expects. Exit code 1 if one differs."""
-    planned = plan(arguments)
+    configuration = read_configuration(arguments)
     failed = total = 0
-    for number, route in enumerate(planned.routes):
+    for number, route in enumerate(configuration.routes):
         for position, example in enumerate(route.examples):
             total += 1
-            place = planned.place(("routes", number, "test", position))
-            difference = _difference(_mapping(planned), example, place)
+            place = configuration.place(("routes", number, "test", position))
+            difference = _difference(_mapping(configuration), example, place)
             if difference:
                 failed += 1
                 print(f"FAILED {place}\n{difference}")
@@ -67,12 +68,12 @@ def test_examples(arguments: argparse.Namespace) -> int:
     return exits.FAILED if failed else 0
 
 
-def _mapping(planned: Plan) -> Mapping:
-    return Mapping(
-        routes=planned.routes,
-        streams=planned.streams,
+def _mapping(configuration: Configuration) -> Mapper:
+    return Mapper(
+        routes=configuration.routes,
+        streams=configuration.streams,
         outbox_name=OUTBOX,
-        client=planned.settings.mqtt.client_id,
+        client=configuration.settings.mqtt.client_id,
     )
 
 
@@ -99,7 +100,7 @@ def _outcome(mapped: list[Any] | DeadLetter) -> dict[str, Any]:
     return {"rows": [{"stream": row.stream, "row": json.loads(row.payload)} for row in mapped], "reason": None}
 
 
-def _difference(mapping: Mapping, example: Example, place: str) -> str:
+def _difference(mapping: Mapper, example: Example, place: str) -> str:
     """What an example gives other than it expects, as a diff; empty if nothing."""
     mapped = mapping.map(MqttMessage(example.topic, _example_payload(example, place), 1, False, 1, 0), 1)
     if isinstance(mapped, DeadLetter):

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from bridge.mapping import Example, Mapping, Route
+from bridge.mapping import Example, Mapper, Route
 from bridge.message import DeadLetter, MqttMessage
 from bridge.streamql.streams import InputStream
-from bridge.streamql.syntax import Attribute, Place, Scope
+from bridge.streamql.syntax import Attribute, Place, StreamScope
 
 MAX_EXAMPLES = 3
 """Of a route."""
@@ -64,13 +64,13 @@ def table_of(stream: str) -> str:
     return f"{stream}_rows"
 
 
-def mapping_of(found: Iterable[Found]) -> Mapping:
+def mapping_of(found: Iterable[Found]) -> Mapper:
     """The routes at work, feeding streams as their definition will say."""
     found = tuple(found)
     streams = {
         f.route.stream: InputStream(
             name=f.route.stream,
-            scope=Scope.LOCAL,
+            scope=StreamScope.LOCAL,
             attributes=f.columns,
             read_by_worker=True,
             place=Place(1, 1),
@@ -78,10 +78,10 @@ def mapping_of(found: Iterable[Found]) -> Mapping:
         )
         for f in found
     }
-    return Mapping(routes=[f.route for f in found], streams=streams)
+    return Mapper(routes=[f.route for f in found], streams=streams)
 
 
-def example_of(sample: Sample, mapping: Mapping) -> Example | None:
+def example_of(sample: Sample, mapping: Mapper) -> Example | None:
     """The sample with the rows it gives; None if it gives none, or a TOML file can't say it, or not briefly."""
     mapped = mapping.map(sample.message)
     if isinstance(mapped, DeadLetter) or not sample.topic.isprintable() or len(sample.payload) > MAX_EXAMPLE:

@@ -7,7 +7,7 @@ import json
 import sys
 
 from bridge.cli import worker_plan
-from bridge.cli.planning import far_end
+from bridge.cli.configuration import far_end
 from bridge.cli.printing import table
 from bridge.gdn.worker import is_other
 
@@ -18,8 +18,8 @@ def worker(arguments: argparse.Namespace) -> int:
     """The worker's state in GDN, its deletion, or what ``worker_plan`` does."""
     if arguments.action in _PLANNING:
         return _PLANNING[arguments.action](arguments)
-    planned, rest = far_end(arguments)
-    name = planned.worker.name
+    configuration, rest = far_end(arguments)
+    name = configuration.worker.name
     if arguments.action == "delete":
         deleted = rest.delete_worker(name)
         text = f"worker {name}: deleted; its streams and collections stay" if deleted else f"worker {name}: not there"
@@ -31,7 +31,7 @@ def worker(arguments: argparse.Namespace) -> int:
         "exists": state is not None,
         "active": state is not None and state.is_active,
         "regions": [] if state is None else list(state.regions),
-        "definition": "missing" if state is None else "differs" if is_other(state, planned.worker) else "same",
+        "definition": "missing" if state is None else "differs" if is_other(state, configuration.worker) else "same",
     }
     if arguments.json:
         print(json.dumps(found))
@@ -41,7 +41,8 @@ def worker(arguments: argparse.Namespace) -> int:
         active = "active" if state.is_active else "not active"
         print(
             f"worker {name}: {active} in {', '.join(state.regions)}; its definition is "
-            f"{'the same as' if found['definition'] == 'same' else 'not that of'} {planned.settings.worker.definition}"
+            f"{'the same as' if found['definition'] == 'same' else 'not that of'} "
+            f"{configuration.settings.worker.definition}"
         )
     return 0
 

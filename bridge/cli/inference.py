@@ -15,9 +15,9 @@ from typing import NamedTuple
 from bridge.cli import edge_nodes
 from bridge.cli.columns import MAX_MEMBERS, Columns, Member
 from bridge.cli.findings import MAX_EXAMPLES, Findings, Found, LeftOut, Sample, example_of, mapping_of, table_of
-from bridge.cli.kinds import NAMELESS, Kind, common, kind_of, rows_of, simpler
+from bridge.cli.kinds import NAMELESS, PayloadKind, common, kind_of, rows_of, simpler
 from bridge.cli.naming import capture_name, joined, safe_name
-from bridge.mapping import Example, FormatOptions, Mapping, Route
+from bridge.mapping import Example, FormatOptions, Mapper, Route
 from bridge.mapping.formats import MissingExtra
 from bridge.mapping.payload import MAX_PAYLOAD
 from bridge.mapping.unmappable import Unmappable
@@ -80,7 +80,7 @@ class _Read(NamedTuple):
     levels: tuple[str, ...]
     shape: tuple[str | None, ...]
     """Its levels, but for those that are a capture whatever other samples say."""
-    kind: Kind
+    kind: PayloadKind
 
 
 def _read_all(samples: Iterable[Sample]) -> tuple[list[_Read], list[Sample], tuple[LeftOut, ...]]:
@@ -309,7 +309,7 @@ def _found(group: _Group, stream: str) -> Found:
 # --- examples ---------------------------------------------------------------------------------------------
 
 
-def _with_examples(found: Found, group: _Group, mapping: Mapping) -> Found:
+def _with_examples(found: Found, group: _Group, mapping: Mapper) -> Found:
     examples: list[Example] = []
     for one in group.read:
         if len(examples) == MAX_EXAMPLES:

@@ -10,19 +10,18 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping as MappingOf
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bridge.cli import exits
+from bridge.cli.configuration import read_worker, route_of
 from bridge.cli.drafts import CONFIG_FILE, WORKER_FILE, configuration, definition
 from bridge.cli.findings import Findings, Sample
 from bridge.cli.inference import MAX_BYTES, MAX_SAMPLES, infer
-from bridge.cli.planning import read_worker, route_of
 from bridge.config import load
 from bridge.errors import BridgeError, ConfigError, MqttUnavailable
-from bridge.mapping import Mapping
+from bridge.mapping import Mapper
 from bridge.mapping.payload import MAX_PAYLOAD
 from bridge.mapping.topics import TopicTemplate
 from bridge.message import DeadLetter, MqttMessage
@@ -32,7 +31,7 @@ from bridge.text import replaced
 from bridge.timing import Deadline
 
 if TYPE_CHECKING:
-    from bridge.config.mqtt import Mqtt
+    from bridge.config.mqtt import MqttSettings
 
 
 BROKER = "mqtt://127.0.0.1:1883"
@@ -98,7 +97,7 @@ def init(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def listen(mqtt: Mqtt, filter_: str, seconds: float) -> list[Sample]:
+def listen(mqtt: MqttSettings, filter_: str, seconds: float) -> list[Sample]:
     """Messages as they come, retained ones first; for so long at most, and no more than ``infer`` takes.
 
     Raises:
@@ -137,7 +136,7 @@ def files_of(findings: Findings, *, broker: str, protocol: str) -> dict[str, str
     return files
 
 
-def _tried(files: MappingOf[str, str], samples: Sequence[Sample]) -> Sequence[str]:
+def _tried(files: Mapping[str, str], samples: Sequence[Sample]) -> Sequence[str]:
     """What is wrong with the files: whether they load, and whether the samples become rows."""
     with tempfile.TemporaryDirectory() as name:
         for file, text in files.items():
@@ -153,7 +152,7 @@ def _tried(files: MappingOf[str, str], samples: Sequence[Sample]) -> Sequence[st
         except ConfigError as exc:
             return exc.problems
     try:
-        mapping = Mapping(routes=[route_of(route) for route in settings.routes], streams=streams)
+        mapping = Mapper(routes=[route_of(route) for route in settings.routes], streams=streams)
     except ValueError as exc:
         return [str(exc)]
     for sample in samples:
@@ -190,7 +189,7 @@ def _payload(text: str) -> bytes:
         raise ConfigError(f"{text[1:]} can't be read: {getattr(exc, 'strerror', exc)}") from exc
 
 
-def _mqtt(arguments: argparse.Namespace) -> Mqtt:
+def _mqtt(arguments: argparse.Namespace) -> MqttSettings:
     """The broker's settings from the sources there are before a configuration: command line, environment, secrets.
 
     Raises:
@@ -233,7 +232,7 @@ def _samples(messages: Sequence[MqttMessage]) -> list[Sample]:
 # --- what goes out ----------------------------------------------------------------------------------------
 
 
-def _write(directory: Path, files: MappingOf[str, str], *, replace: bool) -> None:
+def _write(directory: Path, files: Mapping[str, str], *, replace: bool) -> None:
     for name, text in files.items():
         path = directory / name
         try:

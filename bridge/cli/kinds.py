@@ -44,7 +44,7 @@ _POINT = re.compile(
 )
 
 
-class Kind(NamedTuple):
+class PayloadKind(NamedTuple):
     """How a payload seems to be written."""
 
     options: FormatOptions
@@ -53,7 +53,7 @@ class Kind(NamedTuple):
     """What payloads of one kind have in common: names of members, or the type of a single value."""
 
 
-def kind_of(payload: bytes) -> Kind:
+def kind_of(payload: bytes) -> PayloadKind:
     """What the payload seems to be, ``raw`` if nothing else.
 
     Raises:
@@ -112,7 +112,7 @@ def rows_of(options: FormatOptions, each: str | None, payload: bytes) -> list[di
     return objects(decoded) if each is None else elements(decoded, each)
 
 
-def _plain(payload: bytes) -> Kind:
+def _plain(payload: bytes) -> PayloadKind:
     kind = _json(payload)
     if kind is not None:
         return kind
@@ -124,33 +124,33 @@ def _plain(payload: bytes) -> Kind:
         return kind
     table = _csv(text)
     if table is not None:
-        return Kind(table[0], None, frozenset(table[1]))
+        return PayloadKind(table[0], None, frozenset(table[1]))
     try:
         value = rows_of(_SCALAR, None, payload)[0]["value"]
     except Unmappable:
         return _raw()
-    return Kind(_SCALAR, None, frozenset({"number" if type(value) in (int, float) else type(value).__name__}))
+    return PayloadKind(_SCALAR, None, frozenset({"number" if type(value) in (int, float) else type(value).__name__}))
 
 
-def _raw() -> Kind:
-    return Kind(RAW, None, frozenset())
+def _raw() -> PayloadKind:
+    return PayloadKind(RAW, None, frozenset())
 
 
-def _json(payload: bytes) -> Kind | None:
+def _json(payload: bytes) -> PayloadKind | None:
     try:
         decoded = compile_decoder(_JSON)(payload)
         try:
-            return Kind(_JSON, None, _names(objects(decoded)))
+            return PayloadKind(_JSON, None, _names(objects(decoded)))
         except Unmappable:
             if isinstance(decoded, list):
                 elements(decoded, EVERY_ELEMENT)
-                return Kind(_JSON, EVERY_ELEMENT, frozenset({"value"}))
+                return PayloadKind(_JSON, EVERY_ELEMENT, frozenset({"value"}))
     except Unmappable:
         pass
     return None
 
 
-def _structured(options: FormatOptions, payload: bytes) -> Kind | None:
+def _structured(options: FormatOptions, payload: bytes) -> PayloadKind | None:
     """The kind, if the payload is an object or several and each says something."""
     try:
         found = rows_of(options, None, payload)
@@ -159,8 +159,10 @@ def _structured(options: FormatOptions, payload: bytes) -> Kind | None:
     if not all(found):
         return None
     if options.name == "influx":  # all points have the same members
-        return Kind(options, None, _names([f"{one['measurement']} {name}" for name in one["fields"]] for one in found))
-    return Kind(options, None, _names(found))
+        return PayloadKind(
+            options, None, _names([f"{one['measurement']} {name}" for name in one["fields"]] for one in found)
+        )
+    return PayloadKind(options, None, _names(found))
 
 
 def _names(found: Iterable[Iterable[str]]) -> frozenset[str]:

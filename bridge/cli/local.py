@@ -26,7 +26,7 @@ def local_gdn(arguments: argparse.Namespace) -> int:
     _need_local()
     from bridge.local import gdn  # noqa: PLC0415 - needs the extra `local`
     from bridge.local.faults import Faults  # noqa: PLC0415 - as above
-    from bridge.local.tokens import Tokens  # noqa: PLC0415 - as above
+    from bridge.local.tokens import IssuedTokens  # noqa: PLC0415 - as above
 
     faults = Faults()
     faults.set(dict(arguments.fault))
@@ -38,7 +38,7 @@ def local_gdn(arguments: argparse.Namespace) -> int:
         api_key=arguments.api_key,
         tenant=arguments.tenant,
         faults=faults,
-        tokens=Tokens(tenant=arguments.tenant, password=arguments.password, seconds=arguments.token_seconds),
+        tokens=IssuedTokens(tenant=arguments.tenant, password=arguments.password, seconds=arguments.token_seconds),
     )
 
 

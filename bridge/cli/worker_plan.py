@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridge.cli import exits
-from bridge.cli.planning import Plan, far_end
+from bridge.cli.configuration import far_end
 from bridge.errors import GdnRejected, GdnUnavailable
 from bridge.gdn.drift import column_changes, losses, text_changes
 from bridge.gdn.rest import GdnRest, WorkerState
 from bridge.gdn.worker import ensure_worker, runs_elsewhere
 from bridge.log import get_logger
+from bridge.service.reload import Configuration
 from bridge.text import replaced
 from bridge.timing import Pace
 
@@ -53,22 +54,22 @@ class Changes:
         return [] if self.state.is_active else ["activate"]
 
 
-def find_changes(planned: Plan, state: WorkerState | None) -> Changes:
+def find_changes(configuration: Configuration, state: WorkerState | None) -> Changes:
     """What of the worker in GDN isn't as the settings and the file want it."""
-    wanted = planned.settings.worker
+    wanted = configuration.settings.worker
     if state is None:
         return Changes(None, [], [], None, [])
-    used = list(dict.fromkeys(route.stream for route in planned.routes))
-    lost = losses(state, planned.streams, used)
-    diff = text_changes(state, planned.worker, ours=str(wanted.definition))
+    used = list(dict.fromkeys(route.stream for route in configuration.routes))
+    lost = losses(state, configuration.streams, used)
+    diff = text_changes(state, configuration.worker, ours=str(wanted.definition))
     return Changes(
         state=state,
         diff=diff,
-        columns=column_changes(state, planned.streams) if diff else [],
+        columns=column_changes(state, configuration.streams) if diff else [],
         regions=tuple(wanted.regions) if runs_elsewhere(state, wanted.regions) else None,
         broken=[
             {"topic": route.topic, "stream": route.stream, "why": lost[route.stream]}
-            for route in planned.routes
+            for route in configuration.routes
             if route.stream in lost
         ],
     )
@@ -76,18 +77,18 @@ def find_changes(planned: Plan, state: WorkerState | None) -> Changes:
 
 def show_plan(arguments: argparse.Namespace) -> int:
     """``worker plan``: changes nothing. Exit code 0: nothing to do; 2: there is."""
-    planned, rest = far_end(arguments)
-    changes = find_changes(planned, rest.get_worker(planned.worker.name))
-    print(json.dumps(_as_json(planned, changes)) if arguments.json else "\n".join(_lines(planned, changes)))
+    configuration, rest = far_end(arguments)
+    changes = find_changes(configuration, rest.get_worker(configuration.worker.name))
+    print(json.dumps(_as_json(configuration, changes)) if arguments.json else "\n".join(_lines(configuration, changes)))
     return exits.CHANGES if changes.steps else 0
 
 
 def apply(arguments: argparse.Namespace) -> int:
     """``worker apply``: returns once rows may be sent."""
-    planned, rest = far_end(arguments)
-    name, settle = planned.worker.name, planned.settings.worker.settle_time
-    steps = find_changes(planned, rest.get_worker(name)).steps
-    if steps and make_as_wanted(planned, rest):
+    configuration, rest = far_end(arguments)
+    name, settle = configuration.worker.name, configuration.settings.worker.settle_time
+    steps = find_changes(configuration, rest.get_worker(name)).steps
+    if steps and make_as_wanted(configuration, rest):
         if not arguments.json:
             print(f"worker {name}: {', '.join(steps)}: done; waiting {settle:g} s until it reads", flush=True)
         time.sleep(settle)
@@ -95,7 +96,9 @@ def apply(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def make_as_wanted(planned: Plan, rest: GdnRest, *, pause: Callable[[float], object] = time.sleep) -> bool:
+def make_as_wanted(
+    configuration: Configuration, rest: GdnRest, *, pause: Callable[[float], object] = time.sleep
+) -> bool:
     """Make the worker what the file says, also while another does the same.
 
     Returns:
@@ -111,8 +114,8 @@ def make_as_wanted(planned: Plan, rest: GdnRest, *, pause: Callable[[float], obj
         try:
             ensure_worker(
                 rest,
-                worker=planned.worker,
-                regions=planned.settings.worker.regions,
+                worker=configuration.worker,
+                regions=configuration.settings.worker.regions,
                 before_activation=lambda: begun.append(True),
                 log=log,
                 replace=True,
@@ -126,26 +129,26 @@ def make_as_wanted(planned: Plan, rest: GdnRest, *, pause: Callable[[float], obj
 
 def validate(arguments: argparse.Namespace) -> int:
     """``worker validate``: whether GDN can parse the definition; nothing is changed there."""
-    planned, rest = far_end(arguments)
+    configuration, rest = far_end(arguments)
     error = None
     try:
-        rest.validate(planned.worker.text)
+        rest.validate(configuration.worker.text)
     except GdnRejected as exc:
         if exc.status != UNREADABLE:
             raise
         error = str(exc)
     if arguments.json:
-        print(json.dumps({"worker": planned.worker.name, "valid": error is None, "error": error}))
+        print(json.dumps({"worker": configuration.worker.name, "valid": error is None, "error": error}))
     else:
-        place = planned.settings.worker.definition
+        place = configuration.settings.worker.definition
         print(f"{place}: GDN can read it" if error is None else f"{place}: GDN can't read it: {error}")
     return 0 if error is None else exits.FAILED
 
 
-def _as_json(planned: Plan, changes: Changes) -> dict[str, Any]:
+def _as_json(configuration: Configuration, changes: Changes) -> dict[str, Any]:
     state = changes.state
     return {
-        "worker": planned.worker.name,
+        "worker": configuration.worker.name,
         "exists": state is not None,
         "active": state is not None and state.is_active,
         "definition": "missing" if state is None else "differs" if changes.diff else "same",
@@ -153,7 +156,7 @@ def _as_json(planned: Plan, changes: Changes) -> dict[str, Any]:
         "columns": changes.columns,
         "regions": {
             "found": [] if state is None else list(state.regions),
-            "wanted": list(planned.settings.worker.regions),
+            "wanted": list(configuration.settings.worker.regions),
             "differ": changes.regions is not None,
         },
         "broken_routes": changes.broken,
@@ -161,8 +164,8 @@ def _as_json(planned: Plan, changes: Changes) -> dict[str, Any]:
     }
 
 
-def _lines(planned: Plan, changes: Changes) -> Sequence[str]:
-    name, state = planned.worker.name, changes.state
+def _lines(configuration: Configuration, changes: Changes) -> Sequence[str]:
+    name, state = configuration.worker.name, changes.state
     if not changes.steps:
         return [f"worker {name}: nothing to do"]
     lines = [f"worker {name}:"]
@@ -177,5 +180,7 @@ def _lines(planned: Plan, changes: Changes) -> Sequence[str]:
         if not state.is_active:
             lines.append("  it is not active")
         lines += [f"  route {broken['topic']} is broken: {broken['why']}" for broken in changes.broken]
-    lines.append(f"to do: {', '.join(changes.steps)}; then {planned.settings.worker.settle_time:g} s until it reads")
+    lines.append(
+        f"to do: {', '.join(changes.steps)}; then {configuration.settings.worker.settle_time:g} s until it reads"
+    )
     return lines

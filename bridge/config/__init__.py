@@ -5,7 +5,7 @@ place, and never a value: what stands in the wrong place may be a secret.
 """
 
 from bridge.config.loading import SECRET_DIRECTORIES, load, load_placed
-from bridge.config.routes import FieldTable, Route
+from bridge.config.routes import FieldTable, RouteSettings
 from bridge.config.settings import Settings
 
-__all__ = ["SECRET_DIRECTORIES", "FieldTable", "Route", "Settings", "load", "load_placed"]
+__all__ = ["SECRET_DIRECTORIES", "FieldTable", "RouteSettings", "Settings", "load", "load_placed"]

@@ -12,7 +12,7 @@ from bridge.config.values import KEY, Group, Text, checked_file, lower
 from bridge.gdn.address import GdnAddress
 
 
-class Gdn(Group):
+class GdnSettings(Group):
     """The GDN account that rows go to."""
 
     kind: Annotated[Literal["gdn", "pulsar"], BeforeValidator(lower)] = Field(

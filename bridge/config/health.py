@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from bridge.config.values import Group, Scalar, Text
+from bridge.config.values import Group, Text, TomlScalar
 
 
 class HealthCheck(Group):
@@ -16,7 +16,7 @@ class HealthCheck(Group):
     min: float | None = Field(
         default=None, ge=-1e300, le=1e300, description="The one row is a number and at least this."
     )
-    equals: Scalar | None = Field(default=None, description="The one row is this.")
+    equals: TomlScalar | None = Field(default=None, description="The one row is this.")
     rows: int | None = Field(default=None, ge=0, le=99, description="There are so many rows.")
     changes_within: float | None = Field(
         default=None, ge=1, le=31_536_000, description="Seconds in which the rows must change."

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_va
 from bridge.config.values import Group, Text, checked_file, mqtt_endpoint, number_as_text
 
 
-class Mqtt(Group):
+class MqttSettings(Group):
     """The broker that devices publish to."""
 
     url: str = Field(

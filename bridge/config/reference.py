@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic.fields import FieldInfo
 
-from bridge.config.routes import Route
+from bridge.config.routes import RouteSettings
 from bridge.config.settings import Settings
 from bridge.config.tree import Location, allowed, annotation_at, container, every_setting, variable
 
@@ -44,7 +44,7 @@ def reference() -> str:
     for name, field in Settings.model_fields.items():
         if not container(field.annotation):
             continue
-        model = Route if name == "routes" else annotation_at((name,))
+        model = RouteSettings if name == "routes" else annotation_at((name,))
         heading = "[[routes]]" if name == "routes" else f"[{name}]"
         inside = [(loc, inner) for loc, inner in every_setting() if loc[0] == name]
         sections.append(f"## `{heading}`\n\n{' '.join((model.__doc__ or '').split())}\n\n{_table(inside)}")

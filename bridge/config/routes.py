@@ -6,21 +6,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from bridge.config.values import TABLE_TAG, VALUE_TAG, Group, Scalar, Text, lower
+from bridge.config.values import TABLE_TAG, VALUE_TAG, Group, Text, TomlScalar, lower
 
 
 class FieldTable(Group):
     """A column's source, and what is made of its value."""
 
-    source: Scalar = Field(description="Where the value comes from, as in `fields`.")
+    source: TomlScalar = Field(description="Where the value comes from, as in `fields`.")
     scale: float | None = Field(
         default=None, ge=-1e300, le=1e300, description="Factor, by decimals: 217 by 0.1 is 21.7."
     )
     offset: float | None = Field(default=None, ge=-1e300, le=1e300, description="Summand, after `scale`.")
-    map: dict[str, Scalar] | None = Field(
+    map: dict[str, TomlScalar] | None = Field(
         default=None, min_length=1, description="Value as text to value: `{ on = true, off = false }`; `*` for others."
     )
-    default: Scalar | None = Field(default=None, description="Where there is no value.")
+    default: TomlScalar | None = Field(default=None, description="Where there is no value.")
     time: Literal["s", "ms", "us", "ns", "iso8601"] | None = Field(
         default=None,
         description="The value is a point in time: a number since 1970 in this unit, or a text by ISO 8601. A long or "
@@ -29,7 +29,7 @@ class FieldTable(Group):
 
 
 FieldSetting = Annotated[
-    Annotated[Scalar, Tag(VALUE_TAG)] | Annotated[FieldTable, Tag(TABLE_TAG)],
+    Annotated[TomlScalar, Tag(VALUE_TAG)] | Annotated[FieldTable, Tag(TABLE_TAG)],
     Discriminator(lambda value: TABLE_TAG if isinstance(value, dict | FieldTable) else VALUE_TAG),
 ]
 
@@ -43,7 +43,7 @@ class ExampleTable(Group):
     expect: Any = Field(description="The row as a table, a list of such, or the reason code of a dead letter.")
 
 
-class Route(Group):
+class RouteSettings(Group):
     """Which messages become rows of which stream. Routes are tried in their order."""
 
     topic: Text = Field(
@@ -96,8 +96,10 @@ class Route(Group):
         description="Path to what identifies a row in the payload, text or a whole number, for `$id` in "
         "`fields`. Not set: `$id` is the row's number in the outbox, which a message that comes again doesn't keep.",
     )
-    key: Scalar | None = Field(default=None, description="Pulsar key of the rows, as in `fields`.")
-    properties: dict[str, Scalar] = Field(default={}, description="Pulsar properties of the rows, each as in `fields`.")
+    key: TomlScalar | None = Field(default=None, description="Pulsar key of the rows, as in `fields`.")
+    properties: dict[str, TomlScalar] = Field(
+        default={}, description="Pulsar properties of the rows, each as in `fields`."
+    )
     event_time: FieldTable | None = Field(
         default=None, description="Pulsar event time of the rows: a table with `source` and `time`."
     )

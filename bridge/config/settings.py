@@ -8,14 +8,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from bridge.config.gdn import Gdn
+from bridge.config.gdn import GdnSettings
 from bridge.config.health import CanarySettings, HealthSettings
-from bridge.config.mqtt import Mqtt
-from bridge.config.routes import Route
+from bridge.config.mqtt import MqttSettings
+from bridge.config.routes import RouteSettings
 from bridge.config.values import Group, Text, checked_file, listen_endpoint, lower
 
 
-class Worker(Group):
+class WorkerSettings(Group):
     """The stream worker that the bridge keeps in place."""
 
     definition: Annotated[Path, AfterValidator(checked_file)] = Field(
@@ -181,10 +181,10 @@ class Settings(BaseSettings):
         frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False, case_sensitive=True
     )
 
-    mqtt: Mqtt
-    gdn: Gdn
-    worker: Worker
-    routes: list[Route] = Field(min_length=1)
+    mqtt: MqttSettings
+    gdn: GdnSettings
+    worker: WorkerSettings
+    routes: list[RouteSettings] = Field(min_length=1)
     outbox: OutboxSettings = OutboxSettings()
     delivery: DeliverySettings = DeliverySettings()
     health: HealthSettings = HealthSettings()

@@ -12,9 +12,9 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from bridge.config.routes import FieldSetting, FieldTable, Route
+from bridge.config.routes import FieldSetting, FieldTable, RouteSettings
 from bridge.config.settings import Settings
-from bridge.config.values import Scalar
+from bridge.config.values import TomlScalar
 
 PREFIX = "BRIDGE_"
 FILE_SUFFIX = "_FILE"
@@ -93,7 +93,7 @@ def every_setting() -> Iterator[tuple[Location, FieldInfo]]:
     """Every setting in the model's order; those of a route as of the first one."""
     for name, field in Settings.model_fields.items():
         if name == "routes":
-            yield from ((("routes", 0, key), inner) for key, inner in Route.model_fields.items())
+            yield from ((("routes", 0, key), inner) for key, inner in RouteSettings.model_fields.items())
         elif is_group(field.annotation):
             yield from (((name, key), inner) for key, inner in step(Settings, name).model_fields.items())
         else:
@@ -127,12 +127,12 @@ def allowed(annotation: Any, metadata: Sequence[object] = ()) -> str:
     if get_origin(annotation) is Literal:
         return ", ".join(map(str, options[:-1])) + f" or {options[-1]}"
     if get_origin(annotation) is list:
-        if options[0] is Route:
+        if options[0] is RouteSettings:
             return "a list of routes"
         return "a list of tables" if is_group(options[0]) else "a list of texts"
     if get_origin(_with_parts(annotation)) is dict:
         return "a table of texts, numbers and booleans" + (", or of tables" if FieldSetting in options else "")
-    if annotation in (Scalar, Scalar | None):
+    if annotation in (TomlScalar, TomlScalar | None):
         return "a text, a number, true or false"
     if annotation == FieldSetting:
         return "a text, a number, true or false, or a table with source"

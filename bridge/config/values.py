@@ -35,7 +35,7 @@ def lower(value: object) -> object:
 
 
 Text = Annotated[str, StringConstraints(min_length=1), AfterValidator(_printable)]
-Scalar = str | int | float | bool
+TomlScalar = str | int | float | bool
 
 VALUE_TAG, TABLE_TAG = "<value>", "<table>"
 """What pydantic puts into an error's location where a setting may be a value or a table; no setting's name."""

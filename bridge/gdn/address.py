@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
-from bridge.streamql.syntax import Scope
+from bridge.streamql.syntax import StreamScope
 
 EXAMPLE = "https://api-play.paas.macrometa.io"
 
@@ -79,7 +79,7 @@ class GdnAddress:
         *,
         tenant: str,
         fabric: str,
-        scope: Scope,
+        scope: StreamScope,
         stream: str,
         host: str | None = None,
         numbering: Numbering | None = None,

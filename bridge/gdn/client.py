@@ -24,7 +24,7 @@ from bridge.errors import GdnAuthError, GdnUnavailable
 from bridge.gdn.answers import Answer, refusal, safe
 from bridge.gdn.bounds import BoundedPools
 from bridge.gdn.budget import Budget
-from bridge.gdn.login import Account, Tokens
+from bridge.gdn.login import Account, TokenCache
 from bridge.links.certificates import handshake_advice
 from bridge.timing import Deadline
 
@@ -97,7 +97,7 @@ class Client:
         self._other_secrets: tuple[str, ...] = ()  # swapped whole: passwords and tokens, the newest first
         self._logs_in = False
         self._keep = keep
-        self._tokens = Tokens(self._log_in, clock=clock, wall_clock=wall_clock)
+        self._tokens = TokenCache(self._log_in, clock=clock, wall_clock=wall_clock)
         self._timeout = timeout
         self._ca_file = ca_file
         self.budget = budget or Budget(per_minute=0, per_day=0)

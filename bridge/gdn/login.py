@@ -51,7 +51,7 @@ class Account:
         return {"password": self.password, **{name: value for name, value in names.items() if value is not None}}
 
 
-class Tokens:
+class TokenCache:
     """The token of an account. Any thread.
 
     Args:

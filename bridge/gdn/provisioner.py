@@ -44,7 +44,7 @@ class _Drifted(Exception):
     """The worker isn't as the file says, and that is to end the bridge."""
 
 
-class Provision:
+class Provisioner:
     """Keeps the worker ready.
 
     Args:

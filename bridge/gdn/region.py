@@ -12,7 +12,7 @@ from bridge.log import get_logger
 log = get_logger(__name__)
 
 
-class Far(Protocol):
+class RegionSource(Protocol):
     """What is asked of GDN (``GdnRest`` has it)."""
 
     def local_datacenter(self) -> Datacenter:
@@ -35,7 +35,7 @@ class Region:
         worker_name: the worker's.
     """
 
-    def __init__(self, *, rest: Far, wanted: Sequence[str], worker_name: str) -> None:
+    def __init__(self, *, rest: RegionSource, wanted: Sequence[str], worker_name: str) -> None:
         self._rest = rest
         self._wanted = wanted
         self._worker_name = worker_name

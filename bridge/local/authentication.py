@@ -7,8 +7,8 @@ import time
 
 from aiohttp import web
 
-from bridge.local.rest import Refused, answer, content, error
-from bridge.local.tokens import USER, Tokens
+from bridge.local.rest import RequestRefused, answer, content, error
+from bridge.local.tokens import USER, IssuedTokens
 
 OTP_SECONDS = 10.0
 LOGIN_PATH = "/_open/auth"
@@ -17,7 +17,7 @@ LOGIN_PATH = "/_open/auth"
 class Authentication:
     """One tenant with one API key, and the user who gets ``tokens``."""
 
-    def __init__(self, tenant: str, api_key: str, tokens: Tokens) -> None:
+    def __init__(self, tenant: str, api_key: str, tokens: IssuedTokens) -> None:
         self.counts = {"otps": 0, "logins": 0}
         self._tenant = tenant
         self._api_key = api_key
@@ -33,7 +33,7 @@ class Authentication:
         """Let a request through.
 
         Raises:
-            Refused: nobody knows who asks; in the shape of what was asked (gdn-api.md A.6).
+            RequestRefused: nobody knows who asks; in the shape of what was asked (gdn-api.md A.6).
         """
         if request.path in ("/_local/stats", LOGIN_PATH) or self._is_known(request.headers.get("Authorization", "")):
             return
@@ -41,10 +41,10 @@ class Authentication:
             # Used up by the attempt, whatever becomes of it.
             if self._otps.pop(request.query.get("otp", ""), 0.0) > time.monotonic():
                 return
-            raise Refused(web.Response(status=401, text="Failed to authenticate"))
+            raise RequestRefused(web.Response(status=401, text="Failed to authenticate"))
         if request.path.startswith("/apid/"):
             body = {"code": 401, "error": True, "message": "Unauthorized", "serverId": "local"}
-            raise Refused(web.json_response(body, status=401))
+            raise RequestRefused(web.json_response(body, status=401))
         raise error(401, 11, "forbidden")
 
     def _is_known(self, authorization: str) -> bool:

@@ -31,8 +31,8 @@ from bridge.streamql.syntax import (
     Worker,
 )
 
-Row = dict[str, Any]
-Evaluate = Callable[[Row], Any]
+Event = dict[str, Any]
+EvaluateEvent = Callable[[Event], Any]
 
 MAX_HOPS = 20
 """Streams a row may be passed on through: a worker that feeds itself must not run for ever."""
@@ -66,7 +66,7 @@ class Executor:
         NotExecutable: see there.
     """
 
-    def __init__(self, worker: Worker, insert: Callable[[str, Row], None]) -> None:
+    def __init__(self, worker: Worker, insert: Callable[[str, Event], None]) -> None:
         self._insert = insert
         self._tables = worker.tables
         streams = input_streams(worker)
@@ -98,7 +98,7 @@ class Executor:
             self._scripts = Scripts(worker.functions.values())
         except ScriptError as exc:
             raise NotExecutable(str(exc), next(iter(worker.functions.values())).place) from exc
-        self._queries: dict[str, list[Callable[[Row, int], None]]] = {}
+        self._queries: dict[str, list[Callable[[Event, int], None]]] = {}
         for query in worker.queries:
             if not isinstance(query, Query):
                 raise beyond(f"{query.construct} in a query", query.place)
@@ -118,7 +118,7 @@ class Executor:
             event = event["event"]
         if not isinstance(event, dict):
             raise EventError("the event is no object")
-        row: Row = {}
+        row: Event = {}
         for name, kind in self._streams[stream]:
             value = event.get(name)
             if value is None and stream not in self._optional:
@@ -128,20 +128,20 @@ class Executor:
             self._emit(name, row, 0)
         return True
 
-    def _emit(self, stream: str, row: Row, hops: int) -> None:
+    def _emit(self, stream: str, row: Event, hops: int) -> None:
         if hops > MAX_HOPS:
             raise EventError(f"stream {stream} feeds itself")
         for run in self._queries.get(stream, ()):
             run(row, hops)
 
-    def _compile(self, query: Query) -> Callable[[Row, int], None]:
+    def _compile(self, query: Query) -> Callable[[Event, int], None]:
         source = self._declared.get(query.source)
         if source is None or source.attributes is None:
             what = "a table read as a source" if query.source in self._tables else f"the unknown stream {query.source}"
             raise beyond(what, query.place)
         known = {a.name: a.type for a in source.attributes}
         filters = [self._expression(f, known, query.source) for f in query.filters]
-        selection: list[tuple[str, Evaluate]]
+        selection: list[tuple[str, EvaluateEvent]]
         if query.selection is None:
             selection = [(name, operators.itemgetter(name)) for name in known]
         else:
@@ -157,7 +157,7 @@ class Executor:
                 f"the query selects ({', '.join(names)}), but {query.target} has ({', '.join(wanted)})", query.place
             )
 
-        def run(row: Row, hops: int) -> None:
+        def run(row: Event, hops: int) -> None:
             if not all(f(row) is True for f in filters):
                 return
             values = {name: evaluate(row) for name, evaluate in selection}
@@ -171,7 +171,7 @@ class Executor:
 
     # --- expressions --------------------------------------------------------------------------------------
 
-    def _expression(self, node: Expression, known: Mapping[str, AttributeType], source: str) -> Evaluate:
+    def _expression(self, node: Expression, known: Mapping[str, AttributeType], source: str) -> EvaluateEvent:
         if isinstance(node, Literal):
             value = node.value
             return lambda _row: value
@@ -189,12 +189,12 @@ class Executor:
         arguments = [self._expression(a, known, source) for a in node.arguments]
         return self._call(node, arguments)
 
-    def _call(self, node: Call, arguments: list[Evaluate]) -> Evaluate:
+    def _call(self, node: Call, arguments: list[EvaluateEvent]) -> EvaluateEvent:
         function = self._functions.get(node.name) if node.namespace is None else None
         if function is not None:
             scripts, name, returns = self._scripts, node.name, function.returns
 
-            def script(row: Row) -> Any:
+            def script(row: Event) -> Any:
                 try:
                     value = scripts.call(name, [a(row) for a in arguments])
                 except ScriptError as exc:
@@ -223,7 +223,7 @@ class Executor:
         return lambda row: builtin(*[a(row) for a in arguments])
 
 
-def _unary(operator: str, operand: Evaluate) -> Evaluate:
+def _unary(operator: str, operand: EvaluateEvent) -> EvaluateEvent:
     if operator == "is null":
         return lambda row: operand(row) is None
     if operator == "not":
@@ -231,7 +231,7 @@ def _unary(operator: str, operand: Evaluate) -> Evaluate:
     return lambda row: None if (value := operand(row)) is None else -_number(value)
 
 
-def _binary(operator: str, left: Evaluate, right: Evaluate) -> Evaluate:
+def _binary(operator: str, left: EvaluateEvent, right: EvaluateEvent) -> EvaluateEvent:
     if operator == "and":
         return lambda row: left(row) is True and right(row) is True
     if operator == "or":
@@ -239,7 +239,7 @@ def _binary(operator: str, left: Evaluate, right: Evaluate) -> Evaluate:
     if operator in _COMPARISONS:
         compare = _COMPARISONS[operator]
 
-        def comparison(row: Row) -> bool:
+        def comparison(row: Event) -> bool:
             a, b = left(row), right(row)
             if a is None or b is None:
                 return False
@@ -250,7 +250,7 @@ def _binary(operator: str, left: Evaluate, right: Evaluate) -> Evaluate:
         return comparison
     calculate = _ARITHMETIC[operator]
 
-    def arithmetic(row: Row) -> Any:
+    def arithmetic(row: Event) -> Any:
         a, b = left(row), right(row)
         if a is None or b is None:
             return None

@@ -24,9 +24,9 @@ from bridge.local.authentication import Authentication
 from bridge.local.documents import Documents
 from bridge.local.faults import Faults
 from bridge.local.regions import Regions
-from bridge.local.rest import FABRIC, Refused, content, error
+from bridge.local.rest import FABRIC, RequestRefused, content, error
 from bridge.local.streams import MAX_FRAME, Streams
-from bridge.local.tokens import Tokens
+from bridge.local.tokens import IssuedTokens
 from bridge.local.workers import Workers
 
 FAULTS_PATH = "/_local/faults"
@@ -35,7 +35,9 @@ FAULTS_PATH = "/_local/faults"
 class LocalGdn:
     """One tenant, one fabric, and a region or two. The arguments are those of its parts, which say what they are."""
 
-    def __init__(self, *, host: str, host_name: str, tenant: str, api_key: str, faults: Faults, tokens: Tokens) -> None:
+    def __init__(
+        self, *, host: str, host_name: str, tenant: str, api_key: str, faults: Faults, tokens: IssuedTokens
+    ) -> None:
         self._host = host
         self._whose = f"tenant {tenant} key {api_key}"
         self._faults = faults
@@ -78,7 +80,7 @@ class LocalGdn:
             if is_counted:
                 await self._fail(request)
             response: web.StreamResponse = await handler(request)
-        except Refused as exc:
+        except RequestRefused as exc:
             response = exc.response
         except web.HTTPException as exc:
             response = error(exc.status, exc.status, exc.reason).response
@@ -94,7 +96,7 @@ class LocalGdn:
         """Do what a fault does in the handler's place."""
         if request.path.startswith("/_ws/"):
             if self._faults.denies(request.path):
-                raise Refused(web.Response(status=403, text="Not authorized"))
+                raise RequestRefused(web.Response(status=403, text="Not authorized"))
             return
         await asyncio.sleep(self._faults.delay)
         if self._faults.status is not None:
@@ -130,7 +132,7 @@ def _check_fabric(request: web.Request) -> None:
 
 
 def main(
-    *, host: str, port: int, tls: bool, host_name: str, api_key: str, tenant: str, faults: Faults, tokens: Tokens
+    *, host: str, port: int, tls: bool, host_name: str, api_key: str, tenant: str, faults: Faults, tokens: IssuedTokens
 ) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code."""
     with tempfile.TemporaryDirectory(prefix="gdn-bridge-tls-") as directory:

@@ -11,7 +11,7 @@ FABRIC = "_system"
 API = "/_fabric/{fabric}/_api"
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that gets ``response`` in its handler's place."""
 
     def __init__(self, response: web.Response) -> None:
@@ -19,10 +19,10 @@ class Refused(Exception):
         self.response = response
 
 
-def error(status: int, number: int, message: str) -> Refused:
+def error(status: int, number: int, message: str) -> RequestRefused:
     """The refusal in GDN's form; ``number`` is its errorNum (gdn-api.md A.6)."""
     body = {"error": True, "code": status, "errorNum": number, "errorMessage": message}
-    return Refused(web.json_response(body, status=status))
+    return RequestRefused(web.json_response(body, status=status))
 
 
 def answer(status: int = 200, **members: Any) -> web.Response:
@@ -34,7 +34,7 @@ async def content(request: web.Request) -> dict[str, Any]:
     """The request's JSON object.
 
     Raises:
-        Refused: it has none.
+        RequestRefused: it has none.
     """
     try:
         body = json.loads(await request.read())

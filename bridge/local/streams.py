@@ -14,7 +14,7 @@ from aiohttp import WSMsgType, web
 
 from bridge.local.regions import Regions
 from bridge.local.rest import API, FABRIC, answer, error
-from bridge.streamql import Scope
+from bridge.streamql import StreamScope
 
 MAX_FRAME = 1024 * 1024
 """Bytes, Pulsar's default (gdn-api.md C.5)."""
@@ -59,7 +59,7 @@ class Streams:
         return answer(result=result)
 
     async def _create(self, request: web.Request) -> web.Response:
-        scope = Scope.GLOBAL if request.query.get("global") == "true" else Scope.LOCAL
+        scope = StreamScope.GLOBAL if request.query.get("global") == "true" else StreamScope.LOCAL
         created = topic(request.match_info["name"], scope)
         if created in self.topics:
             raise error(409, 1210, "stream already exists")
@@ -114,7 +114,7 @@ class Streams:
         return {"result": "ok", "messageId": _message_id(self._entry), **named}
 
 
-def topic(name: str, scope: Scope) -> str:
+def topic(name: str, scope: StreamScope) -> str:
     """A stream's name with its prefix."""
     return f"c8{scope.value}s.{name}"
 

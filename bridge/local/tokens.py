@@ -17,7 +17,7 @@ TOKEN_SECONDS = 43_200.0
 USER = "root"
 
 
-class Tokens:
+class IssuedTokens:
     """One user, known by e-mail address or by tenant and name.
 
     Args:

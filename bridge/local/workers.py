@@ -17,7 +17,7 @@ from bridge.local.documents import Documents
 from bridge.local.executor import Executor, NotExecutable
 from bridge.local.faults import Faults, with_other_schema
 from bridge.local.regions import Regions
-from bridge.local.rest import API, Refused, answer, content, error
+from bridge.local.rest import API, RequestRefused, answer, content, error
 from bridge.local.streams import Streams, topic
 from bridge.streamql import StreamQLError, Worker, input_streams, parse, require_metadata
 
@@ -29,7 +29,7 @@ EVENTS_AT_A_TIME = 200
 
 
 @dataclass
-class WorkerState:
+class RunningWorker:
     """A stream worker as it is served."""
 
     worker: Worker
@@ -49,7 +49,7 @@ class Workers:
         self._streams = streams
         self._documents = documents
         self._faults = faults
-        self._workers: dict[str, WorkerState] = {}
+        self._workers: dict[str, RunningWorker] = {}
         apps = f"{API}/streamapps"
         self.routes = [
             web.post(f"{apps}/validate", self._validate),
@@ -71,7 +71,7 @@ class Workers:
             if self._faults.is_on("schema-changed"):
                 filled = {query.target or "" for query in state.worker.queries}
                 definition = with_other_schema(state.worker.text, but=filled)
-                with suppress(Refused):  # the column can't be added there
+                with suppress(RequestRefused):  # the column can't be added there
                     changed = self._prepare({"definition": definition}, state.regions)
                     changed.active, changed.attached = state.active, state.attached
                     self._workers[name] = changed
@@ -150,7 +150,7 @@ class Workers:
         self.play_faults()
         return described
 
-    def _attach(self, state: WorkerState) -> None:
+    def _attach(self, state: RunningWorker) -> None:
         state = self._workers.get(state.worker.name, state)  # by a fault it has another definition by now
         state.attached = state.active
 
@@ -160,7 +160,7 @@ class Workers:
         del self._workers[state.worker.name]
         return answer(message=f"Stream worker `{state.worker.name}` deleted successfully.")
 
-    def _prepare(self, body: Mapping[str, Any], regions: tuple[str, ...]) -> WorkerState:
+    def _prepare(self, body: Mapping[str, Any], regions: tuple[str, ...]) -> RunningWorker:
         """A worker, in these regions where the body names none."""
         definition = body.get("definition")
         if not isinstance(definition, str):
@@ -172,27 +172,27 @@ class Workers:
         try:
             worker = parse(definition)
             require_metadata(worker)
-            return WorkerState(worker, Executor(worker, self._documents.insert), regions)
+            return RunningWorker(worker, Executor(worker, self._documents.insert), regions)
         except StreamQLError as exc:
             raise _unreadable(exc.line, exc.column, exc.message) from exc
         except NotExecutable as exc:
             raise _unreadable(exc.place.line, exc.place.column, str(exc)) from exc
 
-    def _find(self, request: web.Request) -> WorkerState:
+    def _find(self, request: web.Request) -> RunningWorker:
         name = request.match_info["name"]
         if name not in self._workers:
             raise error(404, 404, f"Stream worker {name[:80]!a} not found")
         return self._workers[name]
 
 
-def _described(*states: WorkerState, status: int = 200) -> web.Response:
+def _described(*states: RunningWorker, status: int = 200) -> web.Response:
     apps = [
         {"name": s.worker.name, "definition": s.worker.text, "regions": s.regions, "isActive": s.active} for s in states
     ]
     return answer(status, streamApps=apps)
 
 
-def _unreadable(line: int, column: int, message: str) -> Refused:
+def _unreadable(line: int, column: int, message: str) -> RequestRefused:
     """422 in the recorded form (gdn-api.md B)."""
     place = f"@ Line: {line}. Position: {column}"
     return error(

@@ -3,7 +3,7 @@
 from bridge.mapping.checks import Problem, check, doubts
 from bridge.mapping.fields import FieldSpec
 from bridge.mapping.formats import FormatOptions
+from bridge.mapping.mapper import Mapper
 from bridge.mapping.route import Example, Route
-from bridge.mapping.routes import Mapping
 
-__all__ = ["Example", "FieldSpec", "FormatOptions", "Mapping", "Problem", "Route", "check", "doubts"]
+__all__ = ["Example", "FieldSpec", "FormatOptions", "Mapper", "Problem", "Route", "check", "doubts"]

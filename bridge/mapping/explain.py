@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from bridge.mapping.fields import ROOT, ROW_ID, FieldSpec
+from bridge.mapping.mapper import Column, CompiledRoute, Mapper, found_in
 from bridge.mapping.metadata import metadata_of
 from bridge.mapping.paths import is_true
 from bridge.mapping.route import Route
-from bridge.mapping.routes import Column, Mapping, Plan, found_in
 from bridge.mapping.unmappable import NoReading, Unmappable, shown
 from bridge.message import DeadLetter, MqttMessage, Row
 
@@ -29,20 +29,20 @@ class Step(NamedTuple):
 
 
 def explain(
-    message: MqttMessage, routes: Sequence[Route], mapping: Mapping, mapped: list[Row] | DeadLetter
+    message: MqttMessage, routes: Sequence[Route], mapper: Mapper, mapped: list[Row] | DeadLetter
 ) -> list[Step]:
     """The account of how ``mapping``, made of ``routes``, makes ``mapped`` of the message."""
     steps: list[Step] = []
-    for number, (route, plan) in enumerate(zip(routes, mapping.plans, strict=True)):
+    for number, (route, compiled) in enumerate(zip(routes, mapper.compiled_routes, strict=True)):
         label = f"routes[{number}]{f' {route.name}' if route.name else ''} {route.topic}"
-        captures = plan.template.match(message.topic)
+        captures = compiled.template.match(message.topic)
         if captures is None:
             steps.append(Step(1, f"{label}: the topic doesn't match"))
             continue
         told = ", ".join(f"{name} = {shown(value)}" for name, value in captures.items())
         steps.append(Step(1, f"{label}: matches{f', {told}' if told else ''}"))
-        is_taken = _explain_plan(message, route, plan, captures, mapping, steps)
-        if is_taken and plan.is_last:
+        is_taken = _explain_route(message, route, compiled, captures, mapper, steps)
+        if is_taken and compiled.is_last:
             break
     return [*steps, *_outcome(mapped)]
 
@@ -62,19 +62,24 @@ def _outcome(mapped: list[Row] | DeadLetter) -> list[Step]:
     ]
 
 
-def _explain_plan(
-    message: MqttMessage, route: Route, plan: Plan, captures: dict[str, Any], mapping: Mapping, steps: list[Step]
+def _explain_route(
+    message: MqttMessage,
+    route: Route,
+    compiled: CompiledRoute,
+    captures: dict[str, Any],
+    mapper: Mapper,
+    steps: list[Step],
 ) -> bool:
     """Whether the route takes the message, be it that it fails on it."""
     try:
-        decoded = plan.decode(message)
+        decoded = compiled.decode(message)
         around = "" if route.format.compression == "none" else f", {route.format.compression}"
         steps.append(Step(2, f"decoded as {route.format.name}{around}: {_json(decoded)}"))
-        found = found_in(decoded, plan)
-        if plan.each is not None:
-            steps.append(Step(2, f"each {plan.each_text}: {len(found)} found"))
-        if plan.when is not None:
-            taken = [element for element in found if is_true(plan.when(element))]
+        found = found_in(decoded, compiled)
+        if compiled.each is not None:
+            steps.append(Step(2, f"each {compiled.each_text}: {len(found)} found"))
+        if compiled.when is not None:
+            taken = [element for element in found if is_true(compiled.when(element))]
             steps.append(Step(2, f"when {route.when}: true for {len(taken)} of {len(found)}"))
             found = taken
     except Unmappable as exc:
@@ -83,29 +88,31 @@ def _explain_plan(
     except NoReading as exc:
         steps.append(Step(2, str(exc)))
         return True
-    known = {**captures, **metadata_of(message, plan.metadata, mapping.client), ROOT: decoded}
+    known = {**captures, **metadata_of(message, compiled.metadata, mapper.client), ROOT: decoded}
     for number, element in enumerate(found[:SHOWN_ELEMENTS]):
         if len(found) > 1:
             steps.append(Step(2, f"row {number} of {len(found)}, from {_json(element)}"))
         try:
-            if plan.row_id is not None:
-                known[ROW_ID] = plan.row_id(element, 0)
+            if compiled.row_id is not None:
+                known[ROW_ID] = compiled.row_id(element, 0)
                 steps.append(Step(3, f"{ROW_ID}: {known[ROW_ID]}"))
         except Unmappable as exc:
             steps.append(Step(3, f"{ROW_ID}: {exc.reason.value}, {exc}"))
             continue
-        for column in plan.columns:
-            steps.append(Step(3, _explain_column(column, route, plan, known, element)))
+        for column in compiled.columns:
+            steps.append(Step(3, _explain_column(column, route, compiled, known, element)))
     return bool(found)
 
 
-def _explain_column(column: Column, route: Route, plan: Plan, known: dict[str, Any], element: dict[str, Any]) -> str:
+def _explain_column(
+    column: Column, route: Route, compiled: CompiledRoute, known: dict[str, Any], element: dict[str, Any]
+) -> str:
     name = column.name
     told = f"{name} <- {_source(route, name, known)}"
     try:
         value = element.get(name) if column.field is None else column.field(known, element)
         if value is None:
-            return f"{told}: {'null' if plan.takes_nulls else 'missing_field, there is no value for it'}"
+            return f"{told}: {'null' if compiled.takes_nulls else 'missing_field, there is no value for it'}"
         coerced = column.coerce(value)
     except Unmappable as exc:
         return f"{told}: {exc.reason.value}, {exc}"

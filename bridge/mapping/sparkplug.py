@@ -15,7 +15,7 @@ import msgspec
 
 from bridge.mapping import sparkplug_payload
 from bridge.mapping.payload import MAX_PAYLOAD, MAX_ROWS
-from bridge.mapping.sparkplug_certificates import NONE, Certificate, Declared, Reader
+from bridge.mapping.sparkplug_certificates import NONE, Certificate, CertificateReader, Declared
 from bridge.mapping.unmappable import NoReading, Unmappable, shown
 from bridge.reasons import Reason
 
@@ -203,7 +203,7 @@ class Sparkplug:
             return [common | _NO_METRIC | {"timestamp": timestamp}]
         if not message.metrics:
             raise Unmappable(Reason.EMPTY, "the payload has no metrics")
-        reader = Reader(own or self._known(parsed, timestamp, is_replay=is_replay) or NONE, timestamp)
+        reader = CertificateReader(own or self._known(parsed, timestamp, is_replay=is_replay) or NONE, timestamp)
         try:
             return [{**common, **reader.read(metric)} for metric in message.metrics]
         finally:

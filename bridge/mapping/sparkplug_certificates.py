@@ -49,7 +49,7 @@ NONE = Certificate((), None)
 
 
 @dataclass(slots=True)
-class Reader:
+class CertificateReader:
     """Reads the metrics of one message by the certificate that explains them."""
 
     certificate: Certificate

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 from bridge.log import get_logger
-from bridge.message import HandedOver, MqttMessage
+from bridge.message import MqttMessage, SeenMessages
 
 KEPT = 10_000
 """Messages, at least, that are kept; a broker that has more of them unacknowledged gets some stored twice."""
@@ -34,7 +34,7 @@ MAX_HELD_BYTES = 16 * 1024 * 1024
 log = get_logger(__name__)
 
 
-class Repetitions:
+class RedeliveryFilter:
     """Tells repetitions, and which messages may be acknowledged.
 
     Each turn of the data path: ``sift`` what was read, ``to_keep`` with the commit, then ``committed``. ``end`` when a
@@ -100,7 +100,9 @@ class Repetitions:
             return self._give_up(())
         return [], []
 
-    def to_keep(self, arrived: Sequence[MqttMessage], fresh: Sequence[MqttMessage], *, due: bool) -> HandedOver | None:
+    def to_keep(
+        self, arrived: Sequence[MqttMessage], fresh: Sequence[MqttMessage], *, due: bool
+    ) -> SeenMessages | None:
         """What the commit must write beside the rows; None: nothing, a commit isn't needed for it.
 
         Args:
@@ -112,12 +114,12 @@ class Repetitions:
         if new:
             last = next(message for message in reversed(arrived) if message.qos)
             entries = [self._entry(message) for message in (new if new[-1] is last else [*new, last])]
-            return HandedOver(self._next_batch, b"".join(entries), self._oldest_kept(len(entries)))
+            return SeenMessages(self._next_batch, b"".join(entries), self._oldest_kept(len(entries)))
         if self._must_forget or (due and self.wants_commit):
-            return HandedOver(self._next_batch, b"", self._next_batch)
+            return SeenMessages(self._next_batch, b"", self._next_batch)
         return None
 
-    def committed(self, kept: HandedOver | None, arrived: Sequence[MqttMessage]) -> list[MqttMessage]:
+    def committed(self, kept: SeenMessages | None, arrived: Sequence[MqttMessage]) -> list[MqttMessage]:
         """The messages that may be acknowledged now, in arrival order; ``kept`` is on disk."""
         unacked = [self._pending] if self._pending is not None else []
         unacked += [message for message in arrived if message.qos]

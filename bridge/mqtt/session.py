@@ -9,7 +9,7 @@ import json
 
 from bridge.log import get_logger
 from bridge.mqtt.link import MqttLink
-from bridge.mqtt.redelivery import Repetitions
+from bridge.mqtt.redelivery import RedeliveryFilter
 from bridge.outbox import Outbox
 from bridge.timing import Pace
 
@@ -39,9 +39,9 @@ class MqttSession:
         remembered, filters = json.loads(outbox.recall(KEY) or '["", []]')
         self.known_filters: tuple[str, ...] = tuple(filters) if remembered == name else ()
         """Filters that the broker's session holds, as far as is known."""
-        self.repetitions: Repetitions | None = None
+        self.repetitions: RedeliveryFilter | None = None
         if deduplicates:
-            self.repetitions = Repetitions(session=name, batches=outbox.handed_over())
+            self.repetitions = RedeliveryFilter(session=name, batches=outbox.handed_over())
         else:
             outbox.forget_handed_over()
         self.watch_drops = True

@@ -1,7 +1,7 @@
 """The durable store between the broker and GDN, on SQLite. The only sqlite3."""
 
 from bridge.outbox.bounds import Bounds, Policy
-from bridge.outbox.letters import Letter, Refused, Replayed, Selection, Wanted
+from bridge.outbox.letters import Letter, RefusedRecord, ReplayedLetters, Selection, Wanted
 from bridge.outbox.store import Outbox
 from bridge.outbox.visitor import Visitor, check_is_there
 
@@ -10,8 +10,8 @@ __all__ = [
     "Letter",
     "Outbox",
     "Policy",
-    "Refused",
-    "Replayed",
+    "RefusedRecord",
+    "ReplayedLetters",
     "Selection",
     "Visitor",
     "Wanted",

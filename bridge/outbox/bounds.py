@@ -26,14 +26,14 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Usage:
     """How many records or letters there are, or how many more, and the bytes that they take."""
 
     count: int = 0
     bytes: int = 0
 
-    def __add__(self, other: Held) -> Held:
-        return Held(self.count + other.count, self.bytes + other.bytes)
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(self.count + other.count, self.bytes + other.bytes)
 
-    def __sub__(self, other: Held) -> Held:
-        return Held(self.count - other.count, self.bytes - other.bytes)
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(self.count - other.count, self.bytes - other.bytes)

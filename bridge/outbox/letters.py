@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from bridge.message import DeadLetter
-from bridge.outbox.bounds import Held
+from bridge.outbox.bounds import Usage
 
 Wanted = Literal["replay", "purge"]
 
@@ -107,14 +107,14 @@ class Selection:
         return " AND ".join(conditions), parameters
 
 
-class Refused(NamedTuple):
+class RefusedRecord(NamedTuple):
     """A record that GDN will never take, and the dead letter that it becomes."""
 
     record_id: int
     dead_letter: DeadLetter
 
 
-class Replayed(NamedTuple):
+class ReplayedLetters(NamedTuple):
     """What becomes of letters that were mapped again."""
 
     done: Sequence[int] = ()
@@ -123,13 +123,13 @@ class Replayed(NamedTuple):
     """Letters that stay, and what is wrong with them today."""
 
 
-def held(db: sqlite3.Connection) -> Held:
+def held(db: sqlite3.Connection) -> Usage:
     """All that the table holds."""
     count, size = db.execute(COUNT).fetchone()
-    return Held(count, size + count * OVERHEAD)
+    return Usage(count, size + count * OVERHEAD)
 
 
-def insert(db: sqlite3.Connection, letters: Sequence[Letter], *, now: int) -> Held:
+def insert(db: sqlite3.Connection, letters: Sequence[Letter], *, now: int) -> Usage:
     """Add letters, whose ids are not looked at; ``now`` in seconds since the epoch, for the bound of age."""
     both = [(letter, letter.dead_letter) for letter in letters]
     db.executemany(
@@ -142,16 +142,16 @@ def insert(db: sqlite3.Connection, letters: Sequence[Letter], *, now: int) -> He
             for letter, d in both
         ],
     )
-    return Held(len(letters), sum([letter.size for letter in letters]))
+    return Usage(len(letters), sum([letter.size for letter in letters]))
 
 
-def delete(db: sqlite3.Connection, ids: Sequence[int]) -> Held:
+def delete(db: sqlite3.Connection, ids: Sequence[int]) -> Usage:
     """Delete letters; returns how many of them were there."""
     sizes = [size + OVERHEAD for (size,) in db.execute(DELETE, (json.dumps(list(ids)),)).fetchall()]
-    return Held(len(sizes), sum(sizes))
+    return Usage(len(sizes), sum(sizes))
 
 
-def delete_oldest(db: sqlite3.Connection, excess: int) -> Held:
+def delete_oldest(db: sqlite3.Connection, excess: int) -> Usage:
     """Delete the oldest until ``excess`` bytes are free; returns what was deleted."""
     count = freed = last = 0
     for last, size in db.execute(OLDEST):  # noqa: B007 - used after the loop
@@ -160,13 +160,13 @@ def delete_oldest(db: sqlite3.Connection, excess: int) -> Held:
         if freed >= excess:
             break
     db.execute("DELETE FROM dead_letters WHERE id <= ?", (last,))
-    return Held(count, freed)
+    return Usage(count, freed)
 
 
-def explain_anew(db: sqlite3.Connection, letter: Letter, why: DeadLetter) -> Held:
+def explain_anew(db: sqlite3.Connection, letter: Letter, why: DeadLetter) -> Usage:
     """Let a letter that failed again say why it did this time, and wait for nothing; returns how it grew."""
     found = db.execute(EXPLAIN_ANEW, (why.route, why.reason, why.detail, why.mapping, letter.id)).fetchone()
-    return Held() if found is None else Held(0, found[0] - len(letter.dead_letter.detail.encode()))
+    return Usage() if found is None else Usage(0, found[0] - len(letter.dead_letter.detail.encode()))
 
 
 def wanted(db: sqlite3.Connection, limit: int) -> list[Letter]:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from bridge.message import OutboxRecord
-from bridge.outbox.bounds import Held
+from bridge.outbox.bounds import Usage
 from bridge.reasons import DropReason
 
 SIZE = "length(payload) + length(stream) + length(extras)"
@@ -35,40 +35,40 @@ DROP_RECORDS = 50_000
 """Dropped at a time: choosing them takes memory."""
 
 
-def held(db: sqlite3.Connection) -> tuple[Held, int]:
+def held(db: sqlite3.Connection) -> tuple[Usage, int]:
     """All that the table holds, and the highest id in it (0: none)."""
     count, size, highest = db.execute(COUNT).fetchone()
-    return Held(count, size + count * OVERHEAD), highest
+    return Usage(count, size + count * OVERHEAD), highest
 
 
-def insert(db: sqlite3.Connection, records: Sequence[OutboxRecord], *, now: int) -> Held:
+def insert(db: sqlite3.Connection, records: Sequence[OutboxRecord], *, now: int) -> Usage:
     """Add records; ``now`` in seconds since the epoch, for the bound of age."""
     if records:
         db.executemany(INSERT, [(r.id, r.stream, r.payload, r.extras, now) for r in records])
     size = sum([len(r.payload) + len(r.stream) + len(r.extras) for r in records])
-    return Held(len(records), size + OVERHEAD * len(records))
+    return Usage(len(records), size + OVERHEAD * len(records))
 
 
-def delete(db: sqlite3.Connection, ids: Sequence[int]) -> Held:
+def delete(db: sqlite3.Connection, ids: Sequence[int]) -> Usage:
     """Delete records; returns how many of them were there."""
-    deleted = Held()
+    deleted = Usage()
     for run in _runs(ids):
         # A third of what RETURNING the sizes costs: summed up in SQLite.
         count, size = db.execute(MEASURE, run).fetchone()
         db.execute(DELETE, run)
-        deleted += Held(count, size + OVERHEAD * count)
+        deleted += Usage(count, size + OVERHEAD * count)
     return deleted
 
 
-def delete_refused(db: sqlite3.Connection, record_id: int) -> tuple[Held, str, bytes] | None:
+def delete_refused(db: sqlite3.Connection, record_id: int) -> tuple[Usage, str, bytes] | None:
     """Delete one record; returns what was deleted, its stream and its extras. None: it isn't there."""
     found = db.execute(DELETE_REFUSED, (record_id,)).fetchall()
-    return next(((Held(1, size + OVERHEAD), stream, extras) for size, stream, extras in found), None)
+    return next(((Usage(1, size + OVERHEAD), stream, extras) for size, stream, extras in found), None)
 
 
 def drop(
     db: sqlite3.Connection, *, under_way: Mapping[str, int], excess: int, before: float
-) -> tuple[Held, Counter[str]]:
+) -> tuple[Usage, Counter[str]]:
     """Delete the oldest records that were never sent: ``excess`` bytes of them, and all that were stored ``before``.
 
     ``under_way`` as for ``Outbox.drop``. Returns what was deleted, and how many for which reason.

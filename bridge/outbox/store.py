@@ -16,10 +16,10 @@ from pathlib import Path
 from bridge.books import Books
 from bridge.errors import OutboxDamaged
 from bridge.log import get_logger
-from bridge.message import DeadLetter, HandedOver, OutboxRecord, Row
+from bridge.message import DeadLetter, OutboxRecord, Row, SeenMessages
 from bridge.outbox import letters, records
-from bridge.outbox.bounds import ROOM_AGAIN, Bounds, Held
-from bridge.outbox.letters import Letter, Refused, Replayed
+from bridge.outbox.bounds import ROOM_AGAIN, Bounds, Usage
+from bridge.outbox.letters import Letter, RefusedRecord, ReplayedLetters
 from bridge.outbox.owned import REMEMBER, OwnedDatabase
 from bridge.outbox.schema import DEAD_LETTERED, DELIVERED, DROPPED, LAST_ID
 from bridge.reasons import DropReason
@@ -58,8 +58,8 @@ class Outbox(OwnedDatabase):
         super().__init__(path, clock=clock, wall_clock=wall_clock)
         self._bounds = bounds or Bounds()
         self._counts: Counter[str] = Counter()
-        self._waiting = Held()
-        self._held = Held()
+        self._waiting = Usage()
+        self._held = Usage()
 
     def _take_stock(self, db: sqlite3.Connection, *, is_copy: bool) -> None:
         self._counts = Counter(dict(db.execute(READ_BOOKS).fetchall()))
@@ -77,12 +77,12 @@ class Outbox(OwnedDatabase):
         rows: Sequence[Row] = (),
         dead_letters: Sequence[DeadLetter] = (),
         released: Sequence[int] = (),
-        refused: Sequence[Refused] = (),
+        refused: Sequence[RefusedRecord] = (),
         unnumbered: Sequence[int] = (),
         rejected: int = 0,
         filtered: int = 0,
-        replayed: Replayed | None = None,
-        handed_over: HandedOver | None = None,
+        replayed: ReplayedLetters | None = None,
+        handed_over: SeenMessages | None = None,
     ) -> list[OutboxRecord]:
         """Take rows and dead letters in, let released and refused records go: all of it or nothing, synced.
 
@@ -115,12 +115,12 @@ class Outbox(OwnedDatabase):
         rows: Sequence[Row],
         dead_letters: Sequence[DeadLetter],
         released: Sequence[int],
-        refused: Sequence[Refused],
+        refused: Sequence[RefusedRecord],
         unnumbered: Sequence[int],
         rejected: int,
         filtered: int,
-        replayed: Replayed | None,
-        handed_over: HandedOver | None,
+        replayed: ReplayedLetters | None,
+        handed_over: SeenMessages | None,
     ) -> list[OutboxRecord]:
         now = int(self._now())
         taken = [OutboxRecord(n, row.stream, row.payload, row.extras) for n, row in enumerate(rows, self.next_id)]
@@ -305,11 +305,11 @@ class Outbox(OwnedDatabase):
         self._held -= purged
         return purged.count
 
-    def _purge_excess(self, db: sqlite3.Connection, held: Held, counts: Counter[str]) -> Held:
+    def _purge_excess(self, db: sqlite3.Connection, held: Usage, counts: Counter[str]) -> Usage:
         """Purge the oldest letters if they take more room than they may; returns what was purged."""
         bound = self._bounds.dead_letter_bytes
         if held.bytes <= bound:
-            return Held()
+            return Usage()
         purged = letters.delete_oldest(db, held.bytes - int(bound * ROOM_AGAIN))
         counts["dead_letters_purged"] += purged.count
         log.warning("dead_letters.purged", count=purged.count, hint="outbox.dead_letter_bytes is used up")

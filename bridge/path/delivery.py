@@ -13,7 +13,7 @@ from typing import Protocol
 from bridge.gdn.protocol import Refusal, reusable_from
 from bridge.log import redacted
 from bridge.message import DeadLetter, OutboxRecord
-from bridge.outbox import Refused
+from bridge.outbox import RefusedRecord
 from bridge.reasons import Reason
 from bridge.timing import Backoff
 
@@ -27,7 +27,7 @@ PAGE_RECORDS = 500
 """Records read back at a time."""
 
 
-class Reader(Protocol):
+class ReadRecords(Protocol):
     """Reads the stream's records back from disk (``Outbox.read``)."""
 
     def __call__(self, *, after: int, limit: int, max_bytes: int) -> list[OutboxRecord]:
@@ -51,7 +51,7 @@ class Delivery:
     """
 
     def __init__(
-        self, *, stream: str, read: Reader, deduplicates: bool = False, backoff: Backoff | None = None
+        self, *, stream: str, read: ReadRecords, deduplicates: bool = False, backoff: Backoff | None = None
     ) -> None:
         self.stream = stream
         self.deduplicates = deduplicates
@@ -69,7 +69,7 @@ class Delivery:
         self._resumed: frozenset[int] = frozenset()
         self.released: list[int] = []
         """Receipted and still on disk: to be released with the next commit, then ``forget_released``."""
-        self.refused: list[Refused] = []
+        self.refused: list[RefusedRecord] = []
         """Refused for good: to become dead letters with the next commit."""
         self.unnumbered: list[int] = []
         """Records whose sequence number must be gone from the disk with the next commit."""
@@ -186,7 +186,7 @@ class Delivery:
                 said = redacted(f"{refusal.result} {refusal.error}".strip())
                 detail = f"GDN refused the row for stream {self.stream}: {said}"
                 letter = DeadLetter("", record.payload, 1, received_at, None, Reason.REFUSED_BY_GDN, detail)
-                self.refused.append(Refused(record.id, letter))
+                self.refused.append(RefusedRecord(record.id, letter))
             else:
                 again.append(record)
         if again:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from bridge.errors import RemoteProtocolError
 from bridge.links.dialer import Dialer
 from bridge.log import get_logger
-from bridge.message import HandedOver, MqttMessage
+from bridge.message import MqttMessage, SeenMessages
 from bridge.mqtt.link import MqttLink
 from bridge.mqtt.session import MqttSession
 
@@ -160,11 +160,11 @@ class Intake:
         present = None if self.link is None else self.link.session_present
         return self._repetitions.sift(messages, session_present=present, now=now)
 
-    def to_keep(self, arrived: list[MqttMessage], fresh: list[MqttMessage], *, due: bool) -> HandedOver | None:
+    def to_keep(self, arrived: list[MqttMessage], fresh: list[MqttMessage], *, due: bool) -> SeenMessages | None:
         """What to commit with the ``fresh`` ones of the messages, to tell them when they come again."""
         return self._repetitions.to_keep(arrived, fresh, due=due) if self._repetitions else None
 
-    def committed(self, kept: HandedOver | None, arrived: list[MqttMessage]) -> list[MqttMessage]:
+    def committed(self, kept: SeenMessages | None, arrived: list[MqttMessage]) -> list[MqttMessage]:
         """A commit of ``arrived`` is done: what may be acknowledged."""
         return self._repetitions.committed(kept, arrived) if self._repetitions else arrived
 

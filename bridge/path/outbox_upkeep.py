@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping as MappingOf
+from collections.abc import Mapping
 from queue import Empty, SimpleQueue
 
 from bridge.books import Store
 from bridge.errors import OutboxUnavailable
 from bridge.log import get_logger
-from bridge.mapping import Mapping
+from bridge.mapping import Mapper
 from bridge.message import OutboxRecord
 from bridge.outbox import Outbox, Policy
 from bridge.path.intake import Intake
@@ -54,7 +54,7 @@ class Growth:
         return (bound - self._amount) / self._rate if self._rate > 0 else math.inf
 
 
-class Upkeep:
+class OutboxUpkeep:
     """The pipeline's thread calls everything but ``remember``.
 
     Args:
@@ -118,7 +118,7 @@ class Upkeep:
 
     # --- bounds -------------------------------------------------------------------------------------------
 
-    def keep_bounds(self, senders: MappingOf[str, Sender], now: float) -> None:
+    def keep_bounds(self, senders: Mapping[str, Sender], now: float) -> None:
         """Once a second, and whenever the bound of bytes is reached: what the policy wants."""
         if now < self._look_at and (self._intake.holding or not self._is_full()):
             return
@@ -145,7 +145,7 @@ class Upkeep:
             self._reported_full = full is not None
             log.warning("outbox.rejecting" if full else "outbox.takes_again", reason=full)
 
-    def _drop_oldest(self, full: str, senders: MappingOf[str, Sender]) -> None:
+    def _drop_oldest(self, full: str, senders: Mapping[str, Sender]) -> None:
         for sender in senders.values():
             sender.delivery.unload()
         under_way = {stream: sender.delivery.sent_to for stream, sender in senders.items()}
@@ -155,7 +155,7 @@ class Upkeep:
 
     # --- dead letters -------------------------------------------------------------------------------------
 
-    def keep_letters(self, mapping: Mapping, senders: MappingOf[str, Sender], now: float) -> list[OutboxRecord]:
+    def keep_letters(self, mapping: Mapper, senders: Mapping[str, Sender], now: float) -> list[OutboxRecord]:
         """Once a second, or at once while there is more: purge dead letters that are too old, or do with some what a
         person wants; the records that they became.
         """

@@ -13,8 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from collections.abc import Mapping as MappingOf
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
@@ -23,13 +22,13 @@ from bridge.errors import OutboxUnavailable
 from bridge.gdn.producer import ProducerLink
 from bridge.links.link import Link
 from bridge.log import get_logger
-from bridge.mapping import Mapping
-from bridge.message import DeadLetter, HandedOver, MqttMessage, OutboxRecord, Row
+from bridge.mapping import Mapper
+from bridge.message import DeadLetter, MqttMessage, OutboxRecord, Row, SeenMessages
 from bridge.mqtt.link import MqttLink
 from bridge.outbox import Outbox, Policy
-from bridge.path.canary_flight import Flight, Tower
+from bridge.path.canary_tracker import CanaryMessage, CanaryTracker
 from bridge.path.intake import Intake
-from bridge.path.outbox_upkeep import Upkeep
+from bridge.path.outbox_upkeep import OutboxUpkeep
 from bridge.path.sender import Sender
 from bridge.path.sockets import Sockets
 from bridge.timing import Deadline
@@ -50,8 +49,8 @@ log = get_logger(__name__)
 class Change:
     """What the data path goes on with, after settings were loaded again."""
 
-    mapping: Mapping
-    senders: Callable[[], MappingOf[str, Sender]]
+    mapping: Mapper
+    senders: Callable[[], Mapping[str, Sender]]
     """All senders from then on; called in the pipeline's thread, which alone may ask the outbox.
 
     Raises OutboxUnavailable: try again later.
@@ -77,10 +76,10 @@ class Pipeline:
     def __init__(
         self,
         *,
-        mapping: Mapping,
+        mapping: Mapper,
         outbox: Outbox,
         intake: Intake,
-        senders: MappingOf[str, Sender],
+        senders: Mapping[str, Sender],
         policy: Policy = "hold",
         linger: float = 0.0,
         asks_for_births: bool = True,
@@ -92,7 +91,7 @@ class Pipeline:
         self._senders = senders
         self._linger = linger
         self._may_send = may_send
-        self._upkeep = Upkeep(outbox, intake, policy)
+        self._upkeep = OutboxUpkeep(outbox, intake, policy)
         self._asks_for_births = asks_for_births
         self._births: dict[str, str] = {}  # of Sparkplug nodes, to be remembered
         self._handed_over: SimpleQueue[tuple[str | None, MqttLink | ProducerLink]] = SimpleQueue()
@@ -101,9 +100,9 @@ class Pipeline:
         self._stop: Deadline | None = None
         self._release_due: float | None = None
         self._route_rows: Counter[tuple[str, str]] = Counter()  # by mappings that were replaced
-        self._rows_told: MappingOf[tuple[str, str], int] = mapping.rows_made()  # as of the last count
+        self._rows_told: Mapping[tuple[str, str], int] = mapping.rows_made()  # as of the last count
         self._count_at = 0.0
-        self._tower = Tower()
+        self._tower = CanaryTracker()
         self.heartbeat = time.monotonic()  # monotonic seconds of the last turn; read by any thread
         self.snapshot = Snapshot(outbox.books())  # swapped whole, read by any thread
 
@@ -125,7 +124,7 @@ class Pipeline:
         self._sockets.wake()
         return done
 
-    def launch(self, flight: Flight) -> None:
+    def launch(self, flight: CanaryMessage) -> None:
         """Publish a message of the canary and follow it. Any thread."""
         self._tower.launch(flight)
         self._sockets.wake()
@@ -303,7 +302,7 @@ class Pipeline:
         *,
         filtered: int = 0,
         due: bool,
-        kept: HandedOver | None,
+        kept: SeenMessages | None,
     ) -> bool:
         """Commit the batch with the releases that are due. False: nothing is durable, so nothing may be acked."""
         if not (rows or dead_letters or filtered or due or kept):
@@ -382,7 +381,7 @@ class Pipeline:
         except OutboxUnavailable as exc:
             self._upkeep.failed(exc, now)
 
-    def _rows_made(self) -> MappingOf[tuple[str, str], int]:
+    def _rows_made(self) -> Mapping[tuple[str, str], int]:
         made = Counter(self._route_rows)
         made.update(self._mapping.rows_made())  # unlike a sum of counters it keeps those that made none
         return made

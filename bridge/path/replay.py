@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from bridge.log import get_logger
-from bridge.mapping import Mapping
+from bridge.mapping import Mapper
 from bridge.mapping.times import iso8601
 from bridge.message import DeadLetter, MqttMessage, OutboxRecord, Row
-from bridge.outbox import Letter, Outbox, Replayed
+from bridge.outbox import Letter, Outbox, ReplayedLetters
 from bridge.reasons import Reason
 
 REPLAY_LETTERS = 200
@@ -32,7 +32,7 @@ SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 log = get_logger(__name__)
 
 
-class Outcome(NamedTuple):
+class ReplayOutcome(NamedTuple):
     """What became of letters."""
 
     records: list[OutboxRecord]
@@ -50,12 +50,12 @@ class Trial(NamedTuple):
     """What mapping letters once more gives."""
 
     rows: list[Row]
-    replayed: Replayed
+    replayed: ReplayedLetters
     filtered: int
     """Letters of messages that no route wants today: they go without a row."""
 
 
-def carry_out(outbox: Outbox, mapping: Mapping, *, streams: Collection[str], has_room: bool) -> Outcome:
+def carry_out(outbox: Outbox, mapping: Mapper, *, streams: Collection[str], has_room: bool) -> ReplayOutcome:
     """Purge and replay some of the letters that somebody wants purged or replayed; for the outbox's owner.
 
     Args:
@@ -70,7 +70,7 @@ def carry_out(outbox: Outbox, mapping: Mapping, *, streams: Collection[str], has
     purged = outbox.purge_wanted()
     letters = outbox.letters_to_replay(REPLAY_LETTERS) if has_room else []
     if not letters:
-        return Outcome([], purged=purged, more=purged > 0)
+        return ReplayOutcome([], purged=purged, more=purged > 0)
     trial = map_again(letters, mapping, streams=streams, next_id=outbox.next_id)
     records = outbox.commit(rows=trial.rows, filtered=trial.filtered, replayed=trial.replayed)
     replayed, failed = len(trial.replayed.done), len(trial.replayed.failed)
@@ -81,10 +81,10 @@ def carry_out(outbox: Outbox, mapping: Mapping, *, streams: Collection[str], has
         failed=failed,
         reasons=dict(Counter(why.reason for _, why in trial.replayed.failed)),
     )
-    return Outcome(records, replayed, failed, purged, more=True)
+    return ReplayOutcome(records, replayed, failed, purged, more=True)
 
 
-def map_again(letters: Iterable[Letter], mapping: Mapping, *, streams: Collection[str], next_id: int) -> Trial:
+def map_again(letters: Iterable[Letter], mapping: Mapper, *, streams: Collection[str], next_id: int) -> Trial:
     """Map letters by today's routes, until the rows are ``REPLAY_BYTES``; changes nothing.
 
     Args:
@@ -108,10 +108,10 @@ def map_again(letters: Iterable[Letter], mapping: Mapping, *, streams: Collectio
         filtered += not mapped
         rows += mapped
         size += sum([len(row.payload) + len(row.extras) for row in mapped])
-    return Trial(rows, Replayed(done, failed), filtered)
+    return Trial(rows, ReplayedLetters(done, failed), filtered)
 
 
-def _map_again(letter: Letter, mapping: Mapping, streams: Collection[str], next_id: int) -> list[Row] | DeadLetter:
+def _map_again(letter: Letter, mapping: Mapper, streams: Collection[str], next_id: int) -> list[Row] | DeadLetter:
     dead = letter.dead_letter
     if letter.stream is not None and letter.stream in streams:
         return [Row(letter.stream, dead.payload, letter.extras)]

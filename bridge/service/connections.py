@@ -23,7 +23,7 @@ from bridge.streamql.streams import InputStream
 BAD_REQUEST = 400
 
 
-class Access:
+class Connections:
     """Any thread.
 
     Args:

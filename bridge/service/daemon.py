@@ -15,8 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from collections.abc import Mapping as MappingOf
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -27,12 +26,12 @@ from bridge.errors import ConfigError, OutboxUnavailable
 from bridge.gdn.address import Numbering
 from bridge.gdn.client import SLOW_TIMEOUT
 from bridge.gdn.producer import ProducerLink
-from bridge.gdn.provisioner import ACTIVATING, Provision
+from bridge.gdn.provisioner import ACTIVATING, Provisioner
 from bridge.gdn.region import Region
 from bridge.gdn.rest import GdnRest
 from bridge.links.dialer import Dialer
 from bridge.log import configure, get_logger
-from bridge.mapping import Mapping, Route
+from bridge.mapping import Mapper, Route
 from bridge.mapping.sparkplug import KEY_PREFIX
 from bridge.mqtt.link import MqttLink
 from bridge.mqtt.session import MqttSession
@@ -42,8 +41,8 @@ from bridge.path.delivery import Delivery
 from bridge.path.intake import Intake
 from bridge.path.pipeline import Change, Pipeline
 from bridge.path.sender import Sender
-from bridge.service.connections import Access
-from bridge.service.reload import Plan, need_restart
+from bridge.service.connections import Connections
+from bridge.service.reload import Configuration, need_restart
 from bridge.service.systemd import ServiceManager, sentence
 from bridge.service.watchdog import LastResort, Watchdog, stack_of
 from bridge.streamql import Worker
@@ -95,7 +94,7 @@ class Daemon:
         routes: checked.
         rest: closed when the daemon stops.
         reload: loads the settings again from where they came from, for new credentials; raises ConfigError.
-        plan: loads them with all that they name, for a reload; raises ConfigError.
+        read_configuration: loads them with all that they name, for a reload; raises ConfigError.
         manager: is told how the daemon is.
     """
 
@@ -104,19 +103,19 @@ class Daemon:
         *,
         settings: Settings,
         worker: Worker,
-        streams: MappingOf[str, InputStream],
+        streams: Mapping[str, InputStream],
         routes: Sequence[Route],
         rest: GdnRest,
         reload: Callable[[], Settings],
-        plan: Callable[[], Plan],
+        read_configuration: Callable[[], Configuration],
         manager: ServiceManager | None = None,
     ) -> None:
         self._settings = settings
-        self._plan = plan
+        self._read_configuration = read_configuration
         self._manager = ServiceManager.of(os.environ) if manager is None else manager
         self._log = settings.log
         self._refused: str | None = None  # why the last reload changed nothing
-        self._latest: Mapping | None = None
+        self._latest: Mapper | None = None
         self._worker = worker
         self._streams = streams
         self._events: SimpleQueue[str | Callable[[], None]] = SimpleQueue()
@@ -127,10 +126,10 @@ class Daemon:
         self._outbox_part = PartStatus("outbox", "starting", time.time(), None, None)
         self._rest = rest
         region = Region(rest=rest, wanted=settings.worker.regions, worker_name=worker.name)
-        self._access = Access(settings=settings, reload=reload, streams=streams, rest=rest, region=region)
-        self._senders: MappingOf[str, Sender] = {}  # swapped whole, by the pipeline's thread once that runs
+        self._access = Connections(settings=settings, reload=reload, streams=streams, rest=rest, region=region)
+        self._senders: Mapping[str, Sender] = {}  # swapped whole, by the pipeline's thread once that runs
         self._dialers: tuple[Dialer[Any], ...] = ()  # swapped whole, by main's thread
-        self._provision: Provision | None = None
+        self._provision: Provisioner | None = None
         self._health: Health | None = None
         self._filters: tuple[str, ...] = ()
         outbox = settings.outbox
@@ -327,15 +326,15 @@ class Daemon:
         self._manager.reloading()
         problems: Sequence[str] = ()
         try:
-            plan = self._plan()
+            configuration = self._read_configuration()
         except ConfigError as exc:
             self._refuse(exc.problems)
             return
-        restart = need_restart(self._settings, plan.settings)
-        if plan.worker.text != self._worker.text and "worker.definition" not in restart:
+        restart = need_restart(self._settings, configuration.settings)
+        if configuration.worker.text != self._worker.text and "worker.definition" not in restart:
             restart.append("worker.definition (the file's text)")
         try:
-            mapping = self._mapping(plan.routes)
+            mapping = self._mapping(configuration.routes)
         except ValueError as exc:  # the definition that GDN runs hasn't got what the one in the file has
             problems = [f"{problem} (in the definition that the bridge runs with)" for problem in str(exc).split("\n")]
             self._refuse([*problems, f"need a restart: {', '.join(restart)}"])
@@ -343,15 +342,15 @@ class Daemon:
         if restart:
             log.warning("daemon.restart_needed", settings=restart, hint="these stay as they were until a restart")
         self._refused = None
-        if plan.settings.log != self._log:
-            self._log = plan.settings.log
+        if configuration.settings.log != self._log:
+            self._log = configuration.settings.log
             configure(level=self._log.level, format=self._log.format, stream=sys.stderr)
         self._access.refresh()
         self._filters = mapping.filters
-        names = dict.fromkeys(route.stream for route in plan.routes)
+        names = dict.fromkeys(route.stream for route in configuration.routes)
         added: dict[str, Sender] = {}
 
-        def senders() -> MappingOf[str, Sender]:
+        def senders() -> Mapping[str, Sender]:
             # A stream that no route names any more keeps its sender: its records still have to go out.
             added.update({name: self._sender(name) for name in names if name not in self._senders})
             self._senders = {**self._senders, **added}
@@ -364,7 +363,7 @@ class Daemon:
         log.error("daemon.reload_refused", problems=problems, hint="the bridge goes on as before")
         self._manager.ready(self._sentence())
 
-    def _reloaded(self, added: MappingOf[str, Sender]) -> None:
+    def _reloaded(self, added: Mapping[str, Sender]) -> None:
         self._dialers = (*self._dialers, *(sender.dialer for sender in added.values()))
         for sender in added.values():
             self._start_dialling(sender.dialer, self._settings.gdn.request_timeout)
@@ -373,13 +372,13 @@ class Daemon:
 
     # --- the parts ----------------------------------------------------------------------------------------
 
-    def _mapping(self, routes: Sequence[Route]) -> Mapping:
+    def _mapping(self, routes: Sequence[Route]) -> Mapper:
         """The mapping by these routes.
 
         Raises:
             ValueError: they don't fit the definition that the bridge runs with; a line for each problem.
         """
-        self._latest = Mapping(
+        self._latest = Mapper(
             routes=routes,
             streams=self._streams,
             outbox_name=self._outbox.name,
@@ -390,9 +389,9 @@ class Daemon:
         )
         return self._latest
 
-    def _make_provision(self, pipeline: Pipeline) -> Provision:
+    def _make_provision(self, pipeline: Pipeline) -> Provisioner:
         worker = self._settings.worker
-        return Provision(
+        return Provisioner(
             rest=self._rest,
             worker=self._worker,
             streams=self._streams,
@@ -408,7 +407,7 @@ class Daemon:
             stop=self._stopping,
         )
 
-    def _make_health(self, provision: Provision) -> Health:
+    def _make_health(self, provision: Provisioner) -> Health:
         pipeline = self._pipeline
         checks = make_checks(
             settings=self._settings,

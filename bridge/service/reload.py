@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from bridge.config import Settings
 from bridge.config.tree import Location, dotted, every_setting
 from bridge.mapping import Route
 from bridge.streamql import Worker
+from bridge.streamql.streams import InputStream
 
 FOLLOWED = frozenset(
     {
@@ -19,20 +20,18 @@ FOLLOWED = frozenset(
 """Settings that a running bridge follows, beside the routes."""
 
 
-class Plan(Protocol):
-    """Settings, and what they name, checked."""
+class Configuration(NamedTuple):
+    """The settings and what they name, read and checked."""
 
-    @property
-    def settings(self) -> Settings:
-        """Checked."""
-
-    @property
-    def worker(self) -> Worker:
-        """The definition as it stands in its file now."""
-
-    @property
-    def routes(self) -> Sequence[Route]:
-        """Checked against that definition."""
+    settings: Settings
+    worker: Worker
+    """The definition as it stands in its file."""
+    streams: dict[str, InputStream]
+    """The GDN streams that the worker reads, by name."""
+    routes: Sequence[Route]
+    """Checked against the definition."""
+    place: Callable[[Location], str]
+    """Names the place of a setting: file and line, or variable."""
 
 
 def need_restart(running: Settings, found: Settings) -> list[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 
-from bridge.streamql.cursor import Cursor
 from bridge.streamql.syntax import (
     AttributeRef,
     AttributeType,
@@ -21,7 +20,8 @@ from bridge.streamql.syntax import (
     Place,
     Unary,
 )
-from bridge.streamql.tokens import Kind, Token
+from bridge.streamql.token_reader import TokenReader
+from bridge.streamql.tokens import Token, TokenKind
 
 MAX_NESTING = 50
 """Parentheses, calls and prefixes inside one another; more would exhaust Python's stack while reading."""
@@ -59,7 +59,7 @@ class NotSimpleError(Exception):
         self.place = place
 
 
-def read_expression(cursor: Cursor) -> Expression:
+def read_expression(cursor: TokenReader) -> Expression:
     """One whole expression. The place of an operator's node is the operator's.
 
     Raises:
@@ -74,7 +74,7 @@ def read_expression(cursor: Cursor) -> Expression:
 
 
 class _Reader:
-    def __init__(self, cursor: Cursor) -> None:
+    def __init__(self, cursor: TokenReader) -> None:
         self._cursor = cursor
         self._nesting = 0
 
@@ -85,7 +85,7 @@ class _Reader:
         while True:
             self._refuse_unknown_operator()
             token = cursor.peek()
-            operator = token.text.lower() if token.kind in (Kind.WORD, Kind.SYMBOL) else ""
+            operator = token.text.lower() if token.kind in (TokenKind.WORD, TokenKind.SYMBOL) else ""
             level = LEVELS.get(operator, 0)
             if level < lowest:
                 return left
@@ -110,7 +110,7 @@ class _Reader:
     def _operand(self) -> Expression:
         cursor = self._cursor
         token = cursor.peek()
-        if token.is_symbol("+") and cursor.peek(1).kind is Kind.NUMBER:
+        if token.is_symbol("+") and cursor.peek(1).kind is TokenKind.NUMBER:
             cursor.next()  # +5 is 5
         elif token.is_word("not") or token.is_symbol("-"):
             cursor.next()
@@ -128,10 +128,10 @@ class _Reader:
             inner = self._nested(1, token)
             self._close(token)
             return inner
-        if token.kind is Kind.STRING:
+        if token.kind is TokenKind.STRING:
             cursor.next()
             return Literal(token.text, AttributeType.STRING, cursor.place_of(token))
-        if token.kind is Kind.NUMBER:
+        if token.kind is TokenKind.NUMBER:
             return self._number()
         if token.is_symbol("*"):
             raise NotSimpleError("'*' among other things", cursor.place)
@@ -152,7 +152,7 @@ class _Reader:
 
     def _close(self, opening: Token) -> None:
         cursor = self._cursor
-        if cursor.peek().kind is Kind.END or cursor.at_symbol(";"):
+        if cursor.peek().kind is TokenKind.END or cursor.at_symbol(";"):
             raise cursor.source.error(opening.start, "this '(' is never closed: expected ')'")
         cursor.expect_symbol(")", expected="an operator or ')'")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bridge.streamql.cursor import CREATED, Cursor, did_you_mean
 from bridge.streamql.metadata import VERSION_ADVICE
 from bridge.streamql.properties import Properties, read_annotation, read_properties
 from bridge.streamql.queries import QUERY_WORDS, read_query, read_selection_first, read_selection_of
@@ -23,19 +22,20 @@ from bridge.streamql.syntax import (
     OtherQuery,
     Place,
     Query,
-    Scope,
     StreamDefinition,
+    StreamScope,
     TableDefinition,
     Worker,
 )
-from bridge.streamql.tokens import Kind, Token
+from bridge.streamql.token_reader import CREATED, TokenReader, did_you_mean
+from bridge.streamql.tokens import Token, TokenKind
 
 _STATEMENTS = ("CREATE", "INSERT", "UPDATE", "DELETE", "PARTITION")
 _KINDS = (*(kind.upper() for kind in CREATED), "QUERY-WORKER")
 _TYPES = {attribute_type.value: attribute_type for attribute_type in AttributeType}
-_SCOPES = {scope.value: scope for scope in Scope}
+_SCOPES = {scope.value: scope for scope in StreamScope}
 # Spot collections are replicated ones with a preferred region.
-_SCOPE_WORDS = {**_SCOPES, "spot": Scope.GLOBAL}
+_SCOPE_WORDS = {**_SCOPES, "spot": StreamScope.GLOBAL}
 # In these places no name can stand, so that END there is an attribute called end.
 _BEFORE_OPERAND = ("as", "by", "from", "having", "into", "limit", "not", "on", "or", "and", "select", "set", "where")
 
@@ -46,11 +46,11 @@ def parse(text: str) -> Worker:
     Raises:
         StreamQLError: it isn't one, or one in the grammar of version 1; with the line and column of the first mistake.
     """
-    return _WorkerReader(Cursor(Source(text))).read()
+    return _WorkerReader(TokenReader(Source(text))).read()
 
 
 class _WorkerReader:
-    def __init__(self, cursor: Cursor) -> None:
+    def __init__(self, cursor: TokenReader) -> None:
         self._cursor = cursor
         self._annotations: list[Annotation] = []
         self._definitions: list[Definition] = []
@@ -61,7 +61,7 @@ class _WorkerReader:
         cursor = self._cursor
         while True:
             pending = self._pending_annotations()
-            if cursor.peek().kind is Kind.END:
+            if cursor.peek().kind is TokenKind.END:
                 if pending:
                     raise cursor.unexpected(f"a statement after @{pending[-1].name}")
                 break
@@ -170,7 +170,7 @@ class _WorkerReader:
             StreamDefinition(
                 kind=kind,
                 name=name,
-                scope=_replication(properties) or scope or Scope.LOCAL,
+                scope=_replication(properties) or scope or StreamScope.LOCAL,
                 attributes=attributes,
                 properties={key: property_.value for key, property_ in properties.items()},
                 place=cursor.place_of(start),
@@ -192,7 +192,7 @@ class _WorkerReader:
         scope, name = self._scope_and_name(kind)
         properties, attributes, mapping = self._properties_and_attributes()
         # A store is replicated unless it says otherwise; for tables the documentation contradicts itself (F.5).
-        default = Scope.GLOBAL if kind == "store" else Scope.LOCAL
+        default = StreamScope.GLOBAL if kind == "store" else StreamScope.LOCAL
         self._definitions.append(
             TableDefinition(
                 kind=kind,
@@ -210,7 +210,7 @@ class _WorkerReader:
         if self._cursor.at_word("as"):
             self._queries.append(read_selection_of(self._cursor, query_name, created=kind, target=name))
 
-    def _scope_and_name(self, kind: str) -> tuple[Scope | None, str]:
+    def _scope_and_name(self, kind: str) -> tuple[StreamScope | None, str]:
         """GLOBAL, LOCAL or SPOT stand before the name or after it; before it, they may be the name."""
         cursor = self._cursor
         scope = None
@@ -220,7 +220,7 @@ class _WorkerReader:
         name = self._new_name(kind)
         return scope or self._scope_word(), name
 
-    def _scope_word(self) -> Scope | None:
+    def _scope_word(self) -> StreamScope | None:
         cursor = self._cursor
         return _SCOPE_WORDS[cursor.next().text.lower()] if cursor.at_word(*_SCOPE_WORDS) else None
 
@@ -232,7 +232,7 @@ class _WorkerReader:
         cursor.expect_symbol("]")
         cursor.expect_word("return")
         returns = self._type(f"the function {name}")
-        if cursor.peek().kind is not Kind.BODY:
+        if cursor.peek().kind is not TokenKind.BODY:
             raise cursor.unexpected("the function's body in braces: '{'")
         body = cursor.next().text
         self._definitions.append(FunctionDefinition(name, language, returns, body, cursor.place_of(start)))
@@ -261,7 +261,7 @@ class _WorkerReader:
             cursor.next()
         begin = cursor.next()
         while not self._at_end_of_partition():
-            if cursor.peek().kind is Kind.END:
+            if cursor.peek().kind is TokenKind.END:
                 raise cursor.source.error(begin.start, "this BEGIN is never closed: expected END")
             cursor.next()
         cursor.next()
@@ -275,9 +275,9 @@ class _WorkerReader:
         before, after = cursor.previous, cursor.peek(1)
         if before.is_symbol(";") or before.is_word("begin"):
             return not after.is_symbol(",", ".")
-        if not (after.kind is Kind.END or after.is_symbol(";")):
+        if not (after.kind is TokenKind.END or after.is_symbol(";")):
             return False
-        if before.kind is Kind.SYMBOL:
+        if before.kind is TokenKind.SYMBOL:
             return before.is_symbol(")", "]", "*")
         return not before.is_word(*_BEFORE_OPERAND)
 
@@ -305,7 +305,7 @@ class _WorkerReader:
         """``name = "path", …`` or ``"path", …``, which say no types (F.3); empty when attributes come."""
         cursor = self._cursor
         first = cursor.peek(1)
-        if not (first.kind is Kind.STRING or (first.is_name and cursor.peek(2).is_symbol("=", "."))):
+        if not (first.kind is TokenKind.STRING or (first.is_name and cursor.peek(2).is_symbol("=", "."))):
             return ""
         opening = cursor.next()
         while not cursor.at_symbol(")"):
@@ -339,7 +339,7 @@ class _WorkerReader:
         return _TYPES[cursor.next().text.lower()]
 
 
-def _replication(properties: Properties) -> Scope | None:
+def _replication(properties: Properties) -> StreamScope | None:
     property_ = properties.get("replication.type")
     if property_ is None:
         return None

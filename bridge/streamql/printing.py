@@ -26,9 +26,9 @@ from bridge.streamql.syntax import (
     OtherDefinition,
     OtherQuery,
     Query,
-    Scope,
     Selected,
     StreamDefinition,
+    StreamScope,
     TableDefinition,
     Unary,
     Worker,
@@ -115,7 +115,7 @@ def _definition(definition: Definition) -> str:
 
 def _created(definition: StreamDefinition | TableDefinition) -> str:
     words = ["CREATE", definition.kind.upper()]
-    default = Scope.GLOBAL if definition.kind == "store" else Scope.LOCAL
+    default = StreamScope.GLOBAL if definition.kind == "store" else StreamScope.LOCAL
     if "replication.type" not in definition.properties and definition.scope is not default:
         words.append(definition.scope.name)
     words.append(_name(definition.name))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from bridge.streamql.cursor import Cursor
 from bridge.streamql.syntax import Annotation, Place
-from bridge.streamql.tokens import Kind, Token
+from bridge.streamql.token_reader import TokenReader
+from bridge.streamql.tokens import Token, TokenKind
 
 Properties = dict[str, "Property"]
 
@@ -18,7 +18,7 @@ class Property(NamedTuple):
     place: Place
 
 
-def read_properties(cursor: Cursor) -> Properties:
+def read_properties(cursor: TokenReader) -> Properties:
     """``WITH (key = value, …)`` by key in lower case; the last of equal keys wins.
 
     An annotation among them, ``@attributes(…)`` as in version 1, is read and not kept: the documentation has both.
@@ -42,7 +42,7 @@ def read_properties(cursor: Cursor) -> Properties:
     return properties
 
 
-def read_annotation(cursor: Cursor) -> Annotation:
+def read_annotation(cursor: TokenReader) -> Annotation:
     """``@name``, ``@App:name('x')``, ``@info(name='x')``; annotations inside it are read and not kept."""
     place = cursor.place
     name = _annotation_name(cursor)
@@ -62,7 +62,7 @@ def read_annotation(cursor: Cursor) -> Annotation:
     return Annotation(name, tuple(elements), place)
 
 
-def _annotation_name(cursor: Cursor) -> str:
+def _annotation_name(cursor: TokenReader) -> str:
     cursor.expect_symbol("@")
     name = cursor.expect_name("the annotation's name after '@'").text
     while cursor.at_symbol(":", "."):
@@ -70,7 +70,7 @@ def _annotation_name(cursor: Cursor) -> str:
     return name
 
 
-def _skip_annotation(cursor: Cursor) -> None:
+def _skip_annotation(cursor: TokenReader) -> None:
     _annotation_name(cursor)
     depth = 0
     while not cursor.at_end_of_statement:
@@ -85,11 +85,11 @@ def _skip_annotation(cursor: Cursor) -> None:
 
 
 def _is_key_part(token: Token) -> bool:
-    return token.is_name or token.kind is Kind.NUMBER or token.is_symbol(".", "-", ":")
+    return token.is_name or token.kind is TokenKind.NUMBER or token.is_symbol(".", "-", ":")
 
 
-def _key_comes(cursor: Cursor) -> bool:
-    if cursor.peek().kind is Kind.STRING:
+def _key_comes(cursor: TokenReader) -> bool:
+    if cursor.peek().kind is TokenKind.STRING:
         return cursor.peek(1).is_symbol("=")
     ahead = 0
     end = cursor.peek().start
@@ -99,9 +99,9 @@ def _key_comes(cursor: Cursor) -> bool:
     return ahead > 0 and cursor.peek(ahead).is_symbol("=")
 
 
-def _key(cursor: Cursor) -> str:
+def _key(cursor: TokenReader) -> str:
     """``map.type``, `` `sink.id` ``, ``'sink.id'``, its parts touching; empty when there is none."""
-    if cursor.peek().kind is Kind.STRING:
+    if cursor.peek().kind is TokenKind.STRING:
         return cursor.next().text
     start = cursor.index
     end = cursor.peek().start
@@ -110,19 +110,19 @@ def _key(cursor: Cursor) -> str:
     return "".join(token.text for token in cursor.taken_since(start))
 
 
-def _value(cursor: Cursor, *, of: str) -> str:
+def _value(cursor: TokenReader, *, of: str) -> str:
     """A string, or what stands up to the next comma or parenthesis, as written: ``5 sec``, ``text``."""
     first = cursor.peek()
-    if first.kind is Kind.STRING:
+    if first.kind is TokenKind.STRING:
         return cursor.next().text
     opened: list[Token] = []
     while opened or not cursor.at_symbol(",", ")"):
         token = cursor.peek()
-        if token.kind is Kind.END and opened:
+        if token.kind is TokenKind.END and opened:
             raise cursor.source.error(opened[-1].start, f"'{opened[-1].text}' is never closed")
-        if token.kind in (Kind.END, Kind.BODY) or token.is_symbol(";"):
+        if token.kind in (TokenKind.END, TokenKind.BODY) or token.is_symbol(";"):
             break
-        if not opened and (token.kind is Kind.STRING or token.is_symbol("=")):
+        if not opened and (token.kind is TokenKind.STRING or token.is_symbol("=")):
             break
         if token.is_symbol("(", "["):
             opened.append(token)

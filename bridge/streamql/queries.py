@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bridge.streamql.cursor import Cursor
 from bridge.streamql.expressions import NotSimpleError, read_expression
 from bridge.streamql.source import StreamQLError
 from bridge.streamql.syntax import AttributeRef, Expression, OtherQuery, Query, Selected
+from bridge.streamql.token_reader import TokenReader
 from bridge.streamql.tokens import Token
 
 QUERY_WORDS = ("insert", "update", "delete")
@@ -43,7 +43,7 @@ _CLAUSE_KEYWORDS = (
 )  # fmt: skip
 
 
-def read_query(cursor: Cursor, name: str | None) -> Query | OtherQuery:
+def read_query(cursor: TokenReader, name: str | None) -> Query | OtherQuery:
     """A query up to its semicolon. ``name`` comes from its annotation."""
     start, first = cursor.index, cursor.peek()
     try:
@@ -61,7 +61,7 @@ def read_query(cursor: Cursor, name: str | None) -> Query | OtherQuery:
         )
 
 
-def read_selection_of(cursor: Cursor, name: str | None, *, created: str, target: str) -> OtherQuery:
+def read_selection_of(cursor: TokenReader, name: str | None, *, created: str, target: str) -> OtherQuery:
     """The ``AS SELECT …`` that a CREATE may end with; ``created`` is the kind of thing it fills."""
     start, first = cursor.index, cursor.peek()
     cursor.expect_word("as")
@@ -78,7 +78,7 @@ def read_selection_of(cursor: Cursor, name: str | None, *, created: str, target:
     )
 
 
-def read_selection_first(cursor: Cursor, name: str | None) -> OtherQuery:
+def read_selection_first(cursor: TokenReader, name: str | None) -> OtherQuery:
     """``SELECT … FROM … INSERT INTO target``: version 1 has the action last, and examples of version 2 do too.
 
     Raises:
@@ -107,7 +107,7 @@ def read_selection_first(cursor: Cursor, name: str | None) -> OtherQuery:
     )
 
 
-def _simple(cursor: Cursor, name: str | None) -> Query:
+def _simple(cursor: TokenReader, name: str | None) -> Query:
     place = cursor.place
     _insert(cursor)
     target = _stream_name(cursor, "the name of a stream or table after INTO")
@@ -128,7 +128,7 @@ def _simple(cursor: Cursor, name: str | None) -> Query:
     return Query(name, target, source, filters, selection, place)
 
 
-def _insert(cursor: Cursor) -> None:
+def _insert(cursor: TokenReader) -> None:
     place = cursor.place
     action = cursor.next()
     if action.is_word("delete"):
@@ -142,7 +142,7 @@ def _insert(cursor: Cursor) -> None:
     cursor.expect_word("into")
 
 
-def _stream_name(cursor: Cursor, expected: str) -> str:
+def _stream_name(cursor: TokenReader, expected: str) -> str:
     if cursor.at_symbol("!"):
         raise NotSimpleError("a fault stream", cursor.place)
     if cursor.at_symbol("#"):
@@ -150,7 +150,7 @@ def _stream_name(cursor: Cursor, expected: str) -> str:
     return cursor.expect_name(expected).text
 
 
-def _source(cursor: Cursor) -> tuple[str, tuple[Expression, ...]]:
+def _source(cursor: TokenReader) -> tuple[str, tuple[Expression, ...]]:
     follower = cursor.peek(1)
     if cursor.at_symbol("(") or (cursor.at_word("every", "not") and (follower.is_name or follower.is_symbol("("))):
         raise NotSimpleError("a pattern", cursor.place)
@@ -165,7 +165,7 @@ def _source(cursor: Cursor) -> tuple[str, tuple[Expression, ...]]:
     return source, tuple(filters)
 
 
-def _selection(cursor: Cursor) -> tuple[Selected, ...] | None:
+def _selection(cursor: TokenReader) -> tuple[Selected, ...] | None:
     if cursor.take_symbol("*"):
         if cursor.at_symbol(","):
             raise NotSimpleError("'*' among other things", cursor.place)
@@ -189,7 +189,7 @@ def _selection(cursor: Cursor) -> tuple[Selected, ...] | None:
             return tuple(selected)
 
 
-def _not_simple_or_unexpected(cursor: Cursor, expected: str) -> NotSimpleError | StreamQLError:
+def _not_simple_or_unexpected(cursor: TokenReader, expected: str) -> NotSimpleError | StreamQLError:
     token = cursor.peek()
     construct = None
     if token.is_word(*_CLAUSES):

@@ -12,11 +12,11 @@ from bridge.streamql.syntax import (
     OtherQuery,
     Place,
     Query,
-    Scope,
     StreamDefinition,
+    StreamScope,
     Worker,
 )
-from bridge.streamql.tokens import Kind, tokens
+from bridge.streamql.tokens import TokenKind, tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class InputStream:
     """
 
     name: str
-    scope: Scope
+    scope: StreamScope
     attributes: tuple[Attribute, ...] | None
     read_by_worker: bool
     place: Place
@@ -103,7 +103,7 @@ def _names_read(worker: Worker) -> Iterator[str]:
 def _names_in(kept: OtherQuery | OtherDefinition) -> Iterator[str]:
     before = None
     for token in tokens(Source(kept.text)):
-        if token.kind is Kind.END:
+        if token.kind is TokenKind.END:
             return
         if token.is_name and not (before is not None and before.is_word("into")):
             yield token.text

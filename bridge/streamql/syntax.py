@@ -21,7 +21,7 @@ class AttributeType(Enum):
     OBJECT = "object"
 
 
-class Scope(Enum):
+class StreamScope(Enum):
     """LOCAL: one region, topic ``c8locals.N``. GLOBAL: replicated, ``c8globals.N`` (gdn-api.md C.1)."""
 
     LOCAL = "local"
@@ -125,7 +125,7 @@ class StreamDefinition:
 
     kind: str
     name: str
-    scope: Scope
+    scope: StreamScope
     attributes: tuple[Attribute, ...] | None
     properties: dict[str, str] = field(repr=False)  # may hold passwords
     place: Place
@@ -145,7 +145,7 @@ class TableDefinition:
 
     kind: str
     name: str
-    scope: Scope
+    scope: StreamScope
     attributes: tuple[Attribute, ...] | None
     properties: dict[str, str] = field(repr=False)  # may hold passwords
     place: Place

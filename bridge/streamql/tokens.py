@@ -21,7 +21,7 @@ from bridge.streamql.script import end_of_body
 from bridge.streamql.source import Source
 
 
-class Kind(Enum):
+class TokenKind(Enum):
     """What a token is; the value is how an error message calls it."""
 
     WORD = "word"
@@ -36,7 +36,7 @@ class Kind(Enum):
 class Token(NamedTuple):
     """``text`` is the value of a string, the name inside backticks, else what is written."""
 
-    kind: Kind
+    kind: TokenKind
     text: str
     start: int
     end: int
@@ -44,15 +44,15 @@ class Token(NamedTuple):
     @property
     def is_name(self) -> bool:
         """Whether it can name something: keywords can, attributes are called like them (F.2)."""
-        return self.kind is Kind.WORD or self.kind is Kind.QUOTED_NAME
+        return self.kind is TokenKind.WORD or self.kind is TokenKind.QUOTED_NAME
 
     def is_word(self, *words: str) -> bool:
         """Whether it is one of these keywords, given in lower case."""
-        return self.kind is Kind.WORD and self.text.lower() in words
+        return self.kind is TokenKind.WORD and self.text.lower() in words
 
     def is_symbol(self, *symbols: str) -> bool:
         """Whether it is one of these symbols."""
-        return self.kind is Kind.SYMBOL and self.text in symbols
+        return self.kind is TokenKind.SYMBOL and self.text in symbols
 
 
 _SKIPPED = re.compile(r"[\s\ufeff]+|--[^\r\n]*|(?<!:)//[^\r\n]*")
@@ -95,33 +95,33 @@ def tokens(source: Source) -> Iterator[Token]:
         yield token
         at = last = token.end
     while True:
-        yield Token(Kind.END, "", last, last)
+        yield Token(TokenKind.END, "", last, last)
 
 
 def _token(source: Source, at: int) -> Token:
     text = source.text
     if plain := _PLAIN.match(text, at):
-        return Token(Kind[plain.lastgroup or ""], plain.group(), at, plain.end())
+        return Token(TokenKind[plain.lastgroup or ""], plain.group(), at, plain.end())
     if text.startswith(_TRIPLE, at):
         end = _after(source, _TRIPLE, at, 3, "string")
         while text.startswith('"', end + 3):
             end += 1
-        return Token(Kind.STRING, text[at + 3 : end], at, end + 3)
+        return Token(TokenKind.STRING, text[at + 3 : end], at, end + 3)
     character = text[at]
     if character in _STRING:
         string = _STRING[character].match(text, at)
         if string is None:
             raise source.error(at, f"this string is never closed: expected {character}")
-        return Token(Kind.STRING, _ESCAPE[character].sub(r"\1", string.group(1)), at, string.end())
+        return Token(TokenKind.STRING, _ESCAPE[character].sub(r"\1", string.group(1)), at, string.end())
     if character == "`":
         end = _after(source, "`", at, 1, "name")
         name = text[at + 1 : end]
         if not name or "\n" in name or "\r" in name:
             raise source.error(at, "expected a name between backticks, on one line")
-        return Token(Kind.QUOTED_NAME, name, at, end + 1)
+        return Token(TokenKind.QUOTED_NAME, name, at, end + 1)
     if character == "{":
         end = end_of_body(source, at)
-        return Token(Kind.BODY, text[at + 1 : end - 1], at, end)
+        return Token(TokenKind.BODY, text[at + 1 : end - 1], at, end)
     advice = ""
     if character in "‘’“”„":
         advice = "; strings stand in straight quotes: ' or \""

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 
 from bridge.errors import GdnError, GdnUnavailable
 from bridge.log import get_logger
-from bridge.path.canary_flight import Flight
-from bridge.watch.checks import CountCheck, Far, shown_query
-from bridge.watch.health import CanaryStatus, Finding, HealthStatus
+from bridge.path.canary_tracker import CanaryMessage
+from bridge.watch.checks import CheckedGdn, CountCheck, shown_query
+from bridge.watch.health import CanaryStatus, CheckResult, HealthStatus
 
 MARKER = "{marker}"
 """Stands for the round's marker in topic, payload and queries."""
@@ -39,7 +39,7 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Song:
+class CanaryTemplate:
     """What is published and asked; ``{marker}`` stands in each for the round's marker."""
 
     topic: str
@@ -68,9 +68,9 @@ class Canary:
     def __init__(
         self,
         *,
-        rest: Far,
-        launch: Callable[[Flight], None],
-        song: Song,
+        rest: CheckedGdn,
+        launch: Callable[[CanaryMessage], None],
+        song: CanaryTemplate,
         interval: float,
         receipted: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.monotonic,
@@ -83,19 +83,19 @@ class Canary:
         self._receipted = receipted
         self._clock = clock
         self._new_marker = new_marker
-        self._flight: Flight | None = None
+        self._flight: CanaryMessage | None = None
         self._began_at = 0.0
         self._began_after = 0
         self._query_wait = FIRST_QUERY
 
-    def ask(self, known: HealthStatus) -> Finding:
+    def ask(self, known: HealthStatus) -> CheckResult:
         """Begin a round, or look how far it has come: see ``Check``."""
         if known.canary is None:
             known = replace(known, canary=CanaryStatus(rounds=dict.fromkeys(ENDINGS, 0)))
         flight, now = self._flight, self._clock()
         if flight is None:
             self._begin(now)
-            return Finding(known, pending=True, wait=LOOK)
+            return CheckResult(known, pending=True, wait=LOOK)
         if flight.trouble is not None:
             ending = NOT_PUBLISHED if flight.published_at is None else LOST
             return self._end(known, ending, f"the canary to {flight.topic} {flight.trouble}")
@@ -123,15 +123,15 @@ class Canary:
         marker = self._new_marker()
         song = self._song
         topic = song.topic.replace(MARKER, marker)
-        self._flight = Flight(topic, song.payload.replace(MARKER, marker).encode(), marker)
+        self._flight = CanaryMessage(topic, song.payload.replace(MARKER, marker).encode(), marker)
         self._began_at, self._began_after, self._query_wait = now, self._receipted(), FIRST_QUERY
         self._launch(self._flight)
 
-    def _later(self, known: HealthStatus, wait: float) -> Finding:
+    def _later(self, known: HealthStatus, wait: float) -> CheckResult:
         left = self._began_at + self.interval - self._clock()
-        return Finding(known, pending=True, wait=max(0.0, min(wait, left)))
+        return CheckResult(known, pending=True, wait=max(0.0, min(wait, left)))
 
-    def _came_through(self, known: HealthStatus, flight: Flight, rows: int) -> HealthStatus:
+    def _came_through(self, known: HealthStatus, flight: CanaryMessage, rows: int) -> HealthStatus:
         assert known.canary is not None
         assert flight.published_at is not None
         assert flight.arrived_at is not None
@@ -151,7 +151,7 @@ class Canary:
         )
         return replace(known, canary=canary)
 
-    def _may_be_cleaned(self, flight: Flight) -> bool:
+    def _may_be_cleaned(self, flight: CanaryMessage) -> bool:
         if self._song.cleaning_query is None:
             return False
         try:
@@ -163,16 +163,16 @@ class Canary:
             return isinstance(exc, GdnUnavailable)
         return True
 
-    def _end(self, known: HealthStatus, ending: str, error: str | None) -> Finding:
+    def _end(self, known: HealthStatus, ending: str, error: str | None) -> CheckResult:
         assert known.canary is not None
         self._flight = None
         rounds = {**known.canary.rounds, ending: known.canary.rounds[ending] + 1}
         known = replace(known, canary=replace(known.canary, rounds=rounds))
         # One that wasn't published costs nobody anything and is tried again soon: the broker may just not be there yet.
         rest = None if ending == NOT_PUBLISHED else max(0.0, self._began_at + self.interval - self._clock())
-        return Finding(known, error, wait=rest)
+        return CheckResult(known, error, wait=rest)
 
-    def _absence(self, flight: Flight) -> str:
+    def _absence(self, flight: CanaryMessage) -> str:
         """How far it came."""
         sent = f"the canary was published to {flight.topic}"
         if flight.arrived_at is None:
@@ -186,5 +186,5 @@ class Canary:
         )
 
 
-def _marked(text: str, flight: Flight) -> str:
+def _marked(text: str, flight: CanaryMessage) -> str:
     return text.replace(MARKER, flight.marker)

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from bridge.errors import GdnRejected
 from bridge.streamql.syntax import Worker
-from bridge.watch.health import CanaryStatus, Finding, HealthStatus
-from bridge.watch.row_loss import Behind, Lag
+from bridge.watch.health import CanaryStatus, CheckResult, HealthStatus
+from bridge.watch.row_loss import Behind, RowLag
 
 MAX_ROWS = 100
 """Rows of a health query that are read; it should return few."""
@@ -27,7 +27,7 @@ RECOUNT = 2.0
 MISSING = 404
 
 
-class Far(Protocol):
+class CheckedGdn(Protocol):
     """What is asked of GDN (``GdnRest`` has it)."""
 
     def get_worker(self, name: str, *, check: bool = ...) -> Any:
@@ -83,23 +83,23 @@ class WorkerCheck:
     name = "worker active"
 
     def __init__(
-        self, *, rest: Far, worker_name: str, interval: float, saw: Callable[[Any], object] = lambda _state: None
+        self, *, rest: CheckedGdn, worker_name: str, interval: float, saw: Callable[[Any], object] = lambda _state: None
     ) -> None:
         self._rest = rest
         self._saw = saw
         self._worker_name = worker_name
         self.interval = interval
 
-    def ask(self, known: HealthStatus) -> Finding:
+    def ask(self, known: HealthStatus) -> CheckResult:
         """Look: see ``Check``."""
         state = self._rest.get_worker(self._worker_name, check=True)
         self._saw(state)
         known = replace(known, worker_active=None if state is None else state.is_active)
         if state is None:
-            return Finding(known, f"GDN shows no stream worker {self._worker_name}")
+            return CheckResult(known, f"GDN shows no stream worker {self._worker_name}")
         if not state.is_active:
-            return Finding(known, f"stream worker {self._worker_name} is not active: what is sent is not worked on")
-        return Finding(known)
+            return CheckResult(known, f"stream worker {self._worker_name} is not active: what is sent is not worked on")
+        return CheckResult(known)
 
 
 class QueryCheck:
@@ -118,7 +118,7 @@ class QueryCheck:
         self,
         *,
         name: str,
-        rest: Far,
+        rest: CheckedGdn,
         query: str,
         interval: float,
         expectation: Expectation,
@@ -133,17 +133,17 @@ class QueryCheck:
         self._last = b""
         self._changed_at = 0.0
 
-    def ask(self, known: HealthStatus) -> Finding:
+    def ask(self, known: HealthStatus) -> CheckResult:
         """Look: see ``Check``."""
         rows = _rows(self._rest, self._query)
         if isinstance(rows, str):
-            return Finding(known, rows)
+            return CheckResult(known, rows)
         now = self._clock()
         digest = blake2b(json.dumps(rows, sort_keys=True).encode()).digest()
         if digest != self._last:
             self._last, self._changed_at = digest, now
         unmet = self._expectation.unmet(rows, unchanged_for=now - self._changed_at)
-        return Finding(known, None if unmet is None else f"{shown_query(self._query)}: {unmet}")
+        return CheckResult(known, None if unmet is None else f"{shown_query(self._query)}: {unmet}")
 
 
 class CountCheck:
@@ -166,10 +166,10 @@ class CountCheck:
     def __init__(
         self,
         *,
-        rest: Far,
+        rest: CheckedGdn,
         query: str,
         interval: float,
-        lag: Lag | None = None,
+        lag: RowLag | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -181,24 +181,24 @@ class CountCheck:
         self._wall_clock = wall_clock
         self._loss: tuple[int, str] | None = None  # how many canaries had come out by then, and the sentence
 
-    def ask(self, known: HealthStatus) -> Finding:
+    def ask(self, known: HealthStatus) -> CheckResult:
         """Look: see ``Check``."""
         lag, now = self._lag, self._clock()
         # Before the query and after it: what is receipted while it runs may be in its answer or not.
         before = None if lag is None else lag.rows_in()
         rows = _rows(self._rest, self._query)
         if isinstance(rows, str):
-            return Finding(known, rows)
+            return CheckResult(known, rows)
         known = replace(known, rows=rows, queried_at=self._wall_clock())
         if lag is None or before is None or known.count is None:
-            return Finding(known)
+            return CheckResult(known)
         canary = known.canary or CanaryStatus()
         rows_out = known.count + canary.removed
         behind = lag.count(at=now, before=before, after=lag.rows_in(), rows_out=rows_out, proven=canary.found_after)
         known = replace(known, rows_behind=behind.rows, rows_lost=(known.rows_lost or 0) + behind.lost)
         return self._judged(known, behind, canary)
 
-    def _judged(self, known: HealthStatus, behind: Behind, canary: CanaryStatus) -> Finding:
+    def _judged(self, known: HealthStatus, behind: Behind, canary: CanaryStatus) -> CheckResult:
         found = canary.rounds.get("found", 0)
         if behind.lost:
             who = f"{behind.lost} of the rows that GDN had receipted by {self._time(canary.found_from)}"
@@ -208,15 +208,15 @@ class CountCheck:
             self._loss = None
         wait = min(RECOUNT, self.interval) if behind.suspected else self.interval
         if self._loss is not None:
-            return Finding(known, self._loss[1], wait=wait)
+            return CheckResult(known, self._loss[1], wait=wait)
         who = f"{behind.overdue} of the rows that GDN had receipted by {self._time(self._clock() - behind.age)}"
         if behind.stands_still:
             still = f"{who} have not come out, and nothing at all has for {behind.still_for:.0f} s"
-            return Finding(known, f"{still}: the worker takes rows and swallows them, or stands still")
+            return CheckResult(known, f"{still}: the worker takes rows and swallows them, or stands still")
         if behind.is_late:
             late = f"{who} have not come out: the worker is that far behind, or loses rows"
-            return Finding(known, note=late, wait=wait)
-        return Finding(known, wait=wait)
+            return CheckResult(known, note=late, wait=wait)
+        return CheckResult(known, wait=wait)
 
     def _time(self, moment: float) -> str:
         """A moment in monotonic seconds, for a sentence."""
@@ -256,7 +256,7 @@ def _same(value: Any, wanted: str | float | bool) -> bool:
     return isinstance(value, bool) == isinstance(wanted, bool) and bool(value == wanted)
 
 
-def _rows(rest: Far, query: str) -> tuple[Any, ...] | str:
+def _rows(rest: CheckedGdn, query: str) -> tuple[Any, ...] | str:
     """The query's rows, or why there are none yet."""
     try:
         return tuple(rest.query(query, max_rows=MAX_ROWS, check=True))

@@ -11,12 +11,12 @@ from bridge.errors import ConfigError
 from bridge.log import get_logger
 from bridge.mapping import Route
 from bridge.mapping.topics import TopicTemplate
-from bridge.path.canary_flight import Flight
+from bridge.path.canary_tracker import CanaryMessage
 from bridge.streamql.syntax import Worker
-from bridge.watch.canary import MARKER, Canary, Song
-from bridge.watch.checks import CountCheck, Expectation, Far, QueryCheck, WorkerCheck, default_query
+from bridge.watch.canary import MARKER, Canary, CanaryTemplate
+from bridge.watch.checks import CheckedGdn, CountCheck, Expectation, QueryCheck, WorkerCheck, default_query
 from bridge.watch.health import Check
-from bridge.watch.row_loss import Lag, RowsIn, streams_of_single_rows, works_in_order
+from bridge.watch.row_loss import RowLag, RowsIn, streams_of_single_rows, works_in_order
 
 DAY = 86400.0
 
@@ -31,9 +31,9 @@ def make_checks(
     settings: Settings,
     worker: Worker,
     routes: Sequence[Route],
-    rest: Far,
+    rest: CheckedGdn,
     snapshot: Callable[[], Snapshot],
-    launch: Callable[[Flight], None],
+    launch: Callable[[CanaryMessage], None],
     saw: Callable[[Any], object] = lambda _state: None,
 ) -> list[Check]:
     """The checks, in the order in which they are shown.
@@ -75,7 +75,7 @@ def make_checks(
     return checks
 
 
-def _lag(worker: Worker, snapshot: Callable[[], Snapshot], *, canary_streams: Sequence[str]) -> Lag | None:
+def _lag(worker: Worker, snapshot: Callable[[], Snapshot], *, canary_streams: Sequence[str]) -> RowLag | None:
     streams = streams_of_single_rows(worker)
     if not streams:
         return None
@@ -87,7 +87,7 @@ def _lag(worker: Worker, snapshot: Callable[[], Snapshot], *, canary_streams: Se
         return RowsIn(receipted, now.books.outbox)
 
     # Two streams keep no order between them.
-    return Lag(rows_in, keeps_order=len(streams) == 1 and streams == canary_streams and works_in_order(worker))
+    return RowLag(rows_in, keeps_order=len(streams) == 1 and streams == canary_streams and works_in_order(worker))
 
 
 def _canary_streams(settings: Settings, routes: Sequence[Route]) -> tuple[str, ...]:
@@ -100,14 +100,18 @@ def _canary_streams(settings: Settings, routes: Sequence[Route]) -> tuple[str, .
 
 
 def _canary(
-    settings: Settings, routes: Sequence[Route], rest: Far, launch: Callable[[Flight], None], lag: Lag | None
+    settings: Settings,
+    routes: Sequence[Route],
+    rest: CheckedGdn,
+    launch: Callable[[CanaryMessage], None],
+    lag: RowLag | None,
 ) -> Canary:
     canary = settings.canary
     assert canary.topic is not None
     assert canary.query is not None
     if not _canary_streams(settings, routes):
         raise ConfigError("canary.topic: no route takes it; give a topic that devices could publish to")
-    song = Song(canary.topic, canary.payload, canary.query, canary.cleaning_query)
+    song = CanaryTemplate(canary.topic, canary.payload, canary.query, canary.cleaning_query)
     return Canary(
         rest=rest,
         launch=launch,

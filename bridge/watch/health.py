@@ -18,10 +18,10 @@ from bridge.log import get_logger
 from bridge.parts import PartStatus
 from bridge.timing import Pace, PacedBackoff
 
-Outcome = Literal["passed", "failed", "unasked"]
+CheckOutcome = Literal["passed", "failed", "unasked"]
 """Of a check: as expected, not as expected, or GDN could not be asked."""
 
-OUTCOMES: tuple[Outcome, ...] = ("passed", "failed", "unasked")
+CHECK_OUTCOMES: tuple[CheckOutcome, ...] = ("passed", "failed", "unasked")
 
 BEGIN_TURN = 0.1
 """Seconds between two looks whether the checks may begin."""
@@ -81,7 +81,7 @@ class HealthStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """What a check found."""
 
     known: HealthStatus
@@ -109,7 +109,7 @@ class Check(Protocol):
     def interval(self) -> float:
         """Seconds between two looks while all is well."""
 
-    def ask(self, known: HealthStatus) -> Finding:
+    def ask(self, known: HealthStatus) -> CheckResult:
         """Look. ``known``: what is known so far.
 
         Raises:
@@ -147,7 +147,9 @@ class Health:
         now = wall_clock()
         self._parts = {name: PartStatus(name, "starting", now, None, None) for name in self._checks}
         self._made = 0
-        outcomes: dict[tuple[str, str], int] = {(name, outcome): 0 for name in self._checks for outcome in OUTCOMES}
+        outcomes: dict[tuple[str, str], int] = {
+            (name, outcome): 0 for name in self._checks for outcome in CHECK_OUTCOMES
+        }
         self.status = HealthStatus(outcomes=outcomes)  # swapped whole
         self.beat: int | None = None
         """The number of the check under way, None while there is none; for the watchdog."""
@@ -182,14 +184,14 @@ class Health:
         """One check; returns the seconds until the next."""
         name = check.name
         pace, asked_to_wait = Pace.MISSING, None
-        outcome: Outcome = "passed"
+        outcome: CheckOutcome = "passed"
         self._refresh()
         begun = self._clock()
         try:
             finding = check.ask(self.status)
         except GdnError as exc:
             outcome, pace, asked_to_wait = "unasked", exc.pace, exc.retry_after
-            finding = Finding(self.status, error=str(exc))
+            finding = CheckResult(self.status, error=str(exc))
         taken = self._clock() - begun
         self.status = finding.known
         if finding.then in self._due:
@@ -223,7 +225,7 @@ class Health:
         self._parts[name] = before.moved("failing", at=now, error=finding.error, next_attempt_at=now + wait)
         return wait
 
-    def _count(self, name: str, outcome: Outcome, seconds: float) -> None:
+    def _count(self, name: str, outcome: CheckOutcome, seconds: float) -> None:
         outcomes = self.status.outcomes
         self.status = replace(
             self.status,

@@ -56,7 +56,7 @@ class Behind:
         return self.overdue > 0 and self.age >= LATE
 
 
-class Lag:
+class RowLag:
     """Compares two counts that began at different times.
 
     Nobody knows how many rows came out before the bridge began to count, so the best moment since the start counts as

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from bridge.mapping import FieldSpec, Mapping, Route
+from bridge.mapping import FieldSpec, Mapper, Route
 from bridge.message import MqttMessage
 from bridge.streamql import parse
 from bridge.streamql.streams import input_streams
@@ -50,7 +50,7 @@ def main() -> None:
     row = {"deviceID": "AD11", "roomNo": 200, "temperature": 21.5}
     print(f"{'':14} {'JSON alone':>11} {'mapping':>9} {'overhead':>9} {'ratio':>6}")
     for name, (route, payload) in CASES.items():
-        mapping = Mapping(routes=[route], streams=streams)
+        mapping = Mapper(routes=[route], streams=streams)
         messages = [
             MqttMessage(f"devices/AD{n % 100}/rooms/{n % 300}/telemetry", payload, 1, False, 1, 0)
             for n in range(MESSAGES)

@@ -16,7 +16,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from bridge.cli.broker import turn, visit
-from bridge.config.mqtt import Mqtt
+from bridge.config.mqtt import MqttSettings
 from bridge.local.broker import free_port
 from bridge.timing import Deadline
 from tests.conftest import API_KEY, TENANT, LocalGdn, Mosquitto, Process, wait_for
@@ -102,7 +102,7 @@ def test_what_init_writes_from_a_broker_carries_messages_to_the_table(
 @both_versions
 def test_a_visit_leaves_no_session_behind(mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch, protocol: str) -> None:
     monkeypatch.setattr(secrets, "token_hex", lambda _size: "the-same")
-    mqtt = Mqtt(url=f"mqtt://127.0.0.1:{mosquitto.port}", protocol=protocol)
+    mqtt = MqttSettings(url=f"mqtt://127.0.0.1:{mosquitto.port}", protocol=protocol)
     for _ in range(2):
         with visit(mqtt, ["t"]) as link:
             wait_for(lambda: turn(link, Deadline(1)) or link.subscribed, what="the subscription")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import structlog
 
-from bridge.cli.planning import gdn_rest, plan
+from bridge.cli.configuration import gdn_rest, read_configuration
 from bridge.cli.worker_plan import make_as_wanted
 from bridge.gdn.worker import Ensured, ensure_worker
 from tests.conftest import Bridge, LocalGdn
@@ -136,11 +136,11 @@ def at_once(bridge: Bridge, monkeypatch: pytest.MonkeyPatch, number: int, ask: C
     """What so many get that each ask GDN with a client of their own, as processes of their own would."""
     for name, value in bridge.settings.items():
         monkeypatch.setenv(name, value)
-    planned = plan(argparse.Namespace(config=None, set=[]))
-    rests = [gdn_rest(planned) for _ in range(number)]
+    configuration = read_configuration(argparse.Namespace(config=None, set=[]))
+    rests = [gdn_rest(configuration) for _ in range(number)]
     try:
         with ThreadPoolExecutor(number) as threads, structlog.testing.capture_logs():
-            return list(threads.map(lambda rest: ask(planned, rest), rests))
+            return list(threads.map(lambda rest: ask(configuration, rest), rests))
     finally:
         for rest in rests:
             rest.close()
@@ -149,9 +149,9 @@ def at_once(bridge: Bridge, monkeypatch: pytest.MonkeyPatch, number: int, ask: C
 def test_fifty_that_ensure_it_at_once_make_one_worker_and_no_error(
     gdn: LocalGdn, bridge: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def ensure(planned: Any, rest: Any) -> Ensured:
+    def ensure(configuration: Any, rest: Any) -> Ensured:
         log: Any = structlog.get_logger()
-        return ensure_worker(rest, worker=planned.worker, regions=[], before_activation=lambda: None, log=log)
+        return ensure_worker(rest, worker=configuration.worker, regions=[], before_activation=lambda: None, log=log)
 
     ensured = at_once(bridge, monkeypatch, 50, ensure)
 
@@ -169,7 +169,10 @@ def test_many_that_replace_it_at_once_end_with_the_wanted_definition_active_and_
     pause = threading.Event()  # never set: a wait of its own length
 
     at_once(
-        bridge, monkeypatch, 8, lambda planned, rest: make_as_wanted(planned, rest, pause=lambda _: pause.wait(0.3))
+        bridge,
+        monkeypatch,
+        8,
+        lambda configuration, rest: make_as_wanted(configuration, rest, pause=lambda _: pause.wait(0.3)),
     )
 
     assert (state(gdn)["isActive"], "addedElsewhere" in state(gdn)["definition"]) == (True, False)

@@ -22,10 +22,10 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from bridge.cli.printing import content, table
 from bridge.errors import ConfigError
-from bridge.mapping import FormatOptions, Mapping, Route
+from bridge.mapping import FormatOptions, Mapper, Route
 from bridge.mapping.sparkplug_payload import message_class
 from bridge.message import DeadLetter, MqttMessage, Row
-from bridge.outbox import Bounds, Outbox, Refused, Selection, Visitor, letters, schema
+from bridge.outbox import Bounds, Outbox, RefusedRecord, Selection, Visitor, letters, schema
 from bridge.path import replay as deadletters
 from bridge.path.replay import carry_out, export, parse_since
 from bridge.streamql import input_streams, parse
@@ -39,8 +39,21 @@ STREAMS = input_streams(parse(Path("config/worker.sql").read_text()))
 EVERYTHING = Selection()
 
 
-def mapping(**route: Any) -> Mapping:
-    return Mapping(routes=[Route(topic=ROUTE, stream=STREAM, **route)], streams=STREAMS, outbox_name="x")
+def mapping(**route: Any) -> Mapper:
+    return Mapper(routes=[Route(topic=ROUTE, stream=STREAM, **route)], streams=STREAMS, outbox_name="x")
+
+
+def failing_on(payload: bytes, mapper: Mapper) -> Mapper:
+    """The mapper with a bug: decoding this payload fails."""
+    decode = mapper.compiled_routes[0].decode
+
+    def buggy(message: MqttMessage) -> Any:
+        if message.payload == payload:
+            raise ZeroDivisionError
+        return decode(message)
+
+    mapper.compiled_routes[0] = mapper.compiled_routes[0]._replace(decode=buggy)
+    return mapper
 
 
 def letter(payload: bytes = b'{"temp": 18}', reason: str = "missing_field", **other: Any) -> DeadLetter:
@@ -193,7 +206,7 @@ def test_a_row_that_was_refused_goes_to_its_stream_again_with_all_that_its_send_
 ) -> None:
     (record,) = outbox.commit(rows=[Row(STREAM, b"{}", b',"key":"a"')])
     refused = DeadLetter("", b"{}", 1, 1, None, "refused_by_gdn", "GDN refused the row")
-    outbox.commit(refused=[Refused(record.id, refused)])
+    outbox.commit(refused=[RefusedRecord(record.id, refused)])
     mark(path)
 
     (again,) = replay(outbox, mapping()).records
@@ -216,7 +229,7 @@ def test_a_sparkplug_birth_of_the_past_becomes_rows_and_renames_nothing(
 
     streams = input_streams(parse("@App:name('a') @App:qlVersion('2') CREATE STREAM s (metric string, value double);"))
     routes = [Route("spBv1.0/#", "s", format=FormatOptions("sparkplug", compression=compression))]
-    by = Mapping(routes=routes, streams=streams)
+    by = Mapper(routes=routes, streams=streams)
     by.map(MqttMessage("spBv1.0/g/NBIRTH/n", sent(2000, name="now", alias=1, double_value=1.0), 1, False, 1, 0))
     earlier = sent(1000, name="then", alias=1, double_value=2.0)
     outbox.commit(dead_letters=[letter(earlier, topic="spBv1.0/g/NBIRTH/n")])
@@ -234,7 +247,7 @@ def test_a_sparkplug_birth_of_the_past_becomes_rows_and_renames_nothing(
 def test_what_no_mapping_can_help_stays_as_it_is(outbox: Outbox, path: Path) -> None:
     (record,) = outbox.commit(rows=[Row("gone", b"{}")])
     refused = DeadLetter("", b"{}", 1, 1, None, "refused_by_gdn", "GDN refused the row")
-    outbox.commit(refused=[Refused(record.id, refused)], dead_letters=[letter(reason="bad_topic")])
+    outbox.commit(refused=[RefusedRecord(record.id, refused)], dead_letters=[letter(reason="bad_topic")])
     mark(path)
 
     outcome = replay(outbox, Recorder())
@@ -244,19 +257,14 @@ def test_what_no_mapping_can_help_stays_as_it_is(outbox: Outbox, path: Path) -> 
 
 
 def test_a_bug_in_the_mapping_costs_its_letter_a_reason_and_the_others_nothing(outbox: Outbox, path: Path) -> None:
-    class Buggy(Recorder):
-        version = "v2"
-
-        def map(self, message: MqttMessage, next_id: int = 0) -> list[Row]:
-            if message.payload == b"bug":
-                raise ZeroDivisionError
-            return super().map(message, next_id)
-
-    outbox.commit(dead_letters=[letter(b"a"), letter(b"bug"), letter(b"c")])
+    buggy = failing_on(b"bug", mapping(fields={"temperature": "{payload.temp}"}))
+    outbox.commit(dead_letters=[letter(), letter(b"bug"), letter()])
     mark(path)
 
-    assert replay(outbox, Buggy()).replayed == 2
-    assert [(found.dead_letter.reason, found.dead_letter.mapping) for found in kept(path)] == [("internal_error", "v2")]
+    assert replay(outbox, buggy).replayed == 2
+    assert [(found.dead_letter.reason, found.dead_letter.mapping) for found in kept(path)] == [
+        ("internal_error", buggy.version)
+    ]
 
 
 def test_many_letters_are_replayed_by_and_by_in_their_order(outbox: Outbox, path: Path) -> None:
@@ -519,7 +527,7 @@ def test_the_bytes_of_letters_are_the_same_after_a_restart(path: Path) -> None:
     outbox.open()
     (record,) = outbox.commit(rows=[Row("s", b"{}", b',"key":"k"')])
     outbox.commit(
-        refused=[Refused(record.id, DeadLetter("", b"{}", 1, 1, None, "refused_by_gdn", "ä"))],
+        refused=[RefusedRecord(record.id, DeadLetter("", b"{}", 1, 1, None, "refused_by_gdn", "ä"))],
         dead_letters=[letter(properties=b"12345", topic="a\0bcdef/ü")],
     )
     before = outbox._held
@@ -660,7 +668,7 @@ class Store(RuleBasedStateMachine):
     @rule(record=consumes(records))
     def refuse(self, record: int) -> None:
         refused = DeadLetter("", b"{}", 1, 1, None, "refused_by_gdn", "said so")
-        self.outbox.commit(refused=[Refused(record, refused)])
+        self.outbox.commit(refused=[RefusedRecord(record, refused)])
         self.rows -= 1
 
     @rule(action=st.sampled_from(["replay", "purge"]), limit=st.integers(1, 4))

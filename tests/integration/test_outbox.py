@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.errors import ConfigError, OutboxDamaged, OutboxUnavailable
-from bridge.message import DeadLetter, HandedOver, OutboxRecord, Row
-from bridge.outbox import Bounds, Outbox, Refused, schema
+from bridge.message import DeadLetter, OutboxRecord, Row, SeenMessages
+from bridge.outbox import Bounds, Outbox, RefusedRecord, schema
 from bridge.outbox.records import OVERHEAD as RECORD_OVERHEAD
 from bridge.outbox.records import _runs
 from bridge.outbox.reserve import RESERVE_BYTES
@@ -95,7 +95,7 @@ def test_a_refused_record_becomes_a_dead_letter_and_the_books_balance(open_outbo
     outbox = open_outbox()
     (record,) = outbox.commit(rows=rows(1))
 
-    outbox.commit(refused=[Refused(record.id, letter("refused_by_gdn"))])
+    outbox.commit(refused=[RefusedRecord(record.id, letter("refused_by_gdn"))])
 
     assert outbox.read("s", after=0, limit=1, max_bytes=1000) == []
     assert outbox.books().dead_lettered == {"refused_by_gdn": 1}
@@ -267,7 +267,7 @@ def test_what_is_counted_is_at_least_what_the_disk_needs(bounded: Callable[..., 
 def test_bytes_are_the_same_after_a_restart(bounded: Callable[..., Outbox]) -> None:
     outbox = bounded()
     ids = [r.id for r in outbox.commit(rows=big(7, stream="ä"))]
-    outbox.commit(released=ids[2:4], refused=[Refused(ids[5], letter("refused_by_gdn"))])
+    outbox.commit(released=ids[2:4], refused=[RefusedRecord(ids[5], letter("refused_by_gdn"))])
     before = outbox.bytes
     outbox.close()
 
@@ -610,12 +610,12 @@ def test_what_is_kept_of_messages_goes_with_the_commit_and_not_into_a_copy(
     open_outbox: Callable[[], Outbox], tmp_path: Path
 ) -> None:
     outbox = open_outbox()
-    outbox.commit(rows=rows(1), handed_over=HandedOver(1, b"a" * 20, 1))
-    outbox.commit(rows=rows(1), handed_over=HandedOver(2, b"b" * 10, 1))
+    outbox.commit(rows=rows(1), handed_over=SeenMessages(1, b"a" * 20, 1))
+    outbox.commit(rows=rows(1), handed_over=SeenMessages(2, b"b" * 10, 1))
     outbox = open_outbox()
     assert outbox.handed_over() == [(1, b"a" * 20), (2, b"b" * 10)]
 
-    outbox.commit(rows=rows(1), handed_over=HandedOver(3, b"c" * 10, 2))
+    outbox.commit(rows=rows(1), handed_over=SeenMessages(3, b"c" * 10, 2))
     assert [batch for batch, _ in outbox.handed_over()] == [2, 3]
 
     outbox.close()
@@ -626,5 +626,5 @@ def test_what_is_kept_of_messages_goes_with_the_commit_and_not_into_a_copy(
     copy.close()
 
     outbox = open_outbox()
-    outbox.commit(handed_over=HandedOver(4, b"", 4))
+    outbox.commit(handed_over=SeenMessages(4, b"", 4))
     assert open_outbox().handed_over() == []

@@ -8,12 +8,14 @@ import pytest
 
 from bridge.errors import GdnError, GdnRejected, GdnUnavailable
 from bridge.message import DeadLetter, MqttMessage, Row
-from bridge.path.canary_flight import Flight, Tower
-from bridge.watch.canary import Canary, Song
+from bridge.path.canary_tracker import CanaryMessage, CanaryTracker
+from bridge.watch.canary import Canary, CanaryTemplate
 from bridge.watch.health import Health, HealthStatus
 
 INTERVAL = 60.0
-SONG = Song("t/{marker}", '{"m":"{marker}"}', 'FOR d IN t FILTER d.m == "{marker}" RETURN 1', 'REMOVE "{marker}"')
+SONG = CanaryTemplate(
+    "t/{marker}", '{"m":"{marker}"}', 'FOR d IN t FILTER d.m == "{marker}" RETURN 1', 'REMOVE "{marker}"'
+)
 
 
 class Far:
@@ -38,10 +40,10 @@ class Far:
 class Flown:
     """The canary, the clock it goes by, and the flights that it launched."""
 
-    def __init__(self, song: Song = SONG) -> None:
+    def __init__(self, song: CanaryTemplate = SONG) -> None:
         self.far = Far()
         self.now = 1000.0
-        self.flights: list[Flight] = []
+        self.flights: list[CanaryMessage] = []
         self.arrives = self.is_receipted = True
         markers = iter(f"canary-{n}" for n in range(1000))
         canary = Canary(
@@ -54,7 +56,7 @@ class Flown:
         )
         self.health = Health(checks=[canary], rng=lambda: 1.0, clock=lambda: self.now, wall_clock=lambda: self.now)
 
-    def launch(self, flight: Flight) -> None:
+    def launch(self, flight: CanaryMessage) -> None:
         self.flights.append(flight)
         flight.published_at = self.now
         flight.arrived_at = self.now + 0.1 if self.arrives else None
@@ -171,7 +173,7 @@ def test_a_message_that_stays_on_the_way_is_red_and_gdn_is_not_asked_for_it(
 def test_a_message_that_was_not_published_is_not_counted_as_lost() -> None:
     flown = Flown()
 
-    def launch(flight: Flight) -> None:
+    def launch(flight: CanaryMessage) -> None:
         flight.trouble = "could not be published: the broker isn't connected"
 
     canary = Canary(rest=flown.far, launch=launch, song=SONG, interval=INTERVAL, clock=lambda: flown.now)
@@ -189,7 +191,7 @@ def test_a_canary_that_finds_no_broker_at_the_start_is_sent_again_soon() -> None
     flown = Flown()
     launched = flown.launch
 
-    def launch(flight: Flight) -> None:
+    def launch(flight: CanaryMessage) -> None:
         if flown.now < 1003.0:
             flight.trouble = "could not be published: the broker isn't connected"
         else:
@@ -265,7 +267,7 @@ def test_what_a_canary_that_came_out_proves_is_of_the_moment_when_it_was_sent() 
 
 
 def test_without_a_cleaning_query_none_is_asked() -> None:
-    flown = Flown(Song(SONG.topic, SONG.payload, SONG.query))
+    flown = Flown(CanaryTemplate(SONG.topic, SONG.payload, SONG.query))
 
     flown.fly(5)
 
@@ -284,25 +286,25 @@ def test_a_first_round_under_way_is_neither_red_nor_green() -> None:
 # --- in the data path -------------------------------------------------------------------------------------
 
 
-def message(flight: Flight, payload: bytes | None = None) -> MqttMessage:
+def message(flight: CanaryMessage, payload: bytes | None = None) -> MqttMessage:
     return MqttMessage(flight.topic, flight.payload if payload is None else payload, 0, False, 0, 0)
 
 
 @pytest.fixture
-def flight() -> Flight:
-    return Flight("t/canary-1", b"{}", "canary-1")
+def flight() -> CanaryMessage:
+    return CanaryMessage("t/canary-1", b"{}", "canary-1")
 
 
-def departed(flight: Flight) -> Tower:
-    tower = Tower()
+def departed(flight: CanaryMessage) -> CanaryTracker:
+    tower = CanaryTracker()
     tower.launch(flight)
     tower.depart(lambda _topic, _payload: None, 5.0)
     return tower
 
 
-def test_a_flight_is_followed_to_the_receipt_of_its_last_row(flight: Flight) -> None:
+def test_a_flight_is_followed_to_the_receipt_of_its_last_row(flight: CanaryMessage) -> None:
     published: list[tuple[str, bytes]] = []
-    tower = Tower()
+    tower = CanaryTracker()
     tower.launch(flight)
     assert not tower.is_looking_out
     tower.depart(lambda topic, payload: published.append((topic, payload)), 5.0)
@@ -323,7 +325,7 @@ def test_a_flight_is_followed_to_the_receipt_of_its_last_row(flight: Flight) -> 
     assert not tower.is_awaiting
 
 
-def test_record_ids_of_rows_that_were_not_stored_belong_to_others(flight: Flight) -> None:
+def test_record_ids_of_rows_that_were_not_stored_belong_to_others(flight: CanaryMessage) -> None:
     tower = departed(flight)
     tower.see(message(flight), [Row("s", b"{}")], 7, 6.0)
     tower.not_stored("the disk is full")
@@ -334,7 +336,7 @@ def test_record_ids_of_rows_that_were_not_stored_belong_to_others(flight: Flight
     assert flight.trouble == "was not stored: the disk is full"
 
 
-def test_a_store_that_fails_later_does_not_concern_what_is_stored(flight: Flight) -> None:
+def test_a_store_that_fails_later_does_not_concern_what_is_stored(flight: CanaryMessage) -> None:
     tower = departed(flight)
     tower.see(message(flight), [Row("s", b"{}")], 7, 6.0)
     tower.stored()
@@ -344,18 +346,18 @@ def test_a_store_that_fails_later_does_not_concern_what_is_stored(flight: Flight
     assert tower.is_awaiting
 
 
-def test_what_a_route_makes_of_it_is_told(flight: Flight) -> None:
+def test_what_a_route_makes_of_it_is_told(flight: CanaryMessage) -> None:
     letter = DeadLetter.of(message(flight), route=None, reason="no_route", detail="none")
     departed(flight).see(message(flight), letter, 7, 6.0)
     assert flight.trouble == "became a dead letter: no_route: none"
 
-    other = Flight("t/canary-2", b"{}", "canary-2")
+    other = CanaryMessage("t/canary-2", b"{}", "canary-2")
     departed(other).see(message(other), [], 7, 6.0)
     assert other.trouble == "was taken by no route"
 
 
-def test_without_a_broker_nothing_is_published_and_nothing_looked_for(flight: Flight) -> None:
-    tower = Tower()
+def test_without_a_broker_nothing_is_published_and_nothing_looked_for(flight: CanaryMessage) -> None:
+    tower = CanaryTracker()
     tower.launch(flight)
     tower.depart(None, 5.0)
 
@@ -364,11 +366,11 @@ def test_without_a_broker_nothing_is_published_and_nothing_looked_for(flight: Fl
     assert "isn't connected" in (flight.trouble or "")
 
 
-def test_a_topic_that_can_not_be_published_to_is_said(flight: Flight) -> None:
+def test_a_topic_that_can_not_be_published_to_is_said(flight: CanaryMessage) -> None:
     def refuse(_topic: str, _payload: bytes) -> None:
         raise ValueError("Publish topic cannot contain wildcards.")
 
-    tower = Tower()
+    tower = CanaryTracker()
     tower.launch(flight)
     tower.depart(refuse, 5.0)
 

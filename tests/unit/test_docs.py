@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from bridge.mapping import FieldSpec, FormatOptions, Mapping, Route
+from bridge.mapping import FieldSpec, FormatOptions, Mapper, Route
 from bridge.mapping.formats import FORMATS, compile_decoder
 from bridge.message import MqttMessage
 from bridge.reasons import Reason
@@ -22,7 +22,7 @@ def test_the_mapping_guides_first_example_is_true() -> None:
     assert example is not None
     (route,) = tomllib.loads(config[1])["routes"]
     streams = input_streams(parse(Path("config/worker.sql").read_text()))
-    mapping = Mapping(routes=[Route(route["topic"], route["stream"])], streams=streams)
+    mapping = Mapper(routes=[Route(route["topic"], route["stream"])], streams=streams)
 
     mapped = mapping.map(MqttMessage(example[2], example[1].encode(), 1, False, 1, 0))
 
@@ -47,7 +47,7 @@ def given(source: Any, topic: str, payload: bytes, expected: Any) -> Any:
     column = {str: "string", int: "long", float: "double", bool: "bool", dict: "object"}[type(expected)]
     definition = f"@App:name('w') @App:qlVersion('2') CREATE STREAM s (c {column});"
     field = FieldSpec(**source) if isinstance(source, dict) else source
-    mapping = Mapping(routes=[Route("rooms/{roomNo}", "s", {"c": field})], streams=input_streams(parse(definition)))
+    mapping = Mapper(routes=[Route("rooms/{roomNo}", "s", {"c": field})], streams=input_streams(parse(definition)))
     mapped = mapping.map(MqttMessage(topic, payload, 1, False, 1, 0))
     assert isinstance(mapped, list), mapped
     return json.loads(mapped[0].payload)["c"]
@@ -88,7 +88,7 @@ def test_what_formats_give_is_what_the_mapping_guide_says() -> None:
 def test_the_mapping_guides_example_beside_a_route_holds() -> None:
     routes, example = (tomllib.loads(block) for block in re.findall(r"```toml\n(.*?)```", MAPPING, re.DOTALL)[::2])
     (route,), (test,) = routes["routes"], example["routes"]["test"]
-    mapping = Mapping(
+    mapping = Mapper(
         routes=[Route(route["topic"], route["stream"])],
         streams=input_streams(parse(Path("config/worker.sql").read_text())),
     )

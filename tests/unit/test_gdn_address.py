@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.gdn.address import GdnAddress, Numbering, api_host, fabric_path, with_otp
-from bridge.streamql.syntax import Scope
+from bridge.streamql.syntax import StreamScope
 
 
 def producer_url(*, address: str = "https://play.example.io", **changes: object) -> str:
-    arguments: dict[str, object] = {"tenant": "acme", "fabric": "_system", "scope": Scope.LOCAL, "stream": "In"}
+    arguments: dict[str, object] = {"tenant": "acme", "fabric": "_system", "scope": StreamScope.LOCAL, "stream": "In"}
     return GdnAddress.parse(address).producer_url(**(arguments | changes))  # type: ignore[arg-type]
 
 
@@ -87,7 +87,7 @@ def test_the_producer_url_names_tenant_namespace_and_topic() -> None:
 
 
 def test_a_global_stream_has_the_global_namespace_and_topic() -> None:
-    assert "/acme/c8global._system/c8globals.In?" in producer_url(scope=Scope.GLOBAL)
+    assert "/acme/c8global._system/c8globals.In?" in producer_url(scope=StreamScope.GLOBAL)
 
 
 def test_http_is_dialled_as_ws_and_a_region_by_its_own_host() -> None:

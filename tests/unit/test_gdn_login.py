@@ -17,7 +17,7 @@ from bridge.gdn.login import (
     SHORTEST,
     WAIT_AFTER_FAILURE,
     Account,
-    Tokens,
+    TokenCache,
     lifetime_of,
 )
 from bridge.gdn.rest import GdnRest
@@ -59,8 +59,8 @@ class Far:
         return jwt(f"token {len(self.asked)}", exp=NOW + 3600)
 
 
-def tokens(far: Far, clock: Clock) -> Tokens:
-    made = Tokens(far.log_in, clock=clock, wall_clock=lambda: NOW)
+def tokens(far: Far, clock: Clock) -> TokenCache:
+    made = TokenCache(far.log_in, clock=clock, wall_clock=lambda: NOW)
     made.use(ME)
     return made
 
@@ -155,7 +155,7 @@ def test_a_refused_token_is_replaced_unless_it_is_fresh() -> None:
 
 @pytest.mark.parametrize("token", ["", "a b", "a\nb", "ü", "x" * 20_000])
 def test_a_token_that_no_header_can_hold_is_refused(token: str) -> None:
-    made = Tokens(lambda _account: token, clock=Clock())
+    made = TokenCache(lambda _account: token, clock=Clock())
     made.use(ME)
 
     with pytest.raises(GdnAuthError, match="no usable token"):

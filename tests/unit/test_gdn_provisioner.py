@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from bridge.errors import GdnAuthError, GdnUnavailable
-from bridge.gdn.provisioner import REMEMBER_PATIENCE, STEADY_AFTER, WATCH_TURN, OnDrift, Provision
+from bridge.gdn.provisioner import REMEMBER_PATIENCE, STEADY_AFTER, WATCH_TURN, OnDrift, Provisioner
 from bridge.gdn.rest import WorkerState
 from bridge.streamql import input_streams, parse
 from bridge.timing import Pace
@@ -105,10 +105,10 @@ class World:
             self.memory[key] = value
         return Durable(self.told, takes=self.takes)
 
-    def provision(self) -> Provision:
+    def provision(self) -> Provisioner:
         """Of a process that starts now."""
         rest: Any = self
-        return Provision(
+        return Provisioner(
             rest=rest,
             worker=WORKER,
             streams=input_streams(WORKER),
@@ -318,7 +318,7 @@ LOSING = WORKER.text.replace("(deviceID string", "(more int, deviceID string")
 HARMLESS = WORKER.text + "-- a remark\n"
 
 
-def watched(world: World, *script: Callable[[Provision], object]) -> Provision:
+def watched(world: World, *script: Callable[[Provisioner], object]) -> Provisioner:
     """A bridge's provisioning until the script is over, from when the worker is ready; ``told`` begins there."""
     provision = world.provision()
 
@@ -331,10 +331,10 @@ def watched(world: World, *script: Callable[[Provision], object]) -> Provision:
     return provision
 
 
-def found(world: World, **changes: Any) -> Callable[[Provision], None]:
+def found(world: World, **changes: Any) -> Callable[[Provisioner], None]:
     """A health check finds the worker so."""
 
-    def find(provision: Provision) -> None:
+    def find(provision: Provisioner) -> None:
         vars(world).update(changes)
         provision.saw(world.state())
 
@@ -375,7 +375,7 @@ def test_a_crash_while_the_worker_is_off_makes_the_next_start_wait_although_some
     def crash(timeout: float | None = None) -> bool:
         raise Crash
 
-    def find(provision: Provision) -> None:
+    def find(provision: Provisioner) -> None:
         world.failures["refresh"] = [Crash()]  # type: ignore[list-item]
         found(world, active=False)(provision)
 
@@ -401,7 +401,7 @@ def test_one_that_is_switched_off_again_and_again_is_activated_ever_more_seldom(
 def test_after_a_long_time_of_work_an_earlier_switching_off_is_forgotten() -> None:
     world = World()
 
-    def later(provision: Provision) -> None:
+    def later(provision: Provisioner) -> None:
         world.now += STEADY_AFTER
         found(world, active=False)(provision)
 

@@ -12,7 +12,7 @@ from bridge.parts import PartStatus, is_ready
 from bridge.streamql import parse
 from bridge.timing import Pace
 from bridge.watch.checks import CountCheck, WorkerCheck, default_query
-from bridge.watch.health import SLOW, Check, Finding, Health, HealthStatus
+from bridge.watch.health import SLOW, Check, CheckResult, Health, HealthStatus
 
 
 class Far:
@@ -204,9 +204,9 @@ class Odd:
         self.note: str | None = None
         self.then: str | None = None
 
-    def ask(self, known: HealthStatus) -> Finding:
+    def ask(self, known: HealthStatus) -> CheckResult:
         self._clock.now += self.seconds
-        return Finding(known, note=self.note, then=self.then)
+        return CheckResult(known, note=self.note, then=self.then)
 
 
 def test_a_gdn_that_answers_late_is_said_to_and_is_ready() -> None:

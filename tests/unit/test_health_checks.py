@@ -21,8 +21,8 @@ from bridge.mapping import Route
 from bridge.streamql import parse
 from bridge.watch.checks import MAX_SHOWN, RECOUNT, CountCheck, Expectation, QueryCheck
 from bridge.watch.configured_checks import make_checks
-from bridge.watch.health import CanaryStatus, Finding, HealthStatus
-from bridge.watch.row_loss import Lag, RowsIn
+from bridge.watch.health import CanaryStatus, CheckResult, HealthStatus
+from bridge.watch.row_loss import RowLag, RowsIn
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -142,12 +142,12 @@ class Compared:
             rest=self.far,
             query="q",
             interval=60,
-            lag=Lag(lambda: RowsIn(self.rows_in), keeps_order=True),
+            lag=RowLag(lambda: RowsIn(self.rows_in), keeps_order=True),
             clock=lambda: self.now,
             wall_clock=lambda: self.now + 1_700_000_000,
         )
 
-    def look(self, *, rows_in: int = 0, rows_out: int = 0, seconds: float = 60.0) -> Finding:
+    def look(self, *, rows_in: int = 0, rows_out: int = 0, seconds: float = 60.0) -> CheckResult:
         """A count after so many further rows and so long."""
         self.rows_in, self.rows_out, self.now = self.rows_in + rows_in, self.rows_out + rows_out, self.now + seconds
         self.far.rows = [self.rows_out]

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 
 from bridge.cli import examples, init
 from bridge.cli.columns import MAX_COLUMNS
+from bridge.cli.configuration import route_of
 from bridge.cli.drafts import CONFIG_FILE, WORKER_FILE, configuration, definition
 from bridge.cli.findings import MAX_EXAMPLES, Findings, Found, Sample
 from bridge.cli.inference import MAX_ROUTES, MAX_SAMPLES, infer
 from bridge.cli.init import _filter, files_of
 from bridge.cli.naming import safe_name
-from bridge.cli.planning import route_of
 from bridge.config import load
 from bridge.errors import ConfigError
-from bridge.mapping import Mapping
+from bridge.mapping import Mapper
 from bridge.mapping.payload import MAX_PAYLOAD
 from bridge.message import DeadLetter, MqttMessage
 from bridge.streamql import input_streams, parse
@@ -320,13 +320,13 @@ def test_the_examples_beside_routes_are_what_the_files_give(samples: list[Sample
             assert not examples._difference(mapping, example, "here")
 
 
-def loaded(findings: Findings) -> Mapping:
+def loaded(findings: Findings) -> Mapper:
     """The mapping of the files, with the examples replaced by those that the file says."""
     config = tomllib.loads(configuration(findings.found, broker="mqtt://b", protocol="5"))
     for one, route in zip(findings.found, config["routes"], strict=True):
         said = [(test["topic"], test["payload"], test["expect"]) for test in route.get("test", [])]
         assert said == [(e.topic, e.payload, e.expect) for e in one.route.examples]
-    return Mapping(
+    return Mapper(
         routes=[one.route for one in findings.found], streams=input_streams(parse(definition(findings.found)))
     )
 
@@ -357,7 +357,7 @@ def test_the_files_load_and_the_sample_maps(
     loaded_settings = load(
         config_file=tmp_path / CONFIG_FILE, environ={"BRIDGE_GDN__API_KEY": API_KEY}, secret_directories=()
     )
-    mapping = Mapping(
+    mapping = Mapper(
         routes=[route_of(route) for route in loaded_settings.routes],
         streams=input_streams(parse((tmp_path / WORKER_FILE).read_text())),
     )

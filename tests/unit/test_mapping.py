@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.mapping import Mapping, Route, check
+from bridge.mapping import Mapper, Route, check
 from bridge.mapping.topics import TopicTemplate
 from bridge.message import DeadLetter, MqttMessage
 from bridge.reasons import Reason
@@ -31,8 +31,8 @@ def streams() -> dict[str, InputStream]:
     return dict(input_streams(parse(DEFINITION)))
 
 
-def mapping(*routes: Route) -> Mapping:
-    return Mapping(routes=routes or (READINGS,), streams=streams())
+def mapping(*routes: Route) -> Mapper:
+    return Mapper(routes=routes or (READINGS,), streams=streams())
 
 
 def message(payload: bytes | object, topic: str = "devices/AD11/rooms/200/telemetry") -> MqttMessage:
@@ -55,6 +55,20 @@ def test_columns_come_from_captures_and_payload_by_name() -> None:
 
     assert row.stream == "readings"
     assert row.payload == b'{"deviceID":"AD11","roomNo":200,"temperature":18}'
+
+
+def test_a_bug_in_the_mapping_makes_its_message_a_dead_letter_and_no_exception() -> None:
+    mapper = mapping()
+
+    def buggy(_message: MqttMessage) -> Any:
+        raise ZeroDivisionError
+
+    mapper.compiled_routes[0] = mapper.compiled_routes[0]._replace(decode=buggy)
+    mapped = mapper.map(message({"temperature": 18}))
+
+    assert isinstance(mapped, DeadLetter)
+    assert (mapped.reason, mapped.mapping, mapped.route) == ("internal_error", mapper.version, None)
+    assert "ZeroDivisionError" in mapped.detail
 
 
 def test_an_array_of_objects_gives_a_row_each() -> None:
@@ -221,11 +235,11 @@ def test_whatever_comes_rows_or_a_dead_letter_come_out(payload: bytes, topic: st
 # --- the row's id ---------------------------------------------------------------------------------------
 
 
-def identified(s: str, *, path: str | None = None, outbox_name: str = "east") -> Mapping:
+def identified(s: str, *, path: str | None = None, outbox_name: str = "east") -> Mapper:
     """A mapping whose column ``s`` of the stream ``wide`` is described by ``s``."""
     constants = {"i": 1, "l": 1, "f": 1, "d": 1, "b": True, "o": "o"}
     route = Route("t/{x}", "wide", {"s": s, **constants}, id=path)
-    return Mapping(routes=[route], streams=streams(), outbox_name=outbox_name)
+    return Mapper(routes=[route], streams=streams(), outbox_name=outbox_name)
 
 
 def ids(mapped: Any) -> list[str]:
@@ -291,7 +305,7 @@ def test_what_is_no_id_makes_a_dead_letter(payload: dict[str, Any], expected: Re
 
 
 def test_an_id_that_no_field_takes_is_not_looked_for() -> None:
-    m = Mapping(routes=[Route("t", "one", id="meta.id")], streams=streams())
+    m = Mapper(routes=[Route("t", "one", id="meta.id")], streams=streams())
 
     assert rows(m.map(message({"v": 1}, "t"))) == [{"v": 1}]
 
@@ -322,7 +336,7 @@ def test_the_guides_example_of_an_id_is_true() -> None:
     assert definition is not None
     assert example is not None
     (route,) = tomllib.loads(config[1])["routes"]
-    m = Mapping(routes=[Route(**route)], streams=input_streams(parse(definition[1])))
+    m = Mapper(routes=[Route(**route)], streams=input_streams(parse(definition[1])))
 
     (row,) = rows(m.map(message(example[1].encode(), f"devices/{example[2]}/readings")))
 
@@ -411,6 +425,6 @@ def test_a_stream_that_takes_nulls_gets_them() -> None:
     definition = DEFINITION + (
         "CREATE SOURCE s WITH (type='stream', stream.list='loose', fail.on.missing.attribute='false') (v long, w int);"
     )
-    m = Mapping(routes=[Route("t", "loose")], streams=input_streams(parse(definition)))
+    m = Mapper(routes=[Route("t", "loose")], streams=input_streams(parse(definition)))
 
     assert rows(m.map(message({"w": 1}, "t"))) == [{"v": None, "w": 1}]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.mapping import FieldSpec, FormatOptions, Mapping, Route, check, doubts
+from bridge.mapping import FieldSpec, FormatOptions, Mapper, Route, check, doubts
 from bridge.mapping.formats import MissingExtra
 from bridge.mapping.metadata import user_properties
 from bridge.mapping.times import iso8601, parse_time
@@ -38,8 +38,8 @@ def streams() -> dict[str, InputStream]:
     return dict(input_streams(parse(DEFINITION)))
 
 
-def mapping(*routes: Route, **options: Any) -> Mapping:
-    return Mapping(routes=routes, streams=streams(), **options)
+def mapping(*routes: Route, **options: Any) -> Mapper:
+    return Mapper(routes=routes, streams=streams(), **options)
 
 
 def message(payload: object, topic: str = "t", **options: Any) -> MqttMessage:

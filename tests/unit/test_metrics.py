@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from bridge.books import Books, Requests, Snapshot, Store, Traffic
 from bridge.gdn.protocol import ProducerProtocol
 from bridge.histogram import BOUNDS, Durations, Histogram
-from bridge.mapping import Mapping, Route
+from bridge.mapping import Mapper, Route
 from bridge.message import MqttMessage, OutboxRecord
 from bridge.parts import PartStatus
 from bridge.path.outbox_upkeep import Growth
@@ -170,7 +170,7 @@ def test_rows_are_counted_by_route_and_stream_and_cut_names_together() -> None:
     streams = input_streams(parse(Path("config/worker.sql").read_text()))
     stream = "tutorialAppInputStream"
     long = "x" * 200
-    mapping = Mapping(
+    mapping = Mapper(
         routes=[
             Route("devices/{deviceID}/rooms/{roomNo}/telemetry", stream, name="rooms"),
             Route(f"{long}/{{deviceID}}/{{roomNo}}", stream),

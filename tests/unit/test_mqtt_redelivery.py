@@ -23,8 +23,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from bridge.message import HandedOver, MqttMessage
-from bridge.mqtt.redelivery import KEPT, PATIENCE, Repetitions
+from bridge.message import MqttMessage, SeenMessages
+from bridge.mqtt.redelivery import KEPT, PATIENCE, RedeliveryFilter
 
 Allocate = Callable[[set[int], int], int]
 
@@ -109,7 +109,7 @@ class HandingOver(RuleBasedStateMachine):
         self.broker = Broker(type(self).allocate, window, self.resends_in_order)
 
     def start_bridge(self) -> None:
-        self.bridge = Repetitions(session="s", batches=sorted(self.on_disk.items()))
+        self.bridge = RedeliveryFilter(session="s", batches=sorted(self.on_disk.items()))
         self.linked = False
 
     @rule(contents=st.lists(st.sampled_from([b"on", b"off"]), min_size=1, max_size=4))
@@ -170,7 +170,7 @@ class HandingOver(RuleBasedStateMachine):
             self.subscribed = True
         self.broker.fill()
 
-    def write(self, kept: HandedOver | None) -> None:
+    def write(self, kept: SeenMessages | None) -> None:
         if kept is not None:
             self.on_disk = {n: messages for n, messages in self.on_disk.items() if n >= kept.oldest}
             if kept.messages:
@@ -275,7 +275,7 @@ def message(packet_id: int, content: bytes = b"on", *, dup: bool = False, qos: i
 
 def stored(*messages: MqttMessage, session: str = "s") -> list[tuple[int, bytes]]:
     """What is on disk after one commit of these."""
-    bridge = Repetitions(session=session)
+    bridge = RedeliveryFilter(session=session)
     arrived, fresh = bridge.sift(messages, session_present=True, now=0)
     kept = bridge.to_keep(arrived, fresh, due=False)
     assert kept is not None
@@ -283,7 +283,7 @@ def stored(*messages: MqttMessage, session: str = "s") -> list[tuple[int, bytes]
 
 
 def test_the_last_message_of_a_commit_is_acknowledged_after_the_next_one() -> None:
-    bridge = Repetitions(session="s")
+    bridge = RedeliveryFilter(session="s")
     first, second = [message(1), message(2)], [message(3)]
 
     arrived, fresh = bridge.sift(first, session_present=True, now=0)
@@ -296,7 +296,7 @@ def test_the_last_message_of_a_commit_is_acknowledged_after_the_next_one() -> No
 
 
 def test_a_broker_that_sends_one_message_at_a_time_is_not_left_waiting() -> None:
-    bridge = Repetitions(session="s")
+    bridge = RedeliveryFilter(session="s")
     arrived, fresh = bridge.sift([message(1)], session_present=True, now=0)
     assert bridge.committed(bridge.to_keep(arrived, fresh, due=False), arrived) == []
     assert bridge.wants_commit
@@ -310,7 +310,7 @@ def test_a_broker_that_sends_one_message_at_a_time_is_not_left_waiting() -> None
 
 
 def test_messages_of_another_session_prove_nothing() -> None:
-    bridge = Repetitions(session="another", batches=stored(message(1), message(2)))
+    bridge = RedeliveryFilter(session="another", batches=stored(message(1), message(2)))
 
     arrived, fresh = bridge.sift([message(1, dup=True), message(2, dup=True)], session_present=True, now=0)
 
@@ -319,7 +319,7 @@ def test_messages_of_another_session_prove_nothing() -> None:
 
 
 def test_a_fence_that_does_not_come_is_waited_for_in_bounds() -> None:
-    bridge = Repetitions(session="s", batches=stored(message(1), message(2)))
+    bridge = RedeliveryFilter(session="s", batches=stored(message(1), message(2)))
 
     assert bridge.sift([message(1, dup=True)], session_present=True, now=0) == ([], [])
     assert bridge.sift([], session_present=True, now=PATIENCE - 1) == ([], [])
@@ -329,7 +329,7 @@ def test_a_fence_that_does_not_come_is_waited_for_in_bounds() -> None:
 
 
 def test_messages_that_wait_for_the_fence_take_bounded_memory() -> None:
-    bridge = Repetitions(session="s", batches=stored(message(1), message(2)))
+    bridge = RedeliveryFilter(session="s", batches=stored(message(1), message(2)))
     large = [message(n, bytes(1 << 20), dup=True) for n in range(10, 40)]
 
     waited = [one for one in large if not bridge.sift([one], session_present=True, now=0)[1]]
@@ -338,7 +338,7 @@ def test_messages_that_wait_for_the_fence_take_bounded_memory() -> None:
 
 
 def test_qos_0_messages_go_through_and_keep_their_place() -> None:
-    bridge = Repetitions(session="s", batches=stored(message(1), message(2)))
+    bridge = RedeliveryFilter(session="s", batches=stored(message(1), message(2)))
     again = [message(1, dup=True), message(0, qos=0), message(2, dup=True), message(3)]
 
     arrived, fresh = bridge.sift(again, session_present=True, now=0)
@@ -348,7 +348,7 @@ def test_qos_0_messages_go_through_and_keep_their_place() -> None:
 
 
 def test_what_is_kept_is_bounded() -> None:
-    bridge = Repetitions(session="s")
+    bridge = RedeliveryFilter(session="s")
     on_disk: dict[int, int] = {}
     for batch in range(100):
         came = [message(1 + (batch * 500 + n) % 60_000) for n in range(500)]

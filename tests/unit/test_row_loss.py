@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.streamql import parse
-from bridge.watch.row_loss import LATE, STILL, Behind, Lag, RowsIn, streams_of_single_rows, works_in_order
+from bridge.watch.row_loss import LATE, STILL, Behind, RowLag, RowsIn, streams_of_single_rows, works_in_order
 
 
 class Far:
@@ -24,7 +24,7 @@ class Far:
         self.swallowed = 0
         self.canary_after = 0
         self.proven: int | None = None
-        self.lag = Lag(self.rows_in, keeps_order=keeps_order)
+        self.lag = RowLag(self.rows_in, keeps_order=keeps_order)
 
     def rows_in(self) -> RowsIn:
         return RowsIn(self.receipted, self.waiting)

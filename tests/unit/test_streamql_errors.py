@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.cli.planning import read_worker
+from bridge.cli.configuration import read_worker
 from bridge.errors import ConfigError
 from bridge.streamql import StreamQLError, parse, require_metadata
 

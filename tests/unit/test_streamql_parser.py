@@ -20,9 +20,9 @@ from bridge.streamql import (
     OtherQuery,
     Place,
     Query,
-    Scope,
     Selected,
     StreamDefinition,
+    StreamScope,
     TableDefinition,
     Unary,
     Worker,
@@ -96,7 +96,7 @@ def test_the_tutorials_worker_has_exactly_this_tree() -> None:
             StreamDefinition(
                 kind="stream",
                 name="tutorialAppInputStream",
-                scope=Scope.LOCAL,
+                scope=StreamScope.LOCAL,
                 attributes=(
                     Attribute("deviceID", string),
                     Attribute("roomNo", AttributeType.INT),
@@ -108,7 +108,7 @@ def test_the_tutorials_worker_has_exactly_this_tree() -> None:
             TableDefinition(
                 kind="table",
                 name="tutorialAppOutputTable",
-                scope=Scope.GLOBAL,
+                scope=StreamScope.GLOBAL,
                 attributes=(Attribute("id", string), Attribute("temperature", double)),
                 properties={},
                 place=Place(13, 1),
@@ -328,19 +328,19 @@ def test_metadata_may_follow_statements() -> None:
 @pytest.mark.parametrize(
     ("body", "name", "scope"),
     [
-        ("CREATE STREAM N (a int);", "N", Scope.LOCAL),
-        ("CREATE STREAM GLOBAL N (a int);", "N", Scope.GLOBAL),
-        ("CREATE STREAM N GLOBAL (a int);", "N", Scope.GLOBAL),
-        ("CREATE STREAM local N (a int);", "N", Scope.LOCAL),
-        ("CREATE STREAM GLOBAL N WITH (async='true') (a int);", "N", Scope.GLOBAL),
-        ("CREATE STREAM Global (a int);", "Global", Scope.LOCAL),
-        ("CREATE STREAM Global WITH (async='true') (a int);", "Global", Scope.LOCAL),
-        ("CREATE STREAM GLOBAL Global (a int);", "Global", Scope.GLOBAL),
-        ("CREATE SOURCE N WITH (type='stream', replication.type='GLOBAL') (a int);", "N", Scope.GLOBAL),
-        ("CREATE SOURCE GLOBAL N WITH (type='stream') (a int);", "N", Scope.GLOBAL),
+        ("CREATE STREAM N (a int);", "N", StreamScope.LOCAL),
+        ("CREATE STREAM GLOBAL N (a int);", "N", StreamScope.GLOBAL),
+        ("CREATE STREAM N GLOBAL (a int);", "N", StreamScope.GLOBAL),
+        ("CREATE STREAM local N (a int);", "N", StreamScope.LOCAL),
+        ("CREATE STREAM GLOBAL N WITH (async='true') (a int);", "N", StreamScope.GLOBAL),
+        ("CREATE STREAM Global (a int);", "Global", StreamScope.LOCAL),
+        ("CREATE STREAM Global WITH (async='true') (a int);", "Global", StreamScope.LOCAL),
+        ("CREATE STREAM GLOBAL Global (a int);", "Global", StreamScope.GLOBAL),
+        ("CREATE SOURCE N WITH (type='stream', replication.type='GLOBAL') (a int);", "N", StreamScope.GLOBAL),
+        ("CREATE SOURCE GLOBAL N WITH (type='stream') (a int);", "N", StreamScope.GLOBAL),
     ],
 )
-def test_a_streams_scope_is_read_from_wherever_it_stands(body: str, name: str, scope: Scope) -> None:
+def test_a_streams_scope_is_read_from_wherever_it_stands(body: str, name: str, scope: StreamScope) -> None:
     definition = stream(body)
 
     assert (name, scope) == (definition.name, definition.scope)
@@ -371,15 +371,15 @@ def test_a_mapping_in_the_place_of_attributes_is_no_schema(mapping: str) -> None
 @pytest.mark.parametrize(
     ("body", "kind", "scope", "collection"),
     [
-        ("CREATE TABLE T (a int);", "table", Scope.LOCAL, "T"),
-        ("CREATE TABLE GLOBAL T (a int);", "table", Scope.GLOBAL, "T"),
-        ("CREATE TABLE SPOT T (a int);", "table", Scope.GLOBAL, "T"),
-        ("CREATE TABLE T (a int) WITH (collection='C');", "table", Scope.LOCAL, "C"),
-        ("CREATE STORE T WITH (type='database', collection='C') (a int);", "store", Scope.GLOBAL, "C"),
-        ("CREATE STORE T WITH (replication.type='local') (a int);", "store", Scope.LOCAL, "T"),
+        ("CREATE TABLE T (a int);", "table", StreamScope.LOCAL, "T"),
+        ("CREATE TABLE GLOBAL T (a int);", "table", StreamScope.GLOBAL, "T"),
+        ("CREATE TABLE SPOT T (a int);", "table", StreamScope.GLOBAL, "T"),
+        ("CREATE TABLE T (a int) WITH (collection='C');", "table", StreamScope.LOCAL, "C"),
+        ("CREATE STORE T WITH (type='database', collection='C') (a int);", "store", StreamScope.GLOBAL, "C"),
+        ("CREATE STORE T WITH (replication.type='local') (a int);", "store", StreamScope.LOCAL, "T"),
     ],
 )
-def test_a_tables_scope_and_collection_are_read(body: str, kind: str, scope: Scope, collection: str) -> None:
+def test_a_tables_scope_and_collection_are_read(body: str, kind: str, scope: StreamScope, collection: str) -> None:
     table = worker(body).tables["T"]
 
     assert (kind, scope, collection) == (table.kind, table.scope, table.collection)

@@ -23,9 +23,9 @@ from bridge.streamql import (
     OtherQuery,
     Place,
     Query,
-    Scope,
     Selected,
     StreamDefinition,
+    StreamScope,
     TableDefinition,
     Unary,
     Worker,
@@ -47,7 +47,7 @@ def worker(*definitions: Definition, queries: tuple[Query | OtherQuery, ...] = (
 
 def stream(name: str, **changes: object) -> StreamDefinition:
     attributes = (Attribute("a", AttributeType.INT),)
-    return replace(StreamDefinition("stream", name, Scope.LOCAL, attributes, {}, HERE), **changes)  # type: ignore[arg-type]
+    return replace(StreamDefinition("stream", name, StreamScope.LOCAL, attributes, {}, HERE), **changes)  # type: ignore[arg-type]
 
 
 # --- what it looks like -----------------------------------------------------------------------------------
@@ -57,8 +57,8 @@ def test_a_worker_is_written_as_a_person_would() -> None:
     attributes = (Attribute("deviceID", AttributeType.STRING), Attribute("temperature", AttributeType.DOUBLE))
     made = worker(
         FunctionDefinition("twice", "javascript", AttributeType.DOUBLE, " return data[0] * 2; ", HERE),
-        stream("Readings", attributes=attributes, scope=Scope.GLOBAL),
-        TableDefinition("table", "Rows", Scope.LOCAL, attributes, {}, HERE),
+        stream("Readings", attributes=attributes, scope=StreamScope.GLOBAL),
+        TableDefinition("table", "Rows", StreamScope.LOCAL, attributes, {}, HERE),
         queries=(
             Query(
                 name="Keep",
@@ -263,7 +263,7 @@ queries = st.one_of(
 
 
 def unnamed_definitions() -> st.SearchStrategy[list[Definition]]:
-    scopes = st.sampled_from(Scope)
+    scopes = st.sampled_from(StreamScope)
     streams = st.builds(
         StreamDefinition,
         st.sampled_from(["stream", "source stream", "sink stream", "source", "sink"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.streamql import Attribute, AttributeType, InputStream, Place, Scope, input_streams, parse, tables_read
+from bridge.streamql import Attribute, AttributeType, InputStream, Place, StreamScope, input_streams, parse, tables_read
 
 HEAD = "@App:name('w')\n@App:qlVersion('2')\n"
 A_INT = (Attribute("a", AttributeType.INT),)
@@ -17,48 +17,48 @@ def streams(body: str) -> dict[str, InputStream]:
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ("CREATE STREAM N (a int);", [("N", Scope.LOCAL, True)]),
-        ("CREATE SOURCE STREAM N (a int);", [("N", Scope.LOCAL, True)]),
-        ("CREATE STREAM GLOBAL N (a int);", [("N", Scope.GLOBAL, True)]),
-        ("CREATE STREAM N GLOBAL (a int);", [("N", Scope.GLOBAL, True)]),
-        ("CREATE SINK STREAM N (a int);", [("N", Scope.LOCAL, False)]),
-        ("CREATE SINK STREAM GLOBAL N (a int);", [("N", Scope.GLOBAL, False)]),
+        ("CREATE STREAM N (a int);", [("N", StreamScope.LOCAL, True)]),
+        ("CREATE SOURCE STREAM N (a int);", [("N", StreamScope.LOCAL, True)]),
+        ("CREATE STREAM GLOBAL N (a int);", [("N", StreamScope.GLOBAL, True)]),
+        ("CREATE STREAM N GLOBAL (a int);", [("N", StreamScope.GLOBAL, True)]),
+        ("CREATE SINK STREAM N (a int);", [("N", StreamScope.LOCAL, False)]),
+        ("CREATE SINK STREAM GLOBAL N (a int);", [("N", StreamScope.GLOBAL, False)]),
         (
             "CREATE SOURCE N WITH (type='stream', stream.list='A, B,', replication.type='GLOBAL') (a int);",
-            [("A", Scope.GLOBAL, True), ("B", Scope.GLOBAL, True)],
+            [("A", StreamScope.GLOBAL, True), ("B", StreamScope.GLOBAL, True)],
         ),
-        ("CREATE SOURCE N WITH (type='STREAM', stream.list=A) (a int);", [("A", Scope.LOCAL, True)]),
+        ("CREATE SOURCE N WITH (type='STREAM', stream.list=A) (a int);", [("A", StreamScope.LOCAL, True)]),
         (
             "CREATE SOURCE N WITH (type='stream', stream.list='A', replication.type='local') (a int);",
-            [("A", Scope.LOCAL, True)],
+            [("A", StreamScope.LOCAL, True)],
         ),
         ("CREATE SOURCE N WITH (type='stream') (a int);", []),
-        ("CREATE SINK N WITH (type='stream', stream='A') (a int);", [("A", Scope.LOCAL, False)]),
+        ("CREATE SINK N WITH (type='stream', stream='A') (a int);", [("A", StreamScope.LOCAL, False)]),
         (
             "CREATE SINK N WITH (type='stream', stream='A', replication.type='global') (a int);",
-            [("A", Scope.GLOBAL, False)],
+            [("A", StreamScope.GLOBAL, False)],
         ),
         ("CREATE SOURCE N WITH (type='mqtt', topic='A', url='tcp://b') (a int);", []),
         ("CREATE SOURCE N WITH (type='database', collection='A', replication.type='global') (a int);", []),
         ("CREATE STREAM N WITH (type='inMemory') (a int);", []),
-        ("CREATE STREAM N WITH (type='stream') (a int);", [("N", Scope.LOCAL, True)]),
+        ("CREATE STREAM N WITH (type='stream') (a int);", [("N", StreamScope.LOCAL, True)]),
         ("CREATE SOURCE N WITH (x='y') (a int);", []),
         ("CREATE SINK N WITH (type='log') (a int);", []),
-        ("CREATE SOURCE N WITH (source.type='stream', stream.list='A') (a int);", [("A", Scope.LOCAL, True)]),
+        ("CREATE SOURCE N WITH (source.type='stream', stream.list='A') (a int);", [("A", StreamScope.LOCAL, True)]),
         ("CREATE SINK N WITH (sink.type='kafka', stream='A') (a int);", []),
-        ("CREATE SINK N WITH (type='stream', stream='A,{{a}}') (a int);", [("A", Scope.LOCAL, False)]),
+        ("CREATE SINK N WITH (type='stream', stream='A,{{a}}') (a int);", [("A", StreamScope.LOCAL, False)]),
         ("CREATE STREAM !N (a int, _error object);", []),
         ("CREATE TABLE N (a int); INSERT INTO inferred SELECT a FROM N;", []),
     ],
 )
-def test_a_declaration_stands_for_these_streams(body: str, expected: list[tuple[str, Scope, bool]]) -> None:
+def test_a_declaration_stands_for_these_streams(body: str, expected: list[tuple[str, StreamScope, bool]]) -> None:
     assert expected == [(s.name, s.scope, s.read_by_worker) for s in streams(body).values()]
 
 
 def test_a_stream_has_the_attributes_and_the_place_of_its_source() -> None:
     found = streams("\nCREATE SOURCE N WITH (type='stream', stream.list='A') (a int);")
 
-    assert found == {"A": InputStream("A", Scope.LOCAL, A_INT, True, Place(4, 1), True, queried=False)}
+    assert found == {"A": InputStream("A", StreamScope.LOCAL, A_INT, True, Place(4, 1), True, queried=False)}
 
 
 def test_a_source_without_types_gives_a_stream_without_attributes() -> None:
@@ -111,7 +111,7 @@ def test_of_a_local_and_a_global_source_of_one_name_the_first_counts() -> None:
         "CREATE STREAM A (b int);"
     ).values()
 
-    assert (found.scope, found.attributes) == (Scope.GLOBAL, A_INT)
+    assert (found.scope, found.attributes) == (StreamScope.GLOBAL, A_INT)
 
 
 # --- what queries read ------------------------------------------------------------------------------------

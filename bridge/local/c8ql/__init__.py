@@ -6,7 +6,7 @@ or one of these alone. Everything else is refused by name.
 
 from __future__ import annotations
 
-from bridge.local.c8ql.cursor import C8QLError
 from bridge.local.c8ql.query import run
+from bridge.local.c8ql.token_reader import C8QLError
 
 __all__ = ["C8QLError", "run"]

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from bridge.local.c8ql.cursor import BEYOND, C8QLError, Cursor
+from bridge.local.c8ql.token_reader import BEYOND, C8QLError, QueryTokenReader
 from bridge.local.c8ql.values import calculate, compare, contains, is_true, member
 
-Scope = dict[str, Any]
+Bindings = dict[str, Any]
 """Variables by name."""
-Evaluate = Callable[[Scope], Any]
+Evaluate = Callable[[Bindings], Any]
 Collections = Callable[[str], list[dict[str, Any]]]
 
 MAX_DEPTH = 50
@@ -33,7 +33,7 @@ class Expressions:
         collections: a collection's documents by name.
     """
 
-    def __init__(self, cursor: Cursor, bind_vars: Mapping[str, Any], collections: Collections) -> None:
+    def __init__(self, cursor: QueryTokenReader, bind_vars: Mapping[str, Any], collections: Collections) -> None:
         self.names: set[str] = set()
         """The variables there are."""
         self.unused = dict(bind_vars)

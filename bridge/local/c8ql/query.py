@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from functools import cmp_to_key
 from typing import Any
 
-from bridge.local.c8ql.cursor import C8QLError, Cursor
-from bridge.local.c8ql.expressions import SUM, Collections, Evaluate, Expressions, Scope
+from bridge.local.c8ql.expressions import SUM, Bindings, Collections, Evaluate, Expressions
+from bridge.local.c8ql.token_reader import C8QLError, QueryTokenReader
 from bridge.local.c8ql.values import compare, is_true
 
-Step = Callable[[list[Scope]], list[Scope]]
+Operation = Callable[[list[Bindings]], list[Bindings]]
 
 
 def run(query: str, bind_vars: Mapping[str, Any], collections: Collections) -> list[Any]:
@@ -28,18 +28,18 @@ def run(query: str, bind_vars: Mapping[str, Any], collections: Collections) -> l
     """
     if not query.strip():
         raise C8QLError("query is empty", number=1502)
-    cursor = Cursor(query)
+    cursor = QueryTokenReader(query)
     return _Query(cursor, Expressions(cursor, bind_vars, collections)).run()
 
 
 class _Query:
-    def __init__(self, cursor: Cursor, expressions: Expressions) -> None:
+    def __init__(self, cursor: QueryTokenReader, expressions: Expressions) -> None:
         self._cursor = cursor
         self._expressions = expressions
 
     def run(self) -> list[Any]:
-        scopes: list[Scope] = [{}]
-        steps: list[Step] = []
+        scopes: list[Bindings] = [{}]
+        steps: list[Operation] = []
         if self._cursor.take("FOR"):
             variable = self._cursor.expect_name()
             self._cursor.expect("IN")
@@ -73,7 +73,7 @@ class _Query:
             raise C8QLError("FOR needs a collection or an array", number=1563)
         return value
 
-    def _step(self) -> Step:
+    def _step(self) -> Operation:
         if self._cursor.take("FILTER"):
             condition = self._expressions.read()
             return lambda scopes: [s for s in scopes if is_true(condition(s))]
@@ -92,7 +92,7 @@ class _Query:
             return lambda scopes: [{name: len(scopes)}]
         raise self._cursor.error("FILTER, SORT, LIMIT, COLLECT WITH COUNT INTO, REMOVE or RETURN was expected")
 
-    def _remove(self) -> Step:
+    def _remove(self) -> Operation:
         """REMOVE: all of the documents or, where one of them isn't there, none; each is OLD afterwards."""
         which = self._expressions.read(SUM)  # an IN in it would be a comparison's
         self._cursor.expect("IN")
@@ -105,7 +105,7 @@ class _Query:
                 raise self._cursor.beyond(f"the option {min(beyond)}")
         self._expressions.names = {"OLD"}
 
-        def remove(scopes: list[Scope]) -> list[Scope]:
+        def remove(scopes: list[Bindings]) -> list[Bindings]:
             there = {document["_key"]: document for document in documents}
             removed = []
             for scope in scopes:
@@ -120,12 +120,12 @@ class _Query:
 
         return remove
 
-    def _sort(self) -> Step:
+    def _sort(self) -> Operation:
         keys: list[tuple[Evaluate, bool]] = []
         while not keys or self._cursor.take(","):
             keys.append((self._expressions.read(), self._cursor.take("ASC", "DESC") == "DESC"))
 
-        def sort(scopes: list[Scope]) -> list[Scope]:
+        def sort(scopes: list[Bindings]) -> list[Bindings]:
             for key, descending in reversed(keys):  # stable: the last key first
                 scopes = sorted(scopes, key=_ordered_by(key), reverse=descending)
             return scopes
@@ -140,6 +140,6 @@ class _Query:
         return value
 
 
-def _ordered_by(key: Evaluate) -> Callable[[Scope], Any]:
+def _ordered_by(key: Evaluate) -> Callable[[Bindings], Any]:
     order = cmp_to_key(compare)
     return lambda scope: order(key(scope))

@@ -31,7 +31,7 @@ class C8QLError(Exception):
         self.status = status
 
 
-class Token(NamedTuple):
+class QueryToken(NamedTuple):
     """``kind`` is a group of the pattern or ``end``; ``text`` as written; ``start`` an index into the query."""
 
     kind: str
@@ -39,7 +39,7 @@ class Token(NamedTuple):
     start: int
 
 
-class Cursor:
+class QueryTokenReader:
     """The tokens of a query one after the other.
 
     Raises:
@@ -48,7 +48,7 @@ class Cursor:
 
     def __init__(self, query: str) -> None:
         self._query = query
-        self._tokens: list[Token] = []
+        self._tokens: list[QueryToken] = []
         self._index = 0
         at = 0
         while at < len(query):
@@ -56,11 +56,11 @@ class Cursor:
             if match is None:
                 raise self.error(f"unexpected character {query[at]!r}", at)
             if match.lastgroup != "skip":
-                self._tokens.append(Token(match.lastgroup or "", match.group(), at))
+                self._tokens.append(QueryToken(match.lastgroup or "", match.group(), at))
             at = match.end()
-        self._tokens.append(Token("end", "", len(query)))
+        self._tokens.append(QueryToken("end", "", len(query)))
 
-    def peek(self, ahead: int = 0) -> Token:
+    def peek(self, ahead: int = 0) -> QueryToken:
         """The token that comes, or one behind it; the end comes again and again."""
         return self._tokens[min(self._index + ahead, len(self._tokens) - 1)]
 
@@ -69,7 +69,7 @@ class Cursor:
         """What comes, in capitals: a keyword or symbol is the only token that looks like one."""
         return self.peek().text.upper()
 
-    def next(self) -> Token:
+    def next(self) -> QueryToken:
         """Take the token that comes."""
         token = self.peek()
         self._index += 1

@@ -10,7 +10,7 @@ from bridge.message import DeadLetter, MqttMessage, Row
 
 
 @dataclass(slots=True)
-class Flight:
+class CanaryMessage:
     """A marked message. The pipeline's thread writes, others read; moments are monotonic seconds."""
 
     topic: str
@@ -25,19 +25,19 @@ class Flight:
     """What became of it instead, in a sentence's end."""
 
 
-class Tower:
+class CanaryTracker:
     """Follows the latest flight. Costs nothing while none is under way.
 
     The pipeline's thread calls everything but ``launch``.
     """
 
     def __init__(self) -> None:
-        self._launched: SimpleQueue[Flight] = SimpleQueue()
-        self._flight: Flight | None = None
+        self._launched: SimpleQueue[CanaryMessage] = SimpleQueue()
+        self._flight: CanaryMessage | None = None
         self._mapped: frozenset[int] = frozenset()  # record ids that its rows get if they are stored
         self._awaited: set[int] = set()  # record ids of its rows that are stored and have no receipt
 
-    def launch(self, flight: Flight) -> None:
+    def launch(self, flight: CanaryMessage) -> None:
         """Have a message published with the next turn. Any thread."""
         self._launched.put(flight)
 

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 from bridge.streamql.source import Source, StreamQLError
 from bridge.streamql.syntax import Place
-from bridge.streamql.tokens import Kind, Token, tokens
+from bridge.streamql.tokens import Token, TokenKind, tokens
 
 # No keyword is longer; comparing takes time in the square of the length.
 _LONGEST_COMPARED = 24
@@ -24,7 +24,7 @@ def did_you_mean(word: str, keywords: Sequence[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-class Cursor:
+class TokenReader:
     """Reads tokens as they are needed and keeps them, so that a statement can be gone through again."""
 
     def __init__(self, source: Source) -> None:
@@ -98,7 +98,7 @@ class Cursor:
     @property
     def at_end_of_statement(self) -> bool:
         """Whether a semicolon or the end comes."""
-        return self.peek().kind is Kind.END or self.at_symbol(";")
+        return self.peek().kind is TokenKind.END or self.at_symbol(";")
 
     def skip_statement(self) -> None:
         """Go to the end of the statement without looking into it.
@@ -144,12 +144,12 @@ class Cursor:
         What a string holds is never shown: it may be a password.
         """
         token = self.peek()
-        advice = advice or (did_you_mean(token.text, keywords) if token.kind is Kind.WORD else "")
+        advice = advice or (did_you_mean(token.text, keywords) if token.kind is TokenKind.WORD else "")
         return self.source.error(token.start, f"expected {expected}, found {_shown(token)}{advice}{self._doubt()}")
 
     def _doubt(self) -> str:
         """A word on the string before, when it may have swallowed more than was meant."""
-        if self.index == 0 or self.previous.kind is not Kind.STRING:
+        if self.index == 0 or self.previous.kind is not TokenKind.STRING:
             return ""
         string = self.previous
         first, last = self.source.place(string.start).line, self.source.place(string.end).line
@@ -159,9 +159,9 @@ class Cursor:
 
 
 def _shown(token: Token) -> str:
-    if token.kind is Kind.END:
+    if token.kind is TokenKind.END:
         return f"the {token.kind.value}"
-    if token.kind in (Kind.STRING, Kind.BODY):
+    if token.kind in (TokenKind.STRING, TokenKind.BODY):
         return f"a {token.kind.value}"
     text = token.text if len(token.text) <= _LONGEST_SHOWN else token.text[:_LONGEST_SHOWN] + "…"
     return f"'{text}'"

@@ -5,12 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
-from bridge.config import FieldTable, Settings, load_placed
-from bridge.config import Route as RouteSettings
+from bridge.config import FieldTable, RouteSettings, Settings, load_placed
 from bridge.errors import ConfigError
 from bridge.gdn.address import GdnAddress
 from bridge.gdn.budget import Budget
@@ -19,22 +16,12 @@ from bridge.log import configure, keep_secret
 from bridge.mapping import Example, FieldSpec, FormatOptions, Route, check
 from bridge.mapping.fields import Scalar
 from bridge.service.credentials import Credentials
+from bridge.service.reload import Configuration
 from bridge.streamql import StreamQLError, Worker, parse, require_metadata
-from bridge.streamql.streams import InputStream, input_streams
+from bridge.streamql.streams import input_streams
 
 
-class Plan(NamedTuple):
-    """Settings and what they name, checked."""
-
-    settings: Settings
-    worker: Worker
-    streams: dict[str, InputStream]
-    routes: list[Route]
-    place: Callable[[tuple[str | int, ...]], str]
-    """Names the place of a setting: file and line, or variable."""
-
-
-def plan(arguments: argparse.Namespace) -> Plan:
+def read_configuration(arguments: argparse.Namespace) -> Configuration:
     """Everything that can be known offline.
 
     Raises:
@@ -53,7 +40,7 @@ def plan(arguments: argparse.Namespace) -> Plan:
         problems += [f"{place(problem.location)}: {problem.text}" for problem in check(routes, streams)]
     if problems or worker is None or streams is None:
         raise ConfigError(*problems)
-    return Plan(settings, worker, streams, routes, place)
+    return Configuration(settings, worker, streams, routes, place)
 
 
 def route_of(settings: RouteSettings) -> Route:
@@ -122,22 +109,22 @@ def configure_log(settings: Settings) -> None:
     configure(level=settings.log.level, format=settings.log.format, stream=sys.stderr, secrets=secrets)
 
 
-def far_end(arguments: argparse.Namespace) -> tuple[Plan, GdnRest]:
+def far_end(arguments: argparse.Namespace) -> tuple[Configuration, GdnRest]:
     """For the verbs that ask GDN.
 
     Raises:
         ConfigError: also where the far end is no GDN.
     """
-    planned = plan(arguments)
-    if planned.settings.gdn.kind == "pulsar":
+    configuration = read_configuration(arguments)
+    if configuration.settings.gdn.kind == "pulsar":
         raise ConfigError("BRIDGE_GDN__KIND: a plain Pulsar has no stream workers and no queries: this needs a GDN")
-    configure_log(planned.settings)
-    return planned, gdn_rest(planned)
+    configure_log(configuration.settings)
+    return configuration, gdn_rest(configuration)
 
 
-def gdn_rest(planned: Plan) -> GdnRest:
+def gdn_rest(configuration: Configuration) -> GdnRest:
     """A client of GDN's REST interface by the settings."""
-    gdn = planned.settings.gdn
+    gdn = configuration.settings.gdn
     rest = GdnRest(
         base_url=GdnAddress.parse(gdn.url).base_url,
         fabric=gdn.fabric,
@@ -147,7 +134,7 @@ def gdn_rest(planned: Plan) -> GdnRest:
         budget=Budget(per_minute=gdn.requests_per_minute, per_day=gdn.requests_per_day),
         keep=keep_secret,
     )
-    account = Credentials.of(planned.settings).account
+    account = Credentials.of(configuration.settings).account
     if account is not None:
         rest.use_account(account)
     return rest

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from collections.abc import Mapping as MappingOf
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -46,7 +45,7 @@ MAX_LABEL = 100
 TEXT_FORMATS = ("text", "csv")
 """Formats whose values are all text: it counts as what it spells, as a topic's levels do."""
 
-Decode = Callable[[MqttMessage], Any]
+DecodeMessage = Callable[[MqttMessage], Any]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -64,14 +63,14 @@ class Column(NamedTuple):
     is_of_topic: bool
 
 
-class Plan(NamedTuple):
+class CompiledRoute(NamedTuple):
     """A route made ready."""
 
     number: int
     """Its place among the routes."""
     template: TopicTemplate
     stream: str
-    decode: Decode
+    decode: DecodeMessage
     each: Getter | None
     each_text: str
     when: Getter | None
@@ -96,7 +95,7 @@ class Plan(NamedTuple):
 class _Match(NamedTuple):
     """What a topic alone decides."""
 
-    plan: Plan
+    route: CompiledRoute
     captures: dict[str, str]
     values: dict[str, Any]
     """Of the columns, in their order; None for those in ``columns``."""
@@ -104,7 +103,7 @@ class _Match(NamedTuple):
     """Those that the topic doesn't decide."""
 
 
-class Mapping:
+class Mapper:
     """Maps messages to rows. Routes are tried in their order.
 
     Args:
@@ -123,11 +122,11 @@ class Mapping:
         self,
         *,
         routes: Sequence[Route],
-        streams: MappingOf[str, InputStream],
+        streams: Mapping[str, InputStream],
         outbox_name: str = "",
         client: str = "",
         sparkplug: Sparkplug | None = None,
-        births: MappingOf[str, str] | None = None,
+        births: Mapping[str, str] | None = None,
     ) -> None:
         problems = check(routes, streams)
         if problems:
@@ -137,15 +136,15 @@ class Mapping:
             self.sparkplug = Sparkplug(births)
         """Its state, None if no route takes Sparkplug messages."""
         decoders = {route.format: _decoder(route.format, self.sparkplug) for route in routes}
-        self.plans = [
-            _plan(number, route, streams[route.stream], decoders[route.format], outbox_name)
+        self.compiled_routes = [
+            _compile_route(number, route, streams[route.stream], decoders[route.format], outbox_name)
             for number, route in enumerate(routes)
         ]
         self._routes = tuple(routes)
         self._made = [0] * len(routes)
         self.client = client
         self._matches: dict[str, tuple[_Match, ...]] = {}
-        self.filters = minimal_filters([plan.template.filter for plan in self.plans])
+        self.filters = minimal_filters([route.template.filter for route in self.compiled_routes])
         """Topic filters to subscribe."""
         self.version = blake2b(repr((routes, sorted(streams.items()))).encode(), digest_size=4).hexdigest()
         """Of routes and columns, for dead letters: another one may do better."""
@@ -175,22 +174,22 @@ class Mapping:
                 raise Unmappable(Reason.NO_ROUTE, "no route takes this topic")
             if len(matches) == 1:
                 match = matches[0]
-                return self._rows(match, message, match.plan.decode(message), next_id)
+                return self._rows(match, message, match.route.decode(message), next_id)
             rows: list[Row] = []
             # Routes of the same format decode a message once: with Sparkplug decoding has a memory.
-            decoded: dict[Decode, Any] = {}
+            decoded: dict[DecodeMessage, Any] = {}
             for match in matches:
-                decode = match.plan.decode
+                decode = match.route.decode
                 if decode not in decoded:
                     decoded[decode] = decode(message)
                 taken = self._rows(match, message, decoded[decode], next_id + len(rows))
                 rows += taken
-                if taken and match.plan.is_last:
+                if taken and match.route.is_last:
                     break
         except NoReading:
             return []
         except Unmappable as exc:
-            route = None if match is None else match.plan.template.text
+            route = None if match is None else match.route.template.text
             return DeadLetter.of(message, route=route, reason=exc.reason.value, detail=str(exc), mapping=self.version)
         return rows
 
@@ -210,7 +209,9 @@ class Mapping:
         found: tuple[_Match, ...] = ()
         if _is_storable(topic):
             found = tuple(
-                _of_topic(plan, captures) for plan in self.plans if (captures := plan.template.match(topic)) is not None
+                _of_topic(route, captures)
+                for route in self.compiled_routes
+                if (captures := route.template.match(topic)) is not None
             )
         if len(topic) <= CACHED_TOPIC_LENGTH:
             if len(self._matches) >= CACHED_TOPICS:
@@ -220,14 +221,14 @@ class Mapping:
 
     def _rows(self, match: _Match, message: MqttMessage, payload: Any, next_id: int) -> list[Row]:
         """The rows that one route makes; none if its condition takes nothing."""
-        plan = match.plan
-        found = found_in(payload, plan)
-        if plan.when is not None:
-            when = plan.when
+        route = match.route
+        found = found_in(payload, route)
+        if route.when is not None:
+            when = route.when
             found = [element for element in found if is_true(when(element))]
         captures: dict[str, Any] = match.captures
-        if plan.metadata:
-            captures = {**captures, **metadata_of(message, plan.metadata, self.client), ROOT: payload}
+        if route.metadata:
+            captures = {**captures, **metadata_of(message, route.metadata, self.client), ROOT: payload}
         rows = []
         room = MAX_ROWS_BYTES
         for number, element in enumerate(found):
@@ -240,24 +241,24 @@ class Mapping:
             if room < 0:
                 raise Unmappable(Reason.TOO_LARGE, f"the message's rows have over {MAX_ROWS_BYTES} bytes together")
             rows.append(row)
-        self._made[plan.number] += len(rows)
+        self._made[route.number] += len(rows)
         return rows
 
 
-def found_in(payload: Any, plan: Plan) -> list[dict[str, Any]]:
+def found_in(payload: Any, route: CompiledRoute) -> list[dict[str, Any]]:
     """What of a decoded payload becomes a row each, where the route's condition takes it.
 
     Raises:
         Unmappable: there is nothing, or too much.
     """
-    return objects(payload) if plan.each is None else elements(plan.each(payload), plan.each_text)
+    return objects(payload) if route.each is None else elements(route.each(payload), route.each_text)
 
 
 def _row(match: _Match, captures: dict[str, Any], element: dict[str, Any], record_id: int) -> Row:
-    plan = match.plan
-    if plan.row_id is not None:
+    route = match.route
+    if route.row_id is not None:
         try:
-            captures = {**captures, ROW_ID: plan.row_id(element, record_id)}
+            captures = {**captures, ROW_ID: route.row_id(element, record_id)}
         except Unmappable as exc:
             raise Unmappable(exc.reason, f"{ROW_ID}: {exc}") from None
     values = match.values.copy()
@@ -266,7 +267,7 @@ def _row(match: _Match, captures: dict[str, Any], element: dict[str, Any], recor
             value = element.get(name) if compiled is None else compiled(captures, element)
             if value is not None:
                 values[name] = coerce(value)
-            elif not plan.takes_nulls:
+            elif not route.takes_nulls:
                 # The worker drops a row that lacks an attribute, without a word (gdn-api.md F.6).
                 raise Unmappable(Reason.MISSING_FIELD, "there is no value for it")
         except Unmappable as exc:
@@ -278,22 +279,24 @@ def _row(match: _Match, captures: dict[str, Any], element: dict[str, Any], recor
     if len(payload) > MAX_ROW:
         raise Unmappable(Reason.TOO_LARGE, f"the row has {len(payload)} bytes, at most {MAX_ROW} can be sent")
     return (
-        Row(plan.stream, payload) if plan.extras is None else Row(plan.stream, payload, plan.extras(captures, element))
+        Row(route.stream, payload)
+        if route.extras is None
+        else Row(route.stream, payload, route.extras(captures, element))
     )
 
 
-def _of_topic(plan: Plan, captures: dict[str, str]) -> _Match:
-    values = plan.blank.copy()
-    columns = plan.of_message
+def _of_topic(route: CompiledRoute, captures: dict[str, str]) -> _Match:
+    values = route.blank.copy()
+    columns = route.of_message
     unfit = set()
-    for name, coerce, field in plan.of_topic:
+    for name, coerce, field in route.of_topic:
         try:
             values[name] = coerce(field(captures, {}))
         except Unmappable:  # each message says so
             unfit.add(name)
     if unfit:
-        columns = tuple(column for column in plan.columns if column in columns or column.name in unfit)
-    return _Match(plan, captures, values, columns)
+        columns = tuple(column for column in route.columns if column in columns or column.name in unfit)
+    return _Match(route, captures, values, columns)
 
 
 def _is_storable(topic: str) -> bool:
@@ -309,12 +312,14 @@ def _is_storable(topic: str) -> bool:
 # --- routes made ready ------------------------------------------------------------------------------------
 
 
-def _plan(number: int, route: Route, stream: InputStream, decode: Decode, outbox_name: str) -> Plan:
+def _compile_route(
+    number: int, route: Route, stream: InputStream, decode: DecodeMessage, outbox_name: str
+) -> CompiledRoute:
     template = TopicTemplate.parse(route.topic)
     names = frozenset(name for name in template.captures if name is not None)
     taken = set().union(*(metadata_in(source) for source in sources(route)))
     columns = tuple(_column(attribute, route, names) for attribute in stream.attributes or ())
-    return Plan(
+    return CompiledRoute(
         number=number,
         template=template,
         stream=route.stream,
@@ -334,7 +339,7 @@ def _plan(number: int, route: Route, stream: InputStream, decode: Decode, outbox
     )
 
 
-def _decoder(options: FormatOptions, sparkplug: Sparkplug | None) -> Decode:
+def _decoder(options: FormatOptions, sparkplug: Sparkplug | None) -> DecodeMessage:
     if options.name == "sparkplug" and sparkplug is not None:
         state = sparkplug
         decompress = compile_decompressor(options.compression, options.max_payload)
@@ -358,7 +363,7 @@ def _column(attribute: Attribute, route: Route, captures: frozenset[str]) -> Col
 
 
 def _spelled(field: Field | None, name: str, wanted: AttributeType) -> Field:
-    def spelled(captured: MappingOf[str, Any], payload: Any) -> Any:
+    def spelled(captured: Mapping[str, Any], payload: Any) -> Any:
         value = payload.get(name) if field is None else field(captured, payload)
         return from_text(value.strip(), wanted) if type(value) is str and wanted is not AttributeType.STRING else value
 
