@@ -161,7 +161,7 @@ class Mapper:
         except Exception as exc:  # a bug in the mapping costs its message only (P5)
             log.exception("mapping.failed", topic=message.topic)
             return DeadLetter.of(
-                message, route=None, reason=Reason.INTERNAL_ERROR, detail=repr(exc), mapping=self.version
+                message, route=None, reason=Reason.INTERNAL_ERROR.value, detail=repr(exc), mapping=self.version
             )
 
     def _map(self, message: MqttMessage, next_id: int) -> list[Row] | DeadLetter:

@@ -185,7 +185,7 @@ class Delivery:
                 self._bytes -= record.size
                 said = redacted(f"{refusal.result} {refusal.error}".strip())
                 detail = f"GDN refused the row for stream {self.stream}: {said}"
-                letter = DeadLetter("", record.payload, 1, received_at, None, Reason.REFUSED_BY_GDN, detail)
+                letter = DeadLetter("", record.payload, 1, received_at, None, Reason.REFUSED_BY_GDN.value, detail)
                 self.refused.append(RefusedRecord(record.id, letter))
             else:
                 again.append(record)
