@@ -19,7 +19,7 @@ from bridge.cli.check import check
 from bridge.cli.configuration import configure_log, gdn_rest, read_configuration
 from bridge.cli.healthcheck import healthcheck
 from bridge.cli.status import status
-from bridge.config import Settings, load
+from bridge.config import load
 from bridge.errors import BridgeError, ConfigError, GdnError
 
 CONFIG_VARIABLE = "GDN_BRIDGE_CONFIG"
@@ -157,15 +157,9 @@ def _run(arguments: argparse.Namespace) -> int:
     configuration = read_configuration(arguments)
     configure_log(configuration.settings)
 
-    def reload() -> Settings:
-        return load(config_file=arguments.config, environ=os.environ, overrides=dict(arguments.set))
-
     return Daemon(
-        settings=configuration.settings,
-        worker=configuration.worker,
-        streams=configuration.streams,
-        routes=configuration.routes,
+        configuration=configuration,
         rest=gdn_rest(configuration),
-        reload=reload,
+        reload_settings=lambda: load(config_file=arguments.config, environ=os.environ, overrides=dict(arguments.set)),
         read_configuration=lambda: read_configuration(arguments),
     ).run()

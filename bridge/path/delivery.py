@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from bridge.gdn.protocol import Refusal, reusable_from
 from bridge.log import redacted
@@ -32,6 +32,17 @@ class ReadRecords(Protocol):
 
     def __call__(self, *, after: int, limit: int, max_bytes: int) -> list[OutboxRecord]:
         """The next records above the id ``after``, oldest first."""
+
+
+class Settlement(NamedTuple):
+    """What GDN's answers changed, for the next commit to make durable."""
+
+    released: tuple[int, ...]
+    """Ids of receipted records: they leave the outbox."""
+    refused: tuple[RefusedRecord, ...]
+    """Records refused for good: they become dead letters."""
+    unnumbered: tuple[int, ...]
+    """Ids of records whose sequence number must not be used again."""
 
 
 class Delivery:
@@ -67,12 +78,10 @@ class Delivery:
         self._numbers: dict[int, int] = {}  # record id -> sequence number, of what was sent and has no receipt
         self._last_number = 0
         self._resumed: frozenset[int] = frozenset()
-        self.released: list[int] = []
-        """Receipted and still on disk: to be released with the next commit, then ``forget_released``."""
-        self.refused: list[RefusedRecord] = []
-        """Refused for good: to become dead letters with the next commit."""
-        self.unnumbered: list[int] = []
-        """Records whose sequence number must be gone from the disk with the next commit."""
+        # Not durable yet: see Settlement.
+        self._released: list[int] = []
+        self._refused: list[RefusedRecord] = []
+        self._unnumbered: list[int] = []
 
     def resume(self, numbered: Sequence[tuple[OutboxRecord, int]], last_number: int) -> None:
         """Take up what an earlier run had sent; before anything else.
@@ -97,7 +106,7 @@ class Delivery:
     @property
     def has_work(self) -> bool:
         """Whether anything can be sent. Not while the disk takes no releases and what is receipted piles up."""
-        return (bool(self._ready) or self._behind) and len(self.released) < MEMORY_RECORDS
+        return (bool(self._ready) or self._behind) and len(self._released) < MEMORY_RECORDS
 
     @property
     def in_window(self) -> int:
@@ -159,7 +168,7 @@ class Delivery:
 
     def settle(self, receipted: Sequence[int], payload_bytes: int) -> None:
         """Receipts came for these record ids, of ``payload_bytes`` together."""
-        self.released.extend(receipted)
+        self._released.extend(receipted)
         self._in_window -= len(receipted)
         self._bytes -= payload_bytes
         if receipted:
@@ -176,7 +185,7 @@ class Delivery:
         """
         again = []
         if refusals:
-            self.unnumbered.extend(self._numbers)
+            self._unnumbered.extend(self._numbers)
             self._numbers.clear()
         for refusal in refusals:
             self._in_window -= 1
@@ -186,7 +195,7 @@ class Delivery:
                 said = redacted(f"{refusal.result} {refusal.error}".strip())
                 detail = f"GDN refused the row for stream {self.stream}: {said}"
                 letter = DeadLetter("", record.payload, 1, received_at, None, Reason.REFUSED_BY_GDN.value, detail)
-                self.refused.append(RefusedRecord(record.id, letter))
+                self._refused.append(RefusedRecord(record.id, letter))
             else:
                 again.append(record)
         if again:
@@ -202,17 +211,31 @@ class Delivery:
         self._keep_reusable_numbers()
         self._queue_again(unreceipted)
 
-    def falls_back(self) -> None:
+    def fall_back(self) -> None:
         """The far end doesn't take sequence numbers: go on without, at least once."""
         self.deduplicates = False
         self._numbers.clear()
         self._queue_again(())
 
-    def forget_released(self) -> None:
-        """The commit that took ``released``, ``refused`` and ``unnumbered`` is done."""
-        self.released.clear()
-        self.refused.clear()
-        self.unnumbered.clear()
+    @property
+    def wants_commit(self) -> bool:
+        """Whether a commit is due soon: records can leave the outbox."""
+        return bool(self._released or self._refused)
+
+    @property
+    def needs_commit_now(self) -> bool:
+        """Whether a commit is due at once: after a crash these sequence numbers must not be used again."""
+        return bool(self._unnumbered)
+
+    def settlement(self) -> Settlement:
+        """What the next commit must make durable; ``confirm`` it once that is done."""
+        return Settlement(tuple(self._released), tuple(self._refused), tuple(self._unnumbered))
+
+    def confirm(self, settlement: Settlement) -> None:
+        """The settlement is durable."""
+        del self._released[: len(settlement.released)]
+        del self._refused[: len(settlement.refused)]
+        del self._unnumbered[: len(settlement.unnumbered)]
 
     def unload(self) -> None:
         """Drop from memory what was never sent, so that the disk alone says what there is."""

@@ -20,13 +20,24 @@ class Intake:
 
     Args:
         session: what outlasts a connection to the broker.
-        dialer: of its links.
+        filters: topic filters to subscribe.
+        connect: dials the broker, in the dialling thread; its argument is the topic filters.
+        hand_over: takes the dialled link.
+        clock: monotonic seconds.
     """
 
     def __init__(
-        self, session: MqttSession, dialer: Dialer[MqttLink], *, clock: Callable[[], float] = time.monotonic
+        self,
+        session: MqttSession,
+        *,
+        filters: Sequence[str],
+        connect: Callable[[Sequence[str]], MqttLink],
+        hand_over: Callable[[MqttLink], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.dialer = dialer
+        self.filters = filters
+        """Topic filters to subscribe; swapped whole, the dialling thread reads it."""
+        self.dialer: Dialer[MqttLink] = Dialer(name="mqtt", connect=lambda: connect(self.filters), hand_over=hand_over)
         self.link: MqttLink | None = None
         self.holding: str | None = None
         """Why nothing is taken from the broker now; None while it is."""
@@ -52,17 +63,18 @@ class Intake:
 
     # --- the link -----------------------------------------------------------------------------------------
 
-    def adopt(self, link: MqttLink, filters: Sequence[str]) -> None:
-        """Take messages from a link that the dialling thread made; ``filters`` may be others than when it began."""
+    def adopt(self, link: MqttLink) -> None:
+        """Receive over this link from now on."""
         self.link, self._is_up, self._since = link, False, self._clock()
         self.certificate_ends = link.certificate_ends
         link.asks_at_once = self._repetitions is None
-        link.want(filters)
+        link.want(self.filters)  # they may have changed since it was dialled
         if self.holding is not None:  # it was being dialled when the hold began
             self.drop(self.holding)
 
     def want(self, filters: Sequence[str]) -> None:
-        """Have other topics subscribed."""
+        """Subscribe these topic filters from now on."""
+        self.filters = filters
         if self.link is not None:
             self.link.want(filters)
 

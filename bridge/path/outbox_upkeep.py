@@ -1,14 +1,13 @@
-"""What the outbox needs beside the way of a message: bounds kept, dead letters purged and replayed, texts remembered.
+"""What the outbox needs beside the way of a message: bounds, dead letters to purge and replay, texts to keep.
 
-Also what is known of a store that doesn't work: until ``retry_at`` nobody asks it for anything.
+Also whether the outbox works: after a failure nobody asks it for anything until ``retry_at``.
 """
 
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Mapping
-from queue import Empty, SimpleQueue
+import time
+from collections.abc import Callable, Mapping
 
 from bridge.books import Store
 from bridge.errors import OutboxUnavailable
@@ -16,16 +15,17 @@ from bridge.log import get_logger
 from bridge.mapping import Mapper
 from bridge.message import OutboxRecord
 from bridge.outbox import Outbox, Policy
+from bridge.parts import PartStatus
+from bridge.path.inbox import Inbox
 from bridge.path.intake import Intake
 from bridge.path.replay import carry_out
 from bridge.path.sender import Sender
 
 LOOK_EVERY = 1.0
-"""Seconds between looks at how full the store is, and before a store that failed is tried again."""
+"""Seconds between checks of the bounds, and before an outbox that failed is tried again."""
 
 GROWTH_SECONDS = 60.0
-"""How far back a growth reaches, as the time constant of its average."""
-
+"""Time constant of the average growth."""
 
 log = get_logger(__name__)
 
@@ -48,39 +48,47 @@ class Growth:
             self._amount, self._at = amount, now
 
     def seconds_to(self, bound: float) -> float:
-        """Seconds until the bound is reached at the present rate; 0 where it is, infinite where nothing grows."""
+        """Seconds until the bound is reached at the current rate: 0 if it is reached, infinite without growth."""
         if self._amount >= bound:
             return 0.0
         return (bound - self._amount) / self._rate if self._rate > 0 else math.inf
 
 
 class OutboxUpkeep:
-    """The pipeline's thread calls everything but ``remember``.
+    """The data path's thread owns it.
 
     Args:
         outbox: open.
-        intake: left, and gone back to, as ``policy`` wants.
+        intake: held and resumed as ``policy`` demands.
         policy: what happens to new messages while the outbox is full.
+        wall_clock: seconds since the epoch.
     """
 
-    def __init__(self, outbox: Outbox, intake: Intake, policy: Policy) -> None:
+    def __init__(
+        self, outbox: Outbox, intake: Intake, policy: Policy, *, wall_clock: Callable[[], float] = time.time
+    ) -> None:
         self._outbox = outbox
         self._intake = intake
         self._policy = policy
-        self._to_remember: SimpleQueue[tuple[str, str, threading.Event]] = SimpleQueue()
-        self._error: str | None = None
+        self._wall_clock = wall_clock
         self._growth = Growth()
         self._oldest_age = 0.0
-        self._look_at = 0.0
-        self._letters_at = 0.0
-        self._reported_full = False
-        self.retry_at = 0.0
-        """Monotonic seconds; until then the store is left alone."""
+        self._bounds_due = 0.0
+        self._dead_letters_due = 0.0
+        self._is_rejecting = False
+        self._retry_at = 0.0
+        self.status = PartStatus("outbox", "connected", wall_clock(), None, None)
+        """Swapped whole; read by any thread."""
+
+    @property
+    def retry_at(self) -> float:
+        """Monotonic seconds until which the outbox is left alone, because it failed."""
+        return self._retry_at
 
     @property
     def due_at(self) -> float:
-        """Monotonic seconds of the next look, whatever comes."""
-        return max(self._letters_at, self.retry_at)
+        """Monotonic seconds of the next look at the dead letters."""
+        return max(self._dead_letters_due, self._retry_at)
 
     @property
     def store(self) -> Store:
@@ -94,35 +102,42 @@ class OutboxUpkeep:
             dead_letters_purged=outbox.counter("dead_letters_purged"),
             dead_letters_replayed=outbox.counter("dead_letters_replayed"),
             holding=self._intake.holding,
-            error=self._error,
+            error=self.status.error,
         )
 
     @property
     def rejects(self) -> bool:
-        """Whether new rows are to be counted and dropped."""
-        return self._policy == "reject_new" and self._is_full()
+        """Whether new rows are counted and dropped instead of stored (``reject_new``)."""
+        return self._policy == "reject_new" and self._is_full
 
+    @property
     def _is_full(self) -> bool:
         return self._outbox.why_full(age=self._oldest_age) is not None
 
     def failed(self, exc: OutboxUnavailable, now: float) -> None:
-        """The store didn't do what it was asked."""
-        if self._error != str(exc):
+        """The outbox didn't do what was asked: leave it alone for ``LOOK_EVERY``."""
+        if self.status.error != str(exc):
             log.error("outbox.unavailable", error=str(exc))
-        self._error = str(exc)
-        self.retry_at = now + LOOK_EVERY
+        self.status = self.status.moved("failing", at=self._wall_clock(), error=str(exc))
+        self._retry_at = now + LOOK_EVERY
 
     def works(self) -> None:
-        """The store did what it was asked."""
-        self._error = None
+        """The outbox did what was asked."""
+        if self.status.error is not None:
+            self.status = self.status.moved("connected", at=self._wall_clock())
+
+    def retry_now(self) -> None:
+        """Ask the outbox again, whatever it did before: the process ends."""
+        self._retry_at = 0.0
 
     # --- bounds -------------------------------------------------------------------------------------------
 
     def keep_bounds(self, senders: Mapping[str, Sender], now: float) -> None:
-        """Once a second, and whenever the bound of bytes is reached: what the policy wants."""
-        if now < self._look_at and (self._intake.holding or not self._is_full()):
+        """Apply the policy: once a second, and at once when the bound of bytes is reached."""
+        is_news = self._is_full and not self._intake.holding
+        if now < self._bounds_due and not is_news:
             return
-        self._look_at = now + LOOK_EVERY
+        self._bounds_due = now + LOOK_EVERY
         self._growth.note(self._outbox.bytes, now)
         try:
             self._oldest_age = self._outbox.oldest_age()
@@ -135,17 +150,23 @@ class OutboxUpkeep:
         except OutboxUnavailable as exc:
             self.failed(exc, now)
             return
+        self._hold_or_resume(full)
+        is_rejecting = self._policy == "reject_new" and full is not None
+        if is_rejecting != self._is_rejecting:
+            self._is_rejecting = is_rejecting
+            log.warning("outbox.rejecting" if is_rejecting else "outbox.accepting", reason=full)
+
+    def _hold_or_resume(self, full: str | None) -> None:
         if full and self._policy == "hold":
             self._intake.hold(full)
-        elif self._intake.holding is not None and (
-            self._policy != "hold" or self._outbox.has_room_again(age=self._oldest_age)
-        ):
-            self._intake.resume()
-        if self._policy == "reject_new" and (full is not None) != self._reported_full:
-            self._reported_full = full is not None
-            log.warning("outbox.rejecting" if full else "outbox.takes_again", reason=full)
+        elif self._intake.holding is not None:
+            # With the other policies only a failed commit holds: the outbox works again, so the hold ends.
+            has_room = self._policy != "hold" or self._outbox.has_room_again(age=self._oldest_age)
+            if has_room:
+                self._intake.resume()
 
     def _drop_oldest(self, full: str, senders: Mapping[str, Sender]) -> None:
+        # A record in memory that was never sent must not be sent after it was dropped from the disk.
         for sender in senders.values():
             sender.delivery.unload()
         under_way = {stream: sender.delivery.sent_to for stream, sender in senders.items()}
@@ -155,44 +176,46 @@ class OutboxUpkeep:
 
     # --- dead letters -------------------------------------------------------------------------------------
 
-    def keep_letters(self, mapping: Mapper, senders: Mapping[str, Sender], now: float) -> list[OutboxRecord]:
-        """Once a second, or at once while there is more: purge dead letters that are too old, or do with some what a
-        person wants; the records that they became.
+    def keep_dead_letters(self, mapper: Mapper, senders: Mapping[str, Sender], now: float) -> list[OutboxRecord]:
+        """Purge dead letters that are too old, and carry out what an operator asked for: purge, replay.
+
+        Once a second, or at once while there is more to do.
+
+        Returns:
+            The records of the rows that replayed dead letters became.
         """
         if now < self.due_at:
             return []
-        self._letters_at = now + LOOK_EVERY
+        self._dead_letters_due = now + LOOK_EVERY
         try:
             purged = self._outbox.purge_old()
-            has_room = self._intake.holding is None and not self._is_full()
-            outcome = carry_out(self._outbox, mapping, streams=senders, has_room=has_room)
+            has_room = self._intake.holding is None and not self._is_full
+            outcome = carry_out(self._outbox, mapper, streams=senders, has_room=has_room)
         except OutboxUnavailable as exc:
             self.failed(exc, now)
             return []
         if purged or outcome.more:
             self.works()
-            self._letters_at = now
+            self._dead_letters_due = now
         return outcome.records
 
     # --- texts --------------------------------------------------------------------------------------------
 
-    def remember(self, key: str, value: str) -> threading.Event:
-        """Have the outbox keep a text with the next turn; the event is set once it is durable. Any thread."""
-        done = threading.Event()
-        self._to_remember.put((key, value, done))
-        return done
+    def keep_notes(self, inbox: Inbox, now: float) -> None:
+        """Keep the texts that other threads asked to remember."""
+        if now < self._retry_at:
+            return
+        for note in inbox.notes():
+            if not self.remember({note.key: note.value}, now):
+                inbox.put_back_note(note)
+                return
+            note.is_durable.set()
 
-    def keep_texts(self, now: float) -> None:
-        """Keep what other threads asked for."""
-        while now >= self.retry_at:
-            try:
-                key, value, done = self._to_remember.get_nowait()
-            except Empty:
-                return
-            try:
-                self._outbox.remember(**{key: value})
-            except OutboxUnavailable as exc:
-                self.failed(exc, now)
-                self._to_remember.put((key, value, done))
-                return
-            done.set()
+    def remember(self, texts: Mapping[str, str], now: float) -> bool:
+        """Keep texts under their keys; False: the outbox failed, none is kept."""
+        try:
+            self._outbox.remember(**texts)
+        except OutboxUnavailable as exc:
+            self.failed(exc, now)
+            return False
+        return True

@@ -1,32 +1,29 @@
-"""The data path's one thread: receive, map, store, ack, send, settle; each step once for all that has gathered.
+"""The data path's one thread: receive, map, store, acknowledge, send, settle; each step once for all that has gathered.
 
-Messages come in by the ``Intake`` and rows go out by a ``Sender`` for each stream. When the outbox can take no more, by
-its bounds or because the disk doesn't, the pipeline *holds*: it leaves the broker, which keeps the session, and comes
-back when there is room.
+Messages come in through the ``Intake``; each stream's rows go out through its ``Sender``. While the outbox can take no
+more, because of its bounds or because the disk fails, the intake *holds*: it leaves the broker, which keeps the
+session, and comes back when there is room.
 
-Links come from the dialling threads through a queue; everything else here belongs to this thread alone. What others
-may read (``snapshot``, ``heartbeat``) is swapped whole.
+Other threads reach the data path only through its ``Inbox``. What they may read is swapped whole.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from bridge.books import Snapshot, Traffic
 from bridge.errors import OutboxUnavailable
-from bridge.gdn.producer import ProducerLink
 from bridge.links.link import Link
 from bridge.log import get_logger
 from bridge.mapping import Mapper
 from bridge.message import DeadLetter, MqttMessage, OutboxRecord, Row, SeenMessages
-from bridge.mqtt.link import MqttLink
 from bridge.outbox import Outbox, Policy
-from bridge.path.canary_tracker import CanaryMessage, CanaryTracker
+from bridge.parts import PartStatus
+from bridge.path.canary_tracker import CanaryTracker
+from bridge.path.inbox import Change, Inbox
 from bridge.path.intake import Intake
 from bridge.path.outbox_upkeep import OutboxUpkeep
 from bridge.path.sender import Sender
@@ -34,148 +31,335 @@ from bridge.path.sockets import Sockets
 from bridge.timing import Deadline
 
 IDLE_TURN = 0.5
-"""Seconds. Even with nothing to do a turn comes round: pings, timeouts, heartbeat."""
+"""Seconds. A turn comes at least this often: pings, time-outs, heartbeat."""
 
 RELEASE_WITHIN = 0.05
-"""Seconds. Releases ride along with the next batch's commit, or get one of their own after this."""
+"""Seconds. Releases join the next batch's commit, or get a commit of their own after this."""
 
 COUNT_EVERY = 1.0
-"""Seconds between looks at how many rows each route has made."""
+"""Seconds between counts of the rows that each route has made."""
 
 log = get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What the data path goes on with, after settings were loaded again."""
+class Batch(NamedTuple):
+    """What the messages of one turn became."""
 
-    mapping: Mapper
-    senders: Callable[[], Mapping[str, Sender]]
-    """All senders from then on; called in the pipeline's thread, which alone may ask the outbox.
+    rows: list[Row]
+    dead_letters: list[DeadLetter]
+    filtered: int = 0
+    """Messages that no route's condition took."""
 
-    Raises OutboxUnavailable: try again later.
-    """
-    done: Callable[[], object]
-    """Called once messages are mapped by it."""
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was no message."""
+        return not (self.rows or self.dead_letters or self.filtered)
 
 
 class Pipeline:
     """Runs the data path.
 
     Args:
-        mapping: messages to rows or dead letters.
-        outbox: open; closed by whoever opened it, after ``run`` has returned.
+        mapper: messages to rows or dead letters.
+        outbox: open; whoever opened it closes it, after ``run`` has returned.
         intake: where messages come from.
         senders: by GDN stream.
+        make_sender: for a stream that a reload adds; called in the data path's thread, which alone may use the outbox.
+            Raises OutboxUnavailable: try again later.
+        inbox: what other threads ask for.
+        sockets: what to wait on; closed at the end of ``run``.
         policy: what happens to new messages while the outbox is full.
-        linger: seconds to let a batch gather at the start of a turn; 0 doesn't wait.
-        asks_for_births: whether Sparkplug nodes are asked for their births where those are unknown.
-        may_send: whether the worker takes what is sent; while it doesn't, records wait though the links stand.
+        linger: seconds to let a batch gather at the start of a turn; 0: none.
+        asks_for_births: whether Sparkplug nodes are asked for births that are unknown.
+        may_send: whether the worker reads what is sent; while it doesn't, records wait though the links are up.
+        clock: monotonic seconds.
+        wall_clock: nanoseconds since the epoch.
     """
 
     def __init__(
         self,
         *,
-        mapping: Mapper,
+        mapper: Mapper,
         outbox: Outbox,
         intake: Intake,
         senders: Mapping[str, Sender],
+        make_sender: Callable[[str], Sender],
+        inbox: Inbox,
+        sockets: Sockets,
         policy: Policy = "hold",
         linger: float = 0.0,
         asks_for_births: bool = True,
         may_send: Callable[[], bool] = lambda: True,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._mapping = mapping
+        self.senders = senders
+        self._mapper = mapper
         self._outbox = outbox
         self._intake = intake
-        self._senders = senders
+        self._make_sender = make_sender
+        self._inbox = inbox
+        self._sockets = sockets
         self._linger = linger
-        self._may_send = may_send
-        self._upkeep = OutboxUpkeep(outbox, intake, policy)
         self._asks_for_births = asks_for_births
-        self._births: dict[str, str] = {}  # of Sparkplug nodes, to be remembered
-        self._handed_over: SimpleQueue[tuple[str | None, MqttLink | ProducerLink]] = SimpleQueue()
-        self._changes: SimpleQueue[Change] = SimpleQueue()
-        self._sockets = Sockets()
-        self._stop: Deadline | None = None
-        self._release_due: float | None = None
-        self._route_rows: Counter[tuple[str, str]] = Counter()  # by mappings that were replaced
-        self._rows_told: Mapping[tuple[str, str], int] = mapping.rows_made()  # as of the last count
+        self._may_send = may_send
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._upkeep = OutboxUpkeep(outbox, intake, policy)
+        self._canary = CanaryTracker()
+        self._births: dict[str, str] = {}  # of Sparkplug nodes, not durable yet
+        self._commit_due: float | None = None  # monotonic seconds; None: no commit is due without a batch
+        self._earlier_rows: Counter[tuple[str, str]] = Counter()  # made by mappers that were replaced
+        self._route_rows: Mapping[tuple[str, str], int] = mapper.rows_made()  # as of the last count
         self._count_at = 0.0
-        self._tower = CanaryTracker()
-        self.heartbeat = time.monotonic()  # monotonic seconds of the last turn; read by any thread
-        self.snapshot = Snapshot(outbox.books())  # swapped whole, read by any thread
+        self.heartbeat = clock()  # of the last turn
+        self.snapshot = Snapshot(outbox.books())
 
-    # --- other threads ------------------------------------------------------------------------------------
+    @property
+    def mapper(self) -> Mapper:
+        """What maps messages now. Any thread."""
+        return self._mapper
 
-    def hand_over_mqtt(self, link: MqttLink) -> None:
-        """A freshly dialled connection to the broker. Any thread."""
-        self._handed_over.put((None, link))
-        self._sockets.wake()
+    @property
+    def filters(self) -> Sequence[str]:
+        """The topic filters that are subscribed now. Any thread."""
+        return self._mapper.filters
 
-    def hand_over_producer(self, stream: str, link: ProducerLink) -> None:
-        """A freshly dialled producer. Any thread."""
-        self._handed_over.put((stream, link))
-        self._sockets.wake()
-
-    def remember(self, key: str, value: str) -> threading.Event:
-        """Have the outbox keep a text; the event is set once it is durable. Any thread."""
-        done = self._upkeep.remember(key, value)
-        self._sockets.wake()
-        return done
-
-    def launch(self, flight: CanaryMessage) -> None:
-        """Publish a message of the canary and follow it. Any thread."""
-        self._tower.launch(flight)
-        self._sockets.wake()
-
-    def change(self, change: Change) -> None:
-        """Go on with another mapping, over the same link to the broker. Any thread."""
-        self._changes.put(change)
-        self._sockets.wake()
-
-    def request_stop(self, deadline: Deadline) -> None:
-        """Stop: read no more, wait for receipts until the deadline, and return from ``run``. Any thread."""
-        self._stop = deadline
-        self._sockets.wake()
-
-    # --- the pipeline's thread ----------------------------------------------------------------------------
+    @property
+    def outbox_status(self) -> PartStatus:
+        """Whether the outbox works. Any thread."""
+        return self._upkeep.status
 
     def run(self) -> None:
-        """The thread's body: turns until asked to stop, then the orderly end."""
+        """The thread's body: turns until asked to stop, then an orderly end."""
         try:
-            while self._stop is None:
-                self._turn()
-            self._finish(self._stop)
+            while (deadline := self._inbox.stop) is None:
+                self.turn()
+            self._finish(deadline)
         finally:
             self._sockets.close()
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
+        """Each step once for all that has gathered."""
         ready = self._wait()
-        now = self.heartbeat = time.monotonic()
+        now = self.heartbeat = self._clock()
         self._take_changes(now)
-        self._adopt()
+        self._adopt_links()
         self._settle(ready, now)
         arrived, fresh = self._intake.sift(self._receive(ready), now)
-        rows, dead_letters, filtered = self._map(fresh)
+        batch = self._map(fresh)
         self._follow_sparkplug(now)
-        self._tower.depart(self._intake.publish, now)
-        due = self._release_due is not None and now >= max(self._release_due, self._upkeep.retry_at)
+        self._canary.publish(self._inbox.canaries(), self._intake.publish, now)
+        due = self._is_commit_due(now)
         kept = self._intake.to_keep(arrived, fresh, due=due)
-        if self._store(rows, dead_letters, now, filtered=filtered, due=due, kept=kept):
+        if self._store(batch, now, due=due, kept=kept):
             self._ack(self._intake.committed(kept, arrived))
         self._send(now)
         self._tick(now)
-        self._upkeep.keep_texts(now)
-        self._upkeep.keep_bounds(self._senders, now)
-        self._offer(self._upkeep.keep_letters(self._mapping, self._senders, now))
+        self._upkeep.keep_notes(self._inbox, now)
+        self._upkeep.keep_bounds(self.senders, now)
+        self._offer(self._upkeep.keep_dead_letters(self._mapper, self.senders, now))
         if now >= self._count_at:
             self._count_at = now + COUNT_EVERY
-            self._rows_told = self._rows_made()
+            self._route_rows = self._rows_made()
         self.snapshot = self._snapshot()
 
+    # --- the steps of a turn ------------------------------------------------------------------------------
+
+    def _wait(self) -> set[Link]:
+        """The links with something to read."""
+        now, retry_at = self._clock(), self._upkeep.retry_at
+        due = [now + IDLE_TURN, self._upkeep.due_at]
+        if self._commit_due is not None:
+            due.append(max(self._commit_due, retry_at))
+        if self._may_send():
+            sends = [sender.may_send_at() for sender in self.senders.values()]
+            due += [max(at, retry_at) for at in sends if at is not None]
+        ends: list[Intake | Sender] = [self._intake, *self.senders.values()]
+        ready = self._sockets.wait([end.link for end in ends if end.link is not None], max(0.0, min(due) - now))
+        if self._linger and ready:
+            time.sleep(self._linger)
+        return ready
+
+    def _take_changes(self, now: float) -> None:
+        if now < self._upkeep.retry_at:
+            return
+        for change in self._inbox.changes():
+            if not self._take(change, now):
+                self._inbox.put_back_change(change)
+                return
+
+    def _take(self, change: Change, now: float) -> bool:
+        try:
+            added = {name: self._make_sender(name) for name in change.streams if name not in self.senders}
+        except OutboxUnavailable as exc:
+            self._upkeep.failed(exc, now)
+            return False
+        # A stream that no route feeds any more keeps its sender: its records still have to go out.
+        self.senders = {**self.senders, **added}
+        self._earlier_rows.update(self._mapper.rows_made())
+        # The mapper before the new subscriptions: the messages that they bring must find their routes.
+        self._mapper = change.mapper
+        self._intake.want(change.mapper.filters)
+        change.done()
+        return True
+
+    def _adopt_links(self) -> None:
+        for link in self._inbox.mqtt_links():
+            self._intake.adopt(link)
+        for stream, producer in self._inbox.producer_links():
+            self.senders[stream].adopt(producer)
+
+    def _settle(self, ready: set[Link], now: float) -> None:
+        for sender in self.senders.values():
+            if sender.link not in ready:
+                continue
+            receipted = sender.settle(now, self._wall_clock())
+            if self._canary.is_awaiting:
+                self._canary.receipted(receipted, now)
+            if sender.delivery.needs_commit_now:
+                self._commit_due = now
+            elif sender.delivery.wants_commit and self._commit_due is None:
+                self._commit_due = now + RELEASE_WITHIN
+
+    def _receive(self, ready: set[Link]) -> list[MqttMessage]:
+        return self._intake.read(self._wall_clock()) if self._intake.link in ready else []
+
+    def _map(self, messages: Sequence[MqttMessage]) -> Batch:
+        batch = Batch([], [])
+        rows, filtered = batch.rows, 0
+        is_expecting_canary = self._canary.is_expecting
+        for message in messages:
+            next_id = self._outbox.next_id + len(rows)
+            mapped = self._mapper.map(message, next_id)
+            if is_expecting_canary:
+                self._canary.see(message, mapped, next_id, self._clock())
+            if isinstance(mapped, DeadLetter):
+                batch.dead_letters.append(mapped)
+            elif mapped:
+                rows.extend(mapped)
+            else:
+                filtered += 1
+        return batch._replace(filtered=filtered)
+
+    def _follow_sparkplug(self, now: float) -> None:
+        """Keep what births declared before their messages are acknowledged; ask nodes for births that are unknown.
+
+        A birth that can't be kept now is asked for again after a restart.
+        """
+        sparkplug = self._mapper.sparkplug
+        if sparkplug is None:
+            return
+        self._births |= sparkplug.changes()
+        if self._births and now >= self._upkeep.retry_at and self._upkeep.remember(self._births, now):
+            self._births = {}
+        publish = self._intake.publish if self._asks_for_births else None
+        if publish is not None:
+            for topic, payload in sparkplug.rebirths(now, self._wall_clock() // 10**6):
+                log.info("sparkplug.rebirth_requested", topic=topic)
+                publish(topic, payload)
+
+    def _is_commit_due(self, now: float) -> bool:
+        return self._commit_due is not None and now >= max(self._commit_due, self._upkeep.retry_at)
+
+    def _store(self, batch: Batch, now: float, *, due: bool, kept: SeenMessages | None) -> bool:
+        """Commit the batch together with what GDN's answers settled.
+
+        Args:
+            batch: of this turn.
+            now: monotonic seconds.
+            due: whether a commit is due even without a batch.
+            kept: what recognises the batch's messages when they are redelivered.
+
+        Returns:
+            False: nothing is durable, so nothing may be acknowledged.
+        """
+        if batch.is_empty and not due and kept is None:
+            return True
+        rejected = len(batch.rows) if self._upkeep.rejects else 0
+        rows = [] if rejected else batch.rows
+        if rejected:
+            self._canary.not_stored("the outbox is full")
+        settlements = [(sender.delivery, sender.delivery.settlement()) for sender in self.senders.values()]
+        try:
+            records = self._outbox.commit(
+                rows=rows,
+                dead_letters=batch.dead_letters,
+                released=[record_id for _, settlement in settlements for record_id in settlement.released],
+                refused=[record for _, settlement in settlements for record in settlement.refused],
+                unnumbered=[record_id for _, settlement in settlements for record_id in settlement.unnumbered],
+                rejected=rejected,
+                filtered=batch.filtered,
+                handed_over=kept,
+            )
+        except OutboxUnavailable as exc:
+            self._upkeep.failed(exc, now)
+            if not batch.is_empty or kept is not None:
+                self._give_up_batch(str(exc))
+            return False
+        self._canary.stored()
+        self._upkeep.works()
+        self._commit_due = None
+        self._report(batch.dead_letters)
+        for delivery, settlement in settlements:
+            delivery.confirm(settlement)
+        self._offer(records)
+        return True
+
+    def _give_up_batch(self, error: str) -> None:
+        """Leave the broker: unacknowledged messages come again only on a new connection (MQTT 5, 4.4)."""
+        self._canary.not_stored(error)
+        self._intake.hold("the outbox can't store: nothing is acknowledged until it can")
+
+    def _offer(self, records: list[OutboxRecord]) -> None:
+        if not records:
+            return
+        if len(self.senders) == 1:
+            (sender,) = self.senders.values()
+            sender.delivery.offer(records)
+            return
+        for stream, sender in self.senders.items():
+            if of_stream := [record for record in records if record.stream == stream]:
+                sender.delivery.offer(of_stream)
+
+    def _report(self, dead_letters: list[DeadLetter]) -> None:
+        """One line for each reason in a batch: a device that sends only rubbish must not flood the log (P5)."""
+        for reason, count in Counter([letter.reason for letter in dead_letters]).items():
+            first = next(letter for letter in dead_letters if letter.reason == reason)
+            log.warning("message.dead_lettered", reason=reason, count=count, topic=first.topic, detail=first.detail)
+
+    def _ack(self, messages: list[MqttMessage]) -> None:
+        self._intake.ack(messages)
+        if self._commit_due is None and self._intake.wants_commit:
+            self._commit_due = self._clock() + RELEASE_WITHIN
+
+    def _send(self, now: float) -> None:
+        # Sending reads records and writes sequence numbers in the outbox, and its receipts need a commit.
+        if now < self._upkeep.retry_at or not self._may_send():
+            return
+        for sender in self.senders.values():
+            try:
+                sender.send(self._outbox, now)
+            except OutboxUnavailable as exc:
+                self._upkeep.failed(exc, now)
+
+    def _tick(self, now: float) -> None:
+        for sender in self.senders.values():
+            sender.tick(now)
+        try:
+            self._intake.tick(now)
+        except OutboxUnavailable as exc:
+            self._upkeep.failed(exc, now)
+
+    # --- what others read ---------------------------------------------------------------------------------
+
+    def _rows_made(self) -> Mapping[tuple[str, str], int]:
+        made = Counter(self._earlier_rows)
+        made.update(self._mapper.rows_made())  # unlike a sum of counters it keeps routes that made no row
+        return made
+
     def _snapshot(self) -> Snapshot:
-        outbox, intake, senders = self._outbox, self._intake, self._senders
+        outbox, intake, senders = self._outbox, self._intake, self.senders
         ends: list[Intake | Sender] = [intake, *senders.values()]
         traffic = Traffic(
             mqtt_messages=intake.messages,
@@ -188,217 +372,28 @@ class Pipeline:
             certificate_ends={end.dialer.name: end.certificate_ends for end in ends},
             window_used={stream: sender.delivery.in_window for stream, sender in senders.items()},
             receipt_durations={stream: sender.durations.durations for stream, sender in senders.items()},
-            route_rows=self._rows_told,
+            route_rows=self._route_rows,
             sessions_lost=outbox.counter("sessions_lost"),
             broker_dropped=intake.broker_dropped,
         )
         return Snapshot(outbox.books(), traffic, self._upkeep.store)
 
-    def _wait(self) -> set[Link]:
-        """The links with something to read."""
-        now, upkeep = time.monotonic(), self._upkeep
-        due = [now + IDLE_TURN, upkeep.due_at]
-        if self._release_due is not None:
-            due.append(max(self._release_due, upkeep.retry_at))
-        if self._may_send():
-            sends = [sender.may_send_at() for sender in self._senders.values()]
-            due += [max(at, upkeep.retry_at) for at in sends if at is not None]
-        ends: list[Intake | Sender] = [self._intake, *self._senders.values()]
-        ready = self._sockets.wait([end.link for end in ends if end.link is not None], max(0.0, min(due) - now))
-        if self._linger and ready:
-            time.sleep(self._linger)
-        return ready
-
-    def _take_changes(self, now: float) -> None:
-        while now >= self._upkeep.retry_at:
-            try:
-                change = self._changes.get_nowait()
-            except Empty:
-                return
-            try:
-                self._senders = change.senders()
-            except OutboxUnavailable as exc:
-                self._upkeep.failed(exc, now)
-                self._changes.put(change)
-                return
-            self._route_rows.update(self._mapping.rows_made())
-            # Before the new subscriptions: what they bring must find its routes.
-            self._mapping = change.mapping
-            self._intake.want(change.mapping.filters)
-            change.done()
-
-    def _adopt(self) -> None:
-        """Take over the links that the dialling threads made."""
-        while True:
-            try:
-                stream, link = self._handed_over.get_nowait()
-            except Empty:
-                return
-            if isinstance(link, MqttLink):
-                self._intake.adopt(link, self._mapping.filters)
-            elif stream is not None:
-                self._senders[stream].adopt(link)
-
-    def _settle(self, ready: set[Link], now: float) -> None:
-        for sender in self._senders.values():
-            if sender.link not in ready:
-                continue
-            receipted = sender.settle(now, time.time_ns())
-            if self._tower.is_awaiting:
-                self._tower.receipted(receipted, now)
-            delivery = sender.delivery
-            if delivery.unnumbered:
-                self._release_due = now  # at once: after a crash these numbers must not be used again
-            elif self._release_due is None and (delivery.released or delivery.refused):
-                self._release_due = now + RELEASE_WITHIN
-
-    def _receive(self, ready: set[Link]) -> list[MqttMessage]:
-        return self._intake.read(time.time_ns()) if self._intake.link in ready else []
-
-    def _map(self, messages: list[MqttMessage]) -> tuple[list[Row], list[DeadLetter], int]:
-        """Rows, dead letters, and how many messages no route wants."""
-        rows: list[Row] = []
-        dead_letters: list[DeadLetter] = []
-        filtered = 0
-        looks_out = self._tower.is_looking_out
-        for message in messages:
-            mapped = self._mapping.map(message, self._outbox.next_id + len(rows))
-            if looks_out:
-                self._tower.see(message, mapped, self._outbox.next_id + len(rows), time.monotonic())
-            if isinstance(mapped, DeadLetter):
-                dead_letters.append(mapped)
-            elif mapped:
-                rows.extend(mapped)
-            else:
-                filtered += 1
-        return rows, dead_letters, filtered
-
-    def _follow_sparkplug(self, now: float) -> None:
-        """Keep what births declared, before their messages are acknowledged; ask nodes again whose births are unknown.
-
-        What can't be kept is asked for again after a restart.
-        """
-        sparkplug = self._mapping.sparkplug
-        if sparkplug is None:
-            return
-        self._births |= sparkplug.changes()
-        if self._births and now >= self._upkeep.retry_at:
-            try:
-                self._outbox.remember(**self._births)
-                self._births = {}
-            except OutboxUnavailable as exc:
-                self._upkeep.failed(exc, now)
-        publish = self._intake.publish if self._asks_for_births else None
-        if publish is not None:
-            for topic, payload in sparkplug.rebirths(now, time.time_ns() // 10**6):
-                log.info("sparkplug.rebirth_requested", topic=topic)
-                publish(topic, payload)
-
-    def _store(
-        self,
-        rows: list[Row],
-        dead_letters: list[DeadLetter],
-        now: float,
-        *,
-        filtered: int = 0,
-        due: bool,
-        kept: SeenMessages | None,
-    ) -> bool:
-        """Commit the batch with the releases that are due. False: nothing is durable, so nothing may be acked."""
-        if not (rows or dead_letters or filtered or due or kept):
-            return True
-        deliveries = [sender.delivery for sender in self._senders.values()]
-        rejected = 0
-        if rows and self._upkeep.rejects:
-            rejected, rows = len(rows), []
-            self._tower.not_stored("the outbox is full")
-        try:
-            records = self._outbox.commit(
-                rows=rows,
-                dead_letters=dead_letters,
-                released=[record_id for d in deliveries for record_id in d.released],
-                refused=[refused for d in deliveries for refused in d.refused],
-                unnumbered=[record_id for d in deliveries for record_id in d.unnumbered],
-                rejected=rejected,
-                filtered=filtered,
-                handed_over=kept,
-            )
-        except OutboxUnavailable as exc:
-            # Unacknowledged messages come again only on a new connection (MQTT 5, 4.4): drop this one.
-            self._upkeep.failed(exc, now)
-            if rows or dead_letters or rejected or filtered or kept:
-                if rows:
-                    self._tower.not_stored(str(exc))
-                self._intake.hold("the outbox can't store: nothing is acknowledged until it can")
-            return False
-        self._tower.stored()
-        self._upkeep.works()
-        self._release_due = None
-        self._report_dead_letters(dead_letters)
-        for delivery in deliveries:
-            delivery.forget_released()
-        self._offer(records)
-        return True
-
-    def _offer(self, records: list[OutboxRecord]) -> None:
-        if not records:
-            return
-        if len(self._senders) == 1:
-            (sender,) = self._senders.values()
-            sender.delivery.offer(records)
-            return
-        for stream, sender in self._senders.items():
-            if mine := [record for record in records if record.stream == stream]:
-                sender.delivery.offer(mine)
-
-    def _report_dead_letters(self, dead_letters: list[DeadLetter]) -> None:
-        """One line for each reason in a batch: a device that sends only rubbish must not drown the log (P5)."""
-        for reason, count in Counter([letter.reason for letter in dead_letters]).items():
-            first = next(letter for letter in dead_letters if letter.reason == reason)
-            log.warning("message.dead_lettered", reason=reason, count=count, topic=first.topic, detail=first.detail)
-
-    def _ack(self, messages: list[MqttMessage]) -> None:
-        self._intake.ack(messages)
-        if self._release_due is None and self._intake.wants_commit:
-            self._release_due = time.monotonic() + RELEASE_WITHIN
-
-    def _send(self, now: float) -> None:
-        if now < self._upkeep.retry_at:
-            return  # records are read and numbered in the store, and what is receipted must be let go in it
-        if not self._may_send():
-            return
-        for sender in self._senders.values():
-            try:
-                sender.send(self._outbox, now)
-            except OutboxUnavailable as exc:
-                self._upkeep.failed(exc, now)
-
-    def _tick(self, now: float) -> None:
-        for sender in self._senders.values():
-            sender.tick(now)
-        try:
-            self._intake.tick(now)
-        except OutboxUnavailable as exc:
-            self._upkeep.failed(exc, now)
-
-    def _rows_made(self) -> Mapping[tuple[str, str], int]:
-        made = Counter(self._route_rows)
-        made.update(self._mapping.rows_made())  # unlike a sum of counters it keeps those that made none
-        return made
+    # --- the end ------------------------------------------------------------------------------------------
 
     def _finish(self, deadline: Deadline) -> None:
-        """Say goodbye to the broker, let what is in the windows be receipted, release it; the rest is on disk."""
+        """Leave the broker, wait for the receipts of what was sent, release it; the rest is on disk."""
         self._intake.close()
-        half = deadline.left() / 2  # the other half is for the commit and for the other threads
-        patience = Deadline(half)
-        while patience.left() and not all(sender.is_settled for sender in self._senders.values()):
+        patience = Deadline(
+            deadline.left() / 2, clock=self._clock
+        )  # the other half is for the commit and for the other threads
+        while patience.left() and not all(sender.is_settled for sender in self.senders.values()):
             ready = self._wait()
-            now = self.heartbeat = time.monotonic()
+            now = self.heartbeat = self._clock()
             self._settle(ready, now)
-            for sender in self._senders.values():
-                sender.check()
-        for sender in self._senders.values():
+            for sender in self.senders.values():
+                sender.drop_failed()
+        for sender in self.senders.values():
             sender.close()
-        self._release_due = self._upkeep.retry_at = 0.0
-        self._store([], [], time.monotonic(), due=True, kept=None)
+        self._upkeep.retry_now()
+        self._store(Batch([], []), self._clock(), due=True, kept=None)
         self.snapshot = self._snapshot()

@@ -1,8 +1,9 @@
-"""One stream's way out: its records, the dialler of its producer, and the link while there is one."""
+"""Outbound, one stream: its records (``Delivery``), the dialler of its producer, and the link while there is one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 
 from bridge.errors import OutboxUnavailable, RemoteProtocolError
 from bridge.gdn.producer import ProducerLink
@@ -17,11 +18,25 @@ log = get_logger(__name__)
 
 
 class Sender:
-    """The pipeline's thread owns it; the dialling thread reads ``initial_sequence_id``, which is swapped whole."""
+    """The data path's thread owns it; the dialling thread reads ``initial_sequence_id``, which is swapped whole.
 
-    def __init__(self, delivery: Delivery, dialer: Dialer[ProducerLink]) -> None:
+    Args:
+        delivery: the stream's records.
+        connect: dials a producer, in the dialling thread. Its argument is the initial sequence id, None without
+            deduplication.
+        hand_over: takes the stream and the dialled producer.
+        gate: nothing is dialled before it is set.
+    """
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        *,
+        connect: Callable[[int | None], ProducerLink],
+        hand_over: Callable[[str, ProducerLink], None],
+        gate: threading.Event | None = None,
+    ) -> None:
         self.delivery = delivery
-        self.dialer = dialer
         self.link: ProducerLink | None = None
         self.initial_sequence_id = delivery.initial_sequence_id if delivery.deduplicates else None
         """For the next connection; None without deduplication."""
@@ -31,9 +46,15 @@ class Sender:
         """Of the latest connection."""
         self.sends = 0
         self.receipts = 0
+        self.dialer: Dialer[ProducerLink] = Dialer(
+            name=f"producer {delivery.stream}",
+            connect=lambda: connect(self.initial_sequence_id),
+            hand_over=lambda link: hand_over(delivery.stream, link),
+            gate=gate,
+        )
 
     def adopt(self, link: ProducerLink) -> None:
-        """Send over a link that the dialling thread made."""
+        """Send over this link from now on."""
         stream, delivery = self.delivery.stream, self.delivery
         self.link = link
         self.certificate_ends = link.certificate_ends
@@ -45,11 +66,11 @@ class Sender:
                 stream=stream,
                 hint="the far end refuses producerName and initialSequenceId (400): at least once from now on",
             )
-            delivery.falls_back()
+            delivery.fall_back()
             self.initial_sequence_id = None
 
     def settle(self, now: float, received_at: int) -> Sequence[int]:
-        """Take the receipts that have come; the ids of the records that GDN has. Only with a link.
+        """Read receipts; returns the ids of the records that GDN has. Only with a link.
 
         ``received_at``: the wall clock in nanoseconds, for records that GDN refuses.
         """
@@ -69,13 +90,13 @@ class Sender:
             count, first = len(receipts.refused), receipts.refused[0]
             log.warning("producer.refused", stream=stream, count=count, result=first.result, error=first.error)
             if delivery.deduplicates:
-                self.drop(f"GDN refused a send ({first.result}): its numbers start anew")
+                self.drop(f"GDN refused a send ({first.result}): its sequence numbers start anew")
         if receipts.unknown:
             log.warning("producer.unknown_receipts", stream=stream, count=receipts.unknown)
         return receipts.receipted
 
     def may_send_at(self) -> float | None:
-        """Monotonic seconds from which on there is something to send and room for it; None: there isn't."""
+        """Monotonic seconds from which a record can be sent; None: there is none, no link, or no room."""
         if self.link is None or not self.link.room or not self.delivery.has_work:
             return None
         return self.delivery.paused_until
@@ -108,18 +129,18 @@ class Sender:
             raise
 
     def tick(self, now: float) -> None:
-        """What time brings: pings, timeouts, the end of a link that has failed."""
+        """Pings and time-outs; drops a link that has failed. Each turn."""
         if self.link is not None:
             self.link.tick(now)
-        self.check()
+        self.drop_failed()
 
-    def check(self) -> None:
+    def drop_failed(self) -> None:
         """Drop the link if it has failed."""
         if self.link is not None and self.link.error is not None:
             self.drop(self.link.error)
 
     def drop(self, error: str) -> None:
-        """Give the link up: what has no receipt goes again over the next one."""
+        """Drop the link: records without a receipt are sent again over the next one."""
         link, self.link = self.link, None
         if link is None:
             return
@@ -133,11 +154,11 @@ class Sender:
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing waits for a receipt."""
+        """Whether every sent record has its receipt."""
         return self.link is None or self.link.is_settled
 
     def close(self) -> None:
-        """The end of the process: what has no receipt is still in the outbox."""
+        """End the link with the process: records without a receipt are still in the outbox."""
         if self.link is not None:
             self.link.close()
             self.link = None

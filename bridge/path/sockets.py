@@ -1,4 +1,4 @@
-"""What the pipeline waits on: the sockets of its links, and a pipe that wakes it."""
+"""What the data path's thread waits on: the sockets of its links, and a pipe that wakes it."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from bridge.links.link import Link
 
 
 class Sockets:
-    """The pipeline's thread calls everything but ``wake``."""
+    """The data path's thread calls everything but ``wake``."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self._watched: dict[Link, int] = {}  # with the events that are waited for
+        self._watched: dict[Link, int] = {}  # with the events waited for
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
         self._selector.register(self._wake_reader, selectors.EVENT_READ)
 
     def wake(self) -> None:
-        """Have ``wait`` return. Any thread."""
-        # A full pipe wakes just as well; a closed one means that the pipeline has ended.
+        """Make ``wait`` return. Any thread."""
+        # A full pipe wakes just as well; a closed one means that the data path has ended.
         try:
             self._wake_writer.send(b"\0")
         except OSError:
             return
 
     def wait(self, links: Sequence[Link], timeout: float) -> set[Link]:
-        """Write what waits for a socket. The links with something to read, after ``timeout`` seconds at most."""
+        """Write what waits for a socket; the links with something to read, after ``timeout`` seconds at most."""
         self._watch(links)
         ready = {link for link in links if link.has_buffered}
         for key, events in self._selector.select(0 if ready else timeout):
@@ -44,7 +44,7 @@ class Sockets:
         return ready
 
     def _watch(self, links: Sequence[Link]) -> None:
-        # First those that are gone: their sockets are closed, and a new link's may have got the same number.
+        # Dropped links first: their sockets are closed, and a new link's may have the same file descriptor.
         for link in [link for link in self._watched if link not in links]:
             self._selector.unregister(link.sock)
             del self._watched[link]
@@ -58,7 +58,7 @@ class Sockets:
             self._watched[link] = events
 
     def close(self) -> None:
-        """The end; nothing can be woken any more."""
+        """End; nothing can be woken afterwards."""
         self._selector.close()
         self._wake_reader.close()
         self._wake_writer.close()

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from bridge.config import Settings
 from bridge.config.tree import Location, dotted, every_setting
-from bridge.mapping import Route
+from bridge.errors import ConfigError
+from bridge.log import configure, get_logger
+from bridge.mapping import Mapper, Route
+from bridge.outbox import Outbox
+from bridge.path.inbox import Change, Inbox
+from bridge.path.pipeline import Pipeline
 from bridge.streamql import Worker
 from bridge.streamql.streams import InputStream
+
+log = get_logger(__name__)
 
 FOLLOWED = frozenset(
     {
@@ -46,3 +54,83 @@ def _value(settings: Settings, location: Location) -> Any:
     for key in location:
         value = getattr(value, str(key))
     return value
+
+
+class Reloader:
+    """Makes a reload. Main's thread.
+
+    Args:
+        running: what the bridge runs with.
+        read_configuration: loads the settings and what they name; raises ConfigError.
+        outbox: names the rows' ids; not read.
+        pipeline: whose mapper is replaced.
+        inbox: the door into it.
+        refresh: has new credentials used from now on.
+    """
+
+    def __init__(
+        self,
+        *,
+        running: Configuration,
+        read_configuration: Callable[[], Configuration],
+        outbox: Outbox,
+        pipeline: Pipeline,
+        inbox: Inbox,
+        refresh: Callable[[], object],
+    ) -> None:
+        self._running = running
+        self._log = running.settings.log
+        self._read_configuration = read_configuration
+        self._outbox = outbox
+        self._mapper = pipeline.mapper
+        self._inbox = inbox
+        self._refresh = refresh
+        self.refused: str | None = None
+        """Why the last reload changed nothing; None: it did, or there was none."""
+
+    def reload(self, *, done: Callable[[], object]) -> bool:
+        """Load the settings again and follow what may change while the bridge runs.
+
+        Args:
+            done: called in the data path's thread once it follows them.
+
+        Returns:
+            False: something is wrong, ``refused`` says what, and nothing changes.
+        """
+        try:
+            found = self._read_configuration()
+        except ConfigError as exc:
+            return self._refuse(exc.problems)
+        restart = need_restart(self._running.settings, found.settings)
+        if found.worker.text != self._running.worker.text and "worker.definition" not in restart:
+            restart.append("worker.definition (the file's text)")
+        try:
+            mapper = self._make_mapper(found.routes)
+        except ValueError as exc:  # the definition that GDN runs lacks what the one in the file has
+            problems = [f"{problem} (in the definition that the bridge runs with)" for problem in str(exc).split("\n")]
+            return self._refuse([*problems, f"need a restart: {', '.join(restart)}"])
+        if restart:
+            log.warning("daemon.restart_needed", settings=restart, hint="these stay as they were until a restart")
+        self.refused = None
+        if found.settings.log != self._log:
+            self._log = found.settings.log
+            configure(level=self._log.level, format=self._log.format, stream=sys.stderr)
+        self._refresh()
+        self._mapper = mapper
+        streams = tuple(dict.fromkeys(route.stream for route in found.routes))
+        self._inbox.change(Change(mapper, streams, done))
+        return True
+
+    def _make_mapper(self, routes: Sequence[Route]) -> Mapper:
+        return Mapper(
+            routes=routes,
+            streams=self._running.streams,
+            outbox_name=self._outbox.name,
+            client=self._running.settings.mqtt.client_id,
+            sparkplug=self._mapper.sparkplug,  # what nodes declared at their birth outlasts a change of routes
+        )
+
+    def _refuse(self, problems: Sequence[str]) -> bool:
+        self.refused = "; ".join(problems)
+        log.error("daemon.reload_refused", problems=problems, hint="the bridge goes on as before")
+        return False

@@ -21,7 +21,7 @@ MakeBridge = Callable[..., Bridge]
 
 PREAMBLE = """
 import sys, threading
-from bridge.service import daemon
+from bridge.service import supervisor
 from bridge.path import pipeline
 from bridge.cli import main
 from bridge.outbox import Outbox
@@ -55,7 +55,7 @@ def offline(make_bridge: MakeBridge) -> Bridge:
 
 
 def test_a_bridge_that_was_halted_and_goes_on_is_not_taken_for_stuck(offline: Bridge) -> None:
-    process = start(offline, daemon__TICK="0.1", daemon__PIPELINE_LIMIT="2.0")
+    process = start(offline, supervisor__TICK="0.1", supervisor__PIPELINE_LIMIT="2.0")
     wait_for(lambda: offline.get("/livez")[0] == 200, what="the bridge")
 
     os.kill(process.pid, signal.SIGSTOP)
@@ -69,7 +69,7 @@ def test_a_bridge_that_was_halted_and_goes_on_is_not_taken_for_stuck(offline: Br
 
 def test_a_stuck_data_path_ends_the_daemon_and_its_stack_is_told(offline: Bridge) -> None:
     process = start(
-        offline, daemon__TICK="0.1", daemon__PIPELINE_LIMIT="1.0", pipeline__Pipeline___turn="never_returns"
+        offline, supervisor__TICK="0.1", supervisor__PIPELINE_LIMIT="1.0", pipeline__Pipeline__turn="never_returns"
     )
 
     assert process.wait(20) == 1
@@ -80,7 +80,7 @@ def test_a_stuck_data_path_ends_the_daemon_and_its_stack_is_told(offline: Bridge
 
 
 def test_a_stop_that_hangs_ends_all_the_same(offline: Bridge) -> None:
-    process = start(offline, daemon__TICK="0.1", daemon__STOP_GRACE="0.5", Outbox__close="never_returns")
+    process = start(offline, supervisor__TICK="0.1", supervisor__STOP_GRACE="0.5", Outbox__close="never_returns")
     wait_for(lambda: offline.get("/livez")[0] == 200, what="the bridge")
 
     assert process.terminate() == 1
@@ -91,11 +91,11 @@ def test_a_log_that_hangs_does_not_keep_a_stuck_daemon_alive(offline: Bridge) ->
     """A stuck thread may hold the lock of the log, for want of a reader at its other end."""
     process = start(
         offline,
-        daemon__TICK="0.1",
-        daemon__PIPELINE_LIMIT="1.0",
-        daemon__STOP_GRACE="0.5",
-        pipeline__Pipeline___turn="never_returns",
-        daemon__log__error="never_returns",
+        supervisor__TICK="0.1",
+        supervisor__PIPELINE_LIMIT="1.0",
+        supervisor__STOP_GRACE="0.5",
+        pipeline__Pipeline__turn="never_returns",
+        supervisor__log__error="never_returns",
     )
 
     assert process.wait(20) == 1

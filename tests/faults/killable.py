@@ -113,7 +113,7 @@ def _arm_before_release(fuse: Fuse) -> None:
     original = Pipeline._store
 
     def wrapped(self: Pipeline, *arguments: Any, **named: Any) -> Any:
-        if any(sender.delivery.released for sender in self._senders.values()):
+        if any(sender.delivery.wants_commit for sender in self.senders.values()):
             fuse.passed()
         return original(self, *arguments, **named)
 
@@ -142,11 +142,11 @@ def _arm_in_commit(fuse: Fuse) -> None:
         self._db.set_trace_callback(trace)
         return result
 
-    def wrapped(self: Pipeline, rows: Any, *arguments: Any, **named: Any) -> Any:
+    def wrapped(self: Pipeline, batch: Any, *arguments: Any, **named: Any) -> Any:
         nonlocal storing
-        storing = bool(rows)
+        storing = bool(batch.rows)
         try:
-            return store(self, rows, *arguments, **named)
+            return store(self, batch, *arguments, **named)
         finally:
             storing = False
 

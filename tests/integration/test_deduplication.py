@@ -111,8 +111,9 @@ class Deduplication(RuleBasedStateMachine):
     @rule()
     def commit(self) -> None:
         d = self.delivery
-        self.outbox.commit(released=d.released, refused=d.refused, unnumbered=d.unnumbered)
-        d.forget_released()
+        settlement = d.settlement()
+        self.outbox.commit(released=settlement.released, refused=settlement.refused, unnumbered=settlement.unnumbered)
+        d.confirm(settlement)
 
     # --- what the broker does ------------------------------------------------------------------------------
 

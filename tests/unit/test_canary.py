@@ -297,24 +297,22 @@ def flight() -> CanaryMessage:
 
 def departed(flight: CanaryMessage) -> CanaryTracker:
     tower = CanaryTracker()
-    tower.launch(flight)
-    tower.depart(lambda _topic, _payload: None, 5.0)
+    tower.publish([flight], lambda _topic, _payload: None, 5.0)
     return tower
 
 
 def test_a_flight_is_followed_to_the_receipt_of_its_last_row(flight: CanaryMessage) -> None:
     published: list[tuple[str, bytes]] = []
     tower = CanaryTracker()
-    tower.launch(flight)
-    assert not tower.is_looking_out
-    tower.depart(lambda topic, payload: published.append((topic, payload)), 5.0)
+    assert not tower.is_expecting
+    tower.publish([flight], lambda topic, payload: published.append((topic, payload)), 5.0)
     assert published == [("t/canary-1", b"{}")]
-    assert tower.is_looking_out
+    assert tower.is_expecting
 
     tower.see(message(flight, payload=b"other"), [Row("s", b"{}")], 6, 6.0)
-    assert tower.is_looking_out
+    assert tower.is_expecting
     tower.see(message(flight), [Row("s", b"{}"), Row("s", b"{}")], 7, 6.0)
-    assert not tower.is_looking_out
+    assert not tower.is_expecting
     assert not tower.is_awaiting
     tower.stored()
     tower.receipted([1, 7], 8.0)
@@ -358,10 +356,9 @@ def test_what_a_route_makes_of_it_is_told(flight: CanaryMessage) -> None:
 
 def test_without_a_broker_nothing_is_published_and_nothing_looked_for(flight: CanaryMessage) -> None:
     tower = CanaryTracker()
-    tower.launch(flight)
-    tower.depart(None, 5.0)
+    tower.publish([flight], None, 5.0)
 
-    assert not tower.is_looking_out
+    assert not tower.is_expecting
     assert flight.published_at is None
     assert "isn't connected" in (flight.trouble or "")
 
@@ -371,8 +368,7 @@ def test_a_topic_that_can_not_be_published_to_is_said(flight: CanaryMessage) -> 
         raise ValueError("Publish topic cannot contain wildcards.")
 
     tower = CanaryTracker()
-    tower.launch(flight)
-    tower.depart(refuse, 5.0)
+    tower.publish([flight], refuse, 5.0)
 
     assert "wildcards" in (flight.trouble or "")
-    assert not tower.is_looking_out
+    assert not tower.is_expecting

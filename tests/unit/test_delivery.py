@@ -64,7 +64,7 @@ def test_memory_is_bounded_and_nothing_is_skipped_or_doubled_when_it_overflows()
     while records := d.take(100, 0.0):
         taken += ids(records)
         d.settle(ids(records), len(records))
-        d.forget_released()
+        d.confirm(d.settlement())
         assert len(d._ready) <= MEMORY_RECORDS + PAGE_RECORDS
     assert taken == list(range(1, 15_001))
 
@@ -78,7 +78,7 @@ def test_unreceipted_records_go_again_first_and_in_order_after_the_link_is_lost(
     d.lost([r for r in sent if r.id != 2])
 
     assert ids(d.take(10, 0.0)) == [1, 3, 4, 5, 6]
-    assert d.released == [2]
+    assert d.settlement().released == (2,)
 
 
 def test_a_record_gdn_could_not_take_goes_again_after_a_pause() -> None:
@@ -99,7 +99,7 @@ def test_a_record_gdn_will_never_take_becomes_a_dead_letter() -> None:
 
     d.refuse([Refusal(first, "send-error:7", "bad")], 10.0, 99)
 
-    (refused,) = d.refused
+    (refused,) = d.settlement().refused
     assert (refused.record_id, refused.dead_letter.reason) == (1, "refused_by_gdn")
     assert "send-error:7" in refused.dead_letter.detail
     assert ids(d.take(5, 10.0)) == [2]
@@ -162,7 +162,7 @@ def test_after_a_refusal_no_number_of_the_connection_is_used_again() -> None:
     d.refuse([Refusal(sent[1], "send-error:8", "busy")], 0.0, 0)
     d.lost([sent[0], sent[2]])
 
-    assert sorted(d.unnumbered) == [1, 2, 3]
+    assert sorted(d.settlement().unnumbered) == [1, 2, 3]
     assert d.initial_sequence_id == 3
     assert d.number(d.take(3, 10.0)) == [(4, 1), (5, 2), (6, 3)]
 
@@ -184,7 +184,7 @@ def test_without_deduplication_at_the_far_end_everything_goes_in_arrival_order()
     d = numbered_delivery(disk)
     d.resume([(disk.records[2], 7)], 7)
 
-    d.falls_back()
+    d.fall_back()
 
     assert not d.deduplicates
     assert ids(d.take(1, 0.0)) == [3]
@@ -212,6 +212,6 @@ def test_nothing_more_is_sent_while_the_disk_takes_no_releases() -> None:
     while taken := d.take(500, 0.0):
         d.settle(ids(taken), len(taken))
 
-    assert MEMORY_RECORDS <= len(d.released) <= MEMORY_RECORDS + 500
-    d.forget_released()
+    assert MEMORY_RECORDS <= len(d.settlement().released) <= MEMORY_RECORDS + 500
+    d.confirm(d.settlement())
     assert d.take(1, 0.0)

@@ -1,0 +1,135 @@
+"""What other threads ask of the data path: queues that its thread empties each turn. The only door into it.
+
+Every method that puts something wakes the data path's thread and may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import TypeVar
+
+from bridge.gdn.producer import ProducerLink
+from bridge.mapping import Mapper
+from bridge.mqtt.link import MqttLink
+from bridge.path.canary_tracker import CanaryMessage
+from bridge.timing import Deadline
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What the data path continues with after a reload."""
+
+    mapper: Mapper
+    streams: tuple[str, ...]
+    """GDN streams that its routes feed."""
+    done: Callable[[], object]
+    """Called in the data path's thread once messages are mapped by ``mapper`` and every stream has a sender."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A text for the outbox to keep."""
+
+    key: str
+    value: str
+    is_durable: threading.Event = field(default_factory=threading.Event)
+    """Set once it is kept."""
+
+
+class Inbox:
+    """Queues into the data path.
+
+    Args:
+        wake: makes the data path's thread look.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._mqtt_links: SimpleQueue[MqttLink] = SimpleQueue()
+        self._producer_links: SimpleQueue[tuple[str, ProducerLink]] = SimpleQueue()
+        self._canaries: SimpleQueue[CanaryMessage] = SimpleQueue()
+        self._changes: SimpleQueue[Change] = SimpleQueue()
+        self._notes: SimpleQueue[Note] = SimpleQueue()
+        self._stop: Deadline | None = None
+
+    # --- any thread ---------------------------------------------------------------------------------------
+
+    def hand_over_mqtt(self, link: MqttLink) -> None:
+        """Receive from this connection from now on."""
+        self._mqtt_links.put(link)
+        self._wake()
+
+    def hand_over_producer(self, stream: str, link: ProducerLink) -> None:
+        """Send the stream's records over this connection from now on."""
+        self._producer_links.put((stream, link))
+        self._wake()
+
+    def launch(self, canary: CanaryMessage) -> None:
+        """Publish a canary and track it."""
+        self._canaries.put(canary)
+        self._wake()
+
+    def change(self, change: Change) -> None:
+        """Continue with another mapper, over the same link to the broker."""
+        self._changes.put(change)
+        self._wake()
+
+    def remember(self, key: str, value: str) -> threading.Event:
+        """Have the outbox keep a text; the event is set once it is durable."""
+        note = Note(key, value)
+        self._notes.put(note)
+        self._wake()
+        return note.is_durable
+
+    def request_stop(self, deadline: Deadline) -> None:
+        """Stop: read no more, wait for receipts until the deadline, then end."""
+        self._stop = deadline
+        self._wake()
+
+    # --- the data path's thread ---------------------------------------------------------------------------
+
+    @property
+    def stop(self) -> Deadline | None:
+        """When to have ended; None while no stop is requested."""
+        return self._stop
+
+    def mqtt_links(self) -> Iterator[MqttLink]:
+        """The connections to the broker handed over since the last call."""
+        return _drained(self._mqtt_links)
+
+    def producer_links(self) -> Iterator[tuple[str, ProducerLink]]:
+        """The producers handed over since the last call, each with its stream."""
+        return _drained(self._producer_links)
+
+    def canaries(self) -> Iterator[CanaryMessage]:
+        """The canaries to publish."""
+        return _drained(self._canaries)
+
+    def changes(self) -> Iterator[Change]:
+        """The changes to make, oldest first."""
+        return _drained(self._changes)
+
+    def notes(self) -> Iterator[Note]:
+        """The texts to keep, oldest first."""
+        return _drained(self._notes)
+
+    def put_back_change(self, change: Change) -> None:
+        """A change that can't be made now: it comes again."""
+        self._changes.put(change)
+
+    def put_back_note(self, note: Note) -> None:
+        """A text that can't be kept now: it comes again."""
+        self._notes.put(note)
+
+
+def _drained(queue: SimpleQueue[T]) -> Iterator[T]:
+    while True:
+        try:
+            yield queue.get_nowait()
+        except Empty:
+            return

@@ -1,0 +1,242 @@
+"""The parts of a running bridge, built from checked settings and an open outbox. Nothing is started here."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from bridge.books import Requests
+from bridge.config import Settings
+from bridge.gdn.address import Numbering
+from bridge.gdn.provisioner import ACTIVATING, Provisioner
+from bridge.gdn.region import Region
+from bridge.gdn.rest import GdnRest
+from bridge.links.dialer import Dialer
+from bridge.log import get_logger
+from bridge.mapping import Mapper
+from bridge.mapping.sparkplug import KEY_PREFIX
+from bridge.mqtt.session import MqttSession
+from bridge.outbox import Outbox
+from bridge.parts import PartStatus
+from bridge.path.delivery import Delivery
+from bridge.path.inbox import Inbox
+from bridge.path.intake import Intake
+from bridge.path.pipeline import Pipeline
+from bridge.path.sender import Sender
+from bridge.path.sockets import Sockets
+from bridge.service.connections import Connections
+from bridge.service.reload import Configuration
+from bridge.watch.configured_checks import make_checks
+from bridge.watch.health import Health, HealthStatus
+from bridge.watch.status_server import StatusServer
+
+HEARTBEAT_LIMIT = 10.0
+"""Seconds without a turn of the data path after which ``/livez`` says that the bridge is dead."""
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FarEnd:
+    """The parts that look after GDN; a plain Pulsar has neither worker nor queries."""
+
+    provisioner: Provisioner
+    health: Health
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything that runs once it is started."""
+
+    inbox: Inbox
+    """The door into ``pipeline``."""
+    pipeline: Pipeline
+    mqtt_dialer: Dialer[Any]
+    connections: Connections
+    far_end: FarEnd | None
+    """None with a plain Pulsar."""
+    status_server: StatusServer
+    rest: GdnRest
+
+    @property
+    def dialers(self) -> list[Dialer[Any]]:
+        """Of the broker and of every stream's producer. Any thread."""
+        return [self.mqtt_dialer, *(sender.dialer for sender in self.pipeline.senders.values())]
+
+    @property
+    def statuses(self) -> list[PartStatus]:
+        """Of all parts. Any thread."""
+        return _statuses(self.pipeline, self.mqtt_dialer, self.far_end)
+
+
+def build(
+    *,
+    configuration: Configuration,
+    outbox: Outbox,
+    rest: GdnRest,
+    reload_settings: Callable[[], Settings],
+    fail: Callable[[str], object],
+    stopping: threading.Event,
+) -> Parts:
+    """Build the parts.
+
+    Args:
+        configuration: what to run.
+        outbox: open.
+        rest: of GDN.
+        reload_settings: loads the settings again from the same sources, for new credentials; raises ConfigError.
+        fail: stops the bridge, with a reason. Any thread.
+        stopping: set when the bridge stops.
+
+    Raises:
+        ConfigError: a check can't be made as configured.
+        OutboxUnavailable: the outbox can't be read now.
+    """
+    settings, streams, is_gdn = configuration.settings, configuration.streams, configuration.settings.gdn.kind == "gdn"
+    worker_ready = threading.Event()  # gates the producers: a worker that isn't attached never reads what is sent
+    region = Region(rest=rest, wanted=settings.worker.regions, worker_name=configuration.worker.name)
+    connections = Connections(settings=settings, reload=reload_settings, streams=streams, rest=rest, region=region)
+    sockets = Sockets()
+    inbox = Inbox(sockets.wake)
+    mapper = Mapper(
+        routes=configuration.routes,
+        streams=streams,
+        outbox_name=outbox.name,
+        client=settings.mqtt.client_id,
+        births=outbox.recall_all(KEY_PREFIX),
+    )
+    intake = _make_intake(settings, outbox, mapper.filters, connections, inbox)
+    make_sender = partial(
+        _make_sender,
+        outbox=outbox,
+        deduplicates=settings.delivery.deduplicate,
+        connections=connections,
+        inbox=inbox,
+        gate=worker_ready,
+    )
+    pipeline = Pipeline(
+        mapper=mapper,
+        outbox=outbox,
+        intake=intake,
+        senders=_make_senders(configuration, outbox, make_sender),
+        make_sender=make_sender,
+        inbox=inbox,
+        sockets=sockets,
+        policy=settings.outbox.full,
+        linger=settings.delivery.linger / 1000,
+        asks_for_births=settings.mqtt.rebirth_requests,
+        may_send=worker_ready.is_set,
+    )
+    far_end = None
+    if is_gdn:
+        provisioner = Provisioner(
+            rest=rest,
+            worker=configuration.worker,
+            streams=streams,
+            used=lambda: list(pipeline.senders),
+            regions=settings.worker.regions,
+            settle_time=settings.worker.settle_time,
+            on_drift=settings.worker.on_drift,
+            was_activating=outbox.recall(ACTIVATING) == "1",
+            remember=inbox.remember,
+            refresh=connections.refresh,
+            ready=worker_ready,
+            fail=fail,
+            stop=stopping,
+        )
+        far_end = FarEnd(provisioner, _make_health(configuration, rest, pipeline, inbox, connections, provisioner))
+    else:
+        worker_ready.set()
+    status_server = StatusServer(
+        host=settings.status.host,
+        port=settings.status.port,
+        live=lambda: time.monotonic() - pipeline.heartbeat < HEARTBEAT_LIMIT,
+        parts=partial(_statuses, pipeline, intake.dialer, far_end),
+        snapshot=lambda: pipeline.snapshot,
+        health=lambda: HealthStatus() if far_end is None else far_end.health.status,
+        requests=partial(_requests, rest),
+    )
+    return Parts(inbox, pipeline, intake.dialer, connections, far_end, status_server, rest)
+
+
+def _make_intake(
+    settings: Settings, outbox: Outbox, filters: Sequence[str], connections: Connections, inbox: Inbox
+) -> Intake:
+    name = f"{settings.mqtt.client_id} at {settings.mqtt.host}:{settings.mqtt.port}"
+    session = MqttSession(name=name, outbox=outbox, deduplicates=settings.delivery.deduplicate)
+    return Intake(
+        session,
+        filters=filters,
+        connect=lambda wanted: connections.dial_mqtt(wanted, session),
+        hand_over=inbox.hand_over_mqtt,
+    )
+
+
+def _make_senders(
+    configuration: Configuration, outbox: Outbox, make_sender: Callable[[str], Sender]
+) -> dict[str, Sender]:
+    """A sender for each stream of the routes, and for each stream that stored records still have to go to."""
+    if not configuration.settings.delivery.deduplicate:
+        outbox.forget_numbers()
+    names = dict.fromkeys([route.stream for route in configuration.routes] + outbox.streams())
+    for name in names:
+        if name not in configuration.streams:
+            log.error("outbox.unknown_stream", stream=name, hint="its records wait; the worker no longer has it")
+    return {name: make_sender(name) for name in names if name in configuration.streams}
+
+
+def _make_sender(
+    stream: str,
+    *,
+    outbox: Outbox,
+    deduplicates: bool,
+    connections: Connections,
+    inbox: Inbox,
+    gate: threading.Event,
+) -> Sender:
+    delivery = Delivery(stream=stream, read=partial(outbox.read, stream), deduplicates=deduplicates)
+    if deduplicates:
+        delivery.resume(*outbox.numbered(stream))
+    # The outbox's name is in the producer's: another outbox numbers its records anew, and so must its producer.
+    producer_name = f"gdn-bridge-{outbox.name}"
+
+    def connect(initial_sequence_id: int | None) -> Any:
+        numbering = None if initial_sequence_id is None else Numbering(producer_name, initial_sequence_id)
+        return connections.dial_producer(stream, numbering)
+
+    return Sender(delivery, connect=connect, hand_over=inbox.hand_over_producer, gate=gate)
+
+
+def _make_health(
+    configuration: Configuration,
+    rest: GdnRest,
+    pipeline: Pipeline,
+    inbox: Inbox,
+    connections: Connections,
+    provisioner: Provisioner,
+) -> Health:
+    checks = make_checks(
+        settings=configuration.settings,
+        worker=configuration.worker,
+        routes=configuration.routes,
+        rest=rest,
+        snapshot=lambda: pipeline.snapshot,
+        launch=inbox.launch,
+        saw=provisioner.saw,
+    )
+    return Health(checks=checks, refresh=connections.refresh, begins=provisioner.tried)
+
+
+def _statuses(pipeline: Pipeline, mqtt_dialer: Dialer[Any], far_end: FarEnd | None) -> list[PartStatus]:
+    links = [mqtt_dialer.status, *(sender.dialer.status for sender in pipeline.senders.values())]
+    checks = [] if far_end is None else [far_end.provisioner.status, *far_end.health.parts()]
+    return [pipeline.outbox_status, *links, *checks]
+
+
+def _requests(rest: GdnRest) -> Requests:
+    used, (checks, others) = rest.budget.used, rest.budget.made
+    return Requests(used["minute"], used["day"], checks, others, rest.one_time_passwords)

@@ -1,0 +1,219 @@
+"""Starts the parts back to front, waits for a reason to stop, and stops them under one deadline.
+
+Main's thread runs it. Meanwhile it looks after the threads, tells the service manager how the bridge is, and reloads
+the settings on SIGHUP. A thread that dies or is stuck stops the daemon with exit code 1.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from enum import Enum
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
+
+from bridge.config import Settings
+from bridge.gdn.client import SLOW_TIMEOUT
+from bridge.links.dialer import Dialer
+from bridge.log import get_logger
+from bridge.service.build import Parts
+from bridge.service.reload import Reloader
+from bridge.service.systemd import ServiceManager, sentence
+from bridge.service.threads import Threads
+from bridge.service.watchdog import LastResort, stack_of
+from bridge.timing import Deadline
+
+TICK = 1.0
+"""Seconds between two looks at the threads."""
+
+PIPELINE_LIMIT = 60.0
+"""Seconds that a turn of the data path may take: a slow disk takes some to sync, one that hangs doesn't come back."""
+
+GRACE = 120.0
+"""Seconds that an attempt or a check may take beyond its time-outs: name servers that don't answer have their own."""
+
+ATTEMPT_TIMEOUTS = 12
+"""An attempt is a few exchanges, each with time-outs for connecting, the answer and its body, for each address of a
+name."""
+
+CHECK_TIMEOUTS = 3
+"""A health check is mostly one request."""
+
+STOP_GRACE = 5.0
+"""Seconds that stopping may take beyond ``stop_timeout``; after that the process ends without an orderly stop."""
+
+log = get_logger(__name__)
+
+
+class StopReason(NamedTuple):
+    """Why the daemon stops."""
+
+    text: str
+    is_failure: bool = False
+
+
+class Reload(Enum):
+    """A request to load the settings again."""
+
+    RELOAD = "reload"
+
+
+RELOAD = Reload.RELOAD
+
+Event = StopReason | Reload | Callable[[], None]
+"""For main's thread: a reason to stop, a request to reload, or something to do."""
+
+
+class Supervisor:
+    """Runs the parts of one bridge.
+
+    Args:
+        parts: built, not started.
+        settings: that they were built from.
+        worker: the stream worker's name.
+        events: for main's thread; a signal handler only puts.
+        reloader: makes a reload.
+        manager: the service manager.
+        last_resort: ends the process if the stop hangs.
+        stopping: set when the stop begins.
+    """
+
+    def __init__(
+        self,
+        *,
+        parts: Parts,
+        settings: Settings,
+        worker: str,
+        events: SimpleQueue[Event],
+        reloader: Reloader,
+        manager: ServiceManager,
+        last_resort: LastResort,
+        stopping: threading.Event,
+    ) -> None:
+        self._parts = parts
+        self._settings = settings
+        self._worker = worker
+        self._events = events
+        self._reloader = reloader
+        self._manager = manager
+        self._last_resort = last_resort
+        self._stopping = stopping
+        self._threads = Threads(
+            tick=TICK, died=lambda name: events.put(StopReason(f"thread {name} died", is_failure=True))
+        )
+        self._dialling: set[Dialer[Any]] = set()
+
+    def run(self) -> StopReason:
+        """Run until there is a reason to stop, and stop.
+
+        Raises:
+            ConfigError: the status address can't be used; nothing was started.
+        """
+        waited_for = self._start()
+        reason = self._wait_for_reason()
+        self._stop(reason, waited_for)
+        return reason
+
+    # --- start --------------------------------------------------------------------------------------------
+
+    def _start(self) -> list[threading.Thread]:
+        """Start everything, the far end first; the threads that a stop waits for."""
+        parts, timeout = self._parts, self._settings.gdn.request_timeout
+        parts.status_server.start()
+        pipeline = parts.pipeline
+        started = [self._threads.start("pipeline", pipeline.run, limit=PIPELINE_LIMIT, beat=lambda: pipeline.heartbeat)]
+        if parts.far_end is not None:
+            provisioner, health = parts.far_end.provisioner, parts.far_end.health
+            limit = ATTEMPT_TIMEOUTS * max(timeout, SLOW_TIMEOUT) + GRACE
+            started.append(
+                self._threads.start("provision", provisioner.run, limit=limit, beat=lambda: provisioner.beat)
+            )
+            limit = CHECK_TIMEOUTS * timeout + GRACE
+            started.append(self._threads.start("health", health.run, limit=limit, beat=lambda: health.beat))
+        self._start_dialling()
+        log.info("daemon.started", worker=self._worker, streams=list(pipeline.senders), filters=list(pipeline.filters))
+        self._manager.ready(self._sentence())
+        return started
+
+    def _start_dialling(self) -> None:
+        """Start a thread for each dialler that has none."""
+        for dialer in self._parts.dialers:
+            if dialer in self._dialling:
+                continue
+            is_mqtt = dialer is self._parts.mqtt_dialer
+            timeout = self._settings.mqtt.connect_timeout if is_mqtt else self._settings.gdn.request_timeout
+            limit = ATTEMPT_TIMEOUTS * timeout + GRACE
+            self._threads.start(f"dial {dialer.name}", dialer.run, limit=limit, beat=partial(_beat, dialer))
+            self._dialling.add(dialer)
+
+    # --- run ----------------------------------------------------------------------------------------------
+
+    def _wait_for_reason(self) -> StopReason:
+        while True:
+            self._manager.alive(self._parts.pipeline.heartbeat)
+            self._manager.status(self._sentence())
+            try:
+                event = self._events.get(timeout=TICK)
+            except Empty:
+                stuck = self._threads.stuck()
+            else:
+                if isinstance(event, StopReason):
+                    return event
+                if event is RELOAD:
+                    self._reload()
+                else:
+                    event()
+                continue
+            if stuck:
+                self._last_resort.arm()  # before the log: that may be what hangs
+                for name in stuck:
+                    log.error("thread.stuck", thread=name, stack=stack_of(name))
+                return StopReason(f"stuck: {', '.join(stuck)}", is_failure=True)
+
+    def _reload(self) -> None:
+        self._manager.reloading()
+        if not self._reloader.reload(done=lambda: self._events.put(self._reloaded)):
+            self._manager.ready(self._sentence())
+
+    def _reloaded(self) -> None:
+        self._start_dialling()
+        log.info("daemon.reloaded", streams=list(self._parts.pipeline.senders), filters=self._parts.pipeline.filters)
+        self._manager.ready(self._sentence())
+
+    def _sentence(self) -> str:
+        waiting = self._parts.pipeline.snapshot.books.outbox
+        return sentence(self._parts.statuses, waiting=waiting, refused=self._reloader.refused)
+
+    # --- stop ---------------------------------------------------------------------------------------------
+
+    def _stop(self, reason: StopReason, waited_for: list[threading.Thread]) -> None:
+        parts, seconds = self._parts, self._settings.stop_timeout
+        self._last_resort.arm()  # before the log: that may be what hangs
+        self._manager.stopping(f"stopping: {reason.text}", within=seconds + 2 * STOP_GRACE)
+        log.info("daemon.stopping", reason=reason.text)
+        deadline = Deadline(seconds)
+        self._stopping.set()
+        for dialer in parts.dialers:
+            dialer.request_stop()
+        if parts.far_end is not None:
+            parts.far_end.health.request_stop()
+        parts.inbox.request_stop(deadline)
+        for thread in waited_for:
+            thread.join(deadline.left())
+        parts.status_server.stop()
+        parts.rest.close()
+        books = parts.pipeline.snapshot.books
+        log.info(
+            "daemon.stopped",
+            received=books.received,
+            delivered=books.delivered,
+            outbox=books.outbox,
+            dead_lettered=sum(books.dead_lettered.values()),
+            dropped=sum(books.dropped.values()),
+            balanced=books.balanced,
+        )
+
+
+def _beat(dialer: Dialer[Any]) -> int | None:
+    return dialer.beat
