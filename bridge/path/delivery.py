@@ -1,7 +1,7 @@
-"""One stream's records on their way from the outbox to GDN: what goes next, what goes again, what may be released.
+"""One stream's records on their way from the outbox to GDN: what to send next, what again, what to release.
 
-In the steady state a record goes from its commit to the wire through memory; when memory is full or after a restart it
-is read back from disk. The pipeline's thread owns it.
+In the steady state a record goes from its commit to the wire through memory; when memory is full, or after a restart,
+it is read back from disk. The data path's thread owns it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MEMORY_RECORDS = 4000
 """Records kept in memory for a stream, sent or not."""
 
 MEMORY_BYTES = 8 * 1024 * 1024
-"""Bytes of payload kept in memory for a stream, sent or not; beyond it the disk is the only place."""
+"""Bytes of records kept in memory for a stream, sent or not; further records stay on disk."""
 
 PAGE_RECORDS = 500
 """Records read back at a time."""
@@ -48,17 +48,18 @@ class Settlement(NamedTuple):
 class Delivery:
     """The records of one stream.
 
-    Order: arrival order, also after a reconnect (all that is unreceipted goes again, in its order). A record that the
-    broker could not take (``send-error:8``) goes again before everything unsent, but after what was already sent
-    behind it.
+    Records are sent in arrival order. After a reconnect all records without a receipt are sent again, in their order.
+    A record that GDN could not take (``send-error:8``) is sent again before every unsent record, but after those that
+    were already sent behind it.
 
-    With ``deduplicates`` each record gets a sequence number when it is first sent, and keeps it only while a broker
-    that drops repeated numbers can be trusted to have stored it if it has stored a higher one (design.md P8).
+    With ``deduplicates`` each record gets a sequence number when it is first sent. It keeps the number only while GDN,
+    having stored a higher one, must have stored it too: see ``reusable_from``.
 
     Args:
         stream: its GDN name.
         read: the stream's records on disk.
-        deduplicates: whether sequence numbers are kept.
+        deduplicates: whether records get sequence numbers.
+        backoff: before records that GDN could not take are sent again.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Delivery:
         self._ready: deque[OutboxRecord] = deque()
         self._in_window = 0
         self._bytes = 0  # of payloads, ready or in the window
-        self._loaded_to = 0  # every record up to this id is in memory, released, or about to be
+        self._loaded_to = 0  # every record up to this id is, or was, in memory
         self._sent_to = 0
         self._behind = True  # the disk may hold records above _loaded_to
         self._paused_until = 0.0
@@ -84,11 +85,11 @@ class Delivery:
         self._unnumbered: list[int] = []
 
     def resume(self, numbered: Sequence[tuple[OutboxRecord, int]], last_number: int) -> None:
-        """Take up what an earlier run had sent; before anything else.
+        """Continue where an earlier process stopped; called first.
 
         Args:
-            numbered: its records with their sequence numbers.
-            last_number: the last one it gave out.
+            numbered: the records that it had given sequence numbers, with these.
+            last_number: the last number that it gave out.
         """
         records = [record for record, _ in numbered]
         self._last_number = last_number
@@ -100,31 +101,31 @@ class Delivery:
 
     @property
     def initial_sequence_id(self) -> int:
-        """What the next connection must say is the last number before its first send. Stands still without a link."""
+        """The last sequence number before the first that the next connection sends. Constant without a link."""
         return min(self._numbers.values(), default=self._last_number + 1) - 1
 
     @property
     def has_work(self) -> bool:
-        """Whether anything can be sent. Not while the disk takes no releases and what is receipted piles up."""
+        """Whether a record can be sent. False while the outbox can't release and receipted records pile up."""
         return (bool(self._ready) or self._behind) and len(self._released) < MEMORY_RECORDS
 
     @property
     def in_window(self) -> int:
-        """Records that were sent and have no receipt."""
+        """Records sent and without a receipt."""
         return self._in_window
 
     @property
     def sent_to(self) -> int:
-        """The highest id that was ever sent since the start."""
+        """The highest record id sent since the start."""
         return self._sent_to
 
     @property
     def paused_until(self) -> float:
-        """Monotonic seconds before which nothing is sent, because GDN could not take a record."""
+        """Monotonic seconds until which nothing is sent, because GDN could not take a record."""
         return self._paused_until
 
     def offer(self, records: Sequence[OutboxRecord]) -> None:
-        """Records of this stream that have just become durable."""
+        """Take over records of this stream that have just become durable, if there is room in memory."""
         room = MEMORY_RECORDS - len(self._ready) - self._in_window
         if self._behind or len(records) > room or self._bytes > MEMORY_BYTES:
             self._behind = True
@@ -151,7 +152,7 @@ class Delivery:
         return taken
 
     def put_back(self, taken: Sequence[OutboxRecord], numbers: Sequence[tuple[int, int]]) -> None:
-        """Records that were taken and could not be sent after all: their new numbers didn't get to the disk."""
+        """Take back records that could not be sent, because their new sequence numbers could not be stored."""
         self._in_window -= len(taken)
         self._ready.extendleft(reversed(taken))
         self._last_number -= len(numbers)
@@ -159,7 +160,7 @@ class Delivery:
             del self._numbers[record_id]
 
     def number(self, records: Sequence[OutboxRecord]) -> list[tuple[int, int]]:
-        """Give sequence numbers to those of the records that have none; (number, id), to be on disk before the send."""
+        """Number the records that have no sequence number; returns (number, id) pairs to store before the send."""
         fresh = [record.id for record in records if record.id not in self._numbers]
         numbers = list(enumerate(fresh, start=self._last_number + 1))
         self._numbers.update((record_id, number) for number, record_id in numbers)
@@ -167,7 +168,7 @@ class Delivery:
         return numbers
 
     def settle(self, receipted: Sequence[int], payload_bytes: int) -> None:
-        """Receipts came for these record ids, of ``payload_bytes`` together."""
+        """GDN receipted these records, of ``payload_bytes`` together."""
         self._released.extend(receipted)
         self._in_window -= len(receipted)
         self._bytes -= payload_bytes
@@ -178,10 +179,10 @@ class Delivery:
                 self._numbers.pop(record_id, None)
 
     def refuse(self, refusals: Sequence[Refusal], now: float, received_at: int) -> None:
-        """GDN answered these sends with an error: for good, or not now.
+        """GDN refused these sends: for good, or for now.
 
-        With sequence numbers the link is of no use after it: whether a refused send used up its number isn't said, so
-        what was sent behind it may be dropped as a repetition although it is none. All of it gets new numbers.
+        With sequence numbers the link must be dropped afterwards. GDN doesn't say whether a refused send used up its
+        number, so it may drop what was sent behind it as a duplicate; all of that gets new numbers.
         """
         again = []
         if refusals:
@@ -203,16 +204,16 @@ class Delivery:
             self._paused_until = now + self._backoff.next()
 
     def lost(self, unreceipted: Sequence[OutboxRecord]) -> None:
-        """The link is gone: what has no receipt goes again, first and in its order.
+        """The link is gone: send its records without a receipt again, first and in their order.
 
-        With sequence numbers, those that may be used again go before the others: a number must not follow a higher one.
+        With sequence numbers, records that keep theirs go before the others: a number must not follow a higher one.
         """
         self._in_window -= len(unreceipted)
         self._keep_reusable_numbers()
         self._queue_again(unreceipted)
 
     def fall_back(self) -> None:
-        """The far end doesn't take sequence numbers: go on without, at least once."""
+        """Continue without sequence numbers, at least once: the far end doesn't accept them."""
         self.deduplicates = False
         self._numbers.clear()
         self._queue_again(())
@@ -238,7 +239,7 @@ class Delivery:
         del self._unnumbered[: len(settlement.unnumbered)]
 
     def unload(self) -> None:
-        """Drop from memory what was never sent, so that the disk alone says what there is."""
+        """Drop records that were never sent from memory: they are read again from disk, if they are still there."""
         kept = [r for r in self._ready if r.id <= self._sent_to or r.id in self._resumed]
         self._bytes -= sum([r.size for r in self._ready]) - sum([r.size for r in kept])
         self._ready = deque(kept)
@@ -250,7 +251,7 @@ class Delivery:
         self._numbers = {record_id: number for record_id, number in self._numbers.items() if number >= start}
 
     def _queue_again(self, records: Sequence[OutboxRecord]) -> None:
-        """Put records before those never sent; numbered ones first, by number: none may follow a higher one."""
+        """Queue records before those never sent; numbered ones first, by number: none may follow a higher one."""
         unnumbered = self._last_number + 1
         self._ready = deque(sorted([*records, *self._ready], key=lambda r: (self._numbers.get(r.id, unnumbered), r.id)))
 
