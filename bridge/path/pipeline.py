@@ -141,7 +141,7 @@ class Pipeline:
 
     def turn(self) -> None:
         """Each step once for all that has gathered."""
-        ready = self._wait()
+        ready = self._wait(self._next_due())
         now = self.heartbeat = self._clock()
         self._take_changes(now)
         self._adopt_links()
@@ -166,17 +166,22 @@ class Pipeline:
 
     # --- the steps of a turn ------------------------------------------------------------------------------
 
-    def _wait(self) -> set[Link]:
-        """The links with something to read."""
-        now, retry_at = self._clock(), self._upkeep.retry_at
-        due = [now + IDLE_TURN, self._upkeep.due_at]
+    def _next_due(self) -> float:
+        """Monotonic seconds of the first thing to do, whatever the sockets bring."""
+        retry_at = self._upkeep.retry_at
+        due = [self._upkeep.due_at]
         if self._commit_due is not None:
             due.append(max(self._commit_due, retry_at))
         if self._may_send():
             sends = [sender.may_send_at() for sender in self.senders.values()]
             due += [max(at, retry_at) for at in sends if at is not None]
+        return min(due)
+
+    def _wait(self, until: float) -> set[Link]:
+        """The links with something to read; returns at ``until`` (monotonic seconds) or after ``IDLE_TURN``."""
         ends: list[Intake | Sender] = [self._intake, *self.senders.values()]
-        ready = self._sockets.wait([end.link for end in ends if end.link is not None], max(0.0, min(due) - now))
+        timeout = min(max(0.0, until - self._clock()), IDLE_TURN)
+        ready = self._sockets.wait([end.link for end in ends if end.link is not None], timeout)
         if self._linger and ready:
             time.sleep(self._linger)
         return ready
@@ -387,7 +392,7 @@ class Pipeline:
             deadline.left() / 2, clock=self._clock
         )  # the other half is for the commit and for the other threads
         while patience.left() and not all(sender.is_settled for sender in self.senders.values()):
-            ready = self._wait()
+            ready = self._wait(self._clock() + patience.left())
             now = self.heartbeat = self._clock()
             self._settle(ready, now)
             for sender in self.senders.values():

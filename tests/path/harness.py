@@ -1,0 +1,447 @@
+"""A data path that a test moves turn by turn, between a scripted broker and a scripted far end.
+
+Everything between the two ends is real: links, pipeline, mapper, deliveries, the outbox on its file. Time is a number:
+a turn that would wait adds the wait to it. ``events`` is the order of what could be seen from outside: before and after
+every commit both ends read what was written to them so far.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bridge.errors import OutboxUnavailable
+from bridge.gdn.producer import ProducerLink
+from bridge.links.link import Link
+from bridge.mapping import Mapper, Route
+from bridge.message import OutboxRecord
+from bridge.mqtt.link import MqttLink
+from bridge.mqtt.session import MqttSession
+from bridge.outbox import Bounds, Outbox, Policy
+from bridge.path.delivery import Delivery
+from bridge.path.inbox import Inbox
+from bridge.path.intake import Intake
+from bridge.path.pipeline import Pipeline
+from bridge.path.sender import Sender
+from bridge.path.sockets import Sockets
+from bridge.streamql import input_streams, parse
+from bridge.timing import Backoff, Deadline
+from tests.faults.mqtt_packets import PUBACK, Splitter, publish
+
+DEFINITION = """@App:name('w') @App:qlVersion("2")
+CREATE STREAM readings (n long, text string);
+CREATE STREAM others (n long);
+CREATE SINK STREAM output (n long);
+"""
+STREAMS = input_streams(parse(DEFINITION))
+READINGS = Route("d/{device}", "readings", fields={"text": "text"})
+OTHERS = Route("o/{device}", "others")
+CLIENT = "bridge"
+WINDOW = 100
+FIRST = 60_000
+"""The number of the message that ``reach_steady_state`` sends."""
+
+DISCONNECT, SUBSCRIBE, UNSUBSCRIBE, PUBLISH = 14, 8, 10, 3
+
+Event = tuple[str, Any]
+
+
+class Clock:
+    """Monotonic seconds that only a test moves."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()  # links look at the real clock when they begin
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class SteppedSockets(Sockets):
+    """Never waits: what a wait would have taken is added to the clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+        self.before_wait: Callable[[], None] = lambda: None
+
+    def wait(self, links: Sequence[Link], timeout: float) -> set[Link]:
+        self.before_wait()
+        ready = super().wait(links, 0)
+        if not ready:
+            self._clock.now += timeout
+        return ready
+
+
+class RecordingOutbox(Outbox):
+    """The real outbox, which says when it commits, and which can be made to fail."""
+
+    failing = False
+    on_commit: Callable[[str, Any], None]
+
+    def commit(self, **what: Any) -> list[OutboxRecord]:
+        self.on_commit("commit begins", None)
+        if self.failing:
+            raise OutboxUnavailable("the disk is full")
+        records = super().commit(**what)
+        released = tuple(what.get("released", ()))
+        self.on_commit("committed", ([json.loads(record.payload)["n"] for record in records], released))
+        return records
+
+    def number(self, stream: str, numbers: Sequence[tuple[int, int]]) -> None:
+        if self.failing:
+            raise OutboxUnavailable("the disk is full")
+        super().number(stream, numbers)
+        self.on_commit("numbered", [record_id for _, record_id in numbers])
+
+    def remember(self, **values: str) -> None:
+        if self.failing:
+            raise OutboxUnavailable("the disk is full")
+        super().remember(**values)
+
+    def probe(self) -> None:
+        if self.failing:
+            raise OutboxUnavailable("the disk is full")
+        super().probe()
+
+
+class Broker:
+    """The other end of one connection, MQTT 3.1.1: grants everything, and hands over what a test says."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._packets = Splitter()
+        self.subscribed: list[str] = []
+        self.unsubscribed: list[str] = []
+        self.published: list[str] = []
+        """Topics that the bridge published to."""
+        self.is_left = False
+        """Whether the bridge said goodbye."""
+        sock.setblocking(False)
+
+    def accept(self, *, session_present: bool = False) -> None:
+        """Answer CONNECT."""
+        self.read()
+        self._sock.sendall(bytes((0x20, 2, session_present, 0)))
+
+    def publish(self, *numbers: int, topic: str = "d/1", dup: bool = False, text: str = "") -> None:
+        """Hand over QoS 1 messages; number and packet id are the same."""
+        payloads = [(n, json.dumps({"n": n, "text": text}).encode()) for n in numbers]
+        self.send(b"".join([publish(topic, payload, n, dup=dup) for n, payload in payloads]))
+
+    def send(self, packet: bytes) -> None:
+        """Hand over bytes, whatever room the socket has: a test that fills it takes several turns."""
+        self._sock.setblocking(True)
+        self._sock.sendall(packet)
+        self._sock.setblocking(False)
+
+    def read(self) -> list[int]:
+        """The packet ids acknowledged since the last call; answers what wants an answer."""
+        acknowledged = []
+        for head, body in self._packets.feed(_received(self._sock)):
+            kind, packet_id = head >> 4, body[:2]
+            if kind == PUBACK:
+                acknowledged.append(int.from_bytes(packet_id, "big"))
+            elif kind == SUBSCRIBE:
+                filters = list(_texts(body[2:], extra=1))
+                self.subscribed += filters
+                self._sock.sendall(bytes((0x90, 2 + len(filters))) + packet_id + b"\x01" * len(filters))
+            elif kind == UNSUBSCRIBE:
+                self.unsubscribed += _texts(body[2:], extra=0)
+                self._sock.sendall(b"\xb0\x02" + packet_id)
+            elif kind == PUBLISH:
+                self.published += list(_texts(body, extra=len(body)))
+            elif kind == DISCONNECT:
+                self.is_left = True
+        return acknowledged
+
+    def close(self) -> None:
+        """End the connection without a word."""
+        self._sock.close()
+
+
+class FarEnd:
+    """The other end of one producer connection: collects sends, and receipts those that a test names."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._rest = b""
+        self.sent: list[tuple[int, int]] = []
+        """(record id, number in its row) of every send, in order."""
+        sock.setblocking(False)
+
+    def read(self) -> list[int]:
+        """The numbers sent since the last call."""
+        self._rest += _received(self._sock)
+        numbers = []
+        for text in self._texts():
+            request = json.loads(text)
+            n = json.loads(b64decode(request["payload"]))["n"]
+            self.sent.append((int(request["context"]), n))
+            numbers.append(n)
+        return numbers
+
+    @property
+    def numbers(self) -> list[int]:
+        """Of all rows sent over this connection, in order."""
+        self.read()
+        return [n for _, n in self.sent]
+
+    def receipt(self, *numbers: int, result: str = "ok") -> None:
+        """Answer the sends of these rows; all that were sent if none is named."""
+        self.read()
+        for record_id, n in self.sent:
+            if not numbers or n in numbers:
+                self._answer({"result": result, "context": str(record_id), "errorMsg": "no" * (result != "ok")})
+
+    def close(self) -> None:
+        """End the connection without a word."""
+        self._sock.close()
+
+    def _answer(self, answer: dict[str, str]) -> None:
+        text = json.dumps(answer).encode()
+        assert len(text) < 126
+        self._sock.sendall(bytes((0x81, len(text))) + text)
+
+    def _texts(self) -> Iterator[bytes]:
+        """The whole text frames of what has come (RFC 6455, 5.2); all frames of a client are masked."""
+        while len(self._rest) >= 6:
+            size, at = self._rest[1] & 0x7F, 2
+            if size >= 126:
+                width = 2 if size == 126 else 8
+                size, at = int.from_bytes(self._rest[2 : 2 + width], "big"), 2 + width
+            end = at + 4 + size
+            if len(self._rest) < end:
+                return
+            mask, data, opcode = self._rest[at : at + 4], self._rest[at + 4 : end], self._rest[0] & 0x0F
+            self._rest = self._rest[end:]
+            if opcode == 1:
+                whole = int.from_bytes(data, "big") ^ int.from_bytes((mask * (size // 4 + 1))[:size], "big")
+                yield whole.to_bytes(size, "big")
+
+
+class DataPath:
+    """One data path and its two ends.
+
+    Args:
+        directory: for the outbox.
+        bounds: of the outbox.
+        policy: when it is full.
+        deduplicates: whether sequence numbers and the fence are used.
+        routes: of the mapper.
+        worker_is_attached: whether rows may be sent.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        bounds: Bounds | None = None,
+        policy: Policy = "hold",
+        deduplicates: bool = False,
+        routes: Sequence[Route] = (READINGS, OTHERS),
+        worker_is_attached: bool = True,
+    ) -> None:
+        self.clock = Clock()
+        self.events: list[Event] = []
+        self.worker_is_attached = worker_is_attached
+        self.deduplicates = deduplicates
+        self.routes = routes
+        self.broker: Broker | None = None
+        self.far_ends: dict[str, FarEnd] = {}
+        self._sockets: list[socket.socket] = []
+        self.outbox = RecordingOutbox(directory / "outbox.db", bounds, clock=self.clock)
+        self.outbox.on_commit = self._note
+        self.outbox.open()
+        self.stepped = SteppedSockets(self.clock)
+        self.inbox = Inbox(self.stepped.wake)
+        session = MqttSession(name=CLIENT, outbox=self.outbox, deduplicates=deduplicates)
+        mapper = self.mapper(*routes)
+        self.intake = Intake(
+            session, filters=mapper.filters, connect=_no_dialling, hand_over=_no_dialling, clock=self.clock
+        )
+        self.session = session
+        streams = dict.fromkeys([route.stream for route in routes] + self.outbox.streams())
+        self.pipeline = Pipeline(
+            mapper=mapper,
+            outbox=self.outbox,
+            intake=self.intake,
+            senders={stream: self._sender(stream) for stream in streams},
+            make_sender=self._sender,
+            inbox=self.inbox,
+            sockets=self.stepped,
+            policy=policy,
+            may_send=lambda: self.worker_is_attached,
+            clock=self.clock,
+        )
+
+    def mapper(self, *routes: Route) -> Mapper:
+        """A mapper for these routes."""
+        return Mapper(routes=routes, streams=STREAMS, outbox_name="o")
+
+    def dial_broker(self) -> Broker:
+        """A connection to the broker, which has not answered it yet."""
+        ours, theirs = self._pair()
+        link = MqttLink(
+            sock=ours,
+            filters=self.intake.filters,
+            known=self.session.known_filters,
+            client_id=CLIENT,
+            version=4,
+            username=None,
+            password=None,
+            keepalive=60,
+            session_expiry=3600,
+            receive_maximum=100,
+            watch_drops=False,
+            silence_timeout=0,
+        )
+        self.broker = Broker(theirs)
+        self.inbox.hand_over_mqtt(link)
+        self.turn()
+        return self.broker
+
+    def connect_broker(self, *, session_present: bool = False) -> Broker:
+        """A connection to the broker that is subscribed."""
+        broker = self.dial_broker()
+        broker.accept(session_present=session_present)
+        for _ in range(3):
+            self.turn()
+            broker.read()
+        return broker
+
+    def connect_far_end(self, stream: str = "readings") -> FarEnd:
+        """A producer on the stream."""
+        ours, theirs = self._pair()
+        link = ProducerLink(
+            sock=ours,
+            window=WINDOW,
+            receipt_timeout=30,
+            ping_interval=20,
+            deduplicates=self.deduplicates,
+            clock=self.clock,
+        )
+        self.far_ends[stream] = far_end = FarEnd(theirs)
+        self.inbox.hand_over_producer(stream, link)
+        self.turn()
+        return far_end
+
+    def reach_steady_state(self) -> tuple[Broker, FarEnd]:
+        """Both ends, after a first message went all the way: from now on records go from the commit through memory."""
+        broker, far_end = self.connect_broker(), self.connect_far_end()
+        broker.publish(FIRST)
+        self.turn()
+        far_end.receipt()
+        self.turn(3)
+        assert self.stored == []
+        far_end.sent.clear()
+        self.events.clear()
+        return broker, far_end
+
+    def turn(self, times: int = 1) -> None:
+        """Turns of the data path; afterwards both ends read what was written to them."""
+        for _ in range(times):
+            self.pipeline.turn()
+            self._read_ends()
+
+    def stop(self, *, seconds: float, before_wait: Callable[[], None] = lambda: None) -> None:
+        """Ask for a stop within ``seconds`` and run until the end. ``before_wait``: called before each wait."""
+        self.stepped.before_wait = before_wait
+        self.inbox.request_stop(Deadline(seconds, clock=self.clock))
+        self.pipeline.run()
+        self._read_ends()
+
+    def close(self) -> None:
+        """End, leaving the outbox on its file."""
+        self.outbox.close()
+        self.stepped.close()
+        for sock in self._sockets:
+            sock.close()
+
+    @property
+    def pubacks(self) -> list[int]:
+        """All packet ids acknowledged, in order."""
+        return [packet_id for name, what in self.events if name == "puback" for packet_id in what]
+
+    @property
+    def stored(self) -> list[int]:
+        """The numbers of the rows in the outbox, in order."""
+        found = [
+            record
+            for stream in self.outbox.streams()
+            for record in self.outbox.read(stream, after=0, limit=100_000, max_bytes=1 << 30)
+        ]
+        return [json.loads(record.payload)["n"] for record in found]
+
+    def delivery(self, stream: str = "readings") -> Delivery:
+        """The stream's records."""
+        return self.pipeline.senders[stream].delivery
+
+    def _sender(self, stream: str) -> Sender:
+        delivery = Delivery(
+            stream=stream,
+            read=lambda **limits: self.outbox.read(stream, **limits),
+            deduplicates=self.deduplicates,
+            backoff=Backoff(base=1, cap=10, rng=lambda: 1.0),
+        )
+        if self.deduplicates:
+            delivery.resume(*self.outbox.numbered(stream))
+        return Sender(delivery, connect=_no_dialling, hand_over=_no_dialling)
+
+    def _note(self, name: str, what: Any) -> None:
+        self._read_ends()
+        self.events.append((name, what))
+
+    def _read_ends(self) -> None:
+        if self.broker is not None and (acknowledged := self.broker.read()):
+            self.events.append(("puback", acknowledged))
+        for far_end in self.far_ends.values():
+            if sent := far_end.read():
+                self.events.append(("sent", sent))
+
+    def _pair(self) -> tuple[socket.socket, socket.socket]:
+        pair = socket.socketpair()
+        self._sockets += pair
+        return pair
+
+
+@contextmanager
+def opened(directory: Path, **options: Any) -> Iterator[Any]:
+    """A ``DataPath``, closed at the end."""
+    path = DataPath(directory, **options)
+    try:
+        yield path
+    finally:
+        path.close()
+
+
+def _no_dialling(*_: Any) -> Any:
+    raise AssertionError("tests hand over their links themselves")
+
+
+def _received(sock: socket.socket) -> bytes:
+    """All that has come."""
+    parts = []
+    while True:
+        try:
+            data = sock.recv(1 << 20)
+        except (BlockingIOError, ConnectionError, OSError):
+            break
+        if not data:
+            break
+        parts.append(data)
+    return b"".join(parts)
+
+
+def _texts(body: bytes, *, extra: int) -> Iterator[str]:
+    """The length-prefixed texts of a packet, each followed by ``extra`` bytes."""
+    at = 0
+    while at < len(body):
+        size = int.from_bytes(body[at : at + 2], "big")
+        yield body[at + 2 : at + 2 + size].decode()
+        at += 2 + size + extra

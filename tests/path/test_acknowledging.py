@@ -1,0 +1,192 @@
+"""PUBACK and commit: what is acknowledged is durable, and what is not durable is not acknowledged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from bridge.outbox import Bounds
+from bridge.path.pipeline import RELEASE_WITHIN
+from tests.path.harness import DataPath
+
+MakePath = Callable[..., DataPath]
+
+
+def test_a_message_is_acknowledged_only_after_its_commit(path: DataPath) -> None:
+    broker = path.connect_broker()
+    path.events.clear()
+
+    broker.publish(1, 2, 3)
+    path.turn()
+
+    assert path.events == [("commit begins", None), ("committed", ([1, 2, 3], ())), ("puback", [1, 2, 3])]
+    assert path.stored == [1, 2, 3]
+
+
+def test_a_dead_letter_is_acknowledged_only_after_its_commit(path: DataPath) -> None:
+    broker = path.connect_broker()
+    path.events.clear()
+
+    broker.publish(1, topic="unknown/topic")
+    path.turn()
+
+    assert [name for name, _ in path.events] == ["commit begins", "committed", "puback"]
+    assert path.outbox.books().dead_lettered == {"no_route": 1}
+
+
+def test_messages_are_acknowledged_in_arrival_order_whatever_they_became(path: DataPath) -> None:
+    broker = path.connect_broker()
+
+    broker.publish(5)
+    broker.publish(2, topic="unknown/topic")
+    broker.publish(9, 4)
+    path.turn()
+
+    assert path.pubacks == [5, 2, 9, 4]
+
+
+def test_nothing_is_acknowledged_when_the_commit_fails_and_the_broker_is_left(path: DataPath) -> None:
+    broker = path.connect_broker()
+
+    path.outbox.failing = True
+    broker.publish(1, 2)
+    path.turn()
+
+    assert path.pubacks == []
+    assert broker.is_left
+    assert path.intake.link is None
+    assert path.intake.holding is not None
+    assert path.pipeline.outbox_status.state == "failing"
+    assert path.pipeline.outbox_status.error == "the disk is full"
+
+
+def test_after_a_commit_that_failed_the_redelivered_messages_are_stored_and_acknowledged(path: DataPath) -> None:
+    broker = path.connect_broker()
+    path.outbox.failing = True
+    broker.publish(1, 2)
+    path.turn()
+
+    path.outbox.failing = False
+    path.turn(4)  # the outbox is left alone for a second, then tried
+    assert path.intake.holding is None
+    again = path.connect_broker(session_present=True)
+    again.publish(1, 2, dup=True)
+    path.turn()
+
+    assert path.pubacks == [1, 2]
+    assert path.stored == [1, 2]
+    assert path.outbox.books().received == 2
+
+
+def test_while_the_outbox_fails_it_is_asked_once_a_second(path: DataPath) -> None:
+    broker = path.connect_broker()
+    path.outbox.failing = True
+    broker.publish(1)
+    path.turn()
+    asked = 0
+    probe = path.outbox.probe
+
+    def counting() -> None:
+        nonlocal asked
+        asked += 1
+        probe()
+
+    path.outbox.probe = counting  # type: ignore[method-assign]
+    begin = path.clock.now
+    while path.clock.now < begin + 10:
+        path.turn()
+
+    assert 9 <= asked <= 11
+
+
+def test_messages_at_qos_0_are_stored_and_not_acknowledged(path: DataPath) -> None:
+    broker = path.connect_broker()
+
+    payload = b'{"n": 7, "text": ""}'
+    broker.send(bytes((0x30, 5 + len(payload))) + b"\x00\x03d/1" + payload)
+    path.turn()
+
+    assert path.pubacks == []
+    assert path.stored == [7]
+
+
+def test_rows_that_a_full_outbox_rejects_are_counted_and_acknowledged(make_path: MakePath) -> None:
+    path = make_path(policy="reject_new", bounds=Bounds(max_bytes=150))
+    broker = path.connect_broker()
+    broker.publish(1, 2, 3)
+    path.turn()
+    broker.publish(4, 5)
+    path.turn()
+
+    books = path.outbox.books()
+    assert path.pubacks == [1, 2, 3, 4, 5]
+    assert path.stored == [1, 2, 3]
+    assert books.dropped == {"outbox_full": 2}
+    assert books.balanced
+
+
+# --- deduplication: the fence ---------------------------------------------------------------------------------
+
+
+def test_with_deduplication_the_last_message_of_a_commit_is_acknowledged_after_the_next_one(
+    make_path: MakePath,
+) -> None:
+    path = make_path(deduplicates=True)
+    broker = path.connect_broker()
+
+    broker.publish(1, 2, 3)
+    path.turn()
+    assert path.pubacks == [1, 2]
+
+    broker.publish(4, 5)
+    path.turn()
+    assert path.pubacks == [1, 2, 3, 4]
+
+
+def test_with_deduplication_a_lone_message_is_acknowledged_after_a_commit_of_its_own(make_path: MakePath) -> None:
+    path = make_path(deduplicates=True)
+    broker = path.connect_broker()
+
+    broker.publish(1)
+    path.turn()
+    begin = path.clock.now
+    while not path.pubacks:
+        path.turn()
+
+    assert path.pubacks == [1]
+    assert path.clock.now - begin == pytest.approx(RELEASE_WITHIN)
+
+
+def test_with_deduplication_messages_redelivered_after_a_lost_link_are_not_stored_twice(make_path: MakePath) -> None:
+    path = make_path(deduplicates=True)
+    broker = path.connect_broker()
+    broker.publish(1, 2, 3)
+    path.turn()
+
+    broker.close()
+    path.turn(2)
+    again = path.connect_broker(session_present=True)
+    again.publish(3, dup=True)
+    again.publish(4)
+    path.turn(2)
+
+    assert path.stored == [1, 2, 3, 4]
+    assert path.intake.skipped == 1
+
+
+def test_with_deduplication_messages_redelivered_after_a_crash_are_not_stored_twice(make_path: MakePath) -> None:
+    path = make_path(deduplicates=True)
+    broker = path.connect_broker()
+    broker.publish(1, 2, 3)
+    path.turn()
+    path.outbox._let_go()  # the process ends without a word
+
+    path = make_path(deduplicates=True)
+    broker = path.connect_broker(session_present=True)
+    broker.publish(1, 2, 3, dup=True)
+    broker.publish(4)
+    path.turn(2)
+
+    assert path.stored == [1, 2, 3, 4]
+    assert path.intake.skipped == 3

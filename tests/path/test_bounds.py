@@ -1,0 +1,189 @@
+"""The bounds of the outbox and of memory, and a commit that fails half-way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from bridge.errors import OutboxUnavailable
+from bridge.message import DeadLetter, Row
+from bridge.outbox import Bounds
+from bridge.path.delivery import MEMORY_BYTES, MEMORY_RECORDS
+from tests.path.harness import DataPath
+
+MakePath = Callable[..., DataPath]
+
+KILOBYTE = "x" * 1000
+BATCH_BYTES = 256 * 1024
+"""What one read brings at most: a bound may be exceeded by one batch."""
+
+
+def test_the_hold_begins_at_the_bound_and_ends_when_a_tenth_is_free(make_path: MakePath) -> None:
+    path = make_path(bounds=Bounds(max_bytes=10_000))
+    broker, far_end = path.connect_broker(), path.connect_far_end()
+
+    broker.publish(*range(1, 13), text=KILOBYTE)
+    path.turn()
+    assert broker.is_left
+    assert path.intake.link is None
+    assert "outbox.max_bytes is 10000" in (path.intake.holding or "")
+    assert path.pubacks == list(range(1, 13)), "what is durable is acknowledged before the broker is left"
+
+    far_end.receipt(1, 2, 3)
+    path.turn(6)
+    assert path.outbox.bytes > 9_000
+    assert path.intake.holding is not None
+
+    far_end.receipt(4)
+    path.turn(6)
+    assert path.outbox.bytes < 9_000
+    assert path.intake.holding is None
+
+
+def test_the_bound_of_bytes_holds_at_once_and_not_at_the_next_look(make_path: MakePath) -> None:
+    path = make_path(bounds=Bounds(max_bytes=5_000))
+    broker = path.connect_broker()
+    path.turn()
+    begin = path.clock.now
+
+    broker.publish(1, 2, 3, 4, 5, text=KILOBYTE)
+    path.turn()
+
+    assert path.intake.holding is not None
+    assert path.clock.now == begin
+
+
+def test_records_that_are_too_old_hold_the_intake(make_path: MakePath) -> None:
+    path = make_path(bounds=Bounds(max_age=60))
+    broker = path.connect_broker()
+    broker.publish(1)
+    path.turn()
+
+    begin = path.clock.now
+    while path.intake.holding is None and path.clock.now < begin + 100:
+        path.turn()
+        broker.read()
+
+    assert "outbox.max_age is 60" in (path.intake.holding or "")
+    assert path.clock.now - begin == pytest.approx(61, abs=2)
+
+
+def test_a_link_that_was_being_dialled_when_the_hold_began_is_not_read(make_path: MakePath) -> None:
+    path = make_path(bounds=Bounds(max_bytes=2_000))
+    broker = path.connect_broker()
+    broker.publish(1, 2, text=KILOBYTE)
+    path.turn()
+    assert path.intake.holding is not None
+
+    late = path.dial_broker()
+    path.turn(2)
+
+    assert path.intake.link is None
+    assert late.is_left
+    assert path.intake.holding is not None
+
+
+def test_drop_oldest_makes_room_drops_what_was_never_sent_and_keeps_receiving(make_path: MakePath) -> None:
+    path = make_path(policy="drop_oldest", bounds=Bounds(max_bytes=10_000))
+    broker, far_end = path.reach_steady_state()
+    path.worker_is_attached = False
+    for first in range(1, 25, 6):
+        broker.publish(*range(first, first + 6), text=KILOBYTE)
+        path.turn()
+
+    books, kept = path.outbox.books(), path.stored
+    assert path.outbox.bytes <= 9_000
+    assert path.intake.holding is None
+    assert path.pubacks == list(range(1, 25))
+    assert kept == list(range(25 - len(kept), 25)), "the newest are kept"
+    assert books.dropped == {"outbox_full": 24 - len(kept)}
+    assert books.balanced
+
+    path.worker_is_attached = True
+    path.turn(2)
+    assert far_end.numbers == kept, "a record that was dropped from disk is not sent from memory"
+
+
+def test_drop_oldest_leaves_records_alone_that_gdn_may_have_already(make_path: MakePath) -> None:
+    path = make_path(policy="drop_oldest", bounds=Bounds(max_bytes=10_000))
+    broker, far_end = path.connect_broker(), path.connect_far_end()
+    broker.publish(1, 2, 3, text=KILOBYTE)
+    path.turn()
+    assert far_end.numbers == [1, 2, 3]
+
+    path.worker_is_attached = False
+    broker.publish(*range(4, 14), text=KILOBYTE)
+    path.turn(2)
+
+    assert path.stored[:3] == [1, 2, 3]
+    assert path.outbox.books().dropped["outbox_full"] > 0
+
+
+def test_memory_holds_a_bounded_number_of_bytes_and_the_rest_comes_back_from_disk(make_path: MakePath) -> None:
+    path = make_path()
+    broker, far_end = path.reach_steady_state()
+    path.worker_is_attached = False
+    text, count = "x" * 100_000, 200
+    assert count * len(text) > 2 * MEMORY_BYTES
+
+    for n in range(1, count + 1):
+        broker.publish(n, text=text)
+        path.turn()
+    assert held_bytes(path) <= MEMORY_BYTES + BATCH_BYTES
+
+    path.worker_is_attached = True
+    path.turn(4)
+    in_window = path.delivery().in_window
+    assert in_window
+    assert in_window * len(text) + held_bytes(path) <= MEMORY_BYTES + BATCH_BYTES
+
+    while len(far_end.numbers) < count:
+        far_end.receipt()
+        path.turn()
+        assert held_bytes(path) <= MEMORY_BYTES + BATCH_BYTES
+    assert far_end.numbers == list(range(1, count + 1))
+
+
+def held_bytes(path: DataPath) -> int:
+    """Of the records that wait in memory, whatever the delivery itself thinks of them."""
+    return sum(record.size for record in path.delivery()._ready)
+
+
+def test_memory_holds_a_bounded_number_of_records(make_path: MakePath) -> None:
+    path = make_path()
+    broker, _ = path.reach_steady_state()
+    path.worker_is_attached = False
+    for first in range(1, 6001, 500):
+        broker.publish(*range(first, first + 500))
+        path.turn(2)
+
+    assert len(path.delivery()._ready) <= MEMORY_RECORDS < path.outbox.books().outbox == 6000
+
+
+def test_a_commit_that_fails_half_way_stores_nothing_and_leaves_the_outbox_usable(path: DataPath) -> None:
+    unstorable = DeadLetter("t", {"no": "bytes"}, 1, 1, None, "no_route", "")  # type: ignore[arg-type]
+
+    with pytest.raises(OutboxUnavailable, match="can't commit to"):
+        path.outbox.commit(rows=[Row("readings", b'{"n":1}')], dead_letters=[unstorable])
+
+    assert path.stored == []
+    assert path.outbox.books().received == 0
+    (record,) = path.outbox.commit(rows=[Row("readings", b'{"n":2}')])
+    assert path.stored == [2]
+    assert record.id == 1, "the id that was not used is given out"
+
+
+def test_nothing_more_is_sent_while_the_outbox_cannot_release(path: DataPath) -> None:
+    broker, far_end = path.connect_broker(), path.connect_far_end()
+    broker.publish(1, 2)
+    path.turn()
+    path.outbox.failing = True
+    far_end.receipt()
+    path.turn(10)
+
+    assert path.delivery().settlement().released == (1, 2)
+    path.outbox.failing = False
+    path.turn(5)
+    assert path.delivery().settlement().released == ()
+    assert path.stored == []

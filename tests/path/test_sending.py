@@ -1,0 +1,251 @@
+"""From the outbox to GDN: order, the window, what is sent again, and when records are released."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from bridge.path.pipeline import RELEASE_WITHIN
+from tests.path.harness import WINDOW, DataPath
+
+MakePath = Callable[..., DataPath]
+
+
+def test_records_are_sent_in_arrival_order_and_released_after_their_receipt(path: DataPath) -> None:
+    broker, far_end = path.connect_broker(), path.connect_far_end()
+
+    broker.publish(1, 2, 3)
+    path.turn()
+    assert far_end.numbers == [1, 2, 3]
+    assert path.stored == [1, 2, 3]
+
+    far_end.receipt()
+    path.turn(3)
+    assert path.stored == []
+    assert path.outbox.books().delivered == 3
+
+
+def test_a_record_is_sent_only_after_it_is_durable(path: DataPath) -> None:
+    broker, far_end = path.connect_broker(), path.connect_far_end()
+    path.events.clear()
+
+    broker.publish(1)
+    path.turn()
+
+    assert [name for name, _ in path.events] == ["commit begins", "committed", "puback", "sent"]
+    assert far_end.numbers == [1]
+
+
+def test_receipts_are_released_within_their_time_without_further_messages(path: DataPath) -> None:
+    broker, far_end = path.connect_broker(), path.connect_far_end()
+    broker.publish(1, 2)
+    path.turn()
+
+    far_end.receipt()
+    begin = path.clock.now
+    while path.stored:
+        path.turn()
+
+    assert path.clock.now - begin == pytest.approx(RELEASE_WITHIN)
+
+
+def test_releases_join_the_commit_of_the_next_batch(path: DataPath) -> None:
+    broker, far_end = path.connect_broker(), path.connect_far_end()
+    broker.publish(1)
+    path.turn()
+    path.events.clear()
+
+    far_end.receipt()
+    broker.publish(2)
+    path.turn()
+
+    assert [what for name, what in path.events if name == "committed"] == [([2], (1,))]
+
+
+def test_nothing_is_sent_while_the_worker_is_off_and_all_of_it_afterwards(make_path: MakePath) -> None:
+    path = make_path(worker_is_attached=False)
+    broker, far_end = path.connect_broker(), path.connect_far_end()
+
+    broker.publish(1, 2)
+    path.turn()
+    broker.publish(3)
+    path.turn(3)
+    assert far_end.numbers == []
+    assert path.pubacks == [1, 2, 3]
+
+    path.worker_is_attached = True
+    path.turn()
+    assert far_end.numbers == [1, 2, 3]
+
+
+def test_no_more_than_the_window_is_sent_without_receipts(path: DataPath) -> None:
+    broker, far_end = path.connect_broker(), path.connect_far_end()
+
+    broker.publish(*range(1, WINDOW + 51))
+    path.turn(3)
+    assert far_end.numbers == list(range(1, WINDOW + 1))
+
+    far_end.receipt(1, 2)
+    path.turn()
+    assert far_end.numbers == list(range(1, WINDOW + 3))
+
+
+def test_after_a_lost_link_what_has_no_receipt_is_sent_again_first_and_in_order(path: DataPath) -> None:
+    broker, far_end = path.connect_broker(), path.connect_far_end()
+    broker.publish(1, 2, 3, 4)
+    path.turn()
+    far_end.receipt(2)
+    path.turn()
+
+    far_end.close()
+    broker.publish(5)
+    path.turn()
+    assert path.pipeline.senders["readings"].link is None
+    assert path.pipeline.snapshot.traffic.sends == 4, "nothing is written to a link that has failed"
+    again = path.connect_far_end()
+    path.turn()
+
+    assert again.numbers == [1, 3, 4, 5]
+
+
+def test_each_stream_keeps_its_order_whatever_the_other_does(path: DataPath) -> None:
+    broker = path.connect_broker()
+    readings = path.connect_far_end("readings")
+    broker.publish(1, 3)
+    broker.publish(2, 4, topic="o/1")
+    path.turn()
+    broker.publish(6, topic="o/1")
+    broker.publish(5)
+    path.turn()
+    others = path.connect_far_end("others")
+    path.turn()
+
+    assert readings.numbers == [1, 3, 5]
+    assert others.numbers == [2, 4, 6]
+
+
+def test_what_an_earlier_process_left_is_sent_first(make_path: MakePath) -> None:
+    path = make_path()
+    path.connect_broker().publish(1, 2)
+    path.turn()
+    path.close()
+
+    path = make_path()
+    broker, far_end = path.connect_broker(session_present=True), path.connect_far_end()
+    broker.publish(3)
+    path.turn(2)
+
+    assert far_end.numbers == [1, 2, 3]
+
+
+def test_a_record_that_gdn_refuses_for_good_becomes_a_dead_letter_with_the_next_commit(path: DataPath) -> None:
+    broker, far_end = path.connect_broker(), path.connect_far_end()
+    broker.publish(1, 2)
+    path.turn()
+
+    far_end.receipt(1, result="send-error:7")
+    far_end.receipt(2)
+    path.turn(3)
+
+    books = path.outbox.books()
+    assert path.stored == []
+    assert (books.delivered, books.dead_lettered) == (1, {"refused_by_gdn": 1})
+    assert books.balanced
+
+
+def test_a_record_that_gdn_cannot_take_now_is_sent_again_after_a_pause_before_unsent_ones(path: DataPath) -> None:
+    broker, far_end = path.connect_broker(), path.connect_far_end()
+    broker.publish(1)
+    path.turn()
+
+    far_end.receipt(1, result="send-error:8")
+    path.turn()
+    begin = path.clock.now
+    broker.publish(2)
+    path.turn()
+    assert far_end.numbers == [1]
+    while len(far_end.numbers) == 1:
+        path.turn()
+
+    assert far_end.numbers == [1, 1, 2]
+    assert path.clock.now - begin == pytest.approx(1.0, abs=0.1)
+
+
+# --- sequence numbers -------------------------------------------------------------------------------------------
+
+
+def test_sequence_numbers_are_on_disk_before_their_records_are_sent(make_path: MakePath) -> None:
+    path = make_path(deduplicates=True)
+    broker, far_end = path.connect_broker(), path.connect_far_end()
+    path.events.clear()
+
+    broker.publish(1, 2)
+    path.turn()
+
+    assert [event for event in path.events if event[0] in ("numbered", "sent")] == [
+        ("numbered", [1, 2]),
+        ("sent", [1, 2]),
+    ]
+    assert far_end.numbers == [1, 2]
+
+
+def test_a_record_whose_number_cannot_be_stored_is_not_sent(make_path: MakePath) -> None:
+    path = make_path(deduplicates=True, worker_is_attached=False)
+    broker, far_end = path.connect_broker(), path.connect_far_end()
+    broker.publish(1, 2)
+    path.turn()
+
+    path.outbox.failing = path.worker_is_attached = True
+    path.turn(2)
+    assert far_end.numbers == []
+
+    path.outbox.failing = False
+    path.turn(4)
+    assert far_end.numbers == [1, 2]
+    assert path.outbox.numbered("readings")[1] == 2
+
+
+def test_after_a_crash_records_are_sent_again_with_the_numbers_they_had(make_path: MakePath) -> None:
+    path = make_path(deduplicates=True)
+    broker = path.connect_broker()
+    path.connect_far_end()
+    broker.publish(1, 2, 3)
+    path.turn()
+    path.outbox._let_go()  # the process ends without a word
+
+    path = make_path(deduplicates=True)
+    assert path.pipeline.senders["readings"].initial_sequence_id == 0
+    far_end = path.connect_far_end()
+    path.turn(2)
+
+    assert far_end.numbers == [1, 2, 3]
+    assert [number for _, number in path.outbox.numbered("readings")[0]] == [1, 2, 3]
+
+
+def test_after_a_refusal_the_link_is_dropped_and_its_numbers_are_void_at_once(make_path: MakePath) -> None:
+    path = make_path(deduplicates=True)
+    broker, far_end = path.connect_broker(), path.connect_far_end()
+    broker.publish(1, 2, 3)
+    path.turn()
+
+    far_end.receipt(1, result="send-error:8")
+    path.turn()
+
+    sender = path.pipeline.senders["readings"]
+    assert sender.link is None
+    assert sender.initial_sequence_id == 3
+    assert path.outbox.numbered("readings") == ([], 3)
+
+
+def test_a_far_end_without_deduplication_gets_records_without_numbers(make_path: MakePath) -> None:
+    path = make_path(deduplicates=True)
+    broker = path.connect_broker()
+    path.deduplicates = False  # the next link is one that GDN granted without
+    far_end = path.connect_far_end()
+    broker.publish(1, 2)
+    path.turn()
+
+    assert far_end.numbers == [1, 2]
+    assert path.pipeline.senders["readings"].initial_sequence_id is None
+    assert path.outbox.numbered("readings") == ([], 0)

@@ -1,0 +1,131 @@
+"""The end of the data path, and what other threads ask of it while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bridge.errors import OutboxUnavailable
+from bridge.mapping import Route
+from bridge.path.inbox import Change
+from tests.path.harness import OTHERS, READINGS, DataPath
+
+MakePath = Callable[..., DataPath]
+
+
+def test_a_stop_waits_for_the_receipts_of_what_was_sent_and_releases_it(path: DataPath) -> None:
+    broker, far_end = path.connect_broker(), path.connect_far_end()
+    broker.publish(1, 2, 3)
+    path.turn()
+    waits = 0
+
+    def answer_at_the_third_wait() -> None:
+        nonlocal waits
+        waits += 1
+        if waits == 3:
+            far_end.receipt()
+
+    path.stop(seconds=10, before_wait=answer_at_the_third_wait)
+
+    assert broker.is_left
+    assert path.stored == []
+    assert path.pipeline.snapshot.books.delivered == 3
+
+
+def test_a_stop_without_receipts_takes_half_its_time_and_keeps_the_records(path: DataPath) -> None:
+    broker = path.connect_broker()
+    path.connect_far_end()
+    broker.publish(1, 2, 3)
+    path.turn()
+    begin = path.clock.now
+
+    path.stop(seconds=10)
+
+    assert 4.9 <= path.clock.now - begin <= 5.6
+    assert path.stored == [1, 2, 3]
+    assert path.pipeline.snapshot.books.balanced
+
+
+def test_a_stop_reads_and_acknowledges_nothing_more(path: DataPath) -> None:
+    broker = path.connect_broker()
+    broker.publish(1)
+
+    path.stop(seconds=1)
+
+    assert path.pubacks == []
+    assert path.stored == []
+
+
+def test_a_stop_releases_at_once_what_was_receipted_before_it(path: DataPath) -> None:
+    broker, far_end = path.connect_broker(), path.connect_far_end()
+    broker.publish(1)
+    path.turn()
+    far_end.receipt()
+    path.turn()
+    assert path.delivery().settlement().released == (1,)
+
+    path.stop(seconds=10)
+
+    assert path.stored == []
+
+
+def test_a_change_of_routes_is_followed_over_the_same_link(make_path: MakePath) -> None:
+    path = make_path(routes=(READINGS,))
+    broker = path.connect_broker()
+    link, done = path.intake.link, []
+    new = Route("n/{device}", "readings")
+
+    path.inbox.change(Change(path.mapper(new, OTHERS), ("readings", "others"), lambda: done.append(True)))
+    path.turn(3)
+    broker.publish(1, topic="n/1")
+    broker.publish(2, topic="o/1")
+    path.turn()
+
+    assert done == [True]
+    assert path.intake.link is link
+    assert (broker.subscribed, broker.unsubscribed) == (["d/+", "n/+", "o/+"], ["d/+"])
+    assert list(path.pipeline.senders) == ["readings", "others"]
+    assert sorted(path.stored) == [1, 2]
+
+
+def test_a_change_that_the_outbox_keeps_from_happening_is_made_later(make_path: MakePath) -> None:
+    path = make_path(routes=(READINGS,), deduplicates=True)
+    path.connect_broker()
+    done: list[bool] = []
+    numbered = path.outbox.numbered
+
+    def fails_once(stream: str) -> object:
+        path.outbox.numbered = numbered  # type: ignore[method-assign]
+        raise OutboxUnavailable("locked")
+
+    path.outbox.numbered = fails_once  # type: ignore[method-assign,assignment]
+    path.inbox.change(Change(path.mapper(READINGS, OTHERS), ("readings", "others"), lambda: done.append(True)))
+    path.turn()
+    assert (done, list(path.pipeline.senders)) == ([], ["readings"])
+
+    path.turn(4)
+    assert (done, list(path.pipeline.senders)) == ([True], ["readings", "others"])
+
+
+def test_a_text_to_remember_is_durable_when_its_event_is_set(path: DataPath) -> None:
+    path.outbox.failing = True
+    is_durable = path.inbox.remember("key", "value")
+    path.turn(2)
+    assert not is_durable.is_set()
+
+    path.outbox.failing = False
+    path.turn(4)
+    assert is_durable.is_set()
+    assert path.outbox.recall("key") == "value"
+
+
+def test_what_others_read_of_the_data_path_is_of_the_last_turn(path: DataPath) -> None:
+    broker, far_end = path.connect_broker(), path.connect_far_end()
+    broker.publish(1, 2)
+    path.turn()
+
+    snapshot = path.pipeline.snapshot
+    assert path.pipeline.heartbeat == path.clock.now
+    assert (snapshot.books.received, snapshot.books.outbox) == (2, 2)
+    assert (snapshot.traffic.mqtt_messages, snapshot.traffic.acked, snapshot.traffic.sends) == (2, 2, 2)
+    assert snapshot.traffic.window_used == {"readings": 2, "others": 0}
+    assert far_end.numbers == [1, 2]
