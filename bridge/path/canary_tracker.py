@@ -23,6 +23,31 @@ class CanaryMessage:
     trouble: str | None = None
     """What happened to it instead: a predicate for a sentence about the canary."""
 
+    def publish(self, publish: Callable[[str, bytes], None] | None, now: float) -> bool:
+        """Publish it; False: it has failed. ``publish``: None while the broker isn't connected."""
+        if publish is None:
+            self.fail("could not be published: the broker isn't connected")
+            return False
+        try:
+            publish(self.topic, self.payload)
+        except ValueError as exc:
+            self.fail(f"could not be published: {exc}")
+            return False
+        self.published_at = now
+        return True
+
+    def arrive(self, now: float) -> None:
+        """It has come back from the broker."""
+        self.arrived_at = now
+
+    def receipt(self, now: float) -> None:
+        """GDN has receipted its rows."""
+        self.receipted_at = now
+
+    def fail(self, trouble: str) -> None:
+        """It goes no further."""
+        self.trouble = trouble
+
 
 class CanaryTracker:
     """Tracks the latest canary. Costs nothing while none is on its way. The data path's thread owns it."""
@@ -39,9 +64,7 @@ class CanaryTracker:
         for canary in canaries:
             self._mapped = frozenset()
             self._awaited.clear()
-            canary.trouble = _publish(canary, publish)
-            self._canary = canary if canary.trouble is None else None
-            canary.published_at = now if canary.trouble is None else None
+            self._canary = canary if canary.publish(publish, now) else None
 
     @property
     def is_expecting(self) -> bool:
@@ -56,11 +79,11 @@ class CanaryTracker:
         canary = self._canary
         if canary is None or message.topic != canary.topic or message.payload != canary.payload:
             return
-        canary.arrived_at = now
+        canary.arrive(now)
         if isinstance(mapped, DeadLetter):
-            canary.trouble = f"became a dead letter: {mapped.reason}: {mapped.detail}"
+            canary.fail(f"became a dead letter: {mapped.reason}: {mapped.detail}")
         elif not mapped:
-            canary.trouble = "was taken by no route"
+            canary.fail("was taken by no route")
         else:
             self._mapped = frozenset(range(next_id, next_id + len(mapped)))
 
@@ -73,7 +96,7 @@ class CanaryTracker:
         """The messages seen since the last commit are not in the outbox: their record ids go to others."""
         if self._mapped and self._canary is not None:
             self._mapped = frozenset()
-            self._canary.trouble = f"was not stored: {why}"
+            self._canary.fail(f"was not stored: {why}")
 
     @property
     def is_awaiting(self) -> bool:
@@ -86,15 +109,4 @@ class CanaryTracker:
             return
         self._awaited.difference_update(record_ids)
         if not self._awaited:
-            self._canary.receipted_at = now
-
-
-def _publish(canary: CanaryMessage, publish: Callable[[str, bytes], None] | None) -> str | None:
-    """What kept the canary from being published; None if it was."""
-    if publish is None:
-        return "could not be published: the broker isn't connected"
-    try:
-        publish(canary.topic, canary.payload)
-    except ValueError as exc:
-        return f"could not be published: {exc}"
-    return None
+            self._canary.receipt(now)

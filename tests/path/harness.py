@@ -251,7 +251,7 @@ class DataPath:
         self.events: list[Event] = []
         self.worker_is_attached = worker_is_attached
         self.deduplicates = deduplicates
-        self.routes = routes
+        mapper = self.mapper(*routes)
         self.broker: Broker | None = None
         self.far_ends: dict[str, FarEnd] = {}
         self._sockets: list[socket.socket] = []
@@ -261,7 +261,6 @@ class DataPath:
         self.stepped = SteppedSockets(self.clock)
         self.inbox = Inbox(self.stepped.wake)
         session = MqttSession(name=CLIENT, outbox=self.outbox, deduplicates=deduplicates)
-        mapper = self.mapper(*routes)
         self.intake = Intake(
             session, filters=mapper.filters, connect=_no_dialling, hand_over=_no_dialling, clock=self.clock
         )
