@@ -1,7 +1,7 @@
-"""Stream worker definitions in version 2 of the language. Pure; everything others need of this package is here.
+"""Stream worker definitions in version 2 of the language. Pure: no I/O.
 
-``parse`` gives the tree and ``to_text`` the way back, ``input_streams`` what to publish to; ``require_metadata``
-refuses what the bridge would not run.
+``parse`` makes the syntax tree, ``to_text`` writes one back as text; ``input_streams`` lists the streams to publish to;
+``require_metadata`` refuses definitions that the bridge doesn't run.
 """
 
 from __future__ import annotations

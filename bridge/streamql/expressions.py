@@ -1,9 +1,9 @@
 """Expressions of the simple query form.
 
-Loosest first, as the vendor's page on queries has them: ``or``, ``and``, ``== !=``, ``< <= > >=``, ``+ -``,
-``* / %``, ``not`` and the sign, ``is null``, then literals, attributes, calls and parentheses. So ``not a > b``
-is ``(not a) > b``: write ``not (a > b)``. What the language has beyond that raises NotSimpleError, which says
-that the query is fine and the tree can't hold it.
+Operators from the loosest binding to the tightest, as in the vendor's page on queries: ``or``, ``and``, ``== !=``,
+``< <= > >=``, ``+ -``, ``* / %``, ``not`` and the sign, ``is null``. So ``not a > b`` is ``(not a) > b``: write
+``not (a > b)``. Anything else that the language has raises NotSimpleError: the query may be valid, but the tree can't
+represent it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from bridge.streamql.token_reader import TokenReader
 from bridge.streamql.tokens import Token, TokenKind
 
 MAX_NESTING = 50
-"""Parentheses, calls and prefixes inside one another; more would exhaust Python's stack while reading."""
+"""Nested parentheses, calls and prefixes; more would exhaust Python's stack while parsing."""
 MAX_DEPTH = 150
-"""Levels of a tree (``a or b or …`` is one deep for each ``or``); more would exhaust it while walking."""
+"""Levels of a tree (``a or b or …`` has one for each ``or``); more would exhaust the stack while walking it."""
 
 LEVELS = {
     "or": 1,
@@ -36,22 +36,22 @@ LEVELS = {
     **dict.fromkeys(("+", "-"), 5),
     **dict.fromkeys(("*", "/", "%"), 6),
 }
-"""How tightly each operator between two operands binds; those of one level bind from the left."""
+"""The precedence of each binary operator: a higher level binds tighter; all are left-associative."""
 PREFIX = 7
-"""The level of ``not`` and the sign: no operator between two operands binds as tightly, and ``is null`` does more."""
-# Attributes may be called like any keyword but these: a forgotten operand is likelier than such a column.
+"""The level of ``not`` and the sign: tighter than any binary operator, looser than ``is null``."""
+# An attribute may have the name of any keyword but these: here a missing operand is more likely than such a column.
 _NO_OPERAND = ("from", "as", "and", "or", "is", "in")
 _TIME_UNITS = tuple(
     unit + ending
     for unit in ("millisecond", "millisec", "second", "sec", "minute", "min", "hour", "day", "week", "month", "year")
     for ending in ("", "s")
 )
-_FITS = {AttributeType.INT: 2**31, AttributeType.LONG: 2**63}
+_LIMITS = {AttributeType.INT: 2**31, AttributeType.LONG: 2**63}
 _LONGEST_NUMBER = 400
 
 
 class NotSimpleError(Exception):
-    """Right as far as anyone knows, and more than the tree holds. ``construct`` names it in words."""
+    """The query uses a construct that the tree can't represent; ``construct`` names it in words."""
 
     def __init__(self, construct: str, place: Place) -> None:
         super().__init__(construct)
@@ -60,20 +60,20 @@ class NotSimpleError(Exception):
 
 
 def read_expression(cursor: TokenReader) -> Expression:
-    """One whole expression. The place of an operator's node is the operator's.
+    """Parse one expression. The place of an operator's node is that of the operator.
 
     Raises:
-        StreamQLError: something else stands where an operand must, or it nests too deeply.
-        NotSimpleError: it uses what ``Expression`` doesn't hold.
+        StreamQLError: an operand is missing, or the nesting is too deep.
+        NotSimpleError: it uses a construct that ``Expression`` can't represent.
     """
-    expression = _Reader(cursor).read(1)
+    expression = _ExpressionReader(cursor).read(1)
     too_deep = _deeper_than(MAX_DEPTH, expression)
     if too_deep is not None:
         raise NotSimpleError(f"an expression of more than {MAX_DEPTH} levels", too_deep.place)
     return expression
 
 
-class _Reader:
+class _ExpressionReader:
     def __init__(self, cursor: TokenReader) -> None:
         self._cursor = cursor
         self._nesting = 0
@@ -97,7 +97,7 @@ class _Reader:
         if cursor.at_word("in") or (cursor.at_word("not") and cursor.peek(1).is_word("in")):
             raise NotSimpleError("IN", cursor.place)
         if cursor.at_symbol("="):
-            raise cursor.unexpected("'==' (a single '=' compares nothing)")
+            raise cursor.unexpected("'==' (a single '=' is not a comparison)")
 
     def _null_test(self, operand: Expression) -> Expression:
         cursor = self._cursor
@@ -134,8 +134,8 @@ class _Reader:
         if token.kind is TokenKind.NUMBER:
             return self._number()
         if token.is_symbol("*"):
-            raise NotSimpleError("'*' among other things", cursor.place)
-        is_call = cursor.peek(1).is_symbol("(") and token.is_word("and", "or")  # aggregates are called so too
+            raise NotSimpleError("'*' as a value", cursor.place)
+        is_call = cursor.peek(1).is_symbol("(") and token.is_word("and", "or")  # also names of aggregate functions
         if not token.is_name or (token.is_word(*_NO_OPERAND) and not is_call):
             raise cursor.unexpected("an expression")
         return self._named()
@@ -143,7 +143,7 @@ class _Reader:
     def _nested(self, lowest: int, opening: Token) -> Expression:
         if self._nesting == MAX_NESTING:
             raise self._cursor.source.error(
-                opening.start, f"expected at most {MAX_NESTING} parentheses, calls and signs inside one another"
+                opening.start, f"expected at most {MAX_NESTING} nested parentheses, calls and signs"
             )
         self._nesting += 1
         inner = self.read(lowest)
@@ -169,9 +169,9 @@ class _Reader:
             raise cursor.source.error(token.start, "expected a whole number before the suffix L")
         if is_whole and suffix not in "fd":
             number_type = AttributeType.LONG if suffix == "l" else AttributeType.INT
-            # The sign stands outside, so the one number that only fits with it is let through.
-            if len(digits) > _LONGEST_NUMBER or int(digits) > _FITS[number_type]:
-                advice = "; a long has the suffix L" if number_type is AttributeType.INT else ""
+            # The sign is read separately, so the limit includes the one number that fits only when negative.
+            if len(digits) > _LONGEST_NUMBER or int(digits) > _LIMITS[number_type]:
+                advice = "; write a long with the suffix L" if number_type is AttributeType.INT else ""
                 raise cursor.source.error(
                     token.start, f"this number is too large: expected one that fits {number_type.value}{advice}"
                 )
@@ -193,23 +193,33 @@ class _Reader:
             if not cursor.at_symbol("("):
                 raise cursor.unexpected("'(' after the function's name")
             return Call(function.text, name.text, self._arguments(), place)
+        return self._attribute(name, place)
+
+    def _attribute(self, name: Token, place: Place) -> Expression:
+        """An attribute, or a keyword that is a value; ``name`` has been taken."""
+        cursor = self._cursor
         source = None
         attribute = name
         if cursor.take_symbol("."):
             if cursor.at_symbol("*"):
-                raise NotSimpleError("'*' among other things", place)
+                raise NotSimpleError("'*' as a value", place)
             source, attribute = name.text, cursor.expect_name(f"an attribute's name after '{name.text}.'")
         if cursor.at_symbol("."):
             raise NotSimpleError("a path into an attribute", place)
         if cursor.at_symbol("["):
-            raise NotSimpleError("an event of a pattern by its index", place)
-        if source is None and name.is_word("true", "false"):
+            raise NotSimpleError("an indexed event of a pattern", place)
+        keyword = self._keyword(name, place) if source is None else None
+        return keyword or AttributeRef(attribute.text, source, place)
+
+    def _keyword(self, name: Token, place: Place) -> Literal | None:
+        """The constant that a keyword is; None if it is an attribute's name."""
+        if name.is_word("true", "false"):
             return Literal(name.is_word("true"), AttributeType.BOOL, place)
-        if source is None and name.is_word("null"):
+        if name.is_word("null"):
             raise NotSimpleError("NULL as a value", place)
-        if source is None and name.is_word("case") and cursor.at_word("when"):
+        if name.is_word("case") and self._cursor.at_word("when"):
             raise NotSimpleError("CASE", place)
-        return AttributeRef(attribute.text, source, place)
+        return None
 
     def _arguments(self) -> tuple[Expression, ...]:
         cursor = self._cursor

@@ -1,4 +1,4 @@
-"""What a worker must say of itself before the bridge runs or uploads it."""
+"""The metadata that a worker must have before the bridge runs or uploads it."""
 
 from __future__ import annotations
 
@@ -9,28 +9,27 @@ VERSION_ADVICE = 'the bridge reads version 2 of the language: add @App:qlVersion
 
 
 def require_metadata(worker: Worker) -> None:
-    """That a worker has a name of its own and is of version 2 of the language.
+    """Check that a worker has a name and is written in version 2 of the language.
 
-    ``parse`` reads others too: GDN's documentation shows many, and what GDN holds isn't ours to judge.
+    ``parse`` also accepts others: GDN's documentation shows many, and workers that exist in GDN may be without.
 
     Raises:
-        StreamQLError: it says one of the two not at all, twice, or otherwise; at the annotation, else at the beginning.
+        StreamQLError: name or version is missing, given twice or wrong; at the annotation, else at the start.
     """
     name = _only(worker, "name")
     if name is None:
-        raise error_at(
-            Place(1, 1), "expected @App:name('…'), found none: without it GDN gives the worker a random name"
-        )
+        raise error_at(Place(1, 1), "expected @App:name('…'), found none: without it GDN names the worker at random")
     if not worker.name:
         raise error_at(name.place, "expected a name in @App:name('…'), found none")
     version = _only(worker, "qlVersion")
     if version is None:
         raise error_at(Place(1, 1), f"expected @App:qlVersion, found none; {VERSION_ADVICE}")
     if worker.language_version != "2":
-        raise error_at(version.place, f"expected version 2, found another in @{version.name}; {VERSION_ADVICE}")
+        raise error_at(version.place, f"expected version 2 in @{version.name}, found another; {VERSION_ADVICE}")
 
 
 def _only(worker: Worker, name: str) -> Annotation | None:
+    """The worker's only ``@App:NAME``; None if there is none."""
     first, *others = worker.metadata(name) or (None,)
     if first is not None and others:
         raise error_at(

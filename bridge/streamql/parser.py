@@ -1,7 +1,7 @@
-"""Stream worker definitions, version 2 of the language, to ``syntax.Worker`` (grammar: gdn-api.md F.3).
+"""Parses stream worker definitions in version 2 of the language to ``syntax.Worker`` (grammar: gdn-api.md F.3).
 
-Statements that nobody here works with are recognised and stepped over; where the documentation is
-contradictory or silent, both ways are read.
+Statements that the bridge doesn't use are recognised and skipped. Where the documentation contradicts itself or is
+silent, both forms are accepted.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ _TYPES = {attribute_type.value: attribute_type for attribute_type in AttributeTy
 _SCOPES = {scope.value: scope for scope in StreamScope}
 # Spot collections are replicated ones with a preferred region.
 _SCOPE_WORDS = {**_SCOPES, "spot": StreamScope.GLOBAL}
-# In these places no name can stand, so that END there is an attribute called end.
+# An operand follows these words, so END after one of them is an attribute named end.
 _BEFORE_OPERAND = ("as", "by", "from", "having", "into", "limit", "not", "on", "or", "and", "select", "set", "where")
 
 
 def parse(text: str) -> Worker:
-    """The tree of a stream worker definition, whatever it says of itself: ``require_metadata`` judges that.
+    """Parse a stream worker definition. Its name and version aren't checked: see ``require_metadata``.
 
     Raises:
-        StreamQLError: it isn't one, or one in the grammar of version 1; with the line and column of the first mistake.
+        StreamQLError: it has a syntax error, or is in the grammar of version 1; with the first error's line and column.
     """
     return _WorkerReader(TokenReader(Source(text))).read()
 
@@ -80,7 +80,7 @@ class _WorkerReader:
     # --- annotations ---------------------------------------------------------------------------------
 
     def _pending_annotations(self) -> list[Annotation]:
-        """Keep what is said of the worker, give back what is said of the next statement."""
+        """Keep the worker's annotations, return those of the next statement."""
         pending = []
         while self._cursor.at_symbol("@"):
             annotation = read_annotation(self._cursor)
@@ -105,8 +105,8 @@ class _WorkerReader:
         elif cursor.at_word("define", "from"):
             raise cursor.source.error(
                 cursor.peek().start,
-                f"expected {_listed(_STATEMENTS)}, found '{cursor.peek().text}', which opens a statement of "
-                f"version 1; {VERSION_ADVICE} and write CREATE … for DEFINE …, and the action first in queries",
+                f"expected {_listed(_STATEMENTS)}, found '{cursor.peek().text}', which starts a statement of "
+                f"version 1; {VERSION_ADVICE}, write CREATE … instead of DEFINE …, and put the action first in queries",
             )
         else:
             raise cursor.unexpected(_listed(_STATEMENTS), keywords=_STATEMENTS)
@@ -133,7 +133,7 @@ class _WorkerReader:
         elif cursor.at_word("unique", "secondary", "index"):
             cursor.take_word("unique", "secondary")
             cursor.expect_word("index")
-            # An index belongs to its table: its name is no element's.
+            # An index belongs to its table: its name need not be unique in the worker.
             self._other(start, "index", cursor.expect_name("the name of the index").text)
         elif cursor.at_word("query") and cursor.peek(1).is_symbol("-"):
             cursor.index += 2
@@ -143,15 +143,15 @@ class _WorkerReader:
             raise cursor.unexpected(f"{_listed(_KINDS)} after CREATE", keywords=_KINDS)
 
     def _new_name(self, kind: str) -> str:
-        """The name of an element; no two share one, whatever their kinds (gdn-api.md F.3)."""
+        """The name of an element; names are unique across all kinds (gdn-api.md F.3)."""
         cursor = self._cursor
         token = cursor.expect_name(f"the name of the {kind}")
         earlier = self._places.get(token.text)
         if earlier is not None:
             raise cursor.source.error(
                 token.start,
-                f"expected a new name, found '{token.text}', which line {earlier.line} defines already: "
-                "names are unique in a worker",
+                f"expected a new name, found '{token.text}', which is already defined on line {earlier.line}: "
+                "names must be unique within a worker",
             )
         self._places[token.text] = cursor.place_of(token)
         return token.text
@@ -159,7 +159,7 @@ class _WorkerReader:
     def _stream(self, start: Token, kind: str, query_name: str | None) -> None:
         cursor = self._cursor
         if kind == "stream" and cursor.take_symbol("!"):
-            # GDN makes fault streams itself (F.2); the documentation shows their definition all the same.
+            # GDN creates fault streams itself (F.2), but the documentation has definitions of them.
             self._other(start, "fault stream", f"!{cursor.expect_name('the name of the stream').text}")
             return
         scope, name = self._scope_and_name(kind)
@@ -184,14 +184,14 @@ class _WorkerReader:
         if self._cursor.peek().is_name:
             advice = did_you_mean(name, ("STREAM",))
         else:
-            advice = f"; a GDN stream that needs none is {created} STREAM {name}"
+            advice = f"; to read or write a GDN stream without properties write {created} STREAM {name}"
         return self._cursor.unexpected(f"WITH (type = '…', …) after {created} {name}", advice=advice)
 
     def _table(self, start: Token, kind: str, query_name: str | None) -> None:
         cursor = self._cursor
         scope, name = self._scope_and_name(kind)
         properties, attributes, mapping = self._properties_and_attributes()
-        # A store is replicated unless it says otherwise; for tables the documentation contradicts itself (F.5).
+        # Stores are replicated by default; for tables the documentation contradicts itself (F.5).
         default = StreamScope.GLOBAL if kind == "store" else StreamScope.LOCAL
         self._definitions.append(
             TableDefinition(
@@ -211,7 +211,7 @@ class _WorkerReader:
             self._queries.append(read_selection_of(self._cursor, query_name, created=kind, target=name))
 
     def _scope_and_name(self, kind: str) -> tuple[StreamScope | None, str]:
-        """GLOBAL, LOCAL or SPOT stand before the name or after it; before it, they may be the name."""
+        """GLOBAL, LOCAL or SPOT may precede or follow the name, or be the name itself."""
         cursor = self._cursor
         scope = None
         follower = cursor.peek(1)
@@ -242,7 +242,7 @@ class _WorkerReader:
         name = self._new_name("aggregation")
         if cursor.at_word("with"):
             read_properties(cursor)
-        while cursor.at_symbol("@"):  # the documentation names the query in it, as if it stood alone
+        while cursor.at_symbol("@"):  # the documentation puts the query's annotation here
             read_annotation(cursor)
         self._other(start, "aggregation", name)
 
@@ -252,7 +252,7 @@ class _WorkerReader:
         self._definitions.append(OtherDefinition(construct, name, cursor.text_since(start), cursor.place_of(start)))
 
     def _partition(self, name: str | None) -> None:
-        """From PARTITION to its END, with the queries between."""
+        """Skip a partition with its queries, from PARTITION to END."""
         cursor = self._cursor
         start = cursor.next()
         while not cursor.at_word("begin"):
@@ -268,7 +268,7 @@ class _WorkerReader:
         self._definitions.append(OtherDefinition("partition", name, cursor.text_since(start), cursor.place_of(start)))
 
     def _at_end_of_partition(self) -> bool:
-        """An END that ends a statement and stands where no attribute called ``end`` can."""
+        """Whether END comes next, at the end of a statement and where it can't be an attribute named ``end``."""
         cursor = self._cursor
         if not cursor.at_word("end"):
             return False
@@ -284,9 +284,9 @@ class _WorkerReader:
     # --- attributes ----------------------------------------------------------------------------------
 
     def _properties_and_attributes(self) -> tuple[Properties, tuple[Attribute, ...] | None, str]:
-        """``WITH(…) (…)`` or ``(…) WITH(…)``, WITH being optional, and the attributes before AS SELECT.
+        """Parse ``WITH(…) (…)`` or ``(…) WITH(…)``: WITH is optional, attributes are optional before AS SELECT.
 
-        The last is the mapping that stands for attributes, else empty.
+        The last value returned is the mapping given instead of attributes, else empty.
         """
         cursor = self._cursor
         properties = read_properties(cursor) if cursor.at_word("with") else {}
@@ -302,7 +302,7 @@ class _WorkerReader:
         return properties, attributes, mapping
 
     def _mapping(self) -> str:
-        """``name = "path", …`` or ``"path", …``, which say no types (F.3); empty when attributes come."""
+        """Read ``name = "path", …`` or ``"path", …``, which give no types (F.3); empty if attributes come."""
         cursor = self._cursor
         first = cursor.peek(1)
         if not (first.kind is TokenKind.STRING or (first.is_name and cursor.peek(2).is_symbol("=", "."))):
@@ -323,7 +323,7 @@ class _WorkerReader:
         while True:
             token = cursor.expect_name("an attribute's name")
             if token.text in attributes:
-                raise cursor.source.error(token.start, f"expected a new attribute, found '{token.text}' a second time")
+                raise cursor.source.error(token.start, f"the attribute '{token.text}' is declared twice")
             attributes[token.text] = Attribute(token.text, self._type(f"the attribute {token.text}"))
             if not cursor.take_symbol(","):
                 break
@@ -350,7 +350,7 @@ def _replication(properties: Properties) -> StreamScope | None:
 
 
 def _query_name(annotations: Sequence[Annotation]) -> str | None:
-    """From ``@info(name='q')``, ``@info('q')``, ``@name('q')``, and ``@infor``, which occurs (F.4)."""
+    """From ``@info(name='q')``, ``@info('q')``, ``@name('q')`` or ``@infor``, a typo found in examples (F.4)."""
     for annotation in reversed(annotations):
         if annotation.name.lower() not in ("info", "infor", "name"):
             continue

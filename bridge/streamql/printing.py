@@ -1,8 +1,8 @@
-"""A worker as text that ``parse`` reads as the same tree, places and text aside.
+"""Writes a worker as text that ``parse`` reads as the same tree, apart from places and text.
 
-It is for workers that a program makes. What the tree doesn't hold is not in the text: comments, annotations
-before statements other than a query's name, and of properties the case of their keys and all but the last of
-equal ones. For a definition that a person wrote, ``Worker.text`` is the text.
+For workers made by a program. Lost is what the tree doesn't hold: comments, annotations of statements other than a
+query's name, the case of property keys, and all but the last of equal keys. For a definition read from a file use
+``Worker.text``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from bridge.streamql.syntax import (
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 _PLAIN_ANNOTATION = re.compile(r"[A-Za-z_][A-Za-z_0-9]*(?:[.:][A-Za-z_][A-Za-z_0-9]*)*")
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z_0-9]*(?:[.:-][A-Za-z_][A-Za-z_0-9]*)*")
-# Words that some place of the grammar takes for its own: names like these stand in backticks.
+# Words with a meaning somewhere in the grammar: written in backticks as names.
 _RESERVED = frozenset(
     [
         *("all", "and", "as", "asc", "begin", "by", "case", "create", "current", "delete", "desc", "end", "every"),
@@ -51,18 +51,18 @@ _NULL_TEST, _OPERAND = PREFIX + 1, PREFIX + 2
 
 
 def to_text(worker: Worker) -> str:
-    """The worker's definition, a statement after the other; name and version stand among its annotations or nowhere.
+    """The worker's definition; name and version are written only if they are among its annotations.
 
     Raises:
-        ValueError: a name can't be written (it is empty, or holds a backtick or a line's end), or a query
-            that fills a stream or table has no definition to stand in.
+        ValueError: a name can't be written (it is empty, or has a backtick or line break), or the definition of a
+            stream or table is not where the query that fills it (``AS SELECT``) needs it.
     """
     lines = map(_annotation, worker.annotations)
     return "".join(f"{line}\n" for line in [*lines, *_statements(worker)])
 
 
 def _statements(worker: Worker) -> Iterator[str]:
-    """Definitions first, except that a query in a CREATE keeps its turn among the queries."""
+    """Definitions first; only a query inside a CREATE keeps its position among the queries."""
     definitions = deque(worker.definitions)
     queries = deque(worker.queries)
     filled = {query.target for query in queries if _is_in_create(query)}
@@ -75,7 +75,7 @@ def _statements(worker: Worker) -> Iterator[str]:
             continue
         query = queries.popleft()
         if not definitions or definitions[0].name != query.target:
-            raise ValueError(f"the query that fills {query.target} doesn't stand where its CREATE does")
+            raise ValueError(f"the query that fills {query.target} is not at the position of its CREATE")
         yield f"{_named(query.name)}{_definition(definitions.popleft())}\n{_query(replace(query, name=None))};"
         filled.discard(query.target)
 
@@ -105,7 +105,7 @@ def _named(name: str | None) -> str:
 
 def _definition(definition: Definition) -> str:
     if isinstance(definition, OtherDefinition):
-        # All but partitions have their name in the text.
+        # A partition's name is in its annotation, other names are in the text.
         return _named(definition.name if definition.construct == "partition" else None) + definition.text
     if isinstance(definition, FunctionDefinition):
         head = f"CREATE FUNCTION {_name(definition.name)}[{_name(definition.language)}]"
@@ -161,7 +161,7 @@ def _text_and_level(node: Expression) -> tuple[str, int]:
         if node.operator == "is null":
             return f"{_expression(node.operand, _NULL_TEST)} is null", _NULL_TEST
         operand = _expression(node.operand, PREFIX)
-        # Two signs without a space would begin a comment.
+        # Two signs without a space would start a comment.
         space = " " if node.operator == "not" or operand.startswith("-") else ""
         return f"{node.operator}{space}{operand}", PREFIX
     if isinstance(node, Call):
@@ -186,7 +186,7 @@ def _name(name: str) -> str:
     if _PLAIN_NAME.fullmatch(name) and name.lower() not in _RESERVED:
         return name
     if not name or re.search(r"[`\r\n]", name):
-        raise ValueError(f"a definition can't hold the name {name!r}")
+        raise ValueError(f"a definition can't contain the name {name!r}")
     return f"`{name}`"
 
 
@@ -195,7 +195,7 @@ def _key(key: str) -> str:
 
 
 def _string(value: str) -> str:
-    """In quotes that need no escapes, as the documentation has no rule for them (gdn-api.md F.2)."""
+    """In quotes that need no escaping if possible: the documentation has no rule for it (gdn-api.md F.2)."""
     is_plain = not re.search(r"[\r\n]|\\\\|\\\Z", value)
     if is_plain and not re.search(r"['\"]", value):
         return f"'{value}'"

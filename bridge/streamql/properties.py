@@ -1,4 +1,4 @@
-"""The ``key = value`` lists of WITH(…) and of annotations, and annotations themselves (gdn-api.md F.2, F.4)."""
+"""Annotations, and the ``key = value`` lists of annotations and WITH(…) (gdn-api.md F.2, F.4)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Properties = dict[str, "Property"]
 
 
 class Property(NamedTuple):
-    """A property's value and where its key stands."""
+    """A property's value, and the position of its key."""
 
     value: str
     place: Place
 
 
 def read_properties(cursor: TokenReader) -> Properties:
-    """``WITH (key = value, …)`` by key in lower case; the last of equal keys wins.
+    """Parse ``WITH (key = value, …)``: by key in lower case, the last of equal keys wins.
 
-    An annotation among them, ``@attributes(…)`` as in version 1, is read and not kept: the documentation has both.
+    Annotations among them (``@attributes(…)``, as in version 1) are skipped: the documentation has both forms.
     """
     cursor.expect_word("with")
     cursor.expect_symbol("(")
@@ -32,7 +32,7 @@ def read_properties(cursor: TokenReader) -> Properties:
             read_annotation(cursor)
         elif not (key := _key(cursor)):
             raise cursor.unexpected("a property's name or ')'")
-        elif not cursor.take_symbol("="):  # what stands there may be a password: not shown
+        elif not cursor.take_symbol("="):  # doesn't show what was found: it may be a password
             raise cursor.source.error(cursor.peek().start, f"expected '=' after the property {key}")
         else:
             properties[key.lower()] = Property(_value(cursor, of=key), place)
@@ -43,7 +43,7 @@ def read_properties(cursor: TokenReader) -> Properties:
 
 
 def read_annotation(cursor: TokenReader) -> Annotation:
-    """``@name``, ``@App:name('x')``, ``@info(name='x')``; annotations inside it are read and not kept."""
+    """Parse ``@name``, ``@App:name('x')`` or ``@info(name='x')``; annotations inside it are skipped."""
     place = cursor.place
     name = _annotation_name(cursor)
     elements: list[tuple[str | None, str]] = []
@@ -52,7 +52,7 @@ def read_annotation(cursor: TokenReader) -> Annotation:
             if cursor.at_symbol("@"):
                 _skip_annotation(cursor)
             else:
-                key = _key(cursor) if _key_comes(cursor) else None
+                key = _key(cursor) if _at_key(cursor) else None
                 if key is not None:
                     cursor.expect_symbol("=")
                 elements.append((key, _value(cursor, of=key or f"@{name}")))
@@ -88,7 +88,8 @@ def _is_key_part(token: Token) -> bool:
     return token.is_name or token.kind is TokenKind.NUMBER or token.is_symbol(".", "-", ":")
 
 
-def _key_comes(cursor: TokenReader) -> bool:
+def _at_key(cursor: TokenReader) -> bool:
+    """Whether a key and ``=`` come next."""
     if cursor.peek().kind is TokenKind.STRING:
         return cursor.peek(1).is_symbol("=")
     ahead = 0
@@ -100,18 +101,18 @@ def _key_comes(cursor: TokenReader) -> bool:
 
 
 def _key(cursor: TokenReader) -> str:
-    """``map.type``, `` `sink.id` ``, ``'sink.id'``, its parts touching; empty when there is none."""
+    """A key such as ``map.type``, `` `sink.id` `` or ``'sink.id'``, without spaces; empty if there is none."""
     if cursor.peek().kind is TokenKind.STRING:
         return cursor.next().text
     start = cursor.index
     end = cursor.peek().start
     while _is_key_part(cursor.peek()) and cursor.peek().start == end:
         end = cursor.next().end
-    return "".join(token.text for token in cursor.taken_since(start))
+    return "".join(token.text for token in cursor.tokens_since(start))
 
 
 def _value(cursor: TokenReader, *, of: str) -> str:
-    """A string, or what stands up to the next comma or parenthesis, as written: ``5 sec``, ``text``."""
+    """A string's value, or the text up to the next comma or closing parenthesis, as written: ``5 sec``, ``text``."""
     first = cursor.peek()
     if first.kind is TokenKind.STRING:
         return cursor.next().text
@@ -130,5 +131,5 @@ def _value(cursor: TokenReader, *, of: str) -> str:
             opened.pop()
         cursor.next()
     if cursor.peek() is first:
-        raise cursor.unexpected(f"a value for {of} (in quotes when it is more than words and numbers)")
+        raise cursor.unexpected(f"a value for {of} (in quotes unless it is only words and numbers)")
     return cursor.text_since(first)

@@ -1,4 +1,4 @@
-"""Queries: the simple form in full, everything else by the name of its first construct.
+"""Queries: the simple form is parsed, any other query is kept as text with the name of the first other construct.
 
 The simple form is ``INSERT INTO target`` with ``SELECT … FROM source[filter]…`` or
 ``FROM source[filter]… SELECT …`` (gdn-api.md F.3).
@@ -15,9 +15,9 @@ from bridge.streamql.token_reader import TokenReader
 from bridge.streamql.tokens import Token
 
 QUERY_WORDS = ("insert", "update", "delete")
-"""The words that open a query."""
+"""The words that start a query."""
 
-# What may come after a source or a selection, and what we call it.
+# Words and symbols that can follow a source or a selection, with the name of the construct.
 _CLAUSES = {
     "window": "WINDOW",
     **dict.fromkeys(("join", "left", "right", "full", "inner", "outer", "unidirectional"), "JOIN"),
@@ -44,25 +44,25 @@ _CLAUSE_KEYWORDS = (
 
 
 def read_query(cursor: TokenReader, name: str | None) -> Query | OtherQuery:
-    """A query up to its semicolon. ``name`` comes from its annotation."""
+    """Parse a query up to its semicolon. ``name`` comes from its annotation."""
     start, first = cursor.index, cursor.peek()
     try:
         return _simple(cursor, name)
-    except NotSimpleError as beyond:
+    except NotSimpleError as other:
         cursor.skip_statement()
-        statement = cursor.taken_since(start)
+        statement = cursor.tokens_since(start)
         return OtherQuery(
             name=name,
-            construct=beyond.construct,
+            construct=other.construct,
             target=_target(statement),
             sources=_sources(statement),
             text=cursor.text_since(first),
-            place=beyond.place,
+            place=other.place,
         )
 
 
 def read_selection_of(cursor: TokenReader, name: str | None, *, created: str, target: str) -> OtherQuery:
-    """The ``AS SELECT …`` that a CREATE may end with; ``created`` is the kind of thing it fills."""
+    """Read the ``AS SELECT …`` at the end of a CREATE; ``created`` is the kind of element that it fills."""
     start, first = cursor.index, cursor.peek()
     cursor.expect_word("as")
     if not cursor.at_word("select"):
@@ -72,17 +72,17 @@ def read_selection_of(cursor: TokenReader, name: str | None, *, created: str, ta
         name=name,
         construct=f"CREATE {created.upper()} … AS SELECT",
         target=target,
-        sources=_sources(cursor.taken_since(start)),
+        sources=_sources(cursor.tokens_since(start)),
         text=cursor.text_since(first),
         place=cursor.place_of(first),
     )
 
 
 def read_selection_first(cursor: TokenReader, name: str | None) -> OtherQuery:
-    """``SELECT … FROM … INSERT INTO target``: version 1 has the action last, and examples of version 2 do too.
+    """Read ``SELECT … FROM … INSERT INTO target``: the order of version 1, which examples of version 2 also use.
 
     Raises:
-        StreamQLError: no action comes.
+        StreamQLError: the query has no action.
     """
     start, first = cursor.index, cursor.peek()
     action = None
@@ -92,11 +92,11 @@ def read_selection_first(cursor: TokenReader, name: str | None) -> OtherQuery:
         if action is None and has_from and cursor.at_word(*QUERY_WORDS) and cursor.peek(1).is_name:
             action = cursor.index
         elif cursor.at_next_statement:
-            raise cursor.unexpected("';' at the end of the statement before this")
+            raise cursor.unexpected("';' at the end of the previous statement")
         cursor.next()
     if action is None:
         raise cursor.source.error(first.start, "expected INSERT INTO, UPDATE or DELETE in the query, found none")
-    statement = cursor.taken_since(start)
+    statement = cursor.tokens_since(start)
     return OtherQuery(
         name=name,
         construct="SELECT before the action",
@@ -168,7 +168,7 @@ def _source(cursor: TokenReader) -> tuple[str, tuple[Expression, ...]]:
 def _selection(cursor: TokenReader) -> tuple[Selected, ...] | None:
     if cursor.take_symbol("*"):
         if cursor.at_symbol(","):
-            raise NotSimpleError("'*' among other things", cursor.place)
+            raise NotSimpleError("'*' with other columns", cursor.place)
         return None
     selected: list[Selected] = []
     while True:
@@ -204,7 +204,7 @@ def _not_simple_or_unexpected(cursor: TokenReader, expected: str) -> NotSimpleEr
 
 
 def _target(statement: Sequence[Token]) -> str | None:
-    """What an action writes to: the name after INTO, else the one after UPDATE or DELETE."""
+    """The target of an action: the name after INTO, else the one after UPDATE or DELETE."""
     head = statement[:8]
     for at, token in enumerate(head[:-1]):
         if token.is_word("into"):
@@ -224,35 +224,65 @@ _AFTER_SOURCES = (
 def _sources(statement: Sequence[Token]) -> tuple[str, ...]:
     """The names in the stream positions of every FROM: after FROM and JOIN, and the parts of a pattern.
 
-    Fault streams and inner streams keep their ``!`` and ``#``: they are other streams than those of the bare name.
+    Fault streams and inner streams keep their ``!`` and ``#``: the bare name is another stream.
     """
-    found: dict[str, None] = {}
-    depth = 0  # of brackets and of the parentheses of calls
-    in_from = expecting = in_within = False
+    finder = _SourceFinder()
     for at, token in enumerate(statement):
-        follower = statement[at + 1] if at + 1 < len(statement) else None
-        if token.is_symbol("[") or (token.is_symbol("(") and not expecting):
-            depth += 1
-        elif depth:
-            depth -= token.is_symbol(")", "]")
-        elif expecting and token.is_symbol("!", "#") and follower and follower.is_name:
-            found[token.text + follower.text] = None
-            expecting = False
-        elif expecting and token.is_name:
-            opens_pattern = token.is_word("every", "not") and follower and (follower.is_name or follower.is_symbol("("))
-            names_an_event = follower and follower.is_symbol("=")
-            if not (opens_pattern or names_an_event):
-                found[token.text] = None
-                expecting = False
-        elif token.is_word("from", "join") and not statement[at - 1].is_symbol("."):
-            in_from = expecting = True
-            in_within = False
+        finder.take(token, before=statement[at - 1], after=statement[at + 1] if at + 1 < len(statement) else None)
+    return tuple(finder.names)
+
+
+class _SourceFinder:
+    def __init__(self) -> None:
+        self.names: dict[str, None] = {}  # in order
+        self._depth = 0  # of brackets and of the parentheses of calls
+        self._in_from = False
+        self._at_source = False  # a source's name can come next
+        self._in_within = False  # a comma here separates times, not sources
+
+    def take(self, token: Token, *, before: Token, after: Token | None) -> None:
+        if self._is_nested(token):
+            return
+        if self._at_source and after is not None and token.is_symbol("!", "#") and after.is_name:
+            self._add(token.text + after.text)
+        elif self._at_source and token.is_name:
+            if not _opens_pattern(token, after) and not _names_event(after):
+                self._add(token.text)
+        else:
+            self._take_clause(token, before)
+
+    def _is_nested(self, token: Token) -> bool:
+        """Whether the token is inside brackets or the parentheses of a call, or one of them."""
+        if token.is_symbol("[") or (token.is_symbol("(") and not self._at_source):
+            self._depth += 1
+            return True
+        if not self._depth:
+            return False
+        self._depth -= token.is_symbol(")", "]")
+        return True
+
+    def _add(self, name: str) -> None:
+        self.names[name] = None
+        self._at_source = False
+
+    def _take_clause(self, token: Token, before: Token) -> None:
+        if token.is_word("from", "join") and not before.is_symbol("."):
+            self._in_from = self._at_source = True
+            self._in_within = False
         elif token.is_word(*_AFTER_SOURCES):
-            in_from = expecting = False
+            self._in_from = self._at_source = False
         elif token.is_word("within"):
-            in_within = True  # its comma parts two times
-        elif in_from and token.is_symbol("->"):
-            expecting, in_within = True, False
-        elif in_from and not in_within and (token.is_symbol(",") or token.is_word("and", "or")):
-            expecting = True
-    return tuple(found)
+            self._in_within = True
+        elif self._in_from and token.is_symbol("->"):
+            self._at_source, self._in_within = True, False
+        elif self._in_from and not self._in_within and (token.is_symbol(",") or token.is_word("and", "or")):
+            self._at_source = True
+
+
+def _opens_pattern(token: Token, after: Token | None) -> bool:
+    return token.is_word("every", "not") and after is not None and (after.is_name or after.is_symbol("("))
+
+
+def _names_event(after: Token | None) -> bool:
+    """Whether a name is an event's, as in ``e1=Stream``."""
+    return after is not None and after.is_symbol("=")

@@ -1,9 +1,8 @@
-"""Where a function's JavaScript body ends.
+"""Finds where a function's JavaScript body ends.
 
-A body is not parsed, only followed: braces count where JavaScript would count them, so not in strings,
-comments, template text and regular expressions. Whether a slash divides or opens a regular expression is
-told by the token before it; after ``}`` it divides, which is right for an object and wrong only for a
-statement that begins with a regular expression.
+The body is scanned, not parsed: braces are counted only where they are JavaScript syntax, so not in strings, comments,
+template text or regular expressions. The token before a slash decides whether it divides or opens a regular expression.
+After ``}`` it divides: right for an object literal, wrong only for a statement that starts with a regular expression.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _STRING = re.compile(r"""'(?:[^'\\\r\n]|\\(?:\r\n|[\s\S]))*+'|"(?:[^"\\\r\n]|\\(
 _REGULAR_EXPRESSION = re.compile(r"/(?:[^/\\\[\r\n]|\\[^\r\n]|\[(?:[^\]\\\r\n]|\\[^\r\n])*+\])++/[\w$]*")
 _TEMPLATE_STOP = re.compile(r"\\[\s\S]|`|\$\{")
 
-# An expression follows these, so a slash after them opens a regular expression.
+# An expression follows these words, so a slash after them opens a regular expression.
 _BEFORE_EXPRESSION = frozenset(
     [
         "await",
@@ -37,103 +36,131 @@ _BEFORE_EXPRESSION = frozenset(
         "yield",
     ]
 )
-# The parentheses after these hold a condition: a statement follows, not an operator.
+# Parentheses after these words hold a condition: a statement follows them, not an operator.
 _BEFORE_CONDITION = frozenset(["for", "if", "while", "with"])
+
+# What can be open. A condition's parenthesis differs from others in what may follow it; a template is open while one of
+# its ${…} is.
+_BRACE, _PARENTHESIS, _CONDITION, _TEMPLATE = "{", "(", "if (", "`"
 
 
 def end_of_body(source: Source, opening: int) -> int:
-    """The offset behind the brace that closes the one at ``opening``.
+    """The offset after the brace that closes the one at ``opening``.
 
     Raises:
-        StreamQLError: the body, or a string, comment, template or regular expression in it, is never
-            closed; the place is where it opens.
+        StreamQLError: the body, or a string, comment, template or regular expression in it, is never closed; the error
+            points at where it opens.
     """
-    text = source.text
-    # What is open: "{", "(", "if (" and "`", the last for the ${…} of a template; with their offsets.
-    opened: list[tuple[str, int]] = [("{", opening)]
-    after_operand = False
-    word = ""  # the word just before, unless it is a property's name
-    at = opening + 1
-    while at < len(text):
-        if skipped := _SKIPPED.match(text, at):
-            at = skipped.end()
-            continue
-        if text.startswith("/*", at):
-            at = _end_of_comment(source, at)
-            continue
-        before, word = word, ""
-        character = text[at]
-        if found := _WORD.match(text, at):
-            is_property = text[at - 1] == "."
-            word = "" if is_property else found.group()
-            after_operand = word not in _BEFORE_EXPRESSION
-            at = found.end()
+    return _BodyScanner(source, opening).scan()
+
+
+class _BodyScanner:
+    def __init__(self, source: Source, opening: int) -> None:
+        self._source = source
+        self._text = source.text
+        self._at = opening + 1
+        self._opening = opening
+        self._open: list[tuple[str, int]] = [(_BRACE, opening)]
+        """Kind and offset of everything not yet closed, outermost first."""
+        self._after_operand = False
+        """Whether a slash here divides."""
+        self._word = ""
+        """The word just before, unless it is the name of a property."""
+
+    def scan(self) -> int:
+        while self._open and self._at < len(self._text):
+            if not self._skip():
+                self._scan_token()
+        if self._open:
+            raise self._unclosed()
+        return self._at
+
+    def _skip(self) -> bool:
+        """Skip white space or a comment, if one comes."""
+        if skipped := _SKIPPED.match(self._text, self._at):
+            self._at = skipped.end()
+            return True
+        if not self._text.startswith("/*", self._at):
+            return False
+        end = self._text.find("*/", self._at + 2)
+        if end < 0:
+            raise self._source.error(self._at, "this comment in the function's body is never closed: expected '*/'")
+        self._at = end + 2
+        return True
+
+    def _scan_token(self) -> None:
+        word_before, self._word = self._word, ""
+        character = self._text[self._at]
+        if word := _WORD.match(self._text, self._at):
+            self._scan_word(word)
         elif character in "'\"":
-            string = _STRING.match(text, at)
-            if string is None:
-                raise source.error(at, "this string in the function's body is never closed on its line")
-            after_operand = True
-            at = string.end()
+            self._scan_literal(_STRING, "string")
         elif character == "`":
-            at, after_operand = _template(source, at + 1, at, opened)
-        elif character == "/" and not after_operand:
-            expression = _REGULAR_EXPRESSION.match(text, at)
-            if expression is None:
-                raise source.error(at, "this regular expression in the function's body is never closed on its line")
-            after_operand = True
-            at = expression.end()
-        elif character == "(":
-            opened.append(("if (" if before in _BEFORE_CONDITION else "(", at))
-            after_operand = False
-            at += 1
+            self._scan_template(self._at + 1, opening=self._at)
+        elif character == "/" and not self._after_operand:
+            self._scan_literal(_REGULAR_EXPRESSION, "regular expression")
+        elif character in "({":
+            self._scan_opening(character, word_before)
         elif character == ")":
-            after_operand = True
-            if opened[-1][0].endswith("("):
-                after_operand = opened.pop()[0] == "("
-            at += 1
-        elif character == "{":
-            opened.append(("{", at))
-            after_operand = False
-            at += 1
+            self._scan_parenthesis_close()
         elif character == "}":
-            while opened[-1][0].endswith("("):  # never closed: JavaScript's to report, not ours
-                opened.pop()
-            kind, opened_at = opened.pop()
-            if not opened:
-                return at + 1
-            after_operand = True
-            at += 1
-            if kind == "`":
-                at, after_operand = _template(source, at, opened_at, opened)
+            self._scan_brace_close()
+        elif self._text.startswith(("++", "--"), self._at):
+            self._at += 2  # doesn't change what a slash means: i++ / 2
         else:
-            if text.startswith(("++", "--"), at):
-                at += 2  # what stood before it still counts: i++ / 2
-                continue
-            after_operand = character == "]"
-            at += 1
-    raise _unclosed(source, opening, opened)
+            self._after_operand = character == "]"
+            self._at += 1
 
+    def _scan_word(self, word: re.Match[str]) -> None:
+        is_property = self._text[self._at - 1] == "."
+        self._word = "" if is_property else word.group()
+        self._after_operand = self._word not in _BEFORE_EXPRESSION
+        self._at = word.end()
 
-def _end_of_comment(source: Source, at: int) -> int:
-    end = source.text.find("*/", at + 2)
-    if end < 0:
-        raise source.error(at, "this comment in the function's body is never closed: expected '*/'")
-    return end + 2
+    def _scan_literal(self, pattern: re.Pattern[str], name: str) -> None:
+        literal = pattern.match(self._text, self._at)
+        if literal is None:
+            raise self._source.error(self._at, f"this {name} in the function's body is not closed on the same line")
+        self._after_operand = True
+        self._at = literal.end()
 
+    def _scan_template(self, start: int, *, opening: int) -> None:
+        """Scan template text from ``start`` to the template's end or to its next ``${``."""
+        for stop in _TEMPLATE_STOP.finditer(self._text, start):
+            if stop.group() in ("`", "${"):
+                self._after_operand = stop.group() == "`"
+                if not self._after_operand:
+                    self._open.append((_TEMPLATE, opening))
+                self._at = stop.end()
+                return
+        raise self._source.error(opening, "this template in the function's body is never closed: expected '`'")
 
-def _template(source: Source, at: int, opened_at: int, opened: list[tuple[str, int]]) -> tuple[int, bool]:
-    """Go through template text from ``at``; returns where it stops and whether the template is over."""
-    for stop in _TEMPLATE_STOP.finditer(source.text, at):
-        if stop.group() == "`":
-            return stop.end(), True
-        if stop.group() == "${":
-            opened.append(("`", opened_at))
-            return stop.end(), False
-    raise source.error(opened_at, "this template in the function's body is never closed: expected '`'")
+    def _scan_opening(self, character: str, word_before: str) -> None:
+        kind = _CONDITION if character == "(" and word_before in _BEFORE_CONDITION else character
+        self._open.append((kind, self._at))
+        self._after_operand = False
+        self._at += 1
 
+    def _scan_parenthesis_close(self) -> None:
+        self._after_operand = True
+        if self._open[-1][0] in (_PARENTHESIS, _CONDITION):
+            self._after_operand = self._open.pop()[0] == _PARENTHESIS
+        self._at += 1
 
-def _unclosed(source: Source, opening: int, opened: list[tuple[str, int]]) -> StreamQLError:
-    for kind, at in opened:
-        if kind == "`":
-            return source.error(at, "this template in the function's body is never closed: expected '}'")
-    return source.error(opening, "this '{' is never closed: expected '}' at the end of the function's body")
+    def _scan_brace_close(self) -> None:
+        while self._open[-1][0] in (_PARENTHESIS, _CONDITION):  # unclosed parentheses are for JavaScript to report
+            self._open.pop()
+        kind, opening = self._open.pop()
+        self._after_operand = True
+        self._at += 1
+        if kind == _TEMPLATE:
+            self._scan_template(self._at, opening=opening)
+
+    def _unclosed(self) -> StreamQLError:
+        for kind, opening in self._open:
+            if kind == _TEMPLATE:
+                message = "this template in the function's body is never closed: expected '}'"
+                return self._source.error(opening, message)
+        return self._source.error(
+            self._opening, "this '{' is never closed: expected '}' at the end of the function's body"
+        )

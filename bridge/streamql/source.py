@@ -1,4 +1,4 @@
-"""The text of a definition and the places in it; the one error of this package.
+"""A definition's text, positions in it, and the package's only error.
 
 Lines and columns are 1-based and count characters; CR LF, CR and LF each end a line.
 """
@@ -15,7 +15,7 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 class StreamQLError(ValueError):
-    """A definition can't be read. ``str()`` is ``line L, column C: message``."""
+    """A definition that can't be parsed. ``str()`` is ``line L, column C: message``."""
 
     def __init__(self, line: int, column: int, message: str) -> None:
         super().__init__(line, column, message)
@@ -33,7 +33,7 @@ def error_at(place: Place, message: str) -> StreamQLError:
 
 
 class Source:
-    """A definition's text; offsets into it become places and errors."""
+    """A definition's text; turns offsets into places and errors."""
 
     def __init__(self, text: str) -> None:
         self.text = text

@@ -1,4 +1,4 @@
-"""The GDN streams that a worker's definition brings about (gdn-api.md C.2), and what its queries read."""
+"""The GDN streams that a worker's definition creates (gdn-api.md C.2), and what its queries read."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ from bridge.streamql.tokens import TokenKind, tokens
 class InputStream:
     """A GDN stream that a bridge can publish to.
 
-    ``name`` is bare: no ``c8locals.``. ``attributes`` is None where the definition says no types.
-    ``read_by_worker`` is False for a sink: it takes what is sent, and the worker never sees it.
-    ``fail_on_missing``: a row that lacks an attribute, or has null for it, is dropped without a word
-    (gdn-api.md F.6). ``place`` is that of the definition. ``queried`` is False where certainly no query
-    reads what arrives: the rows lead nowhere. In doubt it is True.
+    ``name`` is bare, without ``c8locals.``. ``attributes`` is None if the definition gives no types. ``read_by_worker``
+    is False for a sink: the worker doesn't read it. ``fail_on_missing``: the worker silently drops a row that lacks an
+    attribute or has null for it (gdn-api.md F.6). ``place`` is that of the definition. ``queried`` is False only if
+    certainly no query reads the stream: its rows have no effect.
     """
 
     name: str
@@ -42,8 +41,8 @@ class InputStream:
 def input_streams(worker: Worker) -> dict[str, InputStream]:
     """The streams by bare name, in the order of the definition.
 
-    Of a sink and a source on the same stream the source counts. Where several sources read one stream,
-    every one must be satisfied: the attributes are those of all of them, the first's type standing.
+    If a sink and a source use the same stream, the source's definition is taken. If several sources read the same
+    stream, rows must fit all of them: it has the attributes of all, each with the type that the first one declares.
     """
     read = {name.casefold() for name in _names_read(worker)}
     found: dict[str, list[InputStream]] = {}
@@ -59,20 +58,20 @@ def input_streams(worker: Worker) -> dict[str, InputStream]:
     streams = {}
     for name, sources in found.items():
         same = tuple(map(id, sources))
-        if same not in merged:  # two sources may have thousands of streams in common
-            merged[same] = _all_of(sources)
+        if same not in merged:  # merged once: two sources may have thousands of streams in common
+            merged[same] = _merge(sources)
         streams[name] = replace(merged[same], name=name)
     return streams
 
 
 def tables_read(worker: Worker) -> dict[str, Place]:
-    """Tables and stores that a query reads as if they were streams: nothing but tables stands in its FROM.
+    """Tables and stores that a query reads as streams: its FROM names only tables.
 
-    Such a query sees what the collection's own stream tells, which GDN has only where streaming is switched on
-    for the collection (gdn-api.md H). A table that a stream is joined with is none of these.
+    Such a query reads the stream of the collection, which GDN has only if streaming is enabled for the collection
+    (gdn-api.md H). A table joined with a stream isn't one of these.
 
     Returns:
-        For each name in the definition the place of the first such query.
+        By the table's name in the definition, the place of the first such query.
     """
     found: dict[str, Place] = {}
     tables = worker.tables
@@ -85,10 +84,10 @@ def tables_read(worker: Worker) -> dict[str, Place]:
 
 
 def _names_read(worker: Worker) -> Iterator[str]:
-    """At least the names that queries read from.
+    """The names that queries read from, and possibly more.
 
-    What isn't looked into counts with every name in it but the targets: better a stream too many that is
-    said to be read than one too few.
+    For a statement that isn't parsed these are all names in it but the targets: reporting a stream that is read as
+    unread would be worse than the reverse.
     """
     for query in worker.queries:
         if isinstance(query, Query):
@@ -100,9 +99,9 @@ def _names_read(worker: Worker) -> Iterator[str]:
             yield from _names_in(definition)
 
 
-def _names_in(kept: OtherQuery | OtherDefinition) -> Iterator[str]:
+def _names_in(statement: OtherQuery | OtherDefinition) -> Iterator[str]:
     before = None
-    for token in tokens(Source(kept.text)):
+    for token in tokens(Source(statement.text)):
         if token.kind is TokenKind.END:
             return
         if token.is_name and not (before is not None and before.is_word("into")):
@@ -111,23 +110,23 @@ def _names_in(kept: OtherQuery | OtherDefinition) -> Iterator[str]:
 
 
 def _stream_names(definition: StreamDefinition) -> tuple[str, ...]:
-    """The names on GDN: a SOURCE or SINK is not a stream of its own name, one of another type none at all."""
+    """The names in GDN. A SOURCE or SINK names its streams in its properties; one of another type has none."""
     if definition.type != "stream":
         return ()
     if definition.kind not in ("source", "sink"):
         return (definition.name,)
-    # Documented is the first for each kind; the others occur in real definitions (gdn-api.md C.2).
+    # The first is the documented one of each kind; the others are found in real definitions (gdn-api.md C.2).
     documented = "stream.list" if definition.kind == "source" else "stream"
     keys = (documented, "stream.list", "stream", "streams.list", "topic")
     listed = next((definition.properties[key] for key in keys if key in definition.properties), "")
-    # A template is filled for each event: which stream it names can't be known.
+    # A template is filled in for each event: the stream that it names isn't known.
     return tuple(name for name in map(str.strip, listed.split(",")) if name and "{{" not in name)
 
 
 def _input_stream(definition: StreamDefinition, *, queried: bool) -> InputStream:
-    """What each of the definition's streams is, still without its name."""
+    """What all streams of the definition have in common; the name is left empty."""
     properties = definition.properties
-    # The mapper's own options are written with its prefix in some definitions.
+    # Some definitions write options of the mapper with its prefix.
     missing = properties.get("map.fail.on.missing.attribute", properties.get("fail.on.missing.attribute", ""))
     return InputStream(
         name="",
@@ -140,8 +139,8 @@ def _input_stream(definition: StreamDefinition, *, queried: bool) -> InputStream
     )
 
 
-def _all_of(streams: list[InputStream]) -> InputStream:
-    """What a stream is that several sources read: with the place of the first."""
+def _merge(streams: list[InputStream]) -> InputStream:
+    """The stream that several sources read, with the place of the first."""
     if len(streams) == 1:
         return streams[0]
     attributes: dict[str, Attribute] = {}

@@ -1,4 +1,4 @@
-"""The syntax tree of a stream worker definition: plain values, no behaviour beyond look-ups.
+"""The syntax tree of a stream worker definition: plain values with look-ups.
 
 Names are case-sensitive, keywords and types are not (gdn-api.md F.1). Places are 1-based.
 """
@@ -30,7 +30,7 @@ class StreamScope(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something stands in the text."""
+    """A position in the text."""
 
     line: int
     column: int
@@ -54,7 +54,7 @@ class Annotation:
 
     @property
     def value(self) -> str | None:
-        """The first element's value: what a one-value annotation says."""
+        """The value of the first element, which is the only one of ``@App:name('x')`` and its like."""
         return self.elements[0][1] if self.elements else None
 
 
@@ -100,7 +100,7 @@ class Unary:
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """``operator`` is one of ``and or == != < <= > >= + - * / %`` (``=`` isn't one)."""
+    """``operator`` is one of ``and or == != < <= > >= + - * / %``."""
 
     operator: str
     left: Expression
@@ -119,8 +119,8 @@ class StreamDefinition:
     """CREATE [SOURCE|SINK] STREAM, CREATE SOURCE, CREATE SINK.
 
     ``kind`` is ``stream``, ``source stream``, ``sink stream``, ``source`` or ``sink``. ``properties`` are those of
-    WITH(…), keys as written in lower case, the last of equal keys winning. ``attributes`` is None where the parentheses
-    hold a mapping instead of typed columns ("no schema", gdn-api.md F.3).
+    WITH(…): keys in lower case, the last of equal keys wins. ``attributes`` is None where the parentheses hold a
+    mapping instead of typed columns ("no schema", gdn-api.md F.3).
     """
 
     kind: str
@@ -130,18 +130,18 @@ class StreamDefinition:
     properties: dict[str, str] = field(repr=False)  # may hold passwords
     place: Place
     mapping: str = ""
-    """What the parentheses hold instead of columns, as written."""
+    """The parentheses' content where it isn't columns, as written."""
 
     @property
     def type(self) -> str:
-        """What is behind it, in lower case: ``stream``, ``kafka``, …; empty where nothing says."""
+        """The transport in lower case: ``stream``, ``kafka``, …; empty where none is given."""
         stated = self.properties.get("type", self.properties.get(f"{self.kind}.type", ""))
         return stated.lower() or ("" if self.kind in ("source", "sink") else "stream")
 
 
 @dataclass(frozen=True, slots=True)
 class TableDefinition:
-    """CREATE TABLE (``kind`` ``table``) or CREATE STORE (``kind`` ``store``); the rest as in ``StreamDefinition``."""
+    """CREATE TABLE (``kind`` ``table``) or CREATE STORE (``kind`` ``store``); other members as in StreamDefinition."""
 
     kind: str
     name: str
@@ -153,7 +153,7 @@ class TableDefinition:
 
     @property
     def collection(self) -> str:
-        """The GDN collection behind it: its ``collection`` property, else its name."""
+        """The GDN collection that holds its rows: its ``collection`` property, else its name."""
         return self.properties.get("collection", self.name)
 
 
@@ -170,7 +170,7 @@ class FunctionDefinition:
 
 @dataclass(frozen=True, slots=True)
 class OtherDefinition:
-    """Recognised and not looked into: window, trigger, aggregation, index, query-worker, partition, fault stream."""
+    """A statement kept as text: window, trigger, aggregation, index, query-worker, partition or fault stream."""
 
     construct: str
     name: str | None
@@ -193,7 +193,7 @@ class Selected:
 class Query:
     """``INSERT INTO target SELECT … FROM source[filter]`` and nothing more.
 
-    ``selection`` is None for ``SELECT *`` or none at all.
+    ``selection`` is None for ``SELECT *`` and for a query without SELECT.
     """
 
     name: str | None
@@ -206,10 +206,10 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class OtherQuery:
-    """A query that uses more than ``Query`` holds: ``construct`` names the first thing beyond it, at ``place``.
+    """A query that ``Query`` can't represent: ``construct`` names the first construct beyond it, at ``place``.
 
-    ``target`` and ``sources`` are what could be read: names only, () if none; ``!s`` is the fault stream of s,
-    ``#s`` an inner stream.
+    ``target`` and ``sources`` are the names that could be recognised (None and () if none); ``!s`` is the fault stream
+    of s, ``#s`` an inner stream.
     """
 
     name: str | None
@@ -231,20 +231,20 @@ class Worker:
     definitions: tuple[Definition, ...]
     queries: tuple[Query | OtherQuery, ...]
     text: str = field(repr=False)
-    """The definition as it was read, byte for byte: what is sent to GDN."""
+    """The definition as read, byte for byte: this text is sent to GDN."""
 
     def metadata(self, name: str) -> tuple[Annotation, ...]:
-        """Every ``@App:NAME``, whatever its case."""
+        """Every ``@App:NAME``, in any case."""
         return tuple(a for a in self.annotations if a.name.lower() == f"app:{name.lower()}")
 
     @property
     def name(self) -> str:
-        """Empty where the text gives none: GDN makes one up then."""
+        """Empty if the text gives none; GDN then generates one."""
         return next((a.value or "" for a in self.metadata("name")), "")
 
     @property
     def language_version(self) -> str:
-        """What ``@App:qlVersion`` says; empty where the text names no version (gdn-api.md F.1)."""
+        """The value of ``@App:qlVersion``; empty if the text names no version (gdn-api.md F.1)."""
         return next((a.value or "" for a in self.metadata("qlVersion")), "")
 
     @property

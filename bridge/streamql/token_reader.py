@@ -1,4 +1,4 @@
-"""A reader's position among the tokens: looking ahead, taking what must be there, saying what wasn't."""
+"""Reads tokens with look-ahead, and reports what was expected where something else is found."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from bridge.streamql.source import Source, StreamQLError
 from bridge.streamql.syntax import Place
 from bridge.streamql.tokens import Token, TokenKind, tokens
 
-# No keyword is longer; comparing takes time in the square of the length.
+# No keyword is longer, and comparing takes quadratic time.
 _LONGEST_COMPARED = 24
 _LONGEST_SHOWN = 40
 CREATED = ("stream", "source", "sink", "table", "store", "window", "trigger", "aggregation", "function", "index")
-"""The words after CREATE that make a statement of it (gdn-api.md F.3)."""
+"""The words that can follow CREATE (gdn-api.md F.3)."""
 
 
 def did_you_mean(word: str, keywords: Sequence[str]) -> str:
-    """``; did you mean X?`` when ``word`` looks like a mistyped keyword, else nothing."""
+    """``; did you mean X?`` if ``word`` looks like a mistyped keyword, else empty."""
     if len(word) > _LONGEST_COMPARED or word.upper() in keywords:
         return ""
     close = get_close_matches(word.upper(), keywords, n=1, cutoff=0.75)
@@ -25,95 +25,107 @@ def did_you_mean(word: str, keywords: Sequence[str]) -> str:
 
 
 class TokenReader:
-    """Reads tokens as they are needed and keeps them, so that a statement can be gone through again."""
+    """Reads tokens on demand and keeps them, so that a statement can be read a second time."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self._coming: Iterator[Token] = tokens(source)
+        self._unread: Iterator[Token] = tokens(source)
         self._read: list[Token] = []
         self.index = 0
         """How many tokens have been taken."""
 
     def peek(self, ahead: int = 0) -> Token:
-        """The token that comes, or one behind it."""
+        """The next token, or the one ``ahead`` tokens after it."""
         while len(self._read) <= self.index + ahead:
-            self._read.append(next(self._coming))
+            self._read.append(next(self._unread))
         return self._read[self.index + ahead]
 
     def next(self) -> Token:
-        """Take a token. The end can be taken again and again."""
+        """Take the next token. END can be taken any number of times."""
         token = self.peek()
         self.index += 1
         return token
 
     @property
     def place(self) -> Place:
-        """Where the coming token stands."""
+        """The position of the next token."""
         return self.place_of(self.peek())
 
     def place_of(self, token: Token) -> Place:
-        """Where a token stands."""
+        """The position of a token."""
         return self.source.place(token.start)
 
     def at_word(self, *words: str) -> bool:
-        """Whether one of these keywords (lower case) comes."""
+        """Whether the next token is one of these keywords (lower case)."""
         return self.peek().is_word(*words)
 
     def at_symbol(self, *symbols: str) -> bool:
-        """Whether one of these symbols comes."""
+        """Whether the next token is one of these symbols."""
         return self.peek().is_symbol(*symbols)
 
     def take_word(self, *words: str) -> bool:
-        """Take one of these keywords if it comes."""
+        """Take the next token if it is one of these keywords (lower case)."""
         if self.at_word(*words):
             self.index += 1
             return True
         return False
 
     def take_symbol(self, symbol: str) -> bool:
-        """Take this symbol if it comes."""
+        """Take the next token if it is this symbol."""
         if self.at_symbol(symbol):
             self.index += 1
             return True
         return False
 
     def expect_word(self, word: str) -> Token:
-        """Take this keyword (lower case) or raise."""
+        """Take this keyword (lower case).
+
+        Raises:
+            StreamQLError: another token comes.
+        """
         if not self.at_word(word):
             raise self.unexpected(word.upper(), keywords=(word.upper(),))
         return self.next()
 
     def expect_symbol(self, symbol: str, *, expected: str = "") -> Token:
-        """Take this symbol or raise, calling it ``expected``."""
+        """Take this symbol; the error calls it ``expected``.
+
+        Raises:
+            StreamQLError: another token comes.
+        """
         if not self.at_symbol(symbol):
             raise self.unexpected(expected or f"'{symbol}'")
         return self.next()
 
     def expect_name(self, expected: str) -> Token:
-        """Take a name or raise, calling it ``expected``."""
+        """Take a name; the error calls it ``expected``.
+
+        Raises:
+            StreamQLError: another token comes.
+        """
         if not self.peek().is_name:
             raise self.unexpected(expected)
         return self.next()
 
     @property
     def at_end_of_statement(self) -> bool:
-        """Whether a semicolon or the end comes."""
+        """Whether a semicolon or END comes next."""
         return self.peek().kind is TokenKind.END or self.at_symbol(";")
 
     def skip_statement(self) -> None:
-        """Go to the end of the statement without looking into it.
+        """Skip to the end of the statement.
 
         Raises:
-            StreamQLError: another statement begins before a semicolon.
+            StreamQLError: another statement starts before a semicolon.
         """
         while not self.at_end_of_statement:
             if self.at_next_statement:
-                raise self.unexpected("';' at the end of the statement before this")
+                raise self.unexpected("';' at the end of the previous statement")
             self.next()
 
     @property
     def at_next_statement(self) -> bool:
-        """Whether an annotation, a CREATE or an INSERT … INTO comes, which only a new statement begins with."""
+        """Whether an annotation, a CREATE or an INSERT … INTO comes next: only a new statement starts with these."""
         if self.at_symbol("@"):
             return True
         if self.at_word("create"):
@@ -127,11 +139,11 @@ class TokenReader:
 
     @property
     def previous(self) -> Token:
-        """The token taken last; only after one has been."""
+        """The token taken last; there must be one."""
         return self._read[self.index - 1]
 
-    def taken_since(self, index: int) -> Sequence[Token]:
-        """The tokens taken since ``index`` was the position."""
+    def tokens_since(self, index: int) -> Sequence[Token]:
+        """The tokens taken from position ``index`` on."""
         return self._read[index : self.index]
 
     def text_since(self, start: Token) -> str:
@@ -139,26 +151,27 @@ class TokenReader:
         return self.source.text[start.start : self.previous.end]
 
     def unexpected(self, expected: str, *, keywords: Sequence[str] = (), advice: str = "") -> StreamQLError:
-        """The error that something else was expected here; one of ``keywords`` may have been mistyped.
+        """The error that the next token isn't what was ``expected``; it may be one of ``keywords``, mistyped.
 
-        What a string holds is never shown: it may be a password.
+        The content of a string is never shown: it may be a password.
         """
         token = self.peek()
         advice = advice or (did_you_mean(token.text, keywords) if token.kind is TokenKind.WORD else "")
-        return self.source.error(token.start, f"expected {expected}, found {_shown(token)}{advice}{self._doubt()}")
+        message = f"expected {expected}, found {_describe(token)}{advice}{self._missing_quote_hint()}"
+        return self.source.error(token.start, message)
 
-    def _doubt(self) -> str:
-        """A word on the string before, when it may have swallowed more than was meant."""
+    def _missing_quote_hint(self) -> str:
+        """A hint if the previous token is a string over several lines: its closing quote may be missing."""
         if self.index == 0 or self.previous.kind is not TokenKind.STRING:
             return ""
         string = self.previous
         first, last = self.source.place(string.start).line, self.source.place(string.end).line
         if first == last or self.source.text.startswith('"""', string.start):
             return ""
-        return f" (the string before it opens on line {first}: is its closing quote missing there?)"
+        return f" (the string before it starts on line {first}: is its closing quote missing?)"
 
 
-def _shown(token: Token) -> str:
+def _describe(token: Token) -> str:
     if token.kind is TokenKind.END:
         return f"the {token.kind.value}"
     if token.kind in (TokenKind.STRING, TokenKind.BODY):

@@ -10,7 +10,7 @@
 -- expect query unpaid: Office from Taxi, Paid (a pattern)
 -- expect query lost: Office from Taxi, Help (a pattern)
 -- expect query first: Office from Help, Taxi (a pattern)
--- expect query counted: Office from Help, Taxi (an event of a pattern by its index)
+-- expect query counted: Office from Help, Taxi (an indexed event of a pattern)
 @App:name('absent-events')
 @App:qlVersion('2')
 CREATE STREAM Taxi (id string, lat double, lon double);

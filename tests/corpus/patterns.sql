@@ -3,7 +3,7 @@
 -- expect stream Heat: stream (id int, temp double)
 -- expect topic c8locals.Door: read (id int, open bool)
 -- expect topic c8locals.Heat: read (id int, temp double)
--- expect query: Waste from Door, Heat (an event of a pattern by its index)
+-- expect query: Waste from Door, Heat (an indexed event of a pattern)
 -- expect query: Peak from Heat (a pattern)
 -- expect query: Forgotten from Door (a pattern)
 -- expect query: Both from Door, Heat (a pattern)

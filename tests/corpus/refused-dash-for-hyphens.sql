@@ -1,4 +1,4 @@
--- refused 4:1 unexpected character '–'; a comment begins with two hyphens: --
+-- refused 4:1 unexpected character '–'; a comment starts with two hyphens: --
 @App:name('refused-dash-for-hyphens')
 @App:qlVersion('2')
 – what beats

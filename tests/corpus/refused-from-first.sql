@@ -1,4 +1,4 @@
--- refused 5:1 found 'from', which opens a statement of version 1
+-- refused 5:1 found 'from', which starts a statement of version 1
 @App:name('refused-from-first')
 @App:qlVersion('2')
 CREATE STREAM Sums (id string, a long, b long);

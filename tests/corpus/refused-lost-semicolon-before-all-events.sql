@@ -1,4 +1,4 @@
--- refused 6:1 expected ';' at the end of the statement before this, found 'INSERT'
+-- refused 6:1 expected ';' at the end of the previous statement, found 'INSERT'
 @App:name('refused-lost-semicolon-before-all-events')
 @App:qlVersion('2')
 CREATE STREAM Seen (id string);

@@ -1,4 +1,4 @@
--- refused 5:14 found 'In', which line 4 defines already
+-- refused 5:14 found 'In', which is already defined on line 4
 @App:name('refused-two-of-a-name')
 @App:qlVersion('2')
 CREATE STREAM In (id string);

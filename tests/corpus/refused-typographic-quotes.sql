@@ -1,4 +1,4 @@
--- refused 4:32 strings stand in straight quotes
+-- refused 4:32 write strings in straight quotes
 @App:name('refused-typographic-quotes')
 @App:qlVersion('2')
 CREATE STORE Sensors WITH(type=’database’, collection=’samples’) (id string, temperature double);

@@ -9,7 +9,7 @@
 -- expect topic c8locals.Hot: read (id long, active bool)
 -- expect topic c8locals.Wet: read (id long, active bool)
 -- expect query peak: Log from Rate (a pattern)
--- expect query trend: Log from Rate (an event of a pattern by its index)
+-- expect query trend: Log from Rate (an indexed event of a pattern)
 -- expect query optional: Log from Rate, On (a pattern)
 -- expect query logical: States from On, Hot, Wet (a pattern)
 -- expect query unnamed: States from On, Hot (a sequence)

@@ -180,7 +180,7 @@ def test_the_corpus_shows_each_construct_of_the_language() -> None:
     assert {q.construct for q in queries if isinstance(q, OtherQuery)} >= {
         "WINDOW", "JOIN", "WHERE", "GROUP BY", "HAVING", "ORDER BY", "LIMIT", "OUTPUT", "IN", "UPDATE",
         "UPDATE OR INSERT", "DELETE", "INSERT EXPIRED EVENTS", "INSERT ALL EVENTS", "INSERT CURRENT EVENTS",
-        "a pattern", "a sequence", "an event of a pattern by its index", "a fault stream", "a stream function",
+        "a pattern", "a sequence", "an indexed event of a pattern", "a fault stream", "a stream function",
         "an alias", "a time constant", "SELECT before the action", "CREATE TABLE … AS SELECT",
         "CREATE STREAM … AS SELECT",
     }  # fmt: skip

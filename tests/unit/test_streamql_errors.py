@@ -75,9 +75,9 @@ def test_a_keyword_in_the_wrong_place_is_not_called_mistyped() -> None:
         ),
         ("CREATE STREAM s (a int b int);", 3, 24, "expected ',' or ')' after an attribute, found 'b'"),
         ("CREATE STREAM s (a int", 3, 23, "expected ',' or ')' after an attribute, found the end of the definition"),
-        ("CREATE STREAM s (a int, a string);", 3, 25, "expected a new attribute, found 'a' a second time"),
+        ("CREATE STREAM s (a int, a string);", 3, 25, "the attribute 'a' is declared twice"),
         ("CREATE SOURCE s WITH (type='x') ('a', ", 3, 33, "this '(' is never closed"),
-        ("CREATE STREAM s (a int);\nCREATE TABLE s (a int);", 4, 14, "found 's', which line 3 defines already"),
+        ("CREATE STREAM s (a int);\nCREATE TABLE s (a int);", 4, 14, "found 's', which is already defined on line 3"),
         (
             "CREATE FUNCTION s[javascript] RETURN int { };\nCREATE WINDOW s (a int) LENGTH(5);",
             4,
@@ -152,7 +152,7 @@ def test_a_keyword_in_the_wrong_place_is_not_called_mistyped() -> None:
         ("CREATE FUNCTION f[javascript] RETURN int return 1;", 3, 42, "expected the function's body in braces"),
         # characters
         ("CREATE STREAM s (a int); €", 3, 26, "unexpected character '€'"),
-        ("CREATE SOURCE s WITH (type=‘x’) (a int);", 3, 28, "strings stand in straight quotes"),
+        ("CREATE SOURCE s WITH (type=‘x’) (a int);", 3, 28, "write strings in straight quotes"),
         ("INSERT INTO t FROM s[a && b];", 3, 24, "write AND or OR"),
         ("CREATE STREAM s (a int); }", 3, 26, "found '}'"),
         # queries
@@ -167,7 +167,7 @@ def test_a_keyword_in_the_wrong_place_is_not_called_mistyped() -> None:
         ("INSERT INTO t FROM s[+a > 1];", 3, 22, "expected an expression, found '+'"),
         ("INSERT INTO t FROM s[a == and b];", 3, 27, "expected an expression, found 'and'"),
         ("INSERT INTO t FROM s[];", 3, 22, "expected an expression, found ']'"),
-        ("INSERT INTO t FROM s[a = 1];", 3, 24, "expected '==' (a single '=' compares nothing), found '='"),
+        ("INSERT INTO t FROM s[a = 1];", 3, 24, "expected '==' (a single '=' is not a comparison), found '='"),
         ("INSERT INTO t FROM s[a 1];", 3, 24, "expected an operator or ']' after the filter, found '1'"),
         ("INSERT INTO t FROM s[(a == 1];", 3, 29, "expected an operator or ')', found ']'"),
         ("INSERT INTO t FROM s[f(a];", 3, 25, "expected an operator or ')', found ']'"),
@@ -175,7 +175,7 @@ def test_a_keyword_in_the_wrong_place_is_not_called_mistyped() -> None:
         ("INSERT INTO t FROM s[a is 1];", 3, 27, "expected NULL, found '1'"),
         ("INSERT INTO t FROM s[a:b];", 3, 25, "expected '(' after the function's name"),
         ("INSERT INTO t FROM s[a.1 > 2];", 3, 23, "found '.1'"),
-        ("INSERT INTO t FROM s[a == 2147483649];", 3, 27, "fits int; a long has the suffix L"),
+        ("INSERT INTO t FROM s[a == 2147483649];", 3, 27, "fits int; write a long with the suffix L"),
         ("INSERT INTO t FROM s[a == 9223372036854775809L];", 3, 27, "expected one that fits long"),
         (f"INSERT INTO t FROM s[a == {'9' * 5000}L];", 3, 27, "expected one that fits long"),
         ("INSERT INTO t FROM s[a == 1e999];", 3, 27, "expected one that fits double"),
@@ -200,7 +200,7 @@ def test_a_string_that_swallowed_lines_is_named_as_the_likely_mistake() -> None:
     found = error_in("CREATE SOURCE s WITH (type='mqtt) (a int);\nCREATE SINK r WITH (type='log') (a int);")
 
     assert (found.line, found.column) == (4, 27)
-    assert "the string before it opens on line 3: is its closing quote missing there?" in found.message
+    assert "the string before it starts on line 3: is its closing quote missing?" in found.message
 
 
 # --- metadata and versions -------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def test_a_string_that_swallowed_lines_is_named_as_the_likely_mistake() -> None:
             1,
             "version 1",
         ),
-        ("@App:name('w') @App:qlVersion('2')\nfrom s select a insert into t;", 2, 1, "the action first in queries"),
+        ("@App:name('w') @App:qlVersion('2')\nfrom s select a insert into t;", 2, 1, "put the action first in queries"),
     ],
 )
 def test_metadata_that_is_missing_or_of_version_1_is_explained(text: str, line: int, column: int, message: str) -> None:
@@ -238,7 +238,7 @@ def test_metadata_that_is_missing_or_of_version_1_is_explained(text: str, line: 
     [
         ("CREATE STREAM s (a int);", "1:1: expected @App:name('…'), found none"),
         ("@App:name('w')\nCREATE STREAM s (a int);", "1:1: expected @App:qlVersion, found none"),
-        ("@App:name('w')\n@App:qlVersion('1')", "2:1: expected version 2, found another in @App:qlVersion"),
+        ("@App:name('w')\n@App:qlVersion('1')", "2:1: expected version 2 in @App:qlVersion, found another"),
         (f"{HEAD}CREAT STREAM s (a int);", "3:1: expected CREATE"),
     ],
 )
@@ -292,7 +292,7 @@ def test_a_long_word_is_cut_in_the_message() -> None:
 def test_nesting_beyond_the_limit_is_an_error(condition: str) -> None:
     found = error_in(f"INSERT INTO t FROM s[{condition}];")
 
-    assert "expected at most 50 parentheses, calls and signs inside one another" in found.message
+    assert "expected at most 50 nested parentheses, calls and signs" in found.message
 
 
 def test_nesting_to_the_limit_is_read() -> None:

@@ -173,7 +173,7 @@ def test_a_scope_is_said_once_and_only_where_it_is_not_the_default(written: str,
 
 @pytest.mark.parametrize("name", ["", "a`b", "a\nb", "a\rb"])
 def test_a_name_that_no_definition_can_hold_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="can't hold the name"):
+    with pytest.raises(ValueError, match="can't contain the name"):
         to_text(worker(stream(name)))
 
 
