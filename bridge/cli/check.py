@@ -21,7 +21,7 @@ from bridge.gdn.rest import GdnRest
 from bridge.gdn.worker import is_other
 from bridge.links.tls import Tls, open_socket
 from bridge.log import redacted, register_secret
-from bridge.mapping import Route, doubts
+from bridge.mapping import Route, find_warnings
 from bridge.mapping.topics import TopicTemplate, minimal_filters
 from bridge.service.reload import Configuration
 from bridge.timing import Deadline
@@ -70,9 +70,9 @@ def _offline(configuration: Configuration) -> Iterator[str]:
         columns = ", ".join(f"{a.name} {a.type.value}" for a in configuration.streams[route.stream].attributes or ())
         extras = "".join(f"; {extra}" for extra in _beyond_defaults(route))
         yield f"route {route.topic} -> {route.stream} ({columns}){extras}"
-    doubtful = doubts(configuration.routes, configuration.streams)
-    yield from (f"{configuration.place(doubt.location)}: {doubt.text}" for doubt in doubtful)
-    yield "nothing that must be mended" if doubtful else "nothing to mend"
+    warnings = find_warnings(configuration.routes, configuration.streams)
+    yield from (f"{configuration.place(warning.location)}: {warning.text}" for warning in warnings)
+    yield "nothing that must be mended" if warnings else "nothing to mend"
 
 
 def _beyond_defaults(route: Route) -> Iterator[str]:

@@ -11,7 +11,7 @@ from bridge.cli.naming import joined, safe_name
 from bridge.mapping import FieldSpec
 from bridge.mapping.fields import Scalar
 from bridge.mapping.times import NANOSECONDS, parse_time
-from bridge.mapping.unmappable import Unmappable, shown
+from bridge.mapping.unmappable import Unmappable, preview
 from bridge.streamql.syntax import Attribute, AttributeType
 
 MAX_COLUMNS = 100
@@ -127,7 +127,7 @@ class Columns:
             if inner.kinds == {"dict"} and inner.inner:
                 self._take(inner, rows, way)
                 continue
-            text = shown(".".join(way))
+            text = preview(".".join(way))
             wanted = inner.type
             is_missing = inner.seen < rows
             if wanted is None:

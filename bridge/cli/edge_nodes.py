@@ -14,7 +14,7 @@ from bridge.cli.findings import MAX_EXAMPLES, Findings, Found, LeftOut, Sample, 
 from bridge.mapping import Example, FieldSpec, FormatOptions, Route
 from bridge.mapping.formats import MissingExtra
 from bridge.mapping.sparkplug import NAMESPACE, Sparkplug
-from bridge.mapping.unmappable import NoReading, Unmappable, shown
+from bridge.mapping.unmappable import NoReading, Unmappable, preview
 from bridge.message import DeadLetter
 from bridge.reasons import Reason
 from bridge.streamql.syntax import Attribute, AttributeType
@@ -94,7 +94,7 @@ def _found(rows: Sequence[dict[str, Any]]) -> Found:
         count = "1 metric has" if len(others) == 1 else f"{len(others)} metrics have"
         name, other = others[0]
         notes.append(
-            f"{count} another type of value, as {shown(name)} ({other}): the condition (when) passes them over; "
+            f"{count} another type of value, as {preview(name)} ({other}): the condition (when) passes them over; "
             "a later route, with a stream of its own, can take them"
         )
     route = Route(

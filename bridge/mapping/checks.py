@@ -1,4 +1,4 @@
-"""What is wrong with routes, said before the first message: held against the streams that the worker reads."""
+"""Checks routes against the streams that the worker reads, before the first message."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from bridge.mapping.fields import FieldSpec, Scalar, compile_column, compile_row
 from bridge.mapping.formats import FormatOptions, compile_decoder
 from bridge.mapping.paths import compile_expression, compile_getter
 from bridge.mapping.route import Route, sources
-from bridge.mapping.sparkplug import MEMBERS, need_protobuf
+from bridge.mapping.sparkplug import MEMBERS, require_protobuf
 from bridge.mapping.topics import TopicTemplate, covers
 from bridge.mapping.unmappable import Unmappable
 from bridge.streamql.streams import InputStream
 from bridge.streamql.syntax import Attribute
 
 MAX_NAMES = 15
-"""Named where none is near to what was written."""
+"""Names listed where none is similar to the unknown one."""
 
 _MEMBERS: dict[str, tuple[str, ...]] = {
     "scalar": ("value",),
@@ -32,78 +32,79 @@ _MEMBERS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something wrong with a route. ``location`` is the way to its setting, as ``("routes", 0, "topic")``."""
+    """A problem with a route. ``location`` is the path of its setting, such as ``("routes", 0, "topic")``."""
 
     location: tuple[str | int, ...]
     text: str
 
     def __str__(self) -> str:
-        place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.location).lstrip(".")
-        return f"{place}: {self.text}"
+        setting = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.location).lstrip(".")
+        return f"{setting}: {self.text}"
 
 
 def check(routes: Sequence[Route], streams: Mapping[str, InputStream]) -> list[Problem]:
-    """What is wrong with the routes; empty if nothing is."""
+    """The problems with the routes: each keeps the bridge from running."""
     problems: list[Problem] = []
     earlier: list[tuple[int, Route, TopicTemplate]] = []
     for number, route in enumerate(routes):
-        place = ("routes", number)
+        location = ("routes", number)
         captures: frozenset[str] = frozenset()
         try:
             template = TopicTemplate.parse(route.topic)
         except ValueError as exc:
-            problems.append(Problem((*place, "topic"), f"{route.topic!r}: {exc}"))
+            problems.append(Problem((*location, "topic"), f"{route.topic!r}: {exc}"))
         else:
             captures = frozenset(name for name in template.captures if name is not None)
-            problems += _shadowed(place, template, earlier)
+            problems += _check_reachable(location, template, earlier)
             earlier.append((number, route, template))
-        problems += _check_payload(place, route)
+        problems += _check_payload(location, route)
         stream = streams.get(route.stream)
-        at = (*place, "stream")
+        at = (*location, "stream")
         if stream is None:
-            near = suggestion(route.stream, streams)
-            problems.append(Problem(at, f"{route.stream!r}: the worker reads no such stream{near}"))
+            hint = suggestion(route.stream, streams)
+            problems.append(Problem(at, f"{route.stream!r}: the worker reads no such stream{hint}"))
         elif stream.attributes is None:
             problems.append(Problem(at, f"{route.stream!r}: the worker declares no columns for it"))
         elif not stream.read_by_worker:
-            problems.append(Problem(at, f"{route.stream!r}: the worker writes it and doesn't read it"))
+            problems.append(Problem(at, f"{route.stream!r}: the worker writes to it but doesn't read it"))
         else:
-            problems += _check_columns(place, route, stream, captures)
+            problems += _check_columns(location, route, stream, captures)
     return problems
 
 
-def _shadowed(
-    place: tuple[str | int, ...], template: TopicTemplate, earlier: Sequence[tuple[int, Route, TopicTemplate]]
+def _check_reachable(
+    location: tuple[str | int, ...], template: TopicTemplate, earlier: Sequence[tuple[int, Route, TopicTemplate]]
 ) -> list[Problem]:
+    """Whether an earlier route takes every message that matches the template."""
     for number, route, other in earlier:
         if route.match == "first" and route.when is None and covers("/".join(other.levels), "/".join(template.levels)):
-            same = "the same topics" if other.levels == template.levels else "all of its topics"
+            which = "the same topics" if other.levels == template.levels else "all of its topics"
             text = (
-                f"{template.text!r}: routes[{number}] ({other.text!r}) takes {same}, so this one never gets a "
-                'message; put this one before it, or give that one match = "all"'
+                f"{template.text!r}: routes[{number}] ({other.text!r}) takes {which}, so this route never gets a "
+                'message; move it before that one, or set match = "all" there'
             )
-            return [Problem((*place, "topic"), text)]
+            return [Problem((*location, "topic"), text)]
     return []
 
 
-def _check_payload(place: tuple[str | int, ...], route: Route) -> list[Problem]:
+def _check_payload(location: tuple[str | int, ...], route: Route) -> list[Problem]:
     problems = []
 
     def attempt(key: str, compile_: Callable[[], object]) -> None:
         try:
             compile_()
         except ValueError as exc:
-            problems.append(Problem((*place, key), str(exc)))
+            problems.append(Problem((*location, key), str(exc)))
 
     if route.format.name == "sparkplug":
-        attempt("format", need_protobuf)
+        attempt("format", require_protobuf)
         if route.topic.removeprefix("$share/").split("/", 1)[0] != "spBv1.0" and "/spBv1.0/" not in route.topic:
-            problems.append(Problem((*place, "topic"), f"{route.topic!r}: Sparkplug's topics begin with spBv1.0/"))
+            problems.append(Problem((*location, "topic"), f"{route.topic!r}: Sparkplug topics start with spBv1.0/"))
     else:
         try:
             compile_decoder(route.format)
         except ValueError as exc:
-            problems.append(Problem((*place, _blamed(route.format, str(exc))), str(exc)))
+            problems.append(Problem((*location, _format_setting(route.format, str(exc))), str(exc)))
     if route.each is not None:
         each = route.each
         attempt("each", lambda: compile_getter(each))
@@ -114,48 +115,49 @@ def _check_payload(place: tuple[str | int, ...], route: Route) -> list[Problem]:
     return problems
 
 
-def _blamed(options: FormatOptions, problem: str) -> str:
-    """The setting that a problem with the format is about."""
-    usual = FormatOptions()
+def _format_setting(options: FormatOptions, problem: str) -> str:
+    """The setting that a problem with the format refers to."""
+    defaults = FormatOptions()
     for key in ("pattern", "columns", "delimiter", "compression"):
-        if getattr(options, key) != getattr(usual, key) and (key == "pattern" or key in problem):
+        if getattr(options, key) != getattr(defaults, key) and (key == "pattern" or key in problem):
             return key
     return "format"
 
 
 def _check_columns(
-    place: tuple[str | int, ...], route: Route, stream: InputStream, captures: frozenset[str]
+    location: tuple[str | int, ...], route: Route, stream: InputStream, captures: frozenset[str]
 ) -> list[Problem]:
     problems = []
     attributes = {attribute.name: attribute for attribute in stream.attributes or ()}
-    of_topic = {name: f"{{{name}}}" for name in attributes if name in captures}
-    for name, value in {**of_topic, **route.fields}.items():
-        at = (*place, "fields", name) if name in route.fields else (*place, "topic")
+    from_topic = {name: f"{{{name}}}" for name in attributes if name in captures}
+    for name, value in {**from_topic, **route.fields}.items():
+        at = (*location, "fields", name) if name in route.fields else (*location, "topic")
         attribute = attributes.get(name)
         if attribute is None:
-            near = suggestion(name, attributes)
-            problems.append(Problem(at, f"stream {route.stream} has no such column{near}"))
+            hint = suggestion(name, attributes)
+            problems.append(Problem(at, f"stream {route.stream} has no such column{hint}"))
             continue
         try:
             _check_field(value, attribute, route, captures)
         except Unmappable as exc:
-            problems.append(Problem(at, f"it never fits: {exc}"))
+            problems.append(Problem(at, f"this value never fits the column: {exc}"))
         except ValueError as exc:
             problems.append(Problem(at, str(exc)))
-    problems += _check_extras(place, route, captures)
-    known = None if route.each is not None else _members(route.format)
-    if known is not None and stream.fail_on_missing:
+    problems += _check_extras(location, route, captures)
+    members = None if route.each is not None else _members(route.format)
+    if members is not None and stream.fail_on_missing:
         for name in attributes:
-            if name not in (*route.fields, *captures, *known):
+            if name not in (*route.fields, *captures, *members):
                 text = (
-                    f"column {name} never has a value: what format {route.format.name!r} gives has no such member"
-                    f"{suggestion(name, known)}. Name its source in fields"
+                    f"column {name} never gets a value: format {route.format.name!r} gives no such member"
+                    f"{suggestion(name, members)}. Set its source in fields"
                 )
-                problems.append(Problem(place, text))
+                problems.append(Problem(location, text))
     return problems
 
 
-def _check_extras(place: tuple[str | int, ...], route: Route, captures: frozenset[str]) -> list[Problem]:
+def _check_extras(location: tuple[str | int, ...], route: Route, captures: frozenset[str]) -> list[Problem]:
+    # Each extra is compiled alone, to find the problems of all.
     bare = replace(route, key=None, properties={}, event_time=None)
     alone: dict[tuple[str, ...], Route] = {
         ("key",): replace(bare, key=route.key),
@@ -167,31 +169,31 @@ def _check_extras(place: tuple[str | int, ...], route: Route, captures: frozense
         try:
             compile_extras(only, captures)
         except ValueError as exc:
-            problems.append(Problem((*place, *at), str(exc).removeprefix(f"{'.'.join(at)}: ")))
+            problems.append(Problem((*location, *at), str(exc).removeprefix(f"{'.'.join(at)}: ")))
     return problems
 
 
 def _check_field(value: Scalar | FieldSpec, attribute: Attribute, route: Route, captures: frozenset[str]) -> None:
-    """Try what is known before the first message.
+    """Compile the field, and coerce every value of it that doesn't depend on the message.
 
     Raises:
-        ValueError: it describes no field.
-        Unmappable: what it says can never fit the column.
+        ValueError: the field is invalid.
+        Unmappable: a value never fits the column.
     """
-    compiled = compile_column(value, captures=captures, wanted=attribute.type)
+    field = compile_column(value, captures=captures, column_type=attribute.type)
     coerce = COERCIONS[route.types][attribute.type]
     if isinstance(value, FieldSpec):
-        outcomes = [] if value.map is None or value.scale is not None else list(value.map.values())
-        for outcome in [*outcomes, *([] if value.default is None else [value.default])]:
-            coerce(outcome)
+        mapped = [] if value.map is None or value.scale is not None else list(value.map.values())
+        for constant in [*mapped, *([] if value.default is None else [value.default])]:
+            coerce(constant)
     elif not isinstance(value, str) or value.startswith("="):
-        coerce(compiled({}, {}))
+        coerce(field({}, {}))
     elif value in ("$qos", "$retain"):
         coerce(1 if value == "$qos" else True)
 
 
 def _members(options: FormatOptions) -> tuple[str, ...] | None:
-    """The members that every element has or may have; None: they depend on the message."""
+    """The members that an element can have; None if they depend on the message."""
     if options.name == "text" and options.pattern is not None:
         try:
             return tuple(re.compile(options.pattern).groupindex)
@@ -203,16 +205,16 @@ def _members(options: FormatOptions) -> tuple[str, ...] | None:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """``; did you mean …`` for a near miss, else the names there are."""
+    """``; did you mean …?`` if a known name is similar, else the list of known names."""
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    if near:
-        return f"; did you mean {near[0]!r}?"
+    similar = difflib.get_close_matches(name, names, n=1)
+    if similar:
+        return f"; did you mean {similar[0]!r}?"
     return f"; there are: {', '.join(names[:MAX_NAMES])}{', …' * (len(names) > MAX_NAMES)}" if names else ""
 
 
-def doubts(routes: Sequence[Route], streams: Mapping[str, InputStream]) -> list[Problem]:
-    """What is probably not meant, but may be: the bridge runs all the same."""
+def find_warnings(routes: Sequence[Route], streams: Mapping[str, InputStream]) -> list[Problem]:
+    """Probable mistakes in valid routes: the bridge runs with them."""
     found: list[Problem] = []
     for number, route in enumerate(routes):
         stream = streams.get(route.stream)
@@ -220,26 +222,26 @@ def doubts(routes: Sequence[Route], streams: Mapping[str, InputStream]) -> list[
             continue
         if not stream.queried:
             text = (
-                f"{route.stream!r}: no query of the worker reads it; what is sent there comes to nothing, unless "
-                "another worker reads it"
+                f"{route.stream!r}: no query of the worker reads it; rows sent there have no effect unless another "
+                "worker reads them"
             )
             found.append(Problem(("routes", number, "stream"), text))
         found += _misnamed_captures(("routes", number, "topic"), route, stream)
     return found
 
 
-def _misnamed_captures(place: tuple[str | int, ...], route: Route, stream: InputStream) -> Iterator[Problem]:
-    """Captures that nothing takes, where a column that nothing names is called nearly the same."""
+def _misnamed_captures(location: tuple[str | int, ...], route: Route, stream: InputStream) -> Iterator[Problem]:
+    """Unused captures with nearly the name of a column that has no source in the route."""
     names = [name for name in TopicTemplate.parse(route.topic).captures if name is not None]
     columns = [attribute.name for attribute in stream.attributes or ()]
-    taken = "".join(map(str, sources(route)))
-    free = {column.lower(): column for column in columns if column not in (*route.fields, *names)}
+    used = "".join(map(str, sources(route)))
+    unfilled = {column.lower(): column for column in columns if column not in (*route.fields, *names)}
     for name in names:
-        near = difflib.get_close_matches(name.lower(), free, n=1)
-        if near and name not in columns and f"{{{name}}}" not in taken:
-            column = free[near[0]]
+        similar = difflib.get_close_matches(name.lower(), unfilled, n=1)
+        if similar and name not in columns and f"{{{name}}}" not in used:
+            column = unfilled[similar[0]]
             yield Problem(
-                place,
-                f"nothing takes the capture {{{name}}}. Is it meant for the column {column}? Call it so, or set fields."
-                f'{column} = "{{{name}}}"',
+                location,
+                f"the capture {{{name}}} is not used. Is it meant for the column {column}? Rename it to {{{column}}}, "
+                f'or set fields.{column} = "{{{name}}}"',
             )

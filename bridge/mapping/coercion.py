@@ -1,8 +1,8 @@
-"""Values to the types that the stream declares, without loss or not at all.
+"""Converts values to the types that the stream declares, without loss or not at all.
 
 One function per type; each returns the value or raises ``Unmappable``. Widths are those of the engine's Java types
-(gdn-api.md F.6): int 32 bits, long 64. *Strict* takes each type's own kind of value only; *lenient* also what spells
-such a value without a doubt.
+(gdn-api.md F.6): int has 32 bits, long 64. *Strict* takes only values of the column's own type; *lenient* also others
+that convert unambiguously, such as numbers in text.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from collections.abc import Callable
 from typing import Any
 
 from bridge.mapping.payload import kind
-from bridge.mapping.unmappable import Unmappable, shown
+from bridge.mapping.unmappable import Unmappable, preview
 from bridge.reasons import Reason
 from bridge.streamql.syntax import AttributeType
 
 Coercion = Callable[[Any], Any]
+"""(value) -> the value as the column's type; raises Unmappable."""
 
 INT_MAX = 2**31 - 1
 LONG_MAX = 2**63 - 1
 EXACT_DOUBLE = 2**53
+"""Every whole number up to this one has an exact double."""
 FLOAT_MAX = 3.4028234663852886e38
 
 WHOLE_TYPES = (AttributeType.INT, AttributeType.LONG)
@@ -33,34 +35,34 @@ MAX_NUMBER_TEXT = 100
 """Characters of a number in text."""
 
 
-def _mismatch(value: object, wanted: str) -> Unmappable:
-    return Unmappable(Reason.TYPE_MISMATCH, f"{kind(value)} ({shown(value)}) doesn't fit {wanted}")
+def _mismatch(value: object, column_type: str) -> Unmappable:
+    return Unmappable(Reason.TYPE_MISMATCH, f"{kind(value)} ({preview(value)}) doesn't fit {column_type}")
 
 
-def _out_of_range(value: object, wanted: str) -> Unmappable:
-    return Unmappable(Reason.OUT_OF_RANGE, f"{shown(value)} is out of the range of {wanted}")
+def _out_of_range(value: object, column_type: str) -> Unmappable:
+    return Unmappable(Reason.OUT_OF_RANGE, f"{preview(value)} is out of range for {column_type}")
 
 
-def _whole(limit: int, wanted: AttributeType) -> Coercion:
+def _whole(limit: int, column_type: AttributeType) -> Coercion:
     def coerce(value: Any) -> int:
         if type(value) is not int:
-            raise _mismatch(value, wanted.value)
+            raise _mismatch(value, column_type.value)
         if not -limit - 1 <= value <= limit:
-            raise _out_of_range(value, wanted.value)
+            raise _out_of_range(value, column_type.value)
         return value
 
     return coerce
 
 
-def _fraction(limit: float, wanted: AttributeType) -> Coercion:
+def _fraction(limit: float, column_type: AttributeType) -> Coercion:
     def coerce(value: Any) -> int | float:
         if type(value) is int:
             if not -EXACT_DOUBLE <= value <= EXACT_DOUBLE:
-                raise _out_of_range(value, f"{wanted.value}: it would lose digits")
+                raise _out_of_range(value, f"{column_type.value}: it would lose digits")
         elif type(value) is not float or not math.isfinite(value):
-            raise _mismatch(value, wanted.value)
+            raise _mismatch(value, column_type.value)
         if not -limit <= value <= limit:
-            raise _out_of_range(value, wanted.value)
+            raise _out_of_range(value, column_type.value)
         return value  # type: ignore[no-any-return]  # an int or a float by now
 
     return coerce
@@ -96,7 +98,7 @@ STRICT: dict[AttributeType, Coercion] = {
 
 
 def as_text(value: Any) -> str:
-    """Text, or a number or boolean as its text.
+    """The value if it is text, or a number or boolean as text.
 
     Raises:
         Unmappable: it is an object, an array or null.
@@ -110,18 +112,18 @@ def as_text(value: Any) -> str:
     raise _mismatch(value, "string")
 
 
-def _lenient(wanted: AttributeType) -> Coercion:
-    strict = STRICT[wanted]
-    own = {AttributeType.BOOL: bool, AttributeType.INT: int, AttributeType.LONG: int}.get(wanted, float)
+def _lenient(column_type: AttributeType) -> Coercion:
+    strict = STRICT[column_type]
+    own = {AttributeType.BOOL: bool, AttributeType.INT: int, AttributeType.LONG: int}.get(column_type, float)
 
     def coerce(value: Any) -> Any:
         if type(value) is own:
             return strict(value)
         if type(value) is str:
-            return strict(from_text(value.strip(), wanted))
-        if type(value) is float and value.is_integer() and wanted in WHOLE_TYPES:
+            return strict(parse_text(value.strip(), column_type))
+        if type(value) is float and value.is_integer() and column_type in WHOLE_TYPES:
             return strict(int(value))
-        if type(value) is int and value in (0, 1) and wanted is AttributeType.BOOL:
+        if type(value) is int and value in (0, 1) and column_type is AttributeType.BOOL:
             return value == 1
         return strict(value)
 
@@ -129,7 +131,7 @@ def _lenient(wanted: AttributeType) -> Coercion:
 
 
 LENIENT: dict[AttributeType, Coercion] = {
-    **{wanted: _lenient(wanted) for wanted in (*WHOLE_TYPES, *FRACTION_TYPES, AttributeType.BOOL)},
+    **{column_type: _lenient(column_type) for column_type in (*WHOLE_TYPES, *FRACTION_TYPES, AttributeType.BOOL)},
     AttributeType.STRING: as_text,
     AttributeType.OBJECT: _object,
 }
@@ -137,17 +139,17 @@ LENIENT: dict[AttributeType, Coercion] = {
 COERCIONS = {"lenient": LENIENT, "strict": STRICT}
 
 
-def from_text(text: str, wanted: AttributeType) -> Any:
-    """Text as the value it spells where such a one is wanted; the text itself if it spells none.
+def parse_text(text: str, column_type: AttributeType) -> Any:
+    """Text parsed as the column's type; the text itself if it doesn't look like a value of that type.
 
-    For what holds only text anyway, such as a topic's levels; ``COERCIONS`` checks what comes out.
+    For sources that hold only text, such as a topic's levels. The result still needs a coercion from ``COERCIONS``.
     """
     if len(text) > MAX_NUMBER_TEXT:
         return text
-    if wanted in WHOLE_TYPES and _WHOLE.fullmatch(text):
+    if column_type in WHOLE_TYPES and _WHOLE.fullmatch(text):
         return int(text)
-    if wanted in FRACTION_TYPES and _NUMBER.fullmatch(text):
+    if column_type in FRACTION_TYPES and _NUMBER.fullmatch(text):
         return int(text) if _WHOLE.fullmatch(text) else float(text)
-    if wanted is AttributeType.BOOL and text.lower() in ("true", "false"):
+    if column_type is AttributeType.BOOL and text.lower() in ("true", "false"):
         return text.lower() == "true"
     return text

@@ -1,4 +1,4 @@
-"""What a row takes along beside its columns: Pulsar's key, properties and event time (gdn-api.md C.5)."""
+"""A row's Pulsar key, properties and event time (gdn-api.md C.5)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from bridge.mapping.coercion import as_text
-from bridge.mapping.fields import Field, Scalar, compile_field
+from bridge.mapping.fields import CompiledField, Scalar, compile_field
 from bridge.mapping.route import Route
 from bridge.mapping.times import iso8601, parse_time
 from bridge.mapping.unmappable import Unmappable
@@ -16,16 +16,16 @@ from bridge.reasons import Reason
 from bridge.streamql.syntax import AttributeType
 
 MAX_EXTRAS = 64 * 1024
-"""Bytes."""
+"""Bytes of key, properties and event time of a row."""
 
 _encode = msgspec.json.Encoder().encode
 
 
-def compile_extras(route: Route, captures: frozenset[str]) -> Field | None:
-    """What makes a row's ``extras``; None if the route asks for none.
+def compile_extras(route: Route, captures: frozenset[str]) -> CompiledField | None:
+    """Compile what makes a row's ``extras``; None if the route sets none.
 
     Raises:
-        ValueError: a part of it describes nothing; the message says which and why.
+        ValueError: a part is invalid; the message says which and why.
     """
     key = None if route.key is None else _text("key", route.key, captures)
     properties = {name: _text(f"properties.{name}", value, captures) for name, value in route.properties.items()}
@@ -33,37 +33,38 @@ def compile_extras(route: Route, captures: frozenset[str]) -> Field | None:
     if key is None and not properties and time is None:
         return None
 
-    def extras(captured: Mapping[str, Any], payload: Any) -> bytes:
+    def extras(context: Mapping[str, Any], element: Any) -> bytes:
         members: dict[str, Any] = {}
         if key is not None:
-            members["key"] = _needed(key(captured, payload), "key")
-        found = {name: value for name, field in properties.items() if (value := field(captured, payload)) is not None}
+            members["key"] = _required(key(context, element), "key")
+        found = {name: value for name, field in properties.items() if (value := field(context, element)) is not None}
         if found:
             members["properties"] = found
         if time is not None:
-            members["eventTime"] = _needed(time(captured, payload), "event_time")
+            members["eventTime"] = _required(time(context, element), "event_time")
         text = _encode(members)
         if len(text) > MAX_EXTRAS:
-            raise Unmappable(Reason.TOO_LARGE, f"key, properties and event time have over {MAX_EXTRAS} bytes together")
+            detail = f"key, properties and event time have more than {MAX_EXTRAS} bytes in total"
+            raise Unmappable(Reason.TOO_LARGE, detail)
         return b"," + text[1:-1] if members else b""
 
     return extras
 
 
-def _needed(value: Any, what: str) -> Any:
+def _required(value: Any, what: str) -> Any:
     if value is None or value == "":
         raise Unmappable(Reason.MISSING_FIELD, f"{what}: there is no value for it")
     return value
 
 
-def _text(what: str, source: Scalar, captures: frozenset[str]) -> Field:
+def _text(what: str, source: Scalar, captures: frozenset[str]) -> CompiledField:
     try:
-        field = compile_field(source, captures=captures, wanted=AttributeType.STRING)
+        field = compile_field(source, captures=captures, column_type=AttributeType.STRING)
     except ValueError as exc:
         raise ValueError(f"{what}: {exc}") from exc
 
-    def text(captured: Mapping[str, Any], payload: Any) -> str | None:
-        found = field(captured, payload)
+    def text(context: Mapping[str, Any], element: Any) -> str | None:
+        found = field(context, element)
         try:
             return None if found is None else as_text(found)
         except Unmappable as exc:
@@ -72,20 +73,20 @@ def _text(what: str, source: Scalar, captures: frozenset[str]) -> Field:
     return text
 
 
-def _event_time(route: Route, captures: frozenset[str]) -> Field | None:
+def _event_time(route: Route, captures: frozenset[str]) -> CompiledField | None:
     spec = route.event_time
     if spec is None:
         return None
     format_ = spec.time
     if format_ is None:
-        raise ValueError('event_time: it needs time, such as time = "ms"')
+        raise ValueError('event_time: set its time, such as time = "ms"')
     try:
-        field = compile_field(spec.source, captures=captures, wanted=AttributeType.STRING)
+        field = compile_field(spec.source, captures=captures, column_type=AttributeType.STRING)
     except ValueError as exc:
         raise ValueError(f"event_time: {exc}") from exc
 
-    def time(captured: Mapping[str, Any], payload: Any) -> str | None:
-        found = field(captured, payload)
+    def time(context: Mapping[str, Any], element: Any) -> str | None:
+        found = field(context, element)
         try:
             return None if found is None else iso8601(parse_time(found, format_))
         except Unmappable as exc:

@@ -1,8 +1,8 @@
-"""What a route's ``fields`` say: where a column's value comes from, and what is made of it.
+"""Compiles a route's ``fields``: where a column's value comes from, and how it is converted.
 
-``=text`` is a constant; a number or a boolean is itself; ``{capture}`` is a topic level; ``$…`` is what is known of the
-message beside its payload; text with several ``{…}`` joins such parts; ``jmespath:`` begins an expression; everything
-else is a dotted path, as ``sensors.0.temp`` or ``"a.b".c``. A table adds what is made of the value.
+A number or a boolean is a constant, and so is ``=text``; ``{capture}`` is a topic level; ``$…`` is metadata of the
+message; text with several ``{…}`` is a template that joins such parts; ``jmespath:`` starts an expression; anything
+else is a dotted path such as ``sensors.0.temp`` or ``"a.b".c``. A table (``FieldSpec``) adds conversions.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from dataclasses import dataclass
 from decimal import Context, Decimal, InvalidOperation
 from typing import Any
 
-from bridge.mapping.coercion import FRACTION_TYPES, WHOLE_TYPES, as_text, from_text
+from bridge.mapping.coercion import FRACTION_TYPES, WHOLE_TYPES, as_text, parse_text
 from bridge.mapping.paths import JMESPATH, compile_getter, compile_path, path_steps
 from bridge.mapping.payload import kind
 from bridge.mapping.times import TIME_FORMATS, iso8601, parse_time
-from bridge.mapping.unmappable import Unmappable, shown
+from bridge.mapping.unmappable import Unmappable, preview
 from bridge.reasons import Reason
 from bridge.streamql.syntax import AttributeType
 
-Field = Callable[[Mapping[str, Any], Any], Any]
-"""(captures and metadata, payload) -> the value; None where there is none."""
+CompiledField = Callable[[Mapping[str, Any], Any], Any]
+"""(context, element) -> the value; None if there is none. The context has captures and metadata by name."""
 
-RowId = Callable[[Any, int], str]
-"""(payload, record id) -> the row's id."""
+CompiledRowId = Callable[[Any, int], str]
+"""(element, record id) -> the row's id."""
 
 ROW_ID = "$id"
 ROOT = "$root"
@@ -40,260 +40,275 @@ METADATA = {
     ROOT: "the whole payload, where each or an array makes several rows",
     USER: "MQTT 5 user properties, as $user.name",
 }
-"""What is known of a message beside its payload. At run time it stands among the captures, which have no dollar."""
+"""Names of metadata, with their meaning. In the context they can't clash with captures: those have no dollar sign."""
 
-_TEXTS = (ROW_ID, "$topic", "$client")
+_TEXT_METADATA = (ROW_ID, "$topic", "$client")
 
 Scalar = str | int | float | bool
 
-_HOLE = re.compile(r"\{([^{}]*)\}")
-_DIGITS = Context(prec=40)
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_DECIMALS = Context(prec=40)
 _LARGEST = Decimal(10) ** 300
 
 
 @dataclass(frozen=True, slots=True)
 class FieldSpec:
-    """A column's source, and what is made of its value: mapped, then scaled, or read as a point in time."""
+    """A column's source and the conversions of its value: ``map``, then ``scale`` and ``offset``; or ``time``."""
 
     source: Scalar
     scale: float | None = None
     offset: float | None = None
     map: Mapping[str, Scalar] | None = None
-    """From the value as text; ``*`` for all others."""
+    """Value by the source's value as text; ``*`` for all others."""
     default: Scalar | None = None
-    """Where there is no value."""
+    """The value where the source has none."""
     time: str | None = None
-    """A point in time in one of ``TIME_FORMATS``: milliseconds since the epoch, or ISO 8601 for a text column."""
+    """The value is a time in one of ``TIME_FORMATS``; the column gets milliseconds since the epoch or ISO 8601 text."""
 
 
-def compile_column(value: Scalar | FieldSpec, *, captures: frozenset[str], wanted: AttributeType) -> Field:
-    """The field that an entry of ``fields`` describes, for a column of the type ``wanted``.
+def compile_column(value: Scalar | FieldSpec, *, captures: frozenset[str], column_type: AttributeType) -> CompiledField:
+    """Compile an entry of ``fields`` for a column of this type.
 
     Raises:
-        ValueError: it describes none; the message says why.
+        ValueError: it is invalid; the message says why.
     """
     if isinstance(value, FieldSpec):
-        return compile_spec(value, captures=captures, wanted=wanted)
-    return compile_field(value, captures=captures, wanted=wanted)
+        return compile_spec(value, captures=captures, column_type=column_type)
+    return compile_field(value, captures=captures, column_type=column_type)
 
 
-def compile_spec(spec: FieldSpec, *, captures: frozenset[str], wanted: AttributeType) -> Field:
-    """The field that ``spec`` describes, for a column of the type ``wanted``.
+def compile_spec(spec: FieldSpec, *, captures: frozenset[str], column_type: AttributeType) -> CompiledField:
+    """Compile a source with conversions for a column of this type.
 
     Raises:
-        ValueError: it describes none; the message says why.
+        ValueError: it is invalid; the message says why.
     """
     if spec.time is not None:
-        return _with_default(_time(spec, captures, wanted), spec.default)
-    mapped, scaled = spec.map is not None, spec.scale is not None or spec.offset is not None
-    # What is still to be mapped or scaled need not look like the column yet.
-    from_ = AttributeType.STRING if mapped else AttributeType.DOUBLE if scaled else wanted
-    field = compile_field(spec.source, captures=captures, wanted=from_)
+        return _with_default(_compile_time(spec, captures, column_type), spec.default)
+    is_mapped, is_scaled = spec.map is not None, spec.scale is not None or spec.offset is not None
+    # The source's value is converted first, so it need not have the column's type.
+    source_type = AttributeType.STRING if is_mapped else AttributeType.DOUBLE if is_scaled else column_type
+    field = compile_field(spec.source, captures=captures, column_type=source_type)
     if spec.map is not None:
         field = _mapped(field, spec.map)
-    if scaled:
-        if wanted not in (*WHOLE_TYPES, *FRACTION_TYPES):
-            raise ValueError(f"scale and offset make a number, and the column is {wanted.value}")
+    if is_scaled:
+        if column_type not in (*WHOLE_TYPES, *FRACTION_TYPES):
+            raise ValueError(f"scale and offset give a number, but the column is {column_type.value}")
         field = _scaled(field, spec.scale, spec.offset)
     return _with_default(field, spec.default)
 
 
-def compile_field(value: Scalar, *, captures: frozenset[str], wanted: AttributeType) -> Field:
-    """The field that ``value`` describes, for a column of the type ``wanted``.
+def compile_field(value: Scalar, *, captures: frozenset[str], column_type: AttributeType) -> CompiledField:
+    """Compile a source for a column of this type.
 
     Raises:
-        ValueError: it describes none; the message says why.
+        ValueError: it is invalid; the message says why.
     """
     if not isinstance(value, str):
-        return lambda _captures, _payload: value
+        return lambda _context, _element: value
     if value.startswith("="):
         text = value[1:]
-        return lambda _captures, _payload: text
+        return lambda _context, _element: text
     if value.startswith(JMESPATH):
-        return _of_payload(compile_getter(value))
-    holes = list(_HOLE.finditer(value))
-    if not holes:
+        return _of_element(compile_getter(value))
+    placeholders = list(_PLACEHOLDER.finditer(value))
+    if not placeholders:
         if "{" in value or "}" in value:
-            raise ValueError(f"a brace without its partner in {value!r}")
-        return _hole(value, frozenset(), wanted)
-    if len(holes) == 1 and holes[0][0] == value:
-        return _hole(holes[0][1], captures, wanted)
-    if wanted is AttributeType.OBJECT:
-        raise ValueError(f"{value!r} makes text, and the column is object")
-    return _template(value, holes, captures)
+            raise ValueError(f"unmatched brace in {value!r}")
+        return _compile_name(value, frozenset(), column_type)
+    if len(placeholders) == 1 and placeholders[0][0] == value:
+        return _compile_name(placeholders[0][1], captures, column_type)
+    if column_type is AttributeType.OBJECT:
+        raise ValueError(f"{value!r} gives text, but the column is object")
+    return _compile_template(value, placeholders, captures)
 
 
 def metadata_in(value: Scalar) -> set[str]:
-    """The metadata that the field which ``value`` describes takes, by its names in ``METADATA``."""
+    """The metadata that a source uses, by the names in ``METADATA``."""
     if not isinstance(value, str) or value.startswith(("=", JMESPATH)):
         return set()
-    holes = [hole[1] for hole in _HOLE.finditer(value)] or [value]
-    return {name for hole in holes for name in METADATA if hole == name or hole.startswith(f"{name}.")}
+    names = [placeholder[1] for placeholder in _PLACEHOLDER.finditer(value)] or [value]
+    return {known for name in names for known in METADATA if name == known or name.startswith(f"{known}.")}
 
 
-def compile_row_id(path: str | None, *, outbox_name: str) -> RowId:
-    """What makes a row's id: the payload's value at ``path``; without a path, outbox and record id.
+def compile_row_id(path: str | None, *, outbox_name: str) -> CompiledRowId:
+    """Compile a route's ``id``: the element's value at ``path``; without a path, outbox name and record id.
 
     Raises:
-        ValueError: ``path`` is none; the message says why.
+        ValueError: the path is invalid; the message says why.
     """
     if path is None:
-        return lambda _payload, record_id: f"{outbox_name}-{record_id}"
+        return lambda _element, record_id: f"{outbox_name}-{record_id}"
     get = compile_getter(path)
 
-    def row_id(payload: Any, _record_id: int) -> str:
-        found = get(payload)
+    def row_id(element: Any, _record_id: int) -> str:
+        found = get(element)
         if type(found) is int:
             return str(found)
         if found is None or found == "":
             raise Unmappable(Reason.MISSING_FIELD, f"there is no value at {path}")
         if type(found) is not str:
-            raise Unmappable(Reason.TYPE_MISMATCH, f"{kind(found)} ({shown(found)}) is neither text nor a whole number")
+            raise Unmappable(
+                Reason.TYPE_MISMATCH, f"{kind(found)} ({preview(found)}) is neither text nor a whole number"
+            )
         return found
 
     return row_id
 
 
-def _of_payload(get: Callable[[Any], Any]) -> Field:
-    return lambda _captures, payload: get(payload)
+def _of_element(get: Callable[[Any], Any]) -> CompiledField:
+    return lambda _context, element: get(element)
 
 
-def _hole(name: str, captures: frozenset[str], wanted: AttributeType) -> Field:
+def _compile_name(name: str, captures: frozenset[str], column_type: AttributeType) -> CompiledField:
+    """Compile metadata, a capture or a path; as a placeholder these are inside the braces."""
     if name.startswith("$"):
-        return _metadata(name, wanted)
+        return _compile_metadata(name, column_type)
     if name in captures:
-        if wanted is AttributeType.OBJECT:
-            raise ValueError(f"the topic's level {{{name}}} is text, and the column is object")
-        return lambda captured, _payload: from_text(captured[name], wanted)
+        if column_type is AttributeType.OBJECT:
+            raise ValueError(f"the capture {{{name}}} is text, but the column is object")
+        return lambda context, _element: parse_text(context[name], column_type)
     steps = path_steps(name)
-    if len(steps) == 1:
-        (only,) = steps
-        return lambda _captures, payload: payload.get(only)
-    return _of_payload(compile_path(name))
+    if len(steps) == 1:  # faster than the general path, and the usual case
+        (member,) = steps
+        return lambda _context, element: element.get(member)
+    return _of_element(compile_path(name))
 
 
-def _metadata(name: str, wanted: AttributeType) -> Field:
+def _compile_metadata(name: str, column_type: AttributeType) -> CompiledField:
     head, _, rest = name.partition(".")
     if head == ROOT:
-        if not rest:
-            return lambda captured, _payload: captured[ROOT]
-        get = compile_path(rest)
-        return lambda captured, _payload: get(captured[ROOT])
+        return _compile_root(rest)
     if head == USER and rest:
-        steps = path_steps(rest)
-        if len(steps) > 1:
-            raise ValueError(f'{name}: a user property is one name; one with a dot is written in quotes, $user."a.b"')
-        return lambda captured, _payload: (
-            None if (text := captured[USER].get(steps[0])) is None else from_text(text, wanted)
-        )
+        return _compile_user_property(name, rest, column_type)
     if head not in METADATA or rest or head == USER:
         raise ValueError(
-            f"there is no {name}, there are {', '.join(METADATA)}.NAME; a payload's member of that name is written "
-            f"'\"{name}\"'"
+            f"unknown metadata {name}; there are: {', '.join(METADATA)}.NAME; to read a payload member of that name, "
+            f"write '\"{name}\"'"
         )
-    if head in _TEXTS and wanted is not AttributeType.STRING:
-        raise ValueError(f"{head} is text, and the column is {wanted.value}")
+    if head in _TEXT_METADATA and column_type is not AttributeType.STRING:
+        raise ValueError(f"{head} is text, but the column is {column_type.value}")
     if head == "$received_at":
-        if wanted is AttributeType.STRING:
-            return lambda captured, _payload: iso8601(captured[head])
-        if wanted is AttributeType.INT:
-            raise ValueError(f"{head} is milliseconds since 1970, which don't fit int: make the column long")
-        return lambda captured, _payload: captured[head] // 10**6
-    return lambda captured, _payload: captured[head]
+        if column_type is AttributeType.STRING:
+            return lambda context, _element: iso8601(context[head])
+        if column_type is AttributeType.INT:
+            raise ValueError(f"{head} is in milliseconds since 1970, which doesn't fit int: make the column long")
+        return lambda context, _element: context[head] // 10**6
+    return lambda context, _element: context[head]
 
 
-def _template(value: str, holes: list[re.Match[str]], captures: frozenset[str]) -> Field:
-    parts: list[str | Field] = []
+def _compile_root(path: str) -> CompiledField:
+    if not path:
+        return lambda context, _element: context[ROOT]
+    get = compile_path(path)
+    return lambda context, _element: get(context[ROOT])
+
+
+def _compile_user_property(name: str, path: str, column_type: AttributeType) -> CompiledField:
+    steps = path_steps(path)
+    if len(steps) > 1:
+        raise ValueError(f'{name}: a user property is one name; write one with a dot in quotes, as in $user."a.b"')
+    (property_,) = steps
+    return lambda context, _element: (
+        None if (text := context[USER].get(property_)) is None else parse_text(text, column_type)
+    )
+
+
+def _compile_template(value: str, placeholders: list[re.Match[str]], captures: frozenset[str]) -> CompiledField:
+    parts: list[str | CompiledField] = []
     at = 0
-    for hole in holes:
-        parts += [value[at : hole.start()], _hole(hole[1], captures, AttributeType.STRING)]
-        at = hole.end()
+    for placeholder in placeholders:
+        parts.append(value[at : placeholder.start()])
+        parts.append(_compile_name(placeholder[1], captures, AttributeType.STRING))
+        at = placeholder.end()
     parts.append(value[at:])
     if any(isinstance(part, str) and ("{" in part or "}" in part) for part in parts):
-        raise ValueError(f"a brace without its partner in {value!r}")
+        raise ValueError(f"unmatched brace in {value!r}")
 
-    def field(captured: Mapping[str, Any], payload: Any) -> str | None:
+    def template(context: Mapping[str, Any], element: Any) -> str | None:
         texts = []
         for part in parts:
             if isinstance(part, str):
                 texts.append(part)
                 continue
-            found = part(captured, payload)
+            found = part(context, element)
             if found is None:
                 return None
             texts.append(as_text(found))
         return "".join(texts)
 
-    return field
+    return template
 
 
-# --- what is made of a value ------------------------------------------------------------------------------
+# --- conversions ------------------------------------------------------------------------------------------
 
 
-def _with_default(field: Field, default: Scalar | None) -> Field:
+def _with_default(field: CompiledField, default: Scalar | None) -> CompiledField:
     if default is None:
         return field
 
-    def defaulted(captured: Mapping[str, Any], payload: Any) -> Any:
-        found = field(captured, payload)
+    def defaulted(context: Mapping[str, Any], element: Any) -> Any:
+        found = field(context, element)
         return default if found is None else found
 
     return defaulted
 
 
-def _mapped(field: Field, values: Mapping[str, Scalar]) -> Field:
-    def mapped(captured: Mapping[str, Any], payload: Any) -> Any:
-        found = field(captured, payload)
+def _mapped(field: CompiledField, values: Mapping[str, Scalar]) -> CompiledField:
+    def mapped(context: Mapping[str, Any], element: Any) -> Any:
+        found = field(context, element)
         if found is None:
             return None
         text = as_text(found)
         value = values.get(text, values.get("*"))
         if value is None:
-            raise Unmappable(Reason.TYPE_MISMATCH, f"{shown(text)} is not in the field's map")
+            raise Unmappable(Reason.TYPE_MISMATCH, f"{preview(text)} is not in the field's map")
         return value
 
     return mapped
 
 
-def _scaled(field: Field, scale: float | None, offset: float | None) -> Field:
+def _scaled(field: CompiledField, scale: float | None, offset: float | None) -> CompiledField:
     factor = Decimal(1) if scale is None else Decimal(repr(scale))
     summand = Decimal(0) if offset is None else Decimal(repr(offset))
 
-    def scaled(captured: Mapping[str, Any], payload: Any) -> Any:
-        found = field(captured, payload)
+    def scaled(context: Mapping[str, Any], element: Any) -> Any:
+        found = field(context, element)
         if found is None:
             return None
         if type(found) is str:
-            found = from_text(found.strip(), AttributeType.DOUBLE)
+            found = parse_text(found.strip(), AttributeType.DOUBLE)
         if type(found) not in (int, float):
-            raise Unmappable(Reason.TYPE_MISMATCH, f"{kind(found)} ({shown(found)}) is no number to scale")
+            raise Unmappable(
+                Reason.TYPE_MISMATCH, f"{kind(found)} ({preview(found)}) can't be scaled: it is not a number"
+            )
         try:
-            # By decimals: 217 times 0.1 is 21.7, not 21.700000000000003.
-            number = _DIGITS.add(_DIGITS.multiply(Decimal(repr(found)), factor), summand)
+            # In decimals: 217 times 0.1 is 21.7, not 21.700000000000003.
+            number = _DECIMALS.add(_DECIMALS.multiply(Decimal(repr(found)), factor), summand)
         except InvalidOperation as exc:
-            raise Unmappable(Reason.TYPE_MISMATCH, f"{shown(found)} is no number to scale") from exc
+            raise Unmappable(Reason.TYPE_MISMATCH, f"{preview(found)} can't be scaled: it is not a number") from exc
         if not number.is_finite() or abs(number) > _LARGEST:
-            raise Unmappable(Reason.OUT_OF_RANGE, f"{shown(found)} is too large to scale")
+            raise Unmappable(Reason.OUT_OF_RANGE, f"{preview(found)} is too large to scale")
         return int(number) if number == number.to_integral_value() else float(number)
 
     return scaled
 
 
-def _time(spec: FieldSpec, captures: frozenset[str], wanted: AttributeType) -> Field:
+def _compile_time(spec: FieldSpec, captures: frozenset[str], column_type: AttributeType) -> CompiledField:
     format_ = spec.time
     if format_ not in TIME_FORMATS:
-        raise ValueError(f"time {format_!r} is none of {', '.join(TIME_FORMATS)}")
+        raise ValueError(f"time must be one of {', '.join(TIME_FORMATS)}, not {format_!r}")
     if spec.scale is not None or spec.offset is not None or spec.map is not None:
-        raise ValueError("time goes with default only, not with scale, offset or map")
-    if wanted not in (AttributeType.LONG, AttributeType.DOUBLE, AttributeType.STRING):
-        raise ValueError(f"a point in time fits a long, double or string column, not {wanted.value}")
-    field = compile_field(spec.source, captures=captures, wanted=AttributeType.STRING)
+        raise ValueError("time can be combined only with default, not with scale, offset or map")
+    if column_type not in (AttributeType.LONG, AttributeType.DOUBLE, AttributeType.STRING):
+        raise ValueError(f"a time needs a long, double or string column, not {column_type.value}")
+    field = compile_field(spec.source, captures=captures, column_type=AttributeType.STRING)
 
-    def time(captured: Mapping[str, Any], payload: Any) -> Any:
-        found = field(captured, payload)
+    def time(context: Mapping[str, Any], element: Any) -> Any:
+        found = field(context, element)
         if found is None:
             return None
         nanoseconds = parse_time(found, format_)
-        return iso8601(nanoseconds) if wanted is AttributeType.STRING else nanoseconds // 10**6
+        return iso8601(nanoseconds) if column_type is AttributeType.STRING else nanoseconds // 10**6
 
     return time

@@ -1,4 +1,4 @@
-"""Routes: which messages feed which stream, compiled once, run for every message."""
+"""Maps messages to rows by routes, which are compiled once and run for every message."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ import msgspec
 
 from bridge.log import get_logger
 from bridge.mapping.checks import check
-from bridge.mapping.coercion import COERCIONS, Coercion, from_text
+from bridge.mapping.coercion import COERCIONS, Coercion, parse_text
 from bridge.mapping.extras import compile_extras
-from bridge.mapping.fields import ROOT, ROW_ID, Field, RowId, compile_column, compile_row_id, metadata_in
+from bridge.mapping.fields import (
+    ROOT,
+    ROW_ID,
+    CompiledField,
+    CompiledRowId,
+    compile_column,
+    compile_row_id,
+    metadata_in,
+)
 from bridge.mapping.formats import FormatOptions, compile_decoder
 from bridge.mapping.formats.compressed import compile_decompressor
 from bridge.mapping.metadata import metadata_of
@@ -28,7 +36,7 @@ from bridge.streamql.streams import InputStream
 from bridge.streamql.syntax import Attribute, AttributeType
 
 MAX_ROW = 720 * 1024
-"""Bytes. With base64 and envelope it stays below GDN's frame limit of 1 MiB (gdn-api.md C.5)."""
+"""Bytes of a row. With base64 and envelope it stays below GDN's frame limit of 1 MiB (gdn-api.md C.5)."""
 
 MAX_ROWS_BYTES = 8 * 1024 * 1024
 """Bytes of all rows of one message."""
@@ -37,15 +45,16 @@ CACHED_TOPIC_LENGTH = 512
 """Characters. Longer topics are matched each time."""
 
 CACHED_TOPICS = 10_000
-"""Topics whose match is remembered; beyond it the memory is cleared and fills anew."""
+"""Topics in the match cache; when it is full it is cleared."""
 
 MAX_LABEL = 100
-"""Characters of what a route is called in the metrics."""
+"""Characters of a route's label in metrics."""
 
 TEXT_FORMATS = ("text", "csv")
-"""Formats whose values are all text: it counts as what it spells, as a topic's levels do."""
+"""Formats whose values are all text: it is parsed as the column's type if it looks like it, as captures are."""
 
-DecodeMessage = Callable[[MqttMessage], Any]
+MessageDecoder = Callable[[MqttMessage], Any]
+"""(message) -> its decoded payload; raises Unmappable or NoReading."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -53,69 +62,70 @@ log = get_logger(__name__)
 
 
 class Column(NamedTuple):
-    """One column made ready."""
+    """A compiled column."""
 
     name: str
     type: AttributeType
     coerce: Coercion
-    field: Field | None
-    """None: the payload's member of the column's name."""
-    is_of_topic: bool
+    field: CompiledField | None
+    """None: the element's member with the column's name."""
+    is_per_topic: bool
+    """Whether the value is the same for all messages on a topic."""
 
 
 class CompiledRoute(NamedTuple):
-    """A route made ready."""
+    """A compiled route."""
 
     number: int
-    """Its place among the routes."""
+    """Its index among the routes."""
     template: TopicTemplate
     stream: str
-    decode: DecodeMessage
+    decode: MessageDecoder
     each: Getter | None
     each_text: str
     when: Getter | None
     columns: tuple[Column, ...]
-    blank: dict[str, Any]
-    """The columns, in their order, without values."""
-    of_topic: tuple[tuple[str, Coercion, Field], ...]
-    """Name, coercion and field of the columns that the topic alone decides, or nothing at all."""
-    of_message: tuple[Column, ...]
-    """The others."""
+    empty_row: dict[str, Any]
+    """The columns in order, all None."""
+    topic_columns: tuple[tuple[str, Coercion, CompiledField], ...]
+    """Name, coercion and field of the columns with ``is_per_topic``."""
+    message_columns: tuple[Column, ...]
+    """The other columns."""
     takes_nulls: bool
-    """Whether the worker keeps rows that lack an attribute (``fail.on.missing.attribute`` false)."""
-    row_id: RowId | None
-    """None: nothing takes it."""
+    """Whether the worker keeps rows that lack an attribute (``fail.on.missing.attribute`` is false)."""
+    row_id: CompiledRowId | None
+    """None: no field uses it."""
     metadata: frozenset[str]
-    """What fields take beside captures and payload."""
-    extras: Field | None
+    """The metadata that fields use, without the row's id."""
+    extras: CompiledField | None
     is_last: bool
     """Whether a message that it takes goes to no later route."""
 
 
-class _Match(NamedTuple):
-    """What a topic alone decides."""
+class _TopicMatch(NamedTuple):
+    """A route that matches a topic, with everything that is the same for all messages on the topic."""
 
     route: CompiledRoute
     captures: dict[str, str]
     values: dict[str, Any]
-    """Of the columns, in their order; None for those in ``columns``."""
+    """All columns in order; None for those in ``columns``."""
     columns: tuple[Column, ...]
-    """Those that the topic doesn't decide."""
+    """The columns to compute for each message."""
 
 
 class Mapper:
-    """Maps messages to rows. Routes are tried in their order.
+    """Maps messages to rows. Routes are tried in order.
 
     Args:
         routes: in order of precedence.
-        streams: what the worker reads, by GDN stream name.
-        outbox_name: first part of the ids of rows whose route names no ``id``; never used for two outboxes.
+        streams: the streams that the worker reads, by GDN stream name.
+        outbox_name: prefix of row ids for routes without ``id``; no two outboxes may have the same.
         client: the MQTT client id, for ``$client``.
-        sparkplug: the state of an earlier mapping, to be gone on with; None: made anew if a route needs it.
-        births: what to make it of, as its ``changes`` gave it.
+        sparkplug: the state of the previous mapper, to continue with; None: created if a route needs it.
+        births: birth certificates to restore a new state from, as its ``changes`` gave them.
 
     Raises:
-        ValueError: a route is wrong; ``check`` lists all that is.
+        ValueError: a route is invalid; ``check`` lists all problems.
     """
 
     def __init__(
@@ -134,31 +144,32 @@ class Mapper:
         self.sparkplug = sparkplug
         if sparkplug is None and any(route.format.name == "sparkplug" for route in routes):
             self.sparkplug = Sparkplug(births)
-        """Its state, None if no route takes Sparkplug messages."""
+        """Its state; None if no route has the format."""
         decoders = {route.format: _decoder(route.format, self.sparkplug) for route in routes}
         self.compiled_routes = [
             _compile_route(number, route, streams[route.stream], decoders[route.format], outbox_name)
             for number, route in enumerate(routes)
         ]
         self._routes = tuple(routes)
-        self._made = [0] * len(routes)
+        self._row_counts = [0] * len(routes)
         self.client = client
-        self._matches: dict[str, tuple[_Match, ...]] = {}
+        self._matches: dict[str, tuple[_TopicMatch, ...]] = {}
         self.filters = minimal_filters([route.template.filter for route in self.compiled_routes])
         """Topic filters to subscribe."""
         self.version = blake2b(repr((routes, sorted(streams.items()))).encode(), digest_size=4).hexdigest()
-        """Of routes and columns, for dead letters: another one may do better."""
+        """Hash of routes and columns. Dead letters keep it: with another version a replay may succeed."""
 
     def map(self, message: MqttMessage, next_id: int = 0) -> list[Row] | DeadLetter:
-        """The message's rows, or the dead letter it becomes; never an exception.
+        """The message's rows, or the dead letter that it becomes; raises nothing.
 
-        No rows at all: routes took the topic, but their conditions (``when``) none of it, or it has no reading.
+        The list is empty if the conditions (``when``) of all matching routes are false, or if the message carries no
+        reading.
 
-        ``next_id`` is the record id that the first row will get in the outbox; the others get the next ones.
+        ``next_id`` is the record id that the first row will get in the outbox; the others follow on.
         """
         try:
             return self._map(message, next_id)
-        except Exception as exc:  # a bug in the mapping costs its message only (P5)
+        except Exception as exc:  # a bug in the mapping affects only this message
             log.exception("mapping.failed", topic=message.topic)
             return DeadLetter.of(
                 message, route=None, reason=Reason.INTERNAL_ERROR.value, detail=repr(exc), mapping=self.version
@@ -170,21 +181,21 @@ class Mapper:
         try:
             if not matches:
                 if not _is_storable(message.topic):
-                    raise Unmappable(Reason.BAD_TOPIC, "the topic is not UTF-8 or holds a NUL")
-                raise Unmappable(Reason.NO_ROUTE, "no route takes this topic")
+                    raise Unmappable(Reason.BAD_TOPIC, "the topic is not UTF-8 or contains NUL")
+                raise Unmappable(Reason.NO_ROUTE, "no route matches this topic")
             if len(matches) == 1:
                 match = matches[0]
                 return self._rows(match, message, match.route.decode(message), next_id)
             rows: list[Row] = []
-            # Routes of the same format decode a message once: with Sparkplug decoding has a memory.
-            decoded: dict[DecodeMessage, Any] = {}
+            # Routes of the same format must share one decoding of the message: decoding Sparkplug changes its state.
+            decoded: dict[MessageDecoder, Any] = {}
             for match in matches:
                 decode = match.route.decode
                 if decode not in decoded:
                     decoded[decode] = decode(message)
-                taken = self._rows(match, message, decoded[decode], next_id + len(rows))
-                rows += taken
-                if taken and match.route.is_last:
+                route_rows = self._rows(match, message, decoded[decode], next_id + len(rows))
+                rows += route_rows
+                if route_rows and match.route.is_last:
                     break
         except NoReading:
             return []
@@ -194,22 +205,22 @@ class Mapper:
         return rows
 
     def rows_made(self) -> dict[tuple[str, str], int]:
-        """How many rows the routes have made, by route and stream; a route goes by its name, or else its topic."""
-        made: dict[tuple[str, str], int] = {}
-        for route, number in zip(self._routes, self._made, strict=True):
+        """How many rows the routes have made, by label and stream; the label is the route's name, or its topic."""
+        counts: dict[tuple[str, str], int] = {}
+        for route, count in zip(self._routes, self._row_counts, strict=True):
             label = (route.name or route.topic)[:MAX_LABEL], route.stream
-            made[label] = made.get(label, 0) + number
-        return made
+            counts[label] = counts.get(label, 0) + count
+        return counts
 
-    def _match(self, topic: str) -> tuple[_Match, ...]:
+    def _match(self, topic: str) -> tuple[_TopicMatch, ...]:
         try:
             return self._matches[topic]
         except KeyError:
             pass
-        found: tuple[_Match, ...] = ()
+        found: tuple[_TopicMatch, ...] = ()
         if _is_storable(topic):
             found = tuple(
-                _of_topic(route, captures)
+                _topic_match(route, captures)
                 for route in self.compiled_routes
                 if (captures := route.template.match(topic)) is not None
             )
@@ -219,56 +230,56 @@ class Mapper:
             self._matches[topic] = found
         return found
 
-    def _rows(self, match: _Match, message: MqttMessage, payload: Any, next_id: int) -> list[Row]:
-        """The rows that one route makes; none if its condition takes nothing."""
+    def _rows(self, match: _TopicMatch, message: MqttMessage, payload: Any, next_id: int) -> list[Row]:
+        """The rows that one route makes; none if its condition is true for no element."""
         route = match.route
-        found = found_in(payload, route)
+        found = elements_of(payload, route)
         if route.when is not None:
             when = route.when
             found = [element for element in found if is_true(when(element))]
-        captures: dict[str, Any] = match.captures
+        context: dict[str, Any] = match.captures
         if route.metadata:
-            captures = {**captures, **metadata_of(message, route.metadata, self.client), ROOT: payload}
+            context = {**context, **metadata_of(message, route.metadata, self.client), ROOT: payload}
         rows = []
         room = MAX_ROWS_BYTES
         for number, element in enumerate(found):
             try:
-                row = _row(match, captures, element, next_id + number)
+                row = _row(match, context, element, next_id + number)
             except Unmappable as exc:
                 where = f"element {number}, " if len(found) > 1 else ""
                 raise Unmappable(exc.reason, f"{where}{exc}") from None
             room -= len(row.payload) + len(row.extras)
             if room < 0:
-                raise Unmappable(Reason.TOO_LARGE, f"the message's rows have over {MAX_ROWS_BYTES} bytes together")
+                raise Unmappable(Reason.TOO_LARGE, f"the message's rows have more than {MAX_ROWS_BYTES} bytes in total")
             rows.append(row)
-        self._made[route.number] += len(rows)
+        self._row_counts[route.number] += len(rows)
         return rows
 
 
-def found_in(payload: Any, route: CompiledRoute) -> list[dict[str, Any]]:
-    """What of a decoded payload becomes a row each, where the route's condition takes it.
+def elements_of(payload: Any, route: CompiledRoute) -> list[dict[str, Any]]:
+    """The elements of a decoded payload that become a row each if the route's condition is true for them.
 
     Raises:
-        Unmappable: there is nothing, or too much.
+        Unmappable: there is none, or there are too many.
     """
     return objects(payload) if route.each is None else elements(route.each(payload), route.each_text)
 
 
-def _row(match: _Match, captures: dict[str, Any], element: dict[str, Any], record_id: int) -> Row:
+def _row(match: _TopicMatch, context: dict[str, Any], element: dict[str, Any], record_id: int) -> Row:
     route = match.route
     if route.row_id is not None:
         try:
-            captures = {**captures, ROW_ID: route.row_id(element, record_id)}
+            context = {**context, ROW_ID: route.row_id(element, record_id)}
         except Unmappable as exc:
             raise Unmappable(exc.reason, f"{ROW_ID}: {exc}") from None
     values = match.values.copy()
-    for name, _, coerce, compiled, _ in match.columns:
+    for name, _, coerce, field, _ in match.columns:
         try:
-            value = element.get(name) if compiled is None else compiled(captures, element)
+            value = element.get(name) if field is None else field(context, element)
             if value is not None:
                 values[name] = coerce(value)
             elif not route.takes_nulls:
-                # The worker drops a row that lacks an attribute, without a word (gdn-api.md F.6).
+                # The worker silently drops a row that lacks an attribute (gdn-api.md F.6).
                 raise Unmappable(Reason.MISSING_FIELD, "there is no value for it")
         except Unmappable as exc:
             raise Unmappable(exc.reason, f"column {name}: {exc}") from None
@@ -281,25 +292,26 @@ def _row(match: _Match, captures: dict[str, Any], element: dict[str, Any], recor
     return (
         Row(route.stream, payload)
         if route.extras is None
-        else Row(route.stream, payload, route.extras(captures, element))
+        else Row(route.stream, payload, route.extras(context, element))
     )
 
 
-def _of_topic(route: CompiledRoute, captures: dict[str, str]) -> _Match:
-    values = route.blank.copy()
-    columns = route.of_message
+def _topic_match(route: CompiledRoute, captures: dict[str, str]) -> _TopicMatch:
+    values = route.empty_row.copy()
+    columns = route.message_columns
     unfit = set()
-    for name, coerce, field in route.of_topic:
+    for name, coerce, field in route.topic_columns:
         try:
             values[name] = coerce(field(captures, {}))
-        except Unmappable:  # each message says so
+        except Unmappable:  # computed again for each message, which becomes a dead letter with this detail
             unfit.add(name)
     if unfit:
         columns = tuple(column for column in route.columns if column in columns or column.name in unfit)
-    return _Match(route, captures, values, columns)
+    return _TopicMatch(route, captures, values, columns)
 
 
 def _is_storable(topic: str) -> bool:
+    """Whether the topic is UTF-8 without NUL."""
     if topic.isascii():
         return "\0" not in topic
     try:
@@ -309,16 +321,16 @@ def _is_storable(topic: str) -> bool:
     return "\0" not in topic
 
 
-# --- routes made ready ------------------------------------------------------------------------------------
+# --- compiling routes -------------------------------------------------------------------------------------
 
 
 def _compile_route(
-    number: int, route: Route, stream: InputStream, decode: DecodeMessage, outbox_name: str
+    number: int, route: Route, stream: InputStream, decode: MessageDecoder, outbox_name: str
 ) -> CompiledRoute:
     template = TopicTemplate.parse(route.topic)
-    names = frozenset(name for name in template.captures if name is not None)
-    taken = set().union(*(metadata_in(source) for source in sources(route)))
-    columns = tuple(_column(attribute, route, names) for attribute in stream.attributes or ())
+    captures = frozenset(name for name in template.captures if name is not None)
+    metadata = set().union(*(metadata_in(source) for source in sources(route)))
+    columns = tuple(_compile_column(attribute, route, captures) for attribute in stream.attributes or ())
     return CompiledRoute(
         number=number,
         template=template,
@@ -328,18 +340,18 @@ def _compile_route(
         each_text=route.each or "",
         when=None if route.when is None else compile_expression(route.when),
         columns=columns,
-        blank=dict.fromkeys([column.name for column in columns]),
-        of_topic=tuple((c.name, c.coerce, c.field) for c in columns if c.is_of_topic and c.field is not None),
-        of_message=tuple(column for column in columns if not column.is_of_topic),
+        empty_row=dict.fromkeys([column.name for column in columns]),
+        topic_columns=tuple((c.name, c.coerce, c.field) for c in columns if c.is_per_topic and c.field is not None),
+        message_columns=tuple(column for column in columns if not column.is_per_topic),
         takes_nulls=not stream.fail_on_missing,
-        row_id=compile_row_id(route.id, outbox_name=outbox_name) if ROW_ID in taken else None,
-        metadata=frozenset(taken - {ROW_ID}),
-        extras=compile_extras(route, names),
+        row_id=compile_row_id(route.id, outbox_name=outbox_name) if ROW_ID in metadata else None,
+        metadata=frozenset(metadata - {ROW_ID}),
+        extras=compile_extras(route, captures),
         is_last=route.match == "first",
     )
 
 
-def _decoder(options: FormatOptions, sparkplug: Sparkplug | None) -> DecodeMessage:
+def _decoder(options: FormatOptions, sparkplug: Sparkplug | None) -> MessageDecoder:
     if options.name == "sparkplug" and sparkplug is not None:
         state = sparkplug
         decompress = compile_decompressor(options.compression, options.max_payload)
@@ -350,21 +362,21 @@ def _decoder(options: FormatOptions, sparkplug: Sparkplug | None) -> DecodeMessa
     return lambda message: decode(message.payload)
 
 
-def _column(attribute: Attribute, route: Route, captures: frozenset[str]) -> Column:
-    name, wanted = attribute.name, attribute.type
+def _compile_column(attribute: Attribute, route: Route, captures: frozenset[str]) -> Column:
+    name, column_type = attribute.name, attribute.type
     source = route.fields.get(name, f"{{{name}}}" if name in captures else None)
-    compiled = None if source is None else compile_column(source, captures=captures, wanted=wanted)
-    is_of_topic = isinstance(source, int | float)
+    field = None if source is None else compile_column(source, captures=captures, column_type=column_type)
+    is_per_topic = isinstance(source, int | float)
     if isinstance(source, str):
-        is_of_topic = source.startswith("=") or source in [f"{{{capture}}}" for capture in captures]
-    if route.format.name in TEXT_FORMATS:
-        compiled = _spelled(compiled, name, wanted)
-    return Column(name, wanted, COERCIONS[route.types][wanted], compiled, is_of_topic)
+        is_per_topic = source.startswith("=") or source in [f"{{{capture}}}" for capture in captures]
+    if route.format.name in TEXT_FORMATS and column_type is not AttributeType.STRING:
+        field = _parsed_from_text(field, name, column_type)
+    return Column(name, column_type, COERCIONS[route.types][column_type], field, is_per_topic)
 
 
-def _spelled(field: Field | None, name: str, wanted: AttributeType) -> Field:
-    def spelled(captured: Mapping[str, Any], payload: Any) -> Any:
-        value = payload.get(name) if field is None else field(captured, payload)
-        return from_text(value.strip(), wanted) if type(value) is str and wanted is not AttributeType.STRING else value
+def _parsed_from_text(field: CompiledField | None, name: str, column_type: AttributeType) -> CompiledField:
+    def parsed(context: Mapping[str, Any], element: Any) -> Any:
+        value = element.get(name) if field is None else field(context, element)
+        return parse_text(value.strip(), column_type) if type(value) is str else value
 
-    return spelled
+    return parsed

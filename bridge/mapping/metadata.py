@@ -1,4 +1,4 @@
-"""What is known of a message beside its payload, for fields that ask for it."""
+"""The metadata of a message, for fields that use it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from bridge.message import MqttMessage
 
 _USER_PROPERTY = 0x26
 
-# Sizes of the other properties that a PUBLISH can have (MQTT 5, 2.2.2.2); 0: two bytes of length come first.
+# Sizes of the other properties of a PUBLISH (MQTT 5, 2.2.2.2); 0: prefixed by a length of two bytes.
 _SIZES = {0x01: 1, 0x02: 4, 0x03: 0, 0x08: 0, 0x09: 0, 0x23: 2}
 _SUBSCRIPTION_IDENTIFIER = 0x0B
 
 
 def metadata_of(message: MqttMessage, wanted: AbstractSet[str], client: str) -> dict[str, Any]:
-    """The wanted metadata by name: ``$received_at`` in nanoseconds since the epoch; not the row's id and the root."""
+    """Metadata by name, without ``$id`` and ``$root``; ``$received_at`` is in nanoseconds since the epoch.
+
+    ``$user`` is parsed only if wanted.
+    """
     found: dict[str, Any] = {
         "$topic": message.topic,
         "$client": client,
@@ -30,7 +33,7 @@ def metadata_of(message: MqttMessage, wanted: AbstractSet[str], client: str) -> 
 
 
 def user_properties(properties: bytes) -> dict[str, str]:
-    """The user properties of a PUBLISH (MQTT 5, 3.3.2.3.7); of equal names the first. What can't be read ends it."""
+    """The user properties of a PUBLISH (MQTT 5, 3.3.2.3.7): the first of each name, up to what can't be parsed."""
     found: dict[str, str] = {}
     at = 0
     while at < len(properties):

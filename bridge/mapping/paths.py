@@ -1,4 +1,4 @@
-"""Paths into a decoded payload, ``sensors.0.temp``, and JMESPath for what they can't say: its only door."""
+"""Paths into a decoded payload, such as ``sensors.0.temp``, and JMESPath expressions. The only user of jmespath."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from bridge.mapping.unmappable import Unmappable
 from bridge.reasons import Reason
 
 Getter = Callable[[Any], Any]
-"""(payload) -> the value, None where there is none; raises Unmappable where the payload has another shape."""
+"""(payload) -> the value, None if there is none; raises Unmappable if the payload has another structure."""
 
 JMESPATH = "jmespath:"
-"""What an expression begins with."""
+"""Prefix of an expression."""
 
 MAX_EXPRESSION = 2000
-"""Characters of an expression: its parser is recursive."""
+"""Characters of an expression: the parser is recursive."""
 
 _STEP = re.compile(r'"((?:[^"\\]|\\.)*)"|([^."{}\[\]\s]+)')
 
 
 def compile_getter(text: str) -> Getter:
-    """What reads the value that a path or a ``jmespath:`` expression describes.
+    """Compile a path or a ``jmespath:`` expression.
 
     Raises:
-        ValueError: it describes none; the message says why.
+        ValueError: it is invalid; the message says why.
     """
     return compile_expression(text) if text.startswith(JMESPATH) else compile_path(text)
 
 
 def compile_path(text: str) -> Getter:
-    """What reads the value at a dotted path.
+    """Compile a dotted path.
 
     Raises:
-        ValueError: it is no path; the message says where.
+        ValueError: it is invalid; the message says where.
     """
     steps = path_steps(text)
 
@@ -49,7 +49,8 @@ def compile_path(text: str) -> Getter:
                 found = found.get(step)
             elif isinstance(found, list):
                 if not (step.isascii() and step.isdecimal() and len(step) < 10):
-                    raise Unmappable(Reason.TYPE_MISMATCH, f"{text}: an array has no member {step!r}, only indices")
+                    detail = f"{text}: an array has no member {step!r}, only elements by index"
+                    raise Unmappable(Reason.TYPE_MISMATCH, detail)
                 found = found[int(step)] if int(step) < len(found) else None
             elif found is None:
                 return None
@@ -61,31 +62,31 @@ def compile_path(text: str) -> Getter:
 
 
 def path_steps(text: str) -> list[str]:
-    """The names and indices that a dotted path is made of, unquoted.
+    """The names and indices of a dotted path, unquoted.
 
     Raises:
-        ValueError: it is no path; the message says where.
+        ValueError: it is invalid; the message says where.
     """
     steps: list[str] = []
     at = 0
     while True:
         step = _STEP.match(text, at)
         if step is None:
-            raise ValueError(f"{text!r} is no path: at character {at + 1} a name or a quoted name was expected")
+            raise ValueError(f"{text!r} is not a path: expected a name or a quoted name at character {at + 1}")
         steps.append(step[2] if step[2] is not None else re.sub(r"\\(.)", r"\1", step[1]))
         at = step.end()
         if at == len(text):
             return steps
         if text[at] != ".":
-            raise ValueError(f"{text!r} is no path: at character {at + 1} a dot was expected")
+            raise ValueError(f"{text!r} is not a path: expected a dot at character {at + 1}")
         at += 1
 
 
 def compile_expression(text: str) -> Getter:
-    """What evaluates a JMESPath expression, with or without its ``jmespath:``.
+    """Compile a JMESPath expression, with or without the prefix ``jmespath:``.
 
     Raises:
-        ValueError: it is none; the message says where.
+        ValueError: it is invalid; the message says where.
     """
     expression = text.removeprefix(JMESPATH)
     if len(expression) > MAX_EXPRESSION:
@@ -93,8 +94,8 @@ def compile_expression(text: str) -> Getter:
     try:
         compiled = jmespath.compile(expression)
     except (jmespath.exceptions.JMESPathError, RecursionError) as exc:
-        hint = "; numbers stand in backquotes" if "(NUMBER)" in str(exc) else ""
-        raise ValueError(f"{expression!r} is no JMESPath expression: {_in_one_line(exc)}{hint}") from exc
+        hint = "; write numbers in backquotes" if "(NUMBER)" in str(exc) else ""
+        raise ValueError(f"{expression!r} is not a JMESPath expression: {_in_one_line(exc)}{hint}") from exc
 
     def get(payload: Any) -> Any:
         try:
@@ -106,7 +107,7 @@ def compile_expression(text: str) -> Getter:
 
 
 def is_true(value: Any) -> bool:
-    """Truth as JMESPath has it: false are false, null, and what is empty; 0 is true."""
+    """Truth as JMESPath defines it: false, null and empty values are false; 0 is true."""
     return not (value is None or value is False or value in ("", [], {}))
 
 

@@ -1,4 +1,4 @@
-"""A decoded payload to the objects that become rows, and how foreign values are called."""
+"""The objects in a decoded payload that become rows."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from bridge.mapping.unmappable import Unmappable
 from bridge.reasons import Reason
 
 MAX_PAYLOAD = 512 * 1024
-"""Bytes. A GDN frame is at most 1 MiB with base64 and envelope (gdn-api.md C.5): more could never be sent."""
+"""Bytes. A GDN frame is at most 1 MiB with base64 and envelope (gdn-api.md C.5): a larger one can't be sent."""
 
 MAX_ROWS = 10_000
-"""Rows of one message: an array of tiny objects could otherwise become a thousand times its own size."""
+"""Rows of one message: the rows of an array of tiny objects could be a thousand times as large as the array."""
 
 
 def objects(decoded: Any) -> list[dict[str, Any]]:
-    """The object that a payload is, or the objects of its array.
+    """The payload if it is an object, or the objects of its array.
 
     Raises:
         Unmappable: there is none, or there are too many.
@@ -26,7 +26,7 @@ def objects(decoded: Any) -> list[dict[str, Any]]:
         raise Unmappable(Reason.NOT_AN_OBJECT, f"the payload is {kind(decoded)}, not an object or an array of objects")
     if not decoded:
         raise Unmappable(Reason.EMPTY, "the payload is an empty array")
-    _bound(decoded)
+    _check_count(decoded)
     for number, element in enumerate(decoded):
         if not isinstance(element, dict):
             raise Unmappable(Reason.NOT_AN_OBJECT, f"element {number} of the array is {kind(element)}, not an object")
@@ -34,27 +34,27 @@ def objects(decoded: Any) -> list[dict[str, Any]]:
 
 
 def elements(found: Any, each: str) -> list[dict[str, Any]]:
-    """The objects that ``each`` has found; what is none becomes the member ``value`` of one.
+    """The elements of ``found``, the value at the path ``each``; one that isn't an object becomes ``{"value": …}``.
 
     Raises:
-        Unmappable: there is nothing, or too much.
+        Unmappable: there is none, or there are too many.
     """
     if found is None:
         raise Unmappable(Reason.MISSING_FIELD, f"each: there is no value at {each}")
     found = found if isinstance(found, list) else [found]
     if not found:
-        raise Unmappable(Reason.EMPTY, f"each: there is an empty array at {each}")
-    _bound(found)
+        raise Unmappable(Reason.EMPTY, f"each: the array at {each} is empty")
+    _check_count(found)
     return [element if isinstance(element, dict) else {"value": element} for element in found]
 
 
-def _bound(found: list[Any]) -> None:
+def _check_count(found: list[Any]) -> None:
     if len(found) > MAX_ROWS:
-        raise Unmappable(Reason.TOO_LARGE, f"the array has {len(found)} elements, at most {MAX_ROWS} are taken")
+        raise Unmappable(Reason.TOO_LARGE, f"the array has {len(found)} elements, at most {MAX_ROWS} are allowed")
 
 
 def kind(value: object) -> str:
-    """A JSON value's kind in words."""
+    """The type of a JSON value in words, with its article."""
     if value is None:
         return "null"
     kinds: dict[type, str] = {bool: "a boolean", int: "a whole number", float: "a number", str: "a string"}

@@ -1,4 +1,4 @@
-"""A route as a setting says it."""
+"""A route as configured."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ from bridge.mapping.formats import FormatOptions
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A message, and what must become of it."""
+    """A message, and its expected result."""
 
     topic: str
     payload: Any
-    """Text as it is; anything else as JSON."""
+    """Text is the payload itself; anything else is encoded as JSON."""
     encoding: Literal["text", "base64"]
-    """Of a payload that is text."""
+    """Of a text payload."""
     expect: Any
     """The row, a list of rows, or a reason code."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Messages under ``topic`` feed ``stream``, ``fields`` naming what isn't there by name."""
+    """Maps messages on ``topic`` to rows of ``stream``; ``fields`` says how to fill columns not found by name."""
 
     topic: str
     stream: str
     fields: Mapping[str, Scalar | FieldSpec] = field(default_factory=dict)
     id: str | None = None
-    """Path to the id that devices give a row, for ``$id``; None: the row's record id is its id."""
+    """Path to the id that the device gives a row, for ``$id``; None: outbox name and record id."""
     format: FormatOptions = field(default_factory=FormatOptions)
     each: str | None = None
-    """Path to what becomes a row each; None: the payload, or the objects of its array."""
+    """Path to the elements that become a row each; None: the payload, or the objects of its array."""
     when: str | None = None
-    """JMESPath condition on what becomes a row; None: it is taken."""
+    """JMESPath condition on each element; None: every element becomes a row."""
     match: Literal["first", "all"] = "first"
-    """Whether a message that this route takes goes to later routes as well."""
+    """Whether a message that this route takes also goes to later routes (``all``)."""
     types: Literal["lenient", "strict"] = "lenient"
     key: Scalar | None = None
-    """The Pulsar key of a row; None: none."""
+    """The Pulsar key of a row; None: no key."""
     properties: Mapping[str, Scalar] = field(default_factory=dict)
     """The Pulsar properties of a row."""
     event_time: FieldSpec | None = None
-    """The Pulsar event time of a row, with ``time`` set; None: none."""
+    """The Pulsar event time of a row; its ``time`` must be set. None: no event time."""
     name: str | None = None
     examples: tuple[Example, ...] = ()
 
 
 def sources(route: Route) -> list[Scalar]:
-    """Everything in the route that reads captures, payload or metadata, as ``fields`` writes it."""
+    """Every source in the route, of columns, key, properties and event time."""
     specs = [*route.fields.values(), *([route.event_time] if route.event_time else [])]
-    found = [spec.source if isinstance(spec, FieldSpec) else spec for spec in specs]
-    return [*found, *([] if route.key is None else [route.key]), *route.properties.values()]
+    in_fields = [spec.source if isinstance(spec, FieldSpec) else spec for spec in specs]
+    return [*in_fields, *([] if route.key is None else [route.key]), *route.properties.values()]

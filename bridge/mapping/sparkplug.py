@@ -1,8 +1,8 @@
-"""Sparkplug B: readings from edge nodes and their devices, and what must be remembered of births to read them.
+"""Sparkplug B: decodes readings of edge nodes and their devices, with the state of births that this needs.
 
-Data names its metrics by aliases that only the last birth certificate explains. Births and data come with QoS 0 and may
-be lost; so this also tells when an edge node should be asked for its births again. Facts are those of the Sparkplug 3.0
-specification. Pure: no I/O and no clock.
+Data messages identify metrics by aliases, which the last birth certificate declares. Births and data are sent with
+QoS 0 and may be lost, so this also finds the edge nodes that need a rebirth request. Section numbers are those of the
+Sparkplug 3.0 specification. Pure: no I/O and no clock.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ import msgspec
 
 from bridge.mapping import sparkplug_payload
 from bridge.mapping.payload import MAX_PAYLOAD, MAX_ROWS
-from bridge.mapping.sparkplug_certificates import NONE, Certificate, CertificateReader, Declared
-from bridge.mapping.unmappable import NoReading, Unmappable, shown
+from bridge.mapping.sparkplug_certificates import NO_CERTIFICATE, BirthCertificate, DeclaredMetric, MetricReader
+from bridge.mapping.unmappable import NoReading, Unmappable, preview
 from bridge.reasons import Reason
 
 NAMESPACE = "spBv1.0"
 """The first level of every topic (4.1)."""
 
-TYPES = ("NBIRTH", "NDATA", "NDEATH", "DBIRTH", "DDATA", "DDEATH")
-"""What is read. A subscription of everything would also bring commands, our own among them, and they carry no
-readings."""
+MESSAGE_TYPES = ("NBIRTH", "NDATA", "NDEATH", "DBIRTH", "DDATA", "DDEATH")
+"""The types that are decoded. A subscription to all topics also brings commands, the bridge's own among them, which
+carry no readings."""
 
 MEMBERS = (
     *("group", "node", "device", "type", "seq", "online"),
     *("metric", "value", "datatype", "timestamp", "quality", "historical", "transient"),
 )
-"""Of what a message is decoded to."""
+"""Members of each object in a decoded message."""
 
 KEY_PREFIX = "sparkplug:"
-"""Before every key of ``changes``."""
+"""Prefix of every key of ``changes``."""
 
 MAX_NODES = 10_000
 """Edge nodes remembered."""
 
 MAX_METRICS = 100_000
-"""Metrics remembered over all edge nodes; each device counts as one more."""
+"""Metrics remembered over all edge nodes, plus one for each certificate."""
 
 MAX_CHARACTERS = 16 * 1024 * 1024
 """Characters of names remembered over all edge nodes."""
@@ -48,11 +48,11 @@ MAX_ID = 1024
 """Characters of a group, edge node or device id."""
 
 REBIRTH_INTERVAL = 10.0
-"""Seconds until an edge node is asked again for its births."""
+"""Seconds between rebirth requests to the same edge node."""
 
 MAX_REBIRTHS = 1_000
-"""Edge nodes asked within ``REBIRTH_INTERVAL``, and as many that wait for it: made-up names are no way to make the
-bridge flood the broker."""
+"""Edge nodes that get a rebirth request within ``REBIRTH_INTERVAL``, and that wait for one: invented names must not
+make the bridge flood the broker."""
 
 _NO_METRIC = {
     "metric": None,
@@ -67,46 +67,46 @@ _SEQS = 256  # seq runs from 0 to 255 (6.4.5)
 
 
 class _Birth(msgspec.Struct, frozen=True):
-    """What tells one NBIRTH of an edge node from the next."""
+    """What identifies an NBIRTH among those of an edge node."""
 
     timestamp: int | None
     bd_seq: int | None
     seq: int | None
 
 
-class _Remembered(msgspec.Struct):
-    """What is written down of one certificate; ``birth`` is an edge node's own."""
+class _StoredCertificate(msgspec.Struct):
+    """A certificate as stored on disk; ``birth`` is set for an edge node, not for devices."""
 
-    metrics: list[Declared]
+    metrics: list[DeclaredMetric]
     since: int | None = None
     birth: _Birth | None = None
 
 
 @dataclass(slots=True)
 class _Node:
-    """An edge node that lives, as far as is known."""
+    """An edge node that is online as far as known."""
 
     birth: _Birth | None = None
-    """None: only devices of it were seen to be born."""
-    certificates: dict[str, Certificate] = field(default_factory=dict)
-    """By device id; empty text: the edge node's own."""
+    """None: only births of its devices were received."""
+    certificates: dict[str, BirthCertificate] = field(default_factory=dict)
+    """By device id; the empty id is the edge node itself."""
     seq: int | None = None
-    """The last one; None: not known."""
+    """The last seq; None: not known."""
     seq_at: int | None = None
-    """Its payload's timestamp."""
+    """The timestamp of the payload with that seq."""
 
     def follows(self, seq: int | None, timestamp: int | None) -> bool:
-        """Whether nothing is missing between the last message and this one, which came before or comes next."""
+        """Whether no message is missing before this one: it is the next one, or a redelivered or late earlier one."""
         if seq is None or seq >= _SEQS:
             self.seq = None
             return True
         ahead = None if self.seq is None else (seq - self.seq) % _SEQS
-        if ahead not in (None, 1) and self._came_before(ahead, timestamp):
+        if ahead not in (None, 1) and self._is_earlier(ahead, timestamp):
             return True
         self.seq, self.seq_at = seq, timestamp
         return ahead in (None, 1)
 
-    def _came_before(self, ahead: int, timestamp: int | None) -> bool:
+    def _is_earlier(self, ahead: int, timestamp: int | None) -> bool:
         if timestamp is None or self.seq_at is None or timestamp == self.seq_at:
             return ahead == 0 or ahead > _SEQS // 2
         return timestamp < self.seq_at
@@ -119,11 +119,11 @@ class _Topic(msgspec.Struct, frozen=True):
     node_id: _NodeId
     type: str
     device: str
-    """Empty: the message is of the edge node itself."""
+    """Empty: the message is from the edge node itself."""
 
 
-def need_protobuf() -> None:
-    """Make sure that payloads can be read.
+def require_protobuf() -> None:
+    """Check that payloads can be decoded.
 
     Raises:
         MissingExtra: protobuf isn't installed.
@@ -132,60 +132,60 @@ def need_protobuf() -> None:
 
 
 class Sparkplug:
-    """Decodes messages of all edge nodes and devices, and remembers what their births declared.
+    """Decodes messages of all edge nodes and devices, and remembers their birth certificates.
 
-    Bounded: what was born longest ago is forgotten first, and asked for again when data of it comes.
+    Memory is bounded: the edge node with the oldest birth is forgotten first, and needs a rebirth when it sends data.
 
     Args:
-        remembered: texts by key, as ``changes`` gave them in earlier runs. Others, and rubbish, are ignored.
+        stored: texts by key, as ``changes`` gave them in earlier runs. Other keys and invalid texts are ignored.
 
     Raises:
         MissingExtra: protobuf isn't installed.
     """
 
-    def __init__(self, remembered: Mapping[str, str] | None = None) -> None:
-        need_protobuf()
-        self._nodes: dict[_NodeId, _Node] = {}  # by the last birth, the longest ago first
+    def __init__(self, stored: Mapping[str, str] | None = None) -> None:
+        require_protobuf()
+        self._nodes: dict[_NodeId, _Node] = {}  # in the order of their last births
         self._metrics = 0
         self._characters = 0
         self._changed: dict[str, None] = {}
-        self._wanted: dict[_NodeId, None] = {}
-        self._asked: dict[_NodeId, float] = {}
-        for key, text in (remembered or {}).items():
-            self._remember(key, text)
+        self._need_rebirth: dict[_NodeId, None] = {}
+        self._rebirth_requested_at: dict[_NodeId, float] = {}
+        for key, text in (stored or {}).items():
+            self._restore(key, text)
         self._changed.clear()
-        self._forget_the_oldest()
+        self._forget_oldest()
 
-    # --- reading --------------------------------------------------------------------------------------------
+    # --- decoding -------------------------------------------------------------------------------------------
 
     def decode(self, topic: str, payload: bytes, *, is_replay: bool = False) -> list[dict[str, Any]]:
-        """A dict per metric of the message, in its order; for a death one that says ``online`` is False.
+        """An object for each metric of the message, in order; for a death one object with ``online`` False.
 
         ``value`` is JSON-like (bytes are base64) or None; ``timestamp`` is in milliseconds since the epoch, the
-        metric's or else the payload's; ``quality`` is None where the metric says none.
+        metric's or else the payload's; ``quality`` is None if the metric has none.
 
-        What a birth declares and a death ends is taken in even if a value in the message can't be read. Not so in a
-        replay, which comes long after the message: an old birth or death says nothing of now. What is remembered
-        explains replayed data only if that is known to be younger.
+        A birth or death changes the state even if a value in the message can't be decoded. A replay doesn't change the
+        state: it comes long after the message, so its birth or death may be outdated. A known certificate is used for
+        replayed data only if the data is newer.
 
         Raises:
-            Unmappable: UNDECODABLE, UNKNOWN_ALIAS (also for a name without a datatype that no birth declared),
-                TOO_LARGE or EMPTY.
+            Unmappable: UNDECODABLE, UNKNOWN_ALIAS (also for a metric whose datatype isn't known), TOO_LARGE or EMPTY.
             NoReading: a command or a host's state.
         """
         parsed = _parse_topic(topic)
         if not payload:
             raise Unmappable(Reason.EMPTY, "the payload is empty")
         if len(payload) > MAX_PAYLOAD:
-            raise Unmappable(Reason.TOO_LARGE, f"the payload has {len(payload)} bytes, at most {MAX_PAYLOAD} are taken")
+            detail = f"the payload has {len(payload)} bytes, at most {MAX_PAYLOAD} are allowed"
+            raise Unmappable(Reason.TOO_LARGE, detail)
         message = sparkplug_payload.parse(payload)
         if len(message.metrics) > MAX_ROWS:
             raise Unmappable(
-                Reason.TOO_LARGE, f"the message has {len(message.metrics)} metrics, at most {MAX_ROWS} are taken"
+                Reason.TOO_LARGE, f"the message has {len(message.metrics)} metrics, at most {MAX_ROWS} are allowed"
             )
         if message.body:
             raise Unmappable(
-                Reason.UNDECODABLE, "the payload has a body of its own making (compressed, perhaps) beside its metrics"
+                Reason.UNDECODABLE, "the payload has a body in a proprietary encoding (perhaps compressed metrics)"
             )
         timestamp, seq = _optional(message, "timestamp"), _optional(message, "seq")
         common = {
@@ -196,34 +196,35 @@ class Sparkplug:
             "seq": seq,
             "online": not parsed.type.endswith("DEATH"),
         }
-        own = Certificate.of(message.metrics, timestamp) if parsed.type.endswith("BIRTH") else None
+        own = BirthCertificate.of(message.metrics, timestamp) if parsed.type.endswith("BIRTH") else None
         if not is_replay:
-            self._take_in(parsed, message, own)
+            self._update_state(parsed, message, own)
         if not common["online"]:
             return [common | _NO_METRIC | {"timestamp": timestamp}]
         if not message.metrics:
             raise Unmappable(Reason.EMPTY, "the payload has no metrics")
-        reader = CertificateReader(own or self._known(parsed, timestamp, is_replay=is_replay) or NONE, timestamp)
+        certificate = own or self._applicable(parsed, timestamp, is_replay=is_replay) or NO_CERTIFICATE
+        reader = MetricReader(certificate, timestamp)
         try:
             return [{**common, **reader.read(metric)} for metric in message.metrics]
         finally:
-            if reader.is_doubtful and not is_replay:
-                self._want(parsed.node_id)
+            if reader.needs_birth and not is_replay:
+                self._want_rebirth(parsed.node_id)
 
-    def _known(self, topic: _Topic, sent_at: int | None, *, is_replay: bool) -> Certificate | None:
-        """What is remembered of the edge node or device, if it explains a message of that time."""
+    def _applicable(self, topic: _Topic, sent_at: int | None, *, is_replay: bool) -> BirthCertificate | None:
+        """The certificate of the edge node or device, if it applies to a message of that time."""
         node = self._nodes.get(topic.node_id)
         certificate = node.certificates.get(topic.device) if node is not None else None
         if certificate is None or _is_older(sent_at, certificate.since):
             return None
         if is_replay and not _is_older(certificate.since, sent_at):
-            return None  # nor in the same millisecond: the order in which they came is lost
+            return None  # also in the same millisecond: which came first isn't known
         return certificate
 
     # --- births and deaths ----------------------------------------------------------------------------------
 
-    def _take_in(self, topic: _Topic, message: Any, certificate: Certificate | None) -> None:
-        """Remember what a message says of its edge node; ``certificate`` is a birth's."""
+    def _update_state(self, topic: _Topic, message: Any, certificate: BirthCertificate | None) -> None:
+        """Update what is known of the edge node; ``certificate`` is that of a birth message."""
         timestamp, seq = _optional(message, "timestamp"), _optional(message, "seq")
         if topic.type == "NDEATH":
             self._died(topic.node_id, _bd_seq(message.metrics))
@@ -236,42 +237,43 @@ class Sparkplug:
             elif topic.type == "DDEATH":
                 self._device_died(topic)
 
-    def _born(self, node_id: _NodeId, certificate: Certificate, birth: _Birth) -> None:
-        self._wanted.pop(node_id, None)
+    def _born(self, node_id: _NodeId, certificate: BirthCertificate, birth: _Birth) -> None:
+        self._need_rebirth.pop(node_id, None)
         node = self._nodes.pop(node_id, None) or _Node()
         own = node.certificates.get("")
         self._nodes[node_id] = node
         if own and own.metrics == certificate.metrics and birth == node.birth and birth.timestamp is not None:
-            return  # handed over again by the broker: what the devices declared since holds
+            return  # redelivered by the broker: births of devices since then are still valid
         for device in [device for device in node.certificates if device]:
-            self._put(node_id, node, device, None)
+            self._set_certificate(node_id, node, device, None)
         node.birth, node.seq, node.seq_at = birth, birth.seq, birth.timestamp
-        self._put(node_id, node, "", certificate)
-        self._forget_the_oldest()
+        self._set_certificate(node_id, node, "", certificate)
+        self._forget_oldest()
 
     def _died(self, node_id: _NodeId, bd_seq: int | None) -> None:
         node = self._nodes.get(node_id)
         if node is None:
             return
-        born_with = node.birth.bd_seq if node.birth is not None else None
-        if bd_seq is not None and born_with is not None and bd_seq != born_with:
-            return  # a will of an earlier session (6.4.25): the edge node has come back since
-        self._wanted.pop(node_id, None)
+        birth_bd_seq = node.birth.bd_seq if node.birth is not None else None
+        if bd_seq is not None and birth_bd_seq is not None and bd_seq != birth_bd_seq:
+            return  # the will of an earlier session (6.4.25): the edge node has been born again since
+        self._need_rebirth.pop(node_id, None)
         self._forget(node_id)
 
-    def _device_born(self, topic: _Topic, certificate: Certificate) -> None:
+    def _device_born(self, topic: _Topic, certificate: BirthCertificate) -> None:
         node = self._nodes.pop(topic.node_id, None) or _Node()
         self._nodes[topic.node_id] = node
         if node.birth is not None and _is_older(certificate.since, node.birth.timestamp):
-            self._want(topic.node_id)  # of a session that has ended, or the clock was set: a new birth will tell
+            # From an ended session, or the node's clock was set back: only a new birth can tell which.
+            self._want_rebirth(topic.node_id)
             return
-        self._put(topic.node_id, node, topic.device, certificate)
-        self._forget_the_oldest()
+        self._set_certificate(topic.node_id, node, topic.device, certificate)
+        self._forget_oldest()
 
     def _device_died(self, topic: _Topic) -> None:
         node = self._nodes.get(topic.node_id)
         if node is not None:
-            self._put(topic.node_id, node, topic.device, None)
+            self._set_certificate(topic.node_id, node, topic.device, None)
             if not node.certificates:
                 del self._nodes[topic.node_id]
 
@@ -282,14 +284,14 @@ class Sparkplug:
         else:
             is_complete = topic.type == "DDEATH"
         if not is_complete:
-            self._want(topic.node_id)
+            self._want_rebirth(topic.node_id)
 
-    # --- what is remembered ---------------------------------------------------------------------------------
+    # --- stored state ---------------------------------------------------------------------------------------
 
     def changes(self) -> dict[str, str]:
-        """Text to keep by key, since the last call; empty text: forget the key.
+        """Texts to store by key, changed since the last call; an empty text deletes its key.
 
-        To be taken after each batch of messages, and to be stored with it.
+        Call it after each batch of messages and store the result with the batch.
         """
         changed, self._changed = self._changed, {}
         return {key: self._text(key) for key in changed}
@@ -301,75 +303,78 @@ class Sparkplug:
         if node is None or certificate is None:
             return ""
         birth = None if device else node.birth
-        remembered = _Remembered(list(certificate.metrics), certificate.since, birth)
-        return msgspec.json.encode(remembered).decode()
+        stored = _StoredCertificate(list(certificate.metrics), certificate.since, birth)
+        return msgspec.json.encode(stored).decode()
 
-    def _remember(self, key: str, text: str) -> None:
+    def _restore(self, key: str, text: str) -> None:
         if not key.startswith(KEY_PREFIX) or key.count("/") not in (1, 2):
             return
         try:
-            found = msgspec.json.decode(text, type=_Remembered)
+            stored = msgspec.json.decode(text, type=_StoredCertificate)
         except (msgspec.MsgspecError, UnicodeEncodeError):
             return
         group, name, device = _parse_key(key)
         node = self._nodes.setdefault((group, name), _Node())
         if not device:
-            node.birth = found.birth
-        self._put((group, name), node, device, Certificate(tuple(found.metrics), found.since))
+            node.birth = stored.birth
+        self._set_certificate((group, name), node, device, BirthCertificate(tuple(stored.metrics), stored.since))
 
-    def _put(self, node_id: _NodeId, node: _Node, device: str, certificate: Certificate | None) -> None:
-        """Take a certificate in, or away with None."""
+    def _set_certificate(
+        self, node_id: _NodeId, node: _Node, device: str, certificate: BirthCertificate | None
+    ) -> None:
+        """Set the certificate of a device, or of the edge node for an empty id; None removes it."""
         key = _key(node_id, device)
         earlier = node.certificates.pop(device, None)
         if earlier is not None:
             self._count(key, earlier, -1)
         if certificate is not None:
             if earlier is not None and earlier.metrics == certificate.metrics:
-                certificate.since = earlier.since  # its aliases mean what they meant
+                certificate.since = earlier.since  # the same aliases were already valid then
             node.certificates[device] = certificate
             self._count(key, certificate, 1)
         if not device or certificate != earlier:
             self._changed[key] = None
 
-    def _count(self, key: str, certificate: Certificate, sign: int) -> None:
+    def _count(self, key: str, certificate: BirthCertificate, sign: int) -> None:
         self._metrics += sign * (len(certificate.metrics) + 1)
         self._characters += sign * (len(key) + sum(len(name) for name, _, _ in certificate.metrics))
 
     def _forget(self, node_id: _NodeId) -> None:
         node = self._nodes.pop(node_id)
         for device in list(node.certificates):
-            self._put(node_id, node, device, None)
+            self._set_certificate(node_id, node, device, None)
 
-    def _forget_the_oldest(self) -> None:
+    def _forget_oldest(self) -> None:
         while len(self._nodes) > MAX_NODES or self._metrics > MAX_METRICS or self._characters > MAX_CHARACTERS:
             self._forget(next(iter(self._nodes)))
 
     # --- rebirths -------------------------------------------------------------------------------------------
 
-    def _want(self, node_id: _NodeId) -> None:
-        if len(self._wanted) < MAX_REBIRTHS:
-            self._wanted[node_id] = None
+    def _want_rebirth(self, node_id: _NodeId) -> None:
+        if len(self._need_rebirth) < MAX_REBIRTHS:
+            self._need_rebirth[node_id] = None
 
     def rebirths(self, now: float, time_ms: int) -> list[tuple[str, bytes]]:
-        """Topics and payloads of the NCMDs to publish: to edge nodes whose births are needed since the last call.
+        """Topics and payloads of the rebirth requests (NCMD) to publish, for edge nodes that need one.
 
-        An edge node is asked at most every ``REBIRTH_INTERVAL``, and again only if its messages need it again.
-        ``now`` is monotonic seconds, ``time_ms`` milliseconds since the epoch: an NCMD must carry a time (6.4.23).
+        An edge node gets at most one request per ``REBIRTH_INTERVAL``, and another only if its messages need it again.
+        ``now`` is monotonic seconds, ``time_ms`` milliseconds since the epoch: an NCMD must have a timestamp (6.4.23).
         """
-        if not self._wanted:
+        if not self._need_rebirth:
             return []
-        while self._asked:
-            oldest = next(iter(self._asked))
-            if now - self._asked[oldest] < REBIRTH_INTERVAL:
+        requested_at = self._rebirth_requested_at
+        while requested_at:
+            oldest = next(iter(requested_at))
+            if now - requested_at[oldest] < REBIRTH_INTERVAL:
                 break
-            del self._asked[oldest]
-        asked = [node_id for node_id in self._wanted if node_id not in self._asked]
-        asked = asked[: MAX_REBIRTHS - len(self._asked)]
-        for node_id in asked:
-            del self._wanted[node_id]
-            self._asked[node_id] = now
-        command = sparkplug_payload.rebirth_command(time_ms) if asked else b""
-        return [(f"{NAMESPACE}/{group}/NCMD/{node}", command) for group, node in asked]
+            del requested_at[oldest]
+        due = [node_id for node_id in self._need_rebirth if node_id not in requested_at]
+        due = due[: MAX_REBIRTHS - len(requested_at)]
+        for node_id in due:
+            del self._need_rebirth[node_id]
+            requested_at[node_id] = now
+        command = sparkplug_payload.rebirth_command(time_ms) if due else b""
+        return [(f"{NAMESPACE}/{group}/NCMD/{node}", command) for group, node in due]
 
 
 def _parse_topic(topic: str) -> _Topic:
@@ -379,15 +384,15 @@ def _parse_topic(topic: str) -> _Topic:
     if levels[1] == "STATE" or levels[2] in ("NCMD", "DCMD"):
         raise NoReading("STATE, NCMD and DCMD messages carry no readings")
     type_ = levels[2]
-    if type_ not in TYPES or len(levels) != (4 if type_.startswith("N") else 5):
+    if type_ not in MESSAGE_TYPES or len(levels) != (4 if type_.startswith("N") else 5):
         raise Unmappable(
-            Reason.UNDECODABLE, f"{shown(type_)} with {len(levels)} topic levels is no Sparkplug message type"
+            Reason.UNDECODABLE, f"{preview(type_)} with {len(levels)} topic levels is not a Sparkplug message type"
         )
     ids = (levels[1], *levels[3:])
     if not all(ids) or any(set(id_) & set("+#\0") for id_ in ids):
-        raise Unmappable(Reason.UNDECODABLE, "an id in the Sparkplug topic is empty, or holds +, # or NUL")
+        raise Unmappable(Reason.UNDECODABLE, "an id in the Sparkplug topic is empty or contains +, # or NUL")
     if any(len(id_) > MAX_ID for id_ in ids):
-        raise Unmappable(Reason.TOO_LARGE, f"an id in the Sparkplug topic has over {MAX_ID} characters")
+        raise Unmappable(Reason.TOO_LARGE, f"an id in the Sparkplug topic has more than {MAX_ID} characters")
     try:
         topic.encode()
     except UnicodeEncodeError as exc:
@@ -406,11 +411,11 @@ def _parse_key(key: str) -> tuple[str, str, str]:
 
 
 def _bd_seq(metrics: Iterable[Any]) -> int | None:
-    """The number that an edge node's birth and death have in common (6.4.19, 6.4.25)."""
+    """The number that identifies an edge node's session in its birth and death (6.4.19, 6.4.25)."""
     for metric in metrics:
-        kind = metric.WhichOneof("value")
-        if metric.name == "bdSeq" and kind in ("int_value", "long_value"):
-            number: int = getattr(metric, kind)
+        oneof = metric.WhichOneof("value")
+        if metric.name == "bdSeq" and oneof in ("int_value", "long_value"):
+            number: int = getattr(metric, oneof)
             return number
     return None
 

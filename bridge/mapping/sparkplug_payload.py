@@ -1,7 +1,7 @@
-"""The protobuf payload of Sparkplug B, read and written through message classes that are built here.
+"""Reads and writes the protobuf payload of Sparkplug B, with message classes built at run time.
 
-Field numbers and types are those of the Sparkplug 3.0 specification, 6.4.1. Only what is read is declared: protobuf
-skips the rest. protobuf comes with the extra `formats` and is imported when the first payload needs it.
+Field numbers and types are those of the Sparkplug 3.0 specification, 6.4.1. Only fields that are read are declared:
+protobuf skips the rest. protobuf comes with the extra `formats` and is imported on first use.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from bridge.mapping.unmappable import Unmappable
 from bridge.reasons import Reason
 
 REBIRTH = "Node Control/Rebirth"
-"""The metric that asks an edge node for its birth certificates (6.4.19); it never has an alias."""
+"""The metric that requests a rebirth from an edge node (6.4.19); it never has an alias."""
 
 BOOLEAN = 11
-"""Its datatype (6.4.16)."""
+"""The datatype of that metric (6.4.16)."""
 
 _PACKAGE = "org.eclipse.tahu.protobuf"
 
-# By message and number: name and type, a star for repeated.
+# Name and type by message and field number; * marks repeated fields.
 _FIELDS = {
     "Payload": {1: "timestamp uint64", 2: "metrics Metric*", 3: "seq uint64", 5: "body bytes"},
     "Metric": {
@@ -50,7 +50,7 @@ _FIELDS = {
     "Extension": {},
 }
 
-# The same for the `oneof value` of those that carry one.
+# The same for the fields of `oneof value`, in messages that have it.
 _PLAIN_VALUES = (
     "int_value uint32",
     "long_value uint64",
@@ -80,35 +80,35 @@ _VALUES = {
 
 @functools.cache
 def message_class() -> Any:
-    """The class of a payload, as protobuf makes it.
+    """The protobuf message class of a payload.
 
     Raises:
         MissingExtra: protobuf isn't installed.
     """
     descriptor_pb2 = _module("descriptor_pb2")
-    # By edition 2023 rather than proto2: the wire is the same, and text that isn't UTF-8 is refused.
+    # Edition 2023, not proto2: it has the same wire format and refuses text that isn't UTF-8.
     file = descriptor_pb2.FileDescriptorProto(
         name="sparkplug_b.proto", package=_PACKAGE, syntax="editions", edition=descriptor_pb2.EDITION_2023
     )
-    kinds = descriptor_pb2.FieldDescriptorProto
+    descriptor = descriptor_pb2.FieldDescriptorProto
     scalars = {
-        "uint32": kinds.TYPE_UINT32,
-        "uint64": kinds.TYPE_UINT64,
-        "float": kinds.TYPE_FLOAT,
-        "double": kinds.TYPE_DOUBLE,
-        "bool": kinds.TYPE_BOOL,
-        "string": kinds.TYPE_STRING,
-        "bytes": kinds.TYPE_BYTES,
+        "uint32": descriptor.TYPE_UINT32,
+        "uint64": descriptor.TYPE_UINT64,
+        "float": descriptor.TYPE_FLOAT,
+        "double": descriptor.TYPE_DOUBLE,
+        "bool": descriptor.TYPE_BOOL,
+        "string": descriptor.TYPE_STRING,
+        "bytes": descriptor.TYPE_BYTES,
     }
 
     def add(message: Any, number: int, declared: str, oneof: int | None = None) -> None:
-        name, kind = declared.split()
+        name, type_ = declared.split()
         field = message.field.add(name=name, number=number)
-        field.label = kinds.LABEL_REPEATED if kind.endswith("*") else kinds.LABEL_OPTIONAL
-        kind = kind.rstrip("*")
-        field.type = scalars.get(kind, kinds.TYPE_MESSAGE)
-        if kind not in scalars:
-            field.type_name = f".{_PACKAGE}.{kind}"
+        field.label = descriptor.LABEL_REPEATED if type_.endswith("*") else descriptor.LABEL_OPTIONAL
+        type_ = type_.rstrip("*")
+        field.type = scalars.get(type_, descriptor.TYPE_MESSAGE)
+        if type_ not in scalars:
+            field.type_name = f".{_PACKAGE}.{type_}"
         if oneof is not None:
             field.oneof_index = oneof
 
@@ -120,7 +120,7 @@ def message_class() -> Any:
             message.oneof_decl.add(name="value")
             for number, declared in _VALUES[title].items():
                 add(message, number, declared, oneof=0)
-    # A pool of its own: another library in the process may have registered the same names.
+    # Not the default pool: another library in the process may have registered the same names there.
     pool = _module("descriptor_pool").DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
     return _module("message_factory").GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.Payload"))
@@ -137,19 +137,19 @@ def _decode_error() -> type[Exception]:
 
 
 def parse(payload: bytes) -> Any:
-    """The message in ``payload``.
+    """Parse a payload.
 
     Raises:
-        Unmappable: it is no Sparkplug payload.
+        Unmappable: it isn't a Sparkplug payload.
     """
     try:
         return message_class().FromString(payload)
     except _decode_error() as exc:
-        raise Unmappable(Reason.UNDECODABLE, f"the payload is no Sparkplug B protobuf: {exc}") from exc
+        raise Unmappable(Reason.UNDECODABLE, f"the payload is not Sparkplug B protobuf: {exc}") from exc
 
 
 def rebirth_command(time_ms: int) -> bytes:
-    """The payload of the NCMD that asks an edge node for its birth certificates (6.4.23: a timestamp, no seq).
+    """The payload of the NCMD that requests a rebirth from an edge node (6.4.23: a timestamp, no seq).
 
     ``time_ms`` is milliseconds since the epoch.
     """

@@ -1,4 +1,4 @@
-"""Topic templates: ``devices/{deviceID}/rooms/+/telemetry`` (MQTT 5, 4.7, with names for what the wildcards match)."""
+"""Topic templates, such as ``devices/{deviceID}/rooms/+/telemetry``: topic filters (MQTT 5, 4.7) with named levels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CAPTURE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 @dataclass(frozen=True, slots=True)
 class TopicTemplate:
-    """A parsed template. ``filter`` is what is subscribed; ``captures`` names its levels, None for plain ones."""
+    """A parsed template. ``filter`` is the topic filter to subscribe; ``captures`` has each level's name or None."""
 
     text: str
     filter: str
@@ -21,13 +21,13 @@ class TopicTemplate:
 
     @classmethod
     def parse(cls, text: str) -> TopicTemplate:
-        """The template in ``text``.
+        """Parse a template.
 
         Raises:
-            ValueError: it isn't one; the message says what is wrong where.
+            ValueError: it is invalid; the message says where and why.
         """
         if not text or "\0" in text:
-            raise ValueError("a topic must hold at least one character, and no NUL")
+            raise ValueError("a topic must not be empty or contain NUL")
         prefix, rest = "", text
         if text.startswith("$share/"):
             parts = text.split("/", 2)
@@ -36,33 +36,37 @@ class TopicTemplate:
             prefix, rest = f"$share/{parts[1]}/", parts[2]
         levels: list[str] = []
         captures: list[str | None] = []
-        written = rest.split("/")
-        for number, level in enumerate(written, start=1):
+        template_levels = rest.split("/")
+        for number, level in enumerate(template_levels, start=1):
             capture = _CAPTURE.fullmatch(level)
             if capture:
                 if capture[1] in captures:
-                    raise ValueError(f"the capture {{{capture[1]}}} stands twice")
+                    raise ValueError(f"the capture {{{capture[1]}}} is used twice")
                 levels.append("+")
                 captures.append(capture[1])
                 continue
-            if "{" in level or "}" in level:
-                raise ValueError(f"level {number}, {level!r}: a capture fills a whole level and is named like {{name}}")
-            if ("+" in level and level != "+") or ("#" in level and level != "#"):
-                raise ValueError(f"level {number}, {level!r}: + and # fill a whole level")
-            if level == "#" and number != len(written):
-                raise ValueError("# can only be the last level")
+            _check_level(level, number, is_last=number == len(template_levels))
             levels.append(level)
             captures.append(None)
         return cls(text, prefix + "/".join(levels), tuple(levels), tuple(captures), _pattern(levels, captures))
 
     def match(self, topic: str) -> dict[str, str] | None:
-        """What the captures hold for ``topic``; None if the template doesn't match it."""
+        """The captured levels of ``topic`` by name; None if the template doesn't match it."""
         matched = self._pattern.fullmatch(topic)
         return None if matched is None else matched.groupdict()
 
 
+def _check_level(level: str, number: int, *, is_last: bool) -> None:
+    if "{" in level or "}" in level:
+        raise ValueError(f"level {number}, {level!r}: a capture must be a whole level, such as {{name}}")
+    if ("+" in level and level != "+") or ("#" in level and level != "#"):
+        raise ValueError(f"level {number}, {level!r}: + and # must be a whole level")
+    if level == "#" and not is_last:
+        raise ValueError("# can only be the last level")
+
+
 def _pattern(levels: Sequence[str], captures: Sequence[str | None]) -> re.Pattern[str]:
-    # MQTT 5, 4.7.2: a wildcard at the first level doesn't match topics of the server's own.
+    # MQTT 5, 4.7.2: a wildcard at the first level doesn't match topics that start with $.
     pattern = r"(?!\$)" if levels[0] in ("+", "#") else ""
     for number, (level, name) in enumerate(zip(levels, captures, strict=True)):
         if level == "#":
@@ -78,7 +82,10 @@ def _pattern(levels: Sequence[str], captures: Sequence[str | None]) -> re.Patter
 
 
 def covers(filter_: str, other: str) -> bool:
-    """Whether every topic that ``other`` matches is matched by ``filter_`` (MQTT 5, 4.7). Shared ones count as such."""
+    """Whether ``filter_`` matches every topic that ``other`` matches (MQTT 5, 4.7).
+
+    A shared subscription covers only itself.
+    """
     if filter_.startswith("$share/") or other.startswith("$share/"):
         return filter_ == other
     levels, others = filter_.split("/"), other.split("/")
@@ -93,6 +100,6 @@ def covers(filter_: str, other: str) -> bool:
 
 
 def minimal_filters(filters: Sequence[str]) -> tuple[str, ...]:
-    """The filters without those that another one covers: a broker may deliver a message for each that matches."""
+    """The filters that no other one covers: a broker may deliver a message once for each filter that matches."""
     kept = list(dict.fromkeys(filters))
     return tuple(f for f in kept if not any(other != f and covers(other, f) for other in kept))

@@ -1,4 +1,4 @@
-"""How a message's way through the mapping ends without rows."""
+"""Why a message gives no rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from bridge.reasons import Reason
 
 
 class Unmappable(Exception):
-    """A message's way ends here. ``reason`` is its code, the text says it in words."""
+    """The message becomes a dead letter. ``reason`` is its code; the text explains it for people."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
@@ -14,10 +14,10 @@ class Unmappable(Exception):
 
 
 class NoReading(Exception):
-    """A message that carries no reading by its kind: counted as dropped, like one that no condition takes."""
+    """Messages of this type carry no readings: it is dropped, and counted like one that no route's condition takes."""
 
 
-def shown(value: object) -> str:
-    """A foreign value for a person to read: at most 80 characters, control characters escaped."""
+def preview(value: object) -> str:
+    """A value from outside, safe to print: at most 80 characters, control characters escaped."""
     text = ascii(value) if isinstance(value, str | bytes) else ascii(str(value))[1:-1]
     return text if len(text) <= 80 else text[:77] + "..."

@@ -73,9 +73,9 @@ def test_explain_tells_each_step_and_the_row(run: Run) -> None:
 @pytest.mark.parametrize(
     ("topic", "payload", "exit_code", "line"),
     [
-        ("other", "{}", 1, "dead letter, no_route: no route takes this topic"),
+        ("other", "{}", 1, "dead letter, no_route: no route matches this topic"),
         ("rooms/7", "{", 1, "dead letter, not_json: "),
-        ("rooms/7", "{}", 0, "no row: the condition (when) of no route takes it"),
+        ("rooms/7", "{}", 0, "no row: no route's condition (when) is true for it"),
         ("rooms/x", '{"t": 1}', 1, "dead letter, type_mismatch: column room"),
     ],
 )

@@ -228,9 +228,9 @@ def test_the_value_is_of_the_type_that_most_metrics_have_and_the_others_are_name
     ("sample", "says"),
     [
         (Sample("spBv1.0/STATE/host", b'{"online": true}'), "carry no readings"),
-        (Sample("spBv1.0/plant/NDATA/n", b'{"t": 1}'), "no Sparkplug B protobuf"),
+        (Sample("spBv1.0/plant/NDATA/n", b'{"t": 1}'), "not Sparkplug B protobuf"),
         (Sample("spBv1.0/plant", BIRTH.payload), "a Sparkplug topic is"),
-        (sparkplug("NBIRTH", "n", {"name": "huge", "datatype": 8, "long_value": 2**60}), "out of the range"),
+        (sparkplug("NBIRTH", "n", {"name": "huge", "datatype": 8, "long_value": 2**60}), "out of range"),
     ],
 )
 def test_what_the_route_would_not_take_is_left_out_with_its_reason(sample: Sample, says: str) -> None:

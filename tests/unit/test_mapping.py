@@ -313,11 +313,11 @@ def test_an_id_that_no_field_takes_is_not_looked_for() -> None:
 @pytest.mark.parametrize(
     ("route", "place", "says"),
     [
-        (Route("a", "readings", {"deviceID": "$ID"}), "routes[0].fields.deviceID", "there are $id"),
-        (Route("a", "readings", {"deviceID": "x-{$time}"}), "routes[0].fields.deviceID", "there are $id"),
-        (Route("a", "readings", {"deviceID": "$id.x"}), "routes[0].fields.deviceID", "there are $id"),
-        (Route("a", "one", {"v": "$id"}), "routes[0].fields.v", "$id is text, and the column is long"),
-        (Route("a", "one", {"v": "{$id}"}), "routes[0].fields.v", "$id is text, and the column is long"),
+        (Route("a", "readings", {"deviceID": "$ID"}), "routes[0].fields.deviceID", "there are: $id"),
+        (Route("a", "readings", {"deviceID": "x-{$time}"}), "routes[0].fields.deviceID", "there are: $id"),
+        (Route("a", "readings", {"deviceID": "$id.x"}), "routes[0].fields.deviceID", "there are: $id"),
+        (Route("a", "one", {"v": "$id"}), "routes[0].fields.v", "$id is text, but the column is long"),
+        (Route("a", "one", {"v": "{$id}"}), "routes[0].fields.v", "$id is text, but the column is long"),
         (Route("a", "one", id="a..b"), "routes[0].id", "a name"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.mapping import FieldSpec, FormatOptions, Mapper, Route, check, doubts
+from bridge.mapping import FieldSpec, FormatOptions, Mapper, Route, check, find_warnings
 from bridge.mapping.formats import MissingExtra
 from bridge.mapping.metadata import user_properties
 from bridge.mapping.times import iso8601, parse_time
@@ -318,34 +318,34 @@ def test_the_version_of_a_mapping_changes_with_its_routes() -> None:
         ([Route("a/#", "text"), Route("a/b", "text")], (1, "topic"), "takes all of its topics"),
         ([Route("$share/g/a/+", "text"), Route("a/{x}", "text")], (1, "topic"), "the same topics"),
         ([Route("t", "text", when="a >")], (0, "when"), "JMESPath"),
-        ([Route("t", "text", each="a..b")], (0, "each"), "no path"),
+        ([Route("t", "text", each="a..b")], (0, "each"), "not a path"),
         ([Route("t", "text", {"s": "jmespath:["})], (0, "fields", "s"), "JMESPath"),
         ([Route("t", "flag", {"b": FieldSpec("x", scale=2)})], (0, "fields", "b"), "the column is bool"),
         ([Route("t", "flag", {"b": FieldSpec("x", map={"on": "yes"})})], (0, "fields", "b"), "never fits"),
         ([Route("t", "flag", {"b": FieldSpec("x", default=3)})], (0, "fields", "b"), "never fits"),
         ([Route("t", "whole", {"i": FieldSpec("x", time="s")})], (0, "fields", "i"), "not int"),
-        ([Route("t", "long", {"l": FieldSpec("x", time="s", scale=2)})], (0, "fields", "l"), "default only"),
+        ([Route("t", "long", {"l": FieldSpec("x", time="s", scale=2)})], (0, "fields", "l"), "only with default"),
         ([Route("t", "long", {"l": "$topic"})], (0, "fields", "l"), "the column is long"),
         ([Route("t", "whole", {"i": "$received_at"})], (0, "fields", "i"), "make the column long"),
         ([Route("t", "text", {"s": "$user.a.b"})], (0, "fields", "s"), "one name"),
-        ([Route("t", "text", key="{x")], (0, "key"), "a brace"),
-        ([Route("t", "text", properties={"p": "a.."})], (0, "properties", "p"), "'a..' is no path"),
-        ([Route("t", "text", event_time=FieldSpec("x"))], (0, "event_time"), "needs time"),
-        ([Route("t", "text", when="a > 5")], (0, "when"), "numbers stand in backquotes"),
-        ([Route("t/{o}", "object")], (0, "topic"), "{o} is text, and the column is object"),
+        ([Route("t", "text", key="{x")], (0, "key"), "unmatched brace"),
+        ([Route("t", "text", properties={"p": "a.."})], (0, "properties", "p"), "'a..' is not a path"),
+        ([Route("t", "text", event_time=FieldSpec("x"))], (0, "event_time"), "set its time"),
+        ([Route("t", "text", when="a > 5")], (0, "when"), "write numbers in backquotes"),
+        ([Route("t/{o}", "object")], (0, "topic"), "{o} is text, but the column is object"),
         ([Route("t/{x}", "object", {"o": "{x}"})], (0, "fields", "o"), "is text"),
-        ([Route("t/{x}", "object", {"o": "{x}-{y}"})], (0, "fields", "o"), "makes text"),
-        ([Route("t", "text", format=FormatOptions("jsn"))], (0, "format"), "is no format"),
+        ([Route("t/{x}", "object", {"o": "{x}-{y}"})], (0, "fields", "o"), "gives text"),
+        ([Route("t", "text", format=FormatOptions("jsn"))], (0, "format"), "unknown format"),
         ([Route("t", "text", format=FormatOptions("text"))], (0, "format"), "needs a pattern"),
-        ([Route("t", "text", format=FormatOptions("text", pattern="("))], (0, "pattern"), "no pattern"),
+        ([Route("t", "text", format=FormatOptions("text", pattern="("))], (0, "pattern"), "not a valid pattern"),
         ([Route("t", "text", format=FormatOptions(pattern="(?P<s>.)"))], (0, "pattern"), "remove it"),
-        ([Route("t", "text", format=FormatOptions(columns=("s",)))], (0, "columns"), "remove them"),
+        ([Route("t", "text", format=FormatOptions(columns=("s",)))], (0, "columns"), "remove it"),
         ([Route("t", "text", format=FormatOptions(delimiter=";"))], (0, "delimiter"), "remove it"),
         ([Route("t", "text", format=FormatOptions("csv", delimiter=";;"))], (0, "delimiter"), "one character"),
-        ([Route("t", "text", format=FormatOptions(compression="lzma"))], (0, "compression"), "no compression"),
-        ([Route("t", "text", {"s": "metric"}, format=FormatOptions("sparkplug"))], (0, "topic"), "begin with spBv1.0/"),
+        ([Route("t", "text", format=FormatOptions(compression="lzma"))], (0, "compression"), "unknown compression"),
+        ([Route("t", "text", {"s": "metric"}, format=FormatOptions("sparkplug"))], (0, "topic"), "start with spBv1.0/"),
         ([Route("spBv1.0/#", "number", format=FormatOptions("sparkplug"))], (0,), "metric, value, datatype"),
-        ([Route("t", "number", format=FormatOptions("scalar"))], (0,), "column d never has a value"),
+        ([Route("t", "number", format=FormatOptions("scalar"))], (0,), "column d never gets a value"),
         ([Route("t", "number", format=FormatOptions("csv", columns=("e",)))], (0,), "no such member"),
     ],
 )
@@ -408,15 +408,15 @@ def test_a_stream_that_no_query_reads_is_doubtful_and_not_wrong() -> None:
     routes = [Route("a", "text"), Route("b", "number")]
 
     assert check(routes, read) == []
-    (doubt,) = doubts(routes, read)
-    assert doubt.location == ("routes", 1, "stream")
-    assert "no query of the worker reads it" in doubt.text
+    (warning,) = find_warnings(routes, read)
+    assert warning.location == ("routes", 1, "stream")
+    assert "no query of the worker reads it" in warning.text
 
 
 @pytest.mark.parametrize(
     ("topic", "fields", "said"),
     [
-        ("t/{roomNo}/{other}", {}, "nothing takes the capture {roomNo}. Is it meant for the column room?"),
+        ("t/{roomNo}/{other}", {}, "the capture {roomNo} is not used. Is it meant for the column room?"),
         ("t/{roomNo}", {"room": "{roomNo}"}, None),
         ("t/{roomNo}", {"room": "r"}, None),
         ("t/{room}", {}, None),
@@ -427,17 +427,17 @@ def test_a_capture_that_nothing_takes_is_doubtful_where_a_column_is_called_nearl
     topic: str, fields: dict[str, str], said: str | None
 ) -> None:
     worker = "@App:name('a') @App:qlVersion('2') CREATE STREAM s (room int, n int); INSERT INTO o SELECT n FROM s;"
-    found = doubts([Route(topic, "s", fields)], input_streams(parse(worker)))
+    found = find_warnings([Route(topic, "s", fields)], input_streams(parse(worker)))
 
-    assert [doubt.location for doubt in found] == ([("routes", 0, "topic")] if said else [])
-    assert all(said in doubt.text for doubt in found if said)
+    assert [warning.location for warning in found] == ([("routes", 0, "topic")] if said else [])
+    assert all(said in warning.text for warning in found if said)
 
 
 def test_without_a_route_for_sparkplug_its_library_is_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: object) -> None:
         raise MissingExtra("protobuf isn't installed")
 
-    monkeypatch.setattr("bridge.mapping.sparkplug.need_protobuf", missing)
+    monkeypatch.setattr("bridge.mapping.sparkplug.require_protobuf", missing)
 
     assert rows(mapping(Route("t", "text", {"s": "=x"}), births={"sparkplug:g/n": "{}"}).map(message({}))) == [
         {"s": "x"}

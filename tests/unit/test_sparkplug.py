@@ -630,8 +630,8 @@ def send(state: Sparkplug, seq: int | None, timestamp: int | None) -> bool:
     """One NDATA; whether a rebirth was asked for because of it."""
     rows = state.decode("spBv1.0/g/NDATA/n", payload({"alias": 2, "int_value": 1}, seq=seq, timestamp=timestamp))
     assert values(rows) == {"count": 1}
-    asked = bool(state._wanted)
-    state._wanted.clear()
+    asked = bool(state._need_rebirth)
+    state._need_rebirth.clear()
     return asked
 
 
@@ -756,7 +756,7 @@ def test_made_up_edge_nodes_are_asked_at_a_bounded_rate(monkeypatch: pytest.Monk
     for number in range(20):
         state.decode(f"spBv1.0/g/NDATA/n{number}", payload(COUNT))
 
-    assert len(state._wanted) == 5
+    assert len(state._need_rebirth) == 5
     assert len(state.rebirths(0.0, 0)) == 5
     for number in range(20, 40):
         state.decode(f"spBv1.0/g/NDATA/n{number}", payload(COUNT))

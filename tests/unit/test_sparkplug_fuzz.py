@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bridge.mapping.sparkplug import MEMBERS, TYPES, Sparkplug
+from bridge.mapping.sparkplug import MEMBERS, MESSAGE_TYPES, Sparkplug
 from bridge.mapping.sparkplug_payload import message_class
 from bridge.mapping.sparkplug_values import DATATYPES
 from bridge.mapping.unmappable import Unmappable
@@ -21,7 +21,7 @@ from bridge.reasons import Reason
 
 UINT64 = next(number for number, name in DATATYPES.items() if name == "UInt64")
 
-TOPICS = [f"spBv1.0/g/{type_}/n" + ("/d" if type_.startswith("D") else "") for type_ in TYPES]
+TOPICS = [f"spBv1.0/g/{type_}/n" + ("/d" if type_.startswith("D") else "") for type_ in MESSAGE_TYPES]
 
 # --- payloads ---------------------------------------------------------------------------------------------------
 
@@ -123,7 +123,7 @@ def test_whatever_comes_gives_rows_or_a_reason_and_a_state_that_can_be_kept(mess
     assert (after._metrics, after._characters) == (state._metrics, state._characters)
 
 
-@given(unit=st.binary(min_size=1, max_size=6), head=st.binary(max_size=6), type_=st.sampled_from(TYPES))
+@given(unit=st.binary(min_size=1, max_size=6), head=st.binary(max_size=6), type_=st.sampled_from(MESSAGE_TYPES))
 @example(unit=b"\x12\0", head=b"", type_="NDATA")
 @example(unit=b"\x12\x03\x0a\x01a", head=b"", type_="NBIRTH")
 def test_the_same_bytes_over_and_over_give_rows_or_a_reason_soon(unit: bytes, head: bytes, type_: str) -> None:
@@ -298,9 +298,9 @@ class Plant(RuleBasedStateMachine):
     @rule(data=st.data())
     def replay(self, data: st.DataObject) -> None:
         """Somebody has a dead letter mapped once more, whenever it came."""
-        pending, wanted = dict(self.state._changed), dict(self.state._wanted)
+        pending, wanted = dict(self.state._changed), dict(self.state._need_rebirth)
         self.take(data.draw(st.sampled_from(self.history)), is_replay=True)
-        assert (self.state._changed, self.state._wanted) == (pending, wanted)
+        assert (self.state._changed, self.state._need_rebirth) == (pending, wanted)
 
     @invariant()
     def no_rebirth_is_asked_for_while_all_comes_in_order(self) -> None:

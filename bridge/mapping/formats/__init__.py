@@ -1,6 +1,6 @@
-"""Payloads to JSON-like values: one decoder per format, within bounds of size, depth, time and memory.
+"""Decodes payloads to JSON-like values: one decoder per format, with bounds on size, depth, time and memory.
 
-``compile_decoder`` is run once per route; what it gives is run for every message and raises nothing but ``Unmappable``.
+``compile_decoder`` runs once per route; the decoder runs for every message and raises only ``Unmappable``.
 """
 
 from __future__ import annotations
@@ -9,23 +9,25 @@ from bridge.mapping.formats.binary import decode_msgpack, decode_raw
 from bridge.mapping.formats.cbor import decode_cbor
 from bridge.mapping.formats.compressed import compile_decompressor
 from bridge.mapping.formats.lines import compile_csv, compile_influx
-from bridge.mapping.formats.options import COMPRESSIONS, FORMATS, MAX_DEPTH, Decode, FormatOptions, MissingExtra
+from bridge.mapping.formats.options import COMPRESSIONS, FORMATS, MAX_DEPTH, FormatOptions, MissingExtra, PayloadDecoder
 from bridge.mapping.formats.text import compile_text, decode_json, decode_scalar
 from bridge.mapping.unmappable import Unmappable
 from bridge.reasons import Reason
 
-__all__ = ["COMPRESSIONS", "FORMATS", "MAX_DEPTH", "Decode", "FormatOptions", "MissingExtra", "compile_decoder"]
+__all__ = ["COMPRESSIONS", "FORMATS", "MAX_DEPTH", "FormatOptions", "MissingExtra", "PayloadDecoder", "compile_decoder"]
+
+# Options that only one format has.
+_FORMAT_OF_OPTION = {"pattern": "text", "columns": "csv", "delimiter": "csv"}
 
 
-def compile_decoder(options: FormatOptions) -> Decode:
-    """What decodes payloads that are written as ``options`` says.
+def compile_decoder(options: FormatOptions) -> PayloadDecoder:
+    """Make the decoder of payloads in this format and compression.
 
-    It returns a JSON-like value and raises ``Unmappable`` for a payload that is none of this format: TOO_LARGE, EMPTY,
-    NOT_JSON (json), UNDECODABLE (the others).
+    The decoder raises ``Unmappable`` with TOO_LARGE, EMPTY, NOT_JSON (json) or UNDECODABLE (the other formats).
 
     Raises:
-        ValueError: the options describe no format; the message says why.
-        MissingExtra: a library is wanting.
+        ValueError: the options are invalid; the message says why.
+        MissingExtra: a library isn't installed.
     """
     parse = _parser(options)
     decompress = compile_decompressor(options.compression, options.max_payload)
@@ -33,7 +35,7 @@ def compile_decoder(options: FormatOptions) -> Decode:
 
     def decode(payload: bytes) -> object:
         if len(payload) > limit:
-            raise Unmappable(Reason.TOO_LARGE, f"the payload has {len(payload)} bytes, at most {limit} are taken")
+            raise Unmappable(Reason.TOO_LARGE, f"the payload has {len(payload)} bytes, at most {limit} are allowed")
         if decompress is not None:
             payload = decompress(payload)
         if not payload:
@@ -43,13 +45,11 @@ def compile_decoder(options: FormatOptions) -> Decode:
     return decode
 
 
-def _parser(options: FormatOptions) -> Decode:
-    if options.pattern is not None and options.name != "text":
-        raise ValueError(f'a pattern is for format "text", not for {options.name!r}: remove it')
-    if options.columns and options.name != "csv":
-        raise ValueError(f'columns are for format "csv", not for {options.name!r}: remove them')
-    if options.delimiter != "," and options.name != "csv":
-        raise ValueError(f'a delimiter is for format "csv", not for {options.name!r}: remove it')
+def _parser(options: FormatOptions) -> PayloadDecoder:
+    defaults = FormatOptions()
+    for option, format_ in _FORMAT_OF_OPTION.items():
+        if options.name != format_ and getattr(options, option) != getattr(defaults, option):
+            raise ValueError(f'{option} is only for format "{format_}", not for {options.name!r}: remove it')
     match options.name:
         case "json":
             return decode_json
@@ -67,4 +67,4 @@ def _parser(options: FormatOptions) -> Decode:
             return compile_influx()
         case "raw":
             return decode_raw
-    raise ValueError(f"{options.name!r} is no format; there are: {', '.join(FORMATS)}")
+    raise ValueError(f"unknown format {options.name!r}; there are: {', '.join(FORMATS)}")

@@ -1,4 +1,4 @@
-"""MessagePack, and bytes that nobody takes apart."""
+"""MessagePack, and raw bytes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from bridge.mapping.formats.values import as_base64
 from bridge.mapping.unmappable import Unmappable
 from bridge.reasons import Reason
 
-# Level by level, by msgspec.Raw: a decoder for anything makes tuples of arrays that are a map's keys, and a device can
-# choose thousands of tuples with one hash (-1 and -2 have the same): 256 KB kept it busy for 3.6 s.
+# Decoded level by level through msgspec.Raw. A decoder for any type makes tuples of arrays used as map keys, and a
+# device can send thousands of tuples with the same hash (-1 and -2 have the same): 256 KB took 3.6 s.
 _parse_map = msgspec.msgpack.Decoder(dict[str | int, msgspec.Raw]).decode
 _parse_array = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 _parse_scalar = msgspec.msgpack.Decoder().decode
@@ -25,34 +25,34 @@ _ARRAYS = frozenset([*range(0x90, 0xA0), 0xDC, 0xDD])
 
 
 def decode_raw(payload: bytes) -> dict[str, Any]:
-    """The member ``payload``: the bytes as base64 text."""
+    """An object with the member ``payload``: the bytes as base64 text."""
     return {"payload": as_base64(payload)}
 
 
 def decode_msgpack(payload: bytes) -> Any:
-    """The value that a MessagePack object is.
+    """Decode a MessagePack object.
 
     Whole numbers as keys become text, bytes base64 text, timestamps ISO 8601 text (UTC, microseconds); NaN and the
     infinities become null.
 
     Raises:
-        Unmappable: it is none, nests too deeply, or has other keys or extension types.
+        Unmappable: it isn't MessagePack, nests too deeply, or has keys or extension types of other kinds.
     """
     try:
         return _value(payload, MAX_DEPTH)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise Unmappable(Reason.UNDECODABLE, f"the payload is no MessagePack: {exc}") from exc
+        raise Unmappable(Reason.UNDECODABLE, f"the payload is not MessagePack: {exc}") from exc
 
 
-def _value(data: bytes | msgspec.Raw, room: int) -> Any:
+def _value(data: bytes | msgspec.Raw, levels: int) -> Any:
     first = memoryview(data)[0]
     if first in _MAPS or first in _ARRAYS:
-        if not room:
+        if not levels:
             raise Unmappable(Reason.UNDECODABLE, f"the payload nests deeper than {MAX_DEPTH} levels")
         if first in _MAPS:
             members = _parse_map(data)
-            return {str(name): _value(member, room - 1) for name, member in members.items()}
-        return [_value(element, room - 1) for element in _parse_array(data)]
+            return {str(name): _value(member, levels - 1) for name, member in members.items()}
+        return [_value(element, levels - 1) for element in _parse_array(data)]
     value = _parse_scalar(data)
     if value is None or isinstance(value, str | int):
         return value

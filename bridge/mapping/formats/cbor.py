@@ -1,8 +1,8 @@
-"""CBOR (RFC 8949), read here and not by a library.
+"""CBOR (RFC 8949), decoded without a library.
 
-What a library for Python does before anyone can look is what hostile bytes are made for: it hashes arrays as keys
-(thousands with one hash: 256 KB kept cbor2 6.3 busy for 2.6 s; its guard against that refuses whole numbers as keys
-too, which SenML has), and by tags it makes cycles, copies of copies, huge decimals and compiled expressions.
+Python's libraries are open to hostile payloads. They hash arrays used as map keys: with thousands of equal hashes,
+256 KB took cbor2 6.3 2.6 s, and its option against this also refuses whole numbers as keys, which SenML uses. And tags
+make them build cycles, nested copies, huge decimals and compiled regular expressions.
 """
 
 from __future__ import annotations
@@ -25,42 +25,43 @@ _BIGNUM, _NEGATIVE_BIGNUM, _DECIMAL, _UUID = 2, 3, 4, 37
 _REFERENCES = {25: "a string reference", 29: "a shared reference"}
 
 _MAX_BIGNUM = 128
-"""Bytes. Numbers to text takes time by the square of the digits."""
+"""Bytes. Converting a number to text takes time quadratic in its digits."""
 
 _SIMPLE = {20: False, 21: True, 22: None, 23: None}  # false, true, null, undefined
 _FLOATS = {25: struct.Struct(">e"), 26: struct.Struct(">f"), 27: struct.Struct(">d")}
 
 
 def decode_cbor(payload: bytes) -> Any:
-    """The value that a CBOR data item is.
+    """Decode a CBOR data item.
 
     Whole numbers as keys become text, bytes base64 text; undefined, NaN and the infinities become null. Numbers that
-    don't fit in 64 bits become text, decimal fractions numbers, UUIDs their text. Of any other tag the content stays:
-    a time is its text or its seconds.
+    don't fit in 64 bits become text, decimal fractions numbers, UUIDs text. Other tags are ignored: a time is its text
+    or its seconds.
 
     Raises:
-        Unmappable: it is none or more than one, nests too deeply, or has other keys, references or simple values.
+        Unmappable: it isn't exactly one data item, nests too deeply, or has references, or keys or simple values of
+            other kinds.
     """
-    reader = _Reader(payload)
+    reader = _CborReader(payload)
     value = reader.item(MAX_DEPTH)
     if reader.at != len(payload):
         raise _undecodable(f"{len(payload) - reader.at} bytes follow the data item")
     return value
 
 
-def _undecodable(what: str) -> Unmappable:
-    return Unmappable(Reason.UNDECODABLE, f"the payload is no CBOR that is taken: {what}")
+def _undecodable(problem: str) -> Unmappable:
+    return Unmappable(Reason.UNDECODABLE, f"the payload is not supported CBOR: {problem}")
 
 
-class _Reader:
+class _CborReader:
     __slots__ = ("_data", "at")
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.at = 0
 
-    def item(self, room: int) -> Any:
-        """The next data item; ``room`` is how many levels it may have."""
+    def item(self, levels: int) -> Any:
+        """The next data item; it may nest ``levels`` deep."""
         major, info = self._head()
         if major == _TEXT:
             return self._text(info)
@@ -72,19 +73,19 @@ class _Reader:
             return as_base64(self._bytes(info))
         if major > _TAG:
             return self._simple(info)
-        if not room:
+        if not levels:
             raise _undecodable(f"it nests deeper than {MAX_DEPTH} levels")
         if major == _ARRAY:
-            return self._array(info, room - 1)
+            return self._array(info, levels - 1)
         if major == _MAP:
-            return self._map(info, room - 1)
-        return self._tagged(self._argument(info), room - 1)
+            return self._map(info, levels - 1)
+        return self._tagged(self._argument(info), levels - 1)
 
     def _take(self, size: int) -> bytes:
         start = self.at
         self.at = start + size
         if self.at > len(self._data):
-            raise _undecodable(f"it ends within a data item: {size} bytes are wanted at byte {start}")
+            raise _undecodable(f"it ends inside a data item: {size} bytes expected at byte {start}")
         return self._data[start : self.at]
 
     def _head(self) -> tuple[int, int]:
@@ -95,10 +96,10 @@ class _Reader:
         if info < 24:
             return info
         if info > 27:
-            raise _undecodable(f"additional information {info} at byte {self.at - 1}")
+            raise _undecodable(f"unexpected additional information {info} at byte {self.at - 1}")
         return int.from_bytes(self._take(1 << (info - 24)))
 
-    def _at_break(self) -> bool:
+    def _take_break(self) -> bool:
         found = self._data[self.at : self.at + 1] == b"\xff"
         self.at += found
         return found
@@ -107,10 +108,10 @@ class _Reader:
         if info != 31:
             return self._take(self._argument(info))
         chunks = []
-        while not self._at_break():
+        while not self._take_break():
             chunk_major, chunk_info = self._head()
             if chunk_major != major or chunk_info == 31:
-                raise _undecodable(f"a chunk of another type before byte {self.at}")
+                raise _undecodable(f"a chunk has another type before byte {self.at}")
             chunks.append(self._take(self._argument(chunk_info)))
         return b"".join(chunks)
 
@@ -118,22 +119,22 @@ class _Reader:
         try:
             return self._bytes(info, _TEXT).decode()
         except UnicodeDecodeError as exc:
-            raise _undecodable(f"a text that is no UTF-8 before byte {self.at}") from exc
+            raise _undecodable(f"a text is not UTF-8 before byte {self.at}") from exc
 
-    def _array(self, info: int, room: int) -> list[Any]:
+    def _array(self, info: int, levels: int) -> list[Any]:
         if info != 31:
-            return [self.item(room) for _ in range(self._argument(info))]
+            return [self.item(levels) for _ in range(self._argument(info))]
         elements = []
-        while not self._at_break():
-            elements.append(self.item(room))
+        while not self._take_break():
+            elements.append(self.item(levels))
         return elements
 
-    def _map(self, info: int, room: int) -> dict[str, Any]:
+    def _map(self, info: int, levels: int) -> dict[str, Any]:
         members = {}
-        left = -1 if info == 31 else self._argument(info)  # below 0: until a break
-        while left and not (left < 0 and self._at_break()):
+        left = -1 if info == 31 else self._argument(info)  # negative: until a break
+        while left and not (left < 0 and self._take_break()):
             name = self._name()
-            members[name] = self.item(room)
+            members[name] = self.item(levels)
             left -= 1
         return members
 
@@ -145,47 +146,47 @@ class _Reader:
             return str(self._argument(info))
         if major == _NEGATIVE:
             return str(-1 - self._argument(info))
-        raise _undecodable(f"a key that is neither text nor a whole number at byte {self.at - 1}")
+        raise _undecodable(f"a key is neither text nor a whole number at byte {self.at - 1}")
 
     def _simple(self, info: int) -> Any:
         if info in _FLOATS:
             value: float = _FLOATS[info].unpack(self._take(_FLOATS[info].size))[0]
             return value if math.isfinite(value) else None
         if info not in _SIMPLE:
-            raise _undecodable(f"simple value or break ({info}) at byte {self.at - 1}")
+            raise _undecodable(f"unexpected simple value or break ({info}) at byte {self.at - 1}")
         return _SIMPLE[info]
 
-    def _tagged(self, tag: int, room: int) -> Any:
+    def _tagged(self, tag: int, levels: int) -> Any:
         if tag in (_BIGNUM, _NEGATIVE_BIGNUM, _UUID):
             major, info = self._head()
             if major != _BYTES:
-                raise _undecodable(f"tag {tag} without bytes at byte {self.at - 1}")
+                raise _undecodable(f"tag {tag} has no byte string at byte {self.at - 1}")
             data = self._bytes(info)
             return _uuid(data) if tag == _UUID else _bignum(data, negative=tag == _NEGATIVE_BIGNUM)
         if tag in _REFERENCES:
             raise _undecodable(f"{_REFERENCES[tag]} (tag {tag}) before byte {self.at}")
-        content = self.item(room)
+        content = self.item(levels)
         return _decimal(content) if tag == _DECIMAL else content
 
 
 def _bignum(data: bytes, *, negative: bool) -> int | str:
     if len(data) > _MAX_BIGNUM:
-        raise _undecodable(f"a number of {len(data)} bytes, at most {_MAX_BIGNUM} are taken")
+        raise _undecodable(f"a number has {len(data)} bytes, at most {_MAX_BIGNUM} are allowed")
     number = int.from_bytes(data)
     return whole(-1 - number if negative else number)
 
 
 def _decimal(content: Any) -> float:
-    """Mantissa times a power of ten (RFC 8949, 3.4.4), in a double as if it had been written in JSON."""
+    """Mantissa times a power of ten (RFC 8949, 3.4.4), as a double, like a number in JSON."""
     match content:
         case [int() as exponent, int() | str() as mantissa] if str(mantissa).lstrip("-").isdecimal():
             value = float(f"{mantissa}e{exponent}")
             if math.isfinite(value):
                 return value
-    raise _undecodable("a decimal fraction that is none, or too large")
+    raise _undecodable("a decimal fraction is malformed or too large")
 
 
 def _uuid(data: bytes) -> str:
     if len(data) != 16:
-        raise _undecodable(f"a UUID of {len(data)} bytes")
+        raise _undecodable(f"a UUID has {len(data)} bytes")
     return str(uuid.UUID(bytes=data))

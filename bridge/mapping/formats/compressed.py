@@ -1,4 +1,4 @@
-"""Payloads that were compressed: gzip, zlib and zstd, to a bound that the compressed bytes can't lift."""
+"""Decompresses payloads (gzip, zlib, zstd), with a bound on the result."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from bridge.mapping.formats.options import COMPRESSIONS, load_extra
 from bridge.mapping.unmappable import Unmappable
 from bridge.reasons import Reason
 
-Decompress = Callable[[bytes], bytes]
-"""(payload) -> what was compressed; raises Unmappable."""
+Decompressor = Callable[[bytes], bytes]
+"""(payload) -> the decompressed bytes; raises Unmappable."""
 
 MAX_MEMBERS = 64
-"""Members of a gzip file or frames of zstd: tens of thousands of empty ones would take their time."""
+"""Members of a gzip file or frames of zstd: tens of thousands of empty ones would take long."""
 
 _ZSTD_WINDOW = 8 * 1024 * 1024
-"""Bytes. What a decoder should support at least (RFC 8878, 3.1.1.1.2); more is only memory that a frame asks for."""
+"""Bytes. The recommended minimum for decoders (RFC 8878, 3.1.1.1.2); a larger one only lets frames use more memory."""
 
 _ZSTD_STEP = 64
-"""Bytes that are decompressed at a time: the library has no bound of its own. A block takes 4 bytes and gives at most
+"""Bytes decompressed at a time: the library can't bound its output. A block has at least 4 bytes and gives at most
 128 KiB (RFC 8878, 3.1.1.2.4), so a step gives at most 2 MiB."""
 
 _WBITS = {"gzip": 16 + zlib.MAX_WBITS, "zlib": zlib.MAX_WBITS}
 
-# RFC 1952, 2.3.1; RFC 8878, 3.1.1; RFC 1950, 2.2 with a window of 32 KiB, but for 78 5E, which is also the text "x^".
+# RFC 1952, 2.3.1; RFC 8878, 3.1.1; RFC 1950, 2.2 with a window of 32 KiB. Without 78 5E: it is also the text "x^".
 _MAGIC = (
     (b"\x1f\x8b", "gzip"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
@@ -32,11 +32,11 @@ _MAGIC = (
 )
 
 
-def compile_decompressor(compression: str, limit: int) -> Decompress | None:
-    """What undoes a compression; None if there is none.
+def compile_decompressor(compression: str, limit: int) -> Decompressor | None:
+    """Make the decompressor; None for no compression.
 
     Args:
-        compression: one of ``COMPRESSIONS``. ``auto`` goes by the first bytes; what begins otherwise is taken as it is.
+        compression: one of ``COMPRESSIONS``. ``auto`` decides by the first bytes; an unknown payload is left unchanged.
         limit: bytes that may come out.
 
     Raises:
@@ -44,87 +44,87 @@ def compile_decompressor(compression: str, limit: int) -> Decompress | None:
         MissingExtra: zstd's library isn't installed.
     """
     if compression not in COMPRESSIONS:
-        raise ValueError(f"{compression!r} is no compression; there are: {', '.join(COMPRESSIONS)}")
+        raise ValueError(f"unknown compression {compression!r}; there are: {', '.join(COMPRESSIONS)}")
     if compression == "none":
         return None
     names = [name for name in (*_WBITS, "zstd") if compression in (name, "auto")]
-    known = {name: _decompressor(name, limit) for name in names}
+    decompressors = {name: _decompressor(name, limit) for name in names}
     if compression != "auto":
-        return known[compression]
+        return decompressors[compression]
 
     def decompress(payload: bytes) -> bytes:
         name = compression_of(payload)
-        return payload if name is None else known[name](payload)
+        return payload if name is None else decompressors[name](payload)
 
     return decompress
 
 
 def compression_of(payload: bytes) -> str | None:
-    """The compression that the first bytes name; None: none that is known."""
+    """The compression by the first bytes; None if they match none."""
     return next((name for magic, name in _MAGIC if payload.startswith(magic)), None)
 
 
-def _decompressor(name: str, limit: int) -> Decompress:
-    unpack = _zstd() if name == "zstd" else _deflate(name)
+def _decompressor(name: str, limit: int) -> Decompressor:
+    decompress_member = _zstd() if name == "zstd" else _deflate(name)
 
     def decompress(payload: bytes) -> bytes:
         parts = []
         room = limit
         for _ in range(1 if name == "zlib" else MAX_MEMBERS):
-            part, payload = unpack(payload, room)
+            part, payload = decompress_member(payload, room)
             parts.append(part)
             room -= len(part)
             if not payload:
                 return b"".join(parts)
-        raise Unmappable(Reason.UNDECODABLE, f"{len(payload)} bytes follow what was compressed by {name}")
+        raise Unmappable(Reason.UNDECODABLE, f"{len(payload)} bytes follow the {name} data")
 
     return decompress
 
 
-_Unpack = Callable[[bytes, int], tuple[bytes, bytes]]
-"""(compressed, room) -> what the first member gives, of at most ``room`` bytes, and the bytes behind it."""
+_MemberDecompressor = Callable[[bytes, int], tuple[bytes, bytes]]
+"""(compressed, room) -> the first member decompressed, at most ``room`` bytes, and the compressed bytes after it."""
 
 
-def _deflate(name: str) -> _Unpack:
-    def unpack(data: bytes, room: int) -> tuple[bytes, bytes]:
+def _deflate(name: str) -> _MemberDecompressor:
+    def decompress_member(data: bytes, room: int) -> tuple[bytes, bytes]:
         stream = zlib.decompressobj(_WBITS[name])
         try:
             part = stream.decompress(data, room + 1)
         except zlib.error as exc:
-            raise Unmappable(Reason.UNDECODABLE, f"the payload is no {name}: {exc}") from exc
-        _bound(part, room)
+            raise Unmappable(Reason.UNDECODABLE, f"the payload is not {name}: {exc}") from exc
+        _check_size(part, room)
         if not stream.eof:
-            raise _cut(name)
+            raise _truncated(name)
         return part, stream.unused_data
 
-    return unpack
+    return decompress_member
 
 
-def _zstd() -> _Unpack:
-    library = load_extra("zstandard", "compression by zstd")
+def _zstd() -> _MemberDecompressor:
+    library = load_extra("zstandard", "compression zstd")
     context = library.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
     error: type[Exception] = library.ZstdError
 
-    def unpack(data: bytes, room: int) -> tuple[bytes, bytes]:
+    def decompress_member(data: bytes, room: int) -> tuple[bytes, bytes]:
         stream = context.decompressobj()
         part = bytearray()
         for start in range(0, len(data), _ZSTD_STEP):
             try:
                 part += stream.decompress(data[start : start + _ZSTD_STEP])
             except error as exc:
-                raise Unmappable(Reason.UNDECODABLE, f"the payload is no zstd: {exc}") from exc
-            _bound(part, room)
+                raise Unmappable(Reason.UNDECODABLE, f"the payload is not zstd: {exc}") from exc
+            _check_size(part, room)
             if stream.eof:
                 return bytes(part), stream.unused_data + data[start + _ZSTD_STEP :]
-        raise _cut("zstd")
+        raise _truncated("zstd")
 
-    return unpack
+    return decompress_member
 
 
-def _bound(part: bytes | bytearray, room: int) -> None:
+def _check_size(part: bytes | bytearray, room: int) -> None:
     if len(part) > room:
-        raise Unmappable(Reason.TOO_LARGE, "the payload decompresses to more bytes than are taken")
+        raise Unmappable(Reason.TOO_LARGE, "the payload decompresses to more bytes than are allowed")
 
 
-def _cut(name: str) -> Unmappable:
-    return Unmappable(Reason.UNDECODABLE, f"the payload ends before its {name} does")
+def _truncated(name: str) -> Unmappable:
+    return Unmappable(Reason.UNDECODABLE, f"the payload's {name} data is truncated")

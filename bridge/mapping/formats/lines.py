@@ -1,4 +1,4 @@
-"""Payloads of lines: CSV, and InfluxDB's line protocol."""
+"""Line formats: CSV, and InfluxDB's line protocol."""
 
 from __future__ import annotations
 
@@ -7,80 +7,86 @@ import io
 import re
 from typing import Any
 
-from bridge.mapping.formats.options import Decode, load_extra
-from bridge.mapping.formats.text import decoded
+from bridge.mapping.formats.options import PayloadDecoder, load_extra
+from bridge.mapping.formats.text import decode_utf8
 from bridge.mapping.payload import MAX_ROWS
-from bridge.mapping.unmappable import Unmappable, shown
+from bridge.mapping.unmappable import Unmappable, preview
 from bridge.reasons import Reason
 
 MAX_TAGS = 256
-"""Tags of a point. The parser takes time by their square: 90,000 tags, 8 s."""
+"""Tags of a point. The parser takes quadratic time: 90,000 tags took 8 s."""
 
-# A point ends with its line, but for line breaks in a text, which begins with =" after the first space that isn't
-# escaped (InfluxDB 1.x models/points.go, scanLine). Possessive: no backtracking.
+# A point ends at a line break outside text; text starts with =" after the first space that isn't escaped
+# (InfluxDB 1.x models/points.go, scanLine). The quantifiers are possessive, so that nothing backtracks.
 _POINT = re.compile(
     r"""[\ \t]*+ (?: \#[^\n]*+ | (?P<key> (?: [^\n\ ] | (?<=\\)\  )*+ ) (?: ="(?:[^"\\]|\\.)*+" | [^\n] )*+ )""",
     re.VERBOSE | re.DOTALL,
 )
 
 
-def compile_csv(delimiter: str, columns: tuple[str, ...]) -> Decode:
-    """What makes an object of text cells of each line (RFC 4180); blank lines are skipped.
+def compile_csv(delimiter: str, columns: tuple[str, ...]) -> PayloadDecoder:
+    """Make the decoder of CSV (RFC 4180): an object of text cells for each line, blank lines are skipped.
 
     Args:
         delimiter: one character.
-        columns: the cells' names; empty: the first line of each payload names them.
+        columns: the names of the cells; empty: the first line of each payload has them.
 
     Raises:
-        ValueError: delimiter or columns can't be such.
+        ValueError: delimiter or columns are invalid.
     """
     if len(delimiter) != 1 or delimiter in '"\r\n\0':
         raise ValueError(f"the delimiter {delimiter!r} must be one character, neither a quote nor a line break")
-    if problem := _wrong_names(columns):
+    if problem := _name_problem(columns):
         raise ValueError(f"columns: {problem}")
 
     def decode(payload: bytes) -> list[dict[str, str]]:
-        lines = csv.reader(io.StringIO(decoded(payload), newline=""), delimiter=delimiter, strict=True)
-        names: tuple[str, ...] = columns
-        rows: list[dict[str, str]] = []
-        try:
-            for cells in lines:
-                if not cells:
-                    continue
-                if not names:
-                    names = tuple(cell.strip() for cell in cells)
-                    if problem := _wrong_names(names):
-                        raise Unmappable(Reason.UNDECODABLE, f"the line of names: {problem}")
-                    continue
-                if len(cells) != len(names):
-                    text = f"line {lines.line_num} has {len(cells)} cells, {len(names)} are named"
-                    raise Unmappable(Reason.UNDECODABLE, text)
-                if len(rows) == MAX_ROWS:
-                    raise Unmappable(Reason.TOO_LARGE, f"there are more than {MAX_ROWS} lines")
-                rows.append(dict(zip(names, cells, strict=True)))
-        except csv.Error as exc:
-            raise Unmappable(Reason.UNDECODABLE, f"line {lines.line_num}: {exc}") from exc
+        rows = _csv_rows(decode_utf8(payload), delimiter, columns)
         if not rows:
-            raise Unmappable(Reason.EMPTY, "the only line names the columns")
+            raise Unmappable(Reason.EMPTY, "the payload has only the line of column names")
         return rows
 
     return decode
 
 
-def _wrong_names(names: tuple[str, ...]) -> str:
+def _csv_rows(text: str, delimiter: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    names = columns
+    rows: list[dict[str, str]] = []
+    try:
+        for cells in lines:
+            if not cells:
+                continue
+            if not names:
+                names = tuple(cell.strip() for cell in cells)
+                if problem := _name_problem(names):
+                    raise Unmappable(Reason.UNDECODABLE, f"the line of column names: {problem}")
+                continue
+            if len(cells) != len(names):
+                detail = f"line {lines.line_num} has {len(cells)} cells for {len(names)} column names"
+                raise Unmappable(Reason.UNDECODABLE, detail)
+            if len(rows) == MAX_ROWS:
+                raise Unmappable(Reason.TOO_LARGE, f"there are more than {MAX_ROWS} lines")
+            rows.append(dict(zip(names, cells, strict=True)))
+    except csv.Error as exc:
+        raise Unmappable(Reason.UNDECODABLE, f"line {lines.line_num}: {exc}") from exc
+    return rows
+
+
+def _name_problem(names: tuple[str, ...]) -> str:
+    """The first problem with column names; empty if there is none."""
     seen: set[str] = set()
     for name in names:
         if not name or name in seen:
-            return f"the name {shown(name)} is there twice" if name else "a column has no name"
+            return f"the name {preview(name)} is used twice" if name else "a column has no name"
         seen.add(name)
     return ""
 
 
-def compile_influx() -> Decode:
-    """What makes an object of each point of InfluxDB's line protocol; comments and blank lines are skipped.
+def compile_influx() -> PayloadDecoder:
+    """Make the decoder of InfluxDB's line protocol: an object for each point, comments and blank lines are skipped.
 
-    Members are ``measurement``, ``tags`` and ``fields`` (objects), ``time`` (as the device writes it, by the protocol
-    nanoseconds since the epoch; null if it writes none).
+    Members are ``measurement``, ``tags`` and ``fields`` (objects), and ``time``: the number that the device sends,
+    nanoseconds since the epoch by the protocol, null if it sends none.
 
     Raises:
         MissingExtra: the parser isn't installed.
@@ -89,7 +95,7 @@ def compile_influx() -> Decode:
     parse_line, error = library.parse_line, library.LineFormatError
 
     def decode(payload: bytes) -> list[dict[str, Any]]:
-        text = decoded(payload)
+        text = decode_utf8(payload)
         points: list[dict[str, Any]] = []
         end = -1
         while end < len(text):
@@ -107,9 +113,9 @@ def compile_influx() -> Decode:
                 points.append(parse_line(point))
             except error as exc:
                 line = 1 + text.count("\n", 0, start)
-                raise Unmappable(Reason.UNDECODABLE, f"line {line} is no line protocol: {exc}") from exc
+                raise Unmappable(Reason.UNDECODABLE, f"line {line} is not line protocol: {exc}") from exc
         if not points:
-            raise Unmappable(Reason.EMPTY, "there are only comments")
+            raise Unmappable(Reason.EMPTY, "the payload has only comments")
         return points
 
     return decode

@@ -1,4 +1,4 @@
-"""How a route's payloads are written, and what decodes them: names, bounds and the optional libraries."""
+"""Names and options of payload formats, their bounds, and the loading of optional libraries."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ FORMATS = ("json", "scalar", "text", "csv", "msgpack", "cbor", "influx", "raw")
 COMPRESSIONS = ("none", "gzip", "zlib", "zstd", "auto")
 
 MAX_DEPTH = 100
-"""Levels of arrays and objects in each other. What reads values after the decoder is recursive in part."""
+"""Levels of nested arrays and objects. Code that reads decoded values is partly recursive."""
 
-Decode = Callable[[bytes], Any]
+PayloadDecoder = Callable[[bytes], Any]
 """(payload) -> a JSON-like value: dict with text keys, list, str, int, float, bool or None; raises Unmappable."""
 
 
 @dataclass(frozen=True, slots=True)
 class FormatOptions:
-    """How a route's payloads are written."""
+    """The format and compression of a route's payloads."""
 
     name: str = "json"
     """One of ``FORMATS``."""
     compression: str = "none"
-    """One of ``COMPRESSIONS``; ``auto`` goes by the first bytes and takes plain payloads too."""
+    """One of ``COMPRESSIONS``; ``auto`` decides by the first bytes and accepts uncompressed payloads too."""
     pattern: str | None = None
-    """text: RE2 expression that the whole text must match; its named groups become members."""
+    """text: RE2 expression that must match the whole text; its named groups become members."""
     delimiter: str = ","
     """csv: one character."""
     columns: tuple[str, ...] = ()
-    """csv: the columns' names; empty: the first line names them."""
+    """csv: the names of the columns; empty: the first line has them."""
     max_payload: int = MAX_PAYLOAD
-    """Bytes, of what is received and of what it decompresses to."""
+    """Bytes, both as received and decompressed."""
 
 
 class MissingExtra(ValueError):
-    """A format or compression needs a library that isn't installed. The text has the command that installs it."""
+    """A format or compression needs a library that isn't installed. The message has the command that installs it."""
 
 
-def load_extra(module: str, wanted: str) -> Any:
-    """The module of an optional library.
+def load_extra(module: str, needed_by: str) -> Any:
+    """Import the module of an optional library.
 
     Args:
         module: its import name.
-        wanted: what needs it, to begin a sentence with.
+        needed_by: what needs it; starts the error message.
 
     Raises:
         MissingExtra: it isn't installed.
@@ -54,5 +54,5 @@ def load_extra(module: str, wanted: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as exc:
-        text = f"{wanted} needs the module {module}, which isn't installed: pip install 'gdn-bridge[formats]'"
+        text = f"{needed_by} needs the module {module}, which isn't installed: pip install 'gdn-bridge[formats]'"
         raise MissingExtra(text) from exc

@@ -1,4 +1,4 @@
-"""Payloads that are one text: JSON, a single value, or what a pattern takes apart."""
+"""Text formats: JSON, a single value, and text matched by a pattern."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 import msgspec
 
-from bridge.mapping.formats.options import MAX_DEPTH, Decode, load_extra
+from bridge.mapping.formats.options import MAX_DEPTH, PayloadDecoder, load_extra
 from bridge.mapping.formats.values import nests_deeper, whole
-from bridge.mapping.unmappable import Unmappable, shown
+from bridge.mapping.unmappable import Unmappable, preview
 from bridge.reasons import Reason
 
 MAX_TEXT = 8 * 1024
-"""Bytes of a payload that a pattern is held against: RE2 takes time by pattern times text."""
+"""Bytes of a payload for a pattern: RE2 takes time proportional to pattern times text."""
 
 MAX_PATTERN = 1000
 """Characters of a pattern."""
 
 PATTERN_MEMORY = 1024 * 1024
-"""Bytes that RE2 may use for a pattern. It refuses larger programs, and with that what takes long: see compile_text."""
+"""Bytes that RE2 may use for a pattern. It refuses patterns that need more, so also slow ones: see compile_text."""
 
-_MAX_NUMBER = 100  # characters; what is longer is text
+_MAX_NUMBER = 100  # characters; longer ones are text
 _BOM = b"\xef\xbb\xbf"
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")  # RFC 8259, 6
 _BOOLEANS = {"true": True, "false": False}
@@ -31,13 +31,13 @@ _parse_json = msgspec.json.Decoder().decode
 
 
 def decode_json(payload: bytes) -> Any:
-    """The value that a JSON text is (RFC 8259; NaN and Infinity are none). A byte order mark is skipped.
+    """Decode JSON (RFC 8259, so without NaN and Infinity). A byte order mark is skipped.
 
-    Whole numbers stay exact, also those beyond 64 bits (msgspec refuses more than 4,300 digits): what can't hold one
-    says so. All other formats give such numbers as text.
+    Whole numbers are exact, also beyond 64 bits (msgspec refuses more than 4,300 digits): the column's coercion refuses
+    one that doesn't fit. The other formats give such numbers as text.
 
     Raises:
-        Unmappable: it is no JSON, or nests too deeply.
+        Unmappable: it isn't JSON, or nests too deeply.
     """
     if payload.startswith(_BOM):
         payload = payload[3:]
@@ -46,22 +46,22 @@ def decode_json(payload: bytes) -> Any:
     try:
         decoded = _parse_json(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise Unmappable(Reason.NOT_JSON, f"the payload is no JSON: {exc}") from exc
-    # Few payloads have as many brackets as would be needed: only those are walked.
+        raise Unmappable(Reason.NOT_JSON, f"the payload is not JSON: {exc}") from exc
+    # Only a payload with more brackets than allowed levels can nest too deeply: few need the walk.
     if payload.count(b"[") + payload.count(b"{") > MAX_DEPTH and nests_deeper(decoded, MAX_DEPTH):
         raise Unmappable(Reason.NOT_JSON, f"the payload nests deeper than {MAX_DEPTH} levels")
     return decoded
 
 
 def decode_scalar(payload: bytes) -> dict[str, Any]:
-    """The member ``value``: a number written as JSON writes it, ``true`` and ``false`` in any case, else the text.
+    """An object with the member ``value``: a number in JSON's syntax, ``true`` or ``false`` in any case, else the text.
 
-    White space around it is skipped. Numbers that don't fit (whole ones in 64 bits, others in a double) stay text.
+    Surrounding white space is skipped. Numbers that fit neither 64 bits nor, with a fraction, a double are text.
 
     Raises:
-        Unmappable: it is not UTF-8, or blank.
+        Unmappable: it isn't UTF-8, or is blank.
     """
-    text = decoded(payload).strip()
+    text = decode_utf8(payload).strip()
     number = _NUMBER.fullmatch(text) if len(text) <= _MAX_NUMBER else None
     if number is None:
         return {"value": _BOOLEANS.get(text.lower(), text) if len(text) <= len("false") else text}
@@ -71,21 +71,21 @@ def decode_scalar(payload: bytes) -> dict[str, Any]:
     return {"value": value if math.isfinite(value) else text}
 
 
-def compile_text(pattern: str | None) -> Decode:
-    """What holds texts against a pattern: its named groups become members, text each, null if a group took no part.
+def compile_text(pattern: str | None) -> PayloadDecoder:
+    """Make the decoder that matches text with a pattern: each named group becomes a member, text or null.
 
-    The whole text must match, without the white space around it. The pattern is RE2's: no backreferences and no
-    look-around, and never more than linear time in the text, also for ``(a+)+$``. With ``MAX_TEXT`` and
-    ``PATTERN_MEMORY`` the worst that was found takes 20 ms, ``(?P<x>(?:a?){1000}a*)``; usual ones take microseconds.
+    The whole text must match, without surrounding white space. Patterns have RE2's syntax, without backreferences and
+    look-around, and take time linear in the text, even ``(a+)+$``. With ``MAX_TEXT`` and ``PATTERN_MEMORY`` the slowest
+    pattern found, ``(?P<x>(?:a?){1000}a*)``, takes 20 ms; usual ones take microseconds.
 
     Raises:
-        ValueError: it is no pattern, or names no group.
+        ValueError: the pattern is invalid, or has no named group.
         MissingExtra: RE2 isn't installed.
     """
     if pattern is None:
-        raise ValueError('format "text" needs a pattern with named groups, as (?P<value>[0-9.]+) C')
+        raise ValueError('format "text" needs a pattern with named groups, such as (?P<value>[0-9.]+) C')
     if len(pattern) > MAX_PATTERN:
-        raise ValueError(f"the pattern has {len(pattern)} characters, at most {MAX_PATTERN} are taken")
+        raise ValueError(f"the pattern has {len(pattern)} characters, at most {MAX_PATTERN} are allowed")
     re2 = load_extra("re2", 'format "text"')
     options = re2.Options()
     options.log_errors = False
@@ -93,34 +93,34 @@ def compile_text(pattern: str | None) -> Decode:
     try:
         compiled = re2.compile(pattern.encode(), options)
     except (re2.error, UnicodeEncodeError) as exc:
-        said = exc.args[0].decode(errors="replace") if isinstance(exc, re2.error) else str(exc)
-        raise ValueError(f"{pattern!r} is no pattern (RE2's syntax): {said}") from exc
+        error = exc.args[0].decode(errors="replace") if isinstance(exc, re2.error) else str(exc)
+        raise ValueError(f"{pattern!r} is not a valid pattern (RE2 syntax): {error}") from exc
     names = [(name.decode(), index) for name, index in compiled.groupindex.items()]
     if not names:
-        raise ValueError(f"{pattern!r} names no group, as (?P<value>[0-9.]+) does: nothing would be taken")
+        raise ValueError(f"{pattern!r} has no named group, such as (?P<value>[0-9.]+): it would give no values")
 
     def decode(payload: bytes) -> dict[str, Any]:
         if len(payload) > MAX_TEXT:
-            raise Unmappable(Reason.TOO_LARGE, f"the text has {len(payload)} bytes, at most {MAX_TEXT} are taken")
-        text = decoded(payload).strip()
+            raise Unmappable(Reason.TOO_LARGE, f"the text has {len(payload)} bytes, at most {MAX_TEXT} are allowed")
+        text = decode_utf8(payload).strip()
         match = compiled.fullmatch(text.encode())
         if match is None:
-            raise Unmappable(Reason.UNDECODABLE, f"the text {shown(text)} doesn't match the pattern")
+            raise Unmappable(Reason.UNDECODABLE, f"the text {preview(text)} doesn't match the pattern")
         return {name: None if (found := match[index]) is None else found.decode() for name, index in names}
 
     return decode
 
 
-def decoded(payload: bytes) -> str:
+def decode_utf8(payload: bytes) -> str:
     """The text, without byte order mark.
 
     Raises:
-        Unmappable: it is not UTF-8, or blank.
+        Unmappable: it isn't UTF-8, or is blank.
     """
     try:
         text = payload.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
-        raise Unmappable(Reason.UNDECODABLE, f"the payload is no UTF-8: {exc.reason} at byte {exc.start}") from exc
+        raise Unmappable(Reason.UNDECODABLE, f"the payload is not UTF-8: {exc.reason} at byte {exc.start}") from exc
     if not text or text.isspace():
         raise Unmappable(Reason.EMPTY, "the payload is empty")
     return text

@@ -1,4 +1,4 @@
-"""Decoded values to what JSON can say."""
+"""Conversion of decoded values to values that JSON can represent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def whole(number: int) -> int | str:
-    """The number; as text if it has no place in 64 bits, where neither columns nor JSON's writer could take it."""
+    """The number, as text if it doesn't fit in 64 bits: neither columns nor the JSON encoder take a larger one."""
     return number if -(2**63) <= number < 2**64 else str(number)
 
 
@@ -17,7 +17,7 @@ def as_base64(data: bytes) -> str:
 
 
 def nests_deeper(value: Any, levels: int) -> bool:
-    """Whether arrays and objects stand in each other more than ``levels`` deep. Not recursive itself."""
+    """Whether arrays and objects nest more than ``levels`` deep. Not recursive itself."""
     containers = [value] if isinstance(value, dict | list) else []
     for _ in range(levels):
         containers = [
