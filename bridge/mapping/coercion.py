@@ -1,4 +1,4 @@
-"""Converts values to the types that the stream declares, without loss or not at all.
+"""Converts values to the types that the stream declares, and refuses what would lose information.
 
 One function per type; each returns the value or raises ``Unmappable``. Widths are those of the engine's Java types
 (gdn-api.md F.6): int has 32 bits, long 64. *Strict* takes only values of the column's own type; *lenient* also others

@@ -51,7 +51,7 @@ MAX_LABEL = 100
 """Characters of a route's label in metrics."""
 
 TEXT_FORMATS = ("text", "csv")
-"""Formats whose values are all text: it is parsed as the column's type if it looks like it, as captures are."""
+"""Formats whose values are all text, which is parsed as the type it looks like, as captures are."""
 
 MessageDecoder = Callable[[MqttMessage], Any]
 """(message) -> its decoded payload; raises Unmappable or NoReading."""

@@ -14,7 +14,7 @@ class Unmappable(Exception):
 
 
 class NoReading(Exception):
-    """Messages of this type carry no readings: it is dropped, and counted like one that no route's condition takes."""
+    """A message of a type without readings: dropped, and counted like one that no route's condition takes."""
 
 
 def preview(value: object) -> str:

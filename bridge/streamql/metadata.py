@@ -11,7 +11,7 @@ VERSION_ADVICE = 'the bridge reads version 2 of the language: add @App:qlVersion
 def require_metadata(worker: Worker) -> None:
     """Check that a worker has a name and is written in version 2 of the language.
 
-    ``parse`` also accepts others: GDN's documentation shows many, and workers that exist in GDN may be without.
+    ``parse`` also accepts others: GDN's documentation shows many, and workers in GDN may lack them.
 
     Raises:
         StreamQLError: name or version is missing, given twice or wrong; at the annotation, else at the start.

@@ -1,7 +1,7 @@
 """Writes a worker as text that ``parse`` reads as the same tree, apart from places and text.
 
-For workers made by a program. Lost is what the tree doesn't hold: comments, annotations of statements other than a
-query's name, the case of property keys, and all but the last of equal keys. For a definition read from a file use
+For workers made by a program. The text lacks what the tree doesn't hold: comments, annotations of statements other than
+a query's name, the case of property keys, and all but the last of equal keys. For a definition read from a file use
 ``Worker.text``.
 """
 

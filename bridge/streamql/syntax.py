@@ -54,7 +54,7 @@ class Annotation:
 
     @property
     def value(self) -> str | None:
-        """The value of the first element, which is the only one of ``@App:name('x')`` and its like."""
+        """The first element's value: ``x`` in ``@App:name('x')``."""
         return self.elements[0][1] if self.elements else None
 
 

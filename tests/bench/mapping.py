@@ -50,18 +50,18 @@ def main() -> None:
     row = {"deviceID": "AD11", "roomNo": 200, "temperature": 21.5}
     print(f"{'':14} {'JSON alone':>11} {'mapping':>9} {'overhead':>9} {'ratio':>6}")
     for name, (route, payload) in CASES.items():
-        mapping = Mapper(routes=[route], streams=streams)
+        mapper = Mapper(routes=[route], streams=streams)
         messages = [
             MqttMessage(f"devices/AD{n % 100}/rooms/{n % 300}/telemetry", payload, 1, False, 1, 0)
             for n in range(MESSAGES)
         ]
-        assert isinstance(mapping.map(messages[0]), list)
+        assert isinstance(mapper.map(messages[0]), list)
 
         def baseline(message: MqttMessage) -> None:
             decode(message.payload)
             encode(row)
 
-        rounds = [(once(baseline, messages), once(mapping.map, messages)) for _ in range(ROUNDS)]
+        rounds = [(once(baseline, messages), once(mapper.map, messages)) for _ in range(ROUNDS)]
         alone, ours = (min(times) for times in zip(*rounds, strict=True))
         print(f"{name:14} {alone:8.2f} µs {ours:6.2f} µs {ours - alone:6.2f} µs {ours / alone:6.1f}")
 

@@ -1,4 +1,4 @@
-"""The recipes of docs/devices.md: what stands there is what comes out."""
+"""The recipes of docs/devices.md: their examples give the documented rows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_every_heading_is_a_recipe() -> None:
 
 
 @pytest.mark.parametrize(("definition", "routes"), [recipe[1:] for recipe in RECIPES], ids=[r[0] for r in RECIPES])
-def test_a_recipe_gives_the_rows_that_it_names(
+def test_a_recipe_gives_its_documented_rows(
     definition: str,
     routes: str,
     tmp_path: Path,
@@ -47,6 +47,6 @@ def test_a_recipe_gives_the_rows_that_it_names(
 
     exit_code = main(["test", "--config", str(tmp_path / "bridge.toml")])
 
-    told = capsys.readouterr()
-    assert exit_code == 0, told
-    assert re.search(r"^([1-9]\d*) of \1 examples", told.out, re.MULTILINE)
+    output = capsys.readouterr()
+    assert exit_code == 0, output
+    assert re.search(r"^([1-9]\d*) of \1 examples", output.out, re.MULTILINE)

@@ -15,45 +15,45 @@ from bridge.streamql import input_streams, parse
 MAPPING = Path("docs/mapping.md").read_text()
 
 
-def test_the_mapping_guides_first_example_is_true() -> None:
+def test_the_mapping_guides_first_example_is_correct() -> None:
     config = re.search(r"```toml\n(.*?)```", MAPPING, re.DOTALL)
     example = re.search(r"message `(.*?)` on `(.*?)` becomes the row\n`(.*?)`", MAPPING)
     assert config is not None
     assert example is not None
     (route,) = tomllib.loads(config[1])["routes"]
     streams = input_streams(parse(Path("config/worker.sql").read_text()))
-    mapping = Mapper(routes=[Route(route["topic"], route["stream"])], streams=streams)
+    mapper = Mapper(routes=[Route(route["topic"], route["stream"])], streams=streams)
 
-    mapped = mapping.map(MqttMessage(example[2], example[1].encode(), 1, False, 1, 0))
+    mapped = mapper.map(MqttMessage(example[2], example[1].encode(), 1, False, 1, 0))
 
     assert isinstance(mapped, list)
     assert [row.payload.decode() for row in mapped] == [example[3]]
 
 
 def table(first_head: str) -> list[list[str]]:
-    """The cells below the head of the mapping guide's table that begins so."""
+    """The cells below the head of the mapping guide's table that starts with this cell."""
     lines = MAPPING.split(f"\n| {first_head} |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
 
 def code(cell: str) -> str:
-    """A cell that is code and nothing else."""
+    """The content of a cell that is only code."""
     assert (cell[0], cell[-1], cell.count("`")) == ("`", "`", 2), cell
     return cell[1:-1]
 
 
 def given(source: Any, topic: str, payload: bytes, expected: Any) -> Any:
-    """What the column gets, of the type that the expected value has."""
+    """The value of a column of the expected value's type."""
     column = {str: "string", int: "long", float: "double", bool: "bool", dict: "object"}[type(expected)]
     definition = f"@App:name('w') @App:qlVersion('2') CREATE STREAM s (c {column});"
     field = FieldSpec(**source) if isinstance(source, dict) else source
-    mapping = Mapper(routes=[Route("rooms/{roomNo}", "s", {"c": field})], streams=input_streams(parse(definition)))
-    mapped = mapping.map(MqttMessage(topic, payload, 1, False, 1, 0))
+    mapper = Mapper(routes=[Route("rooms/{roomNo}", "s", {"c": field})], streams=input_streams(parse(definition)))
+    mapped = mapper.map(MqttMessage(topic, payload, 1, False, 1, 0))
     assert isinstance(mapped, list), mapped
     return json.loads(mapped[0].payload)["c"]
 
 
-def test_what_fields_take_is_what_the_mapping_guide_says() -> None:
+def test_sources_are_as_in_the_mapping_guide() -> None:
     example = re.search(r"the message\n`(.*?)` on `(.*?)` give:", MAPPING)
     assert example is not None
 
@@ -62,38 +62,38 @@ def test_what_fields_take_is_what_the_mapping_guide_says() -> None:
         assert given(value, example[2], example[1].encode(), json.loads(code(gives))) == json.loads(code(gives)), source
 
 
-def test_what_is_made_of_a_value_is_what_the_mapping_guide_says() -> None:
+def test_conversions_are_as_in_the_mapping_guide() -> None:
     for beside, _, of, makes in table("beside `source`"):
         spec = tomllib.loads(f'spec = {{ source = "v", {code(beside)} }}')["spec"]
         payload = b'{"v": %b}' % code(of).encode()
         assert given(spec, "rooms/1", payload, json.loads(code(makes))) == json.loads(code(makes)), beside
 
 
-def test_what_formats_give_is_what_the_mapping_guide_says() -> None:
-    told = set()
+def test_formats_are_as_in_the_mapping_guide() -> None:
+    documented = set()
     for format_, payload, value in table("format | payload"):
         name, *options = re.findall(r"`(.*?)`", format_)
-        told.add(name)
-        said = {"pattern": None, "delimiter": ",", "columns": ()}
+        documented.add(name)
+        arguments = {"pattern": None, "delimiter": ",", "columns": ()}
         if "pattern" in format_:
-            said["pattern"] = options[0]
+            arguments["pattern"] = options[0]
         elif options:
-            said |= {"delimiter": options[0], "columns": tuple(options[1:])}
+            arguments |= {"delimiter": options[0], "columns": tuple(options[1:])}
         sent = code(payload.removeprefix("hex ")).replace("⏎", "\n")
         sent_bytes = bytes.fromhex(sent) if payload.startswith("hex ") else sent.encode()
-        assert compile_decoder(FormatOptions(name, **said))(sent_bytes) == json.loads(code(value)), format_
-    assert told == set(FORMATS)
+        assert compile_decoder(FormatOptions(name, **arguments))(sent_bytes) == json.loads(code(value)), format_
+    assert documented == set(FORMATS)
 
 
 def test_the_mapping_guides_example_beside_a_route_holds() -> None:
     routes, example = (tomllib.loads(block) for block in re.findall(r"```toml\n(.*?)```", MAPPING, re.DOTALL)[::2])
     (route,), (test,) = routes["routes"], example["routes"]["test"]
-    mapping = Mapper(
+    mapper = Mapper(
         routes=[Route(route["topic"], route["stream"])],
         streams=input_streams(parse(Path("config/worker.sql").read_text())),
     )
 
-    mapped = mapping.map(MqttMessage(test["topic"], json.dumps(test["payload"]).encode(), 1, False, 1, 0))
+    mapped = mapper.map(MqttMessage(test["topic"], json.dumps(test["payload"]).encode(), 1, False, 1, 0))
 
     assert isinstance(mapped, list)
     assert [json.loads(row.payload) for row in mapped] == [test["expect"]]
@@ -105,6 +105,6 @@ def test_the_mapping_guide_explains_every_reason_code() -> None:
     assert {reason.value for reason in Reason} <= explained
 
 
-def test_the_documents_that_the_readme_names_are_there() -> None:
+def test_the_readmes_links_to_documents_are_valid() -> None:
     for target in re.findall(r"\]\(([\w/.]+\.md)\)", Path("README.md").read_text()):
         assert Path(target).is_file(), target

@@ -42,7 +42,7 @@ def options_of(name: str, **more: Any) -> FormatOptions:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_an_empty_payload_is_said_to_be_empty(name: str) -> None:
+def test_an_empty_payload_has_the_reason_empty(name: str) -> None:
     with pytest.raises(Unmappable) as raised:
         compile_decoder(options_of(name))(b"")
 
@@ -50,7 +50,7 @@ def test_an_empty_payload_is_said_to_be_empty(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_payload_over_the_bound_is_not_looked_at(name: str) -> None:
+def test_a_payload_over_the_bound_is_not_decoded(name: str) -> None:
     with pytest.raises(Unmappable) as raised:
         compile_decoder(options_of(name, max_payload=10))(b"x" * 11)
 
@@ -86,7 +86,7 @@ def test_texts_are_utf_8_and_not_blank(name: str, payload: bytes, reason: Reason
         (FormatOptions("csv", columns=("a", "")), "has no name"),
     ],
 )
-def test_wrong_options_are_said_before_the_first_message(options: FormatOptions, said: str) -> None:
+def test_invalid_options_are_refused_before_the_first_message(options: FormatOptions, said: str) -> None:
     with pytest.raises(ValueError) as raised:
         compile_decoder(options)
 
@@ -115,7 +115,7 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(
 
 
 @pytest.mark.parametrize("payload", [b"NaN", b'{"a": Infinity}', b"{'a': 1}", b'{"a": 1', b'"\xff"', b"[" * 10_000])
-def test_what_is_no_json_is_refused(payload: bytes) -> None:
+def test_invalid_json_is_refused(payload: bytes) -> None:
     assert refused(payload)[0] is Reason.NOT_JSON
 
 
@@ -125,7 +125,7 @@ def test_a_byte_order_mark_before_json_is_skipped() -> None:
 
 
 @pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
-def test_json_may_nest_to_a_bound(opening: bytes, closing: bytes) -> None:
+def test_json_may_nest_up_to_the_bound(opening: bytes, closing: bytes) -> None:
     def nested(levels: int) -> bytes:
         return opening * levels + b"1" + closing * levels
 
@@ -133,7 +133,7 @@ def test_json_may_nest_to_a_bound(opening: bytes, closing: bytes) -> None:
     assert refused(nested(MAX_DEPTH + 1)) == (Reason.NOT_JSON, "the payload nests deeper than 100 levels")
 
 
-def test_many_brackets_side_by_side_are_no_nesting() -> None:
+def test_many_brackets_side_by_side_are_not_nesting() -> None:
     assert decode(b"[" + b"[1]," * 500 + b"{}]") == [[1]] * 500 + [{}]
 
 
@@ -180,11 +180,11 @@ def test_a_scalar_is_a_number_as_json_writes_it_a_boolean_or_text(payload: str, 
     ("payload", "members"),
     [("21.5 C", {"t": "21.5", "unit": "C"}), (" -3\n", {"t": "-3", "unit": None})],
 )
-def test_named_groups_become_members_and_one_that_took_no_part_null(payload: str, members: Any) -> None:
+def test_named_groups_become_members_and_null_without_a_match(payload: str, members: Any) -> None:
     assert members == decode(payload.encode(), "text", pattern=TEMPERATURE)
 
 
-def test_groups_keep_what_is_not_ascii() -> None:
+def test_groups_can_hold_other_characters_than_ascii() -> None:
     assert decode("zimmer grün é".encode(), "text", pattern=r"\w+ (?P<Größe>\pL+) (?P<b>.)") == {
         "Größe": "grün",
         "b": "é",
@@ -198,7 +198,7 @@ def test_the_whole_text_must_match() -> None:
     )
 
 
-def test_a_text_over_8_kib_is_not_held_against_the_pattern() -> None:
+def test_a_text_over_8_kib_is_not_matched() -> None:
     assert decode(b"x" * 8192, "text", pattern="(?P<x>x*)") == {"x": "x" * 8192}
     assert refused(b"x" * 8193, "text", pattern="(?P<x>x*)")[0] is Reason.TOO_LARGE
 
@@ -214,7 +214,7 @@ def test_a_text_over_8_kib_is_not_held_against_the_pattern() -> None:
     ],
 )
 @pytest.mark.parametrize("tail", ["", "!", "é"])
-def test_no_pattern_takes_long_for_any_text(pattern: str, tail: str) -> None:
+def test_no_pattern_is_slow_for_any_text(pattern: str, tail: str) -> None:
     """Python's own engine takes (a+)+$ years for 64 characters."""
     payload = ("a" * 8190 + tail).encode()
     match = compile_decoder(FormatOptions("text", pattern=pattern))
@@ -236,7 +236,7 @@ def test_csv_cells_may_be_quoted_empty_or_hold_line_breaks() -> None:
     assert decode(payload, "csv") == [{"a": 'x, "y"\nz', "b": ""}, {"a": " 1 ", "b": "2"}]
 
 
-def test_a_tab_may_separate_cells_also_empty_ones_at_the_ends() -> None:
+def test_the_delimiter_may_be_a_tab_and_cells_at_the_ends_empty() -> None:
     assert decode(b"\t1\t", "csv", delimiter="\t", columns=("a", "b", "c")) == [{"a": "", "b": "1", "c": ""}]
 
 
@@ -254,13 +254,13 @@ def test_a_tab_may_separate_cells_also_empty_ones_at_the_ends() -> None:
         (b"a\n" + b"1\n" * (MAX_ROWS + 1), Reason.TOO_LARGE, "more than 10000 lines"),
     ],
 )
-def test_wrong_csv_is_refused_with_its_line(payload: bytes, reason: Reason, said: str) -> None:
+def test_invalid_csv_is_refused_with_the_line(payload: bytes, reason: Reason, said: str) -> None:
     found, text = refused(payload, "csv")
 
     assert (reason, True) == (found, said in text), text
 
 
-def test_as_many_csv_lines_as_rows_are_taken() -> None:
+def test_csv_may_have_as_many_lines_as_rows_are_allowed() -> None:
     assert len(decode(b"a\n" + b"1\n" * MAX_ROWS, "csv")) == MAX_ROWS
 
 
@@ -306,15 +306,15 @@ def test_a_text_of_the_line_protocol_may_hold_line_breaks_and_quotes() -> None:
         (b"m f=1\n" * (MAX_ROWS + 1), Reason.TOO_LARGE, "more than 10000 points"),
     ],
 )
-def test_what_is_no_line_protocol_is_refused_with_its_line(payload: bytes, reason: Reason, said: str) -> None:
+def test_invalid_line_protocol_is_refused_with_the_line(payload: bytes, reason: Reason, said: str) -> None:
     found, text = refused(payload, "influx")
 
     assert (reason, True) == (found, said in text), text
 
 
 @pytest.mark.parametrize("start", ["m,", " \t m,", "m\\ ,", "m\\\\ ,", '"m,'])
-def test_tags_by_the_ten_thousand_are_refused_in_no_time(start: str) -> None:
-    """The parser takes time by their square: these 90,000 kept it busy for 8 s."""
+def test_thousands_of_tags_are_refused_at_once(start: str) -> None:
+    """The parser takes quadratic time: these 90,000 took 8 s."""
     payload = (start + ",".join(f"t{n}=1" for n in range(70_000)) + " f=1").encode()[:MAX_PAYLOAD]
     started = time.process_time()
 
@@ -346,13 +346,13 @@ BINARY = {"msgpack": packed, "cbor": cbor2.dumps}
         ("x" * 70_000, "x" * 70_000),
     ],
 )
-def test_binary_formats_give_what_json_can_say(name: str, value: Any, expected: Any) -> None:
+def test_binary_formats_give_json_values(name: str, value: Any, expected: Any) -> None:
     assert expected == decode(BINARY[name](value), name)
 
 
 @pytest.mark.parametrize("name", BINARY)
 @pytest.mark.parametrize("wrong", [b"\xc1\xff", packed(1) * 2, b"\x82\x61a", b"\xde\xff", b"\x9f\x1c"])
-def test_what_is_neither_is_refused(name: str, wrong: bytes) -> None:
+def test_invalid_payloads_of_binary_formats_are_refused(name: str, wrong: bytes) -> None:
     assert refused(wrong, name)[0] is Reason.UNDECODABLE
 
 
@@ -365,14 +365,14 @@ def test_keys_other_than_text_and_whole_numbers_are_refused(name: str, key: Any)
 @pytest.mark.parametrize(
     ("name", "opening"), [("msgpack", b"\x91"), ("msgpack", b"\x81\xa1a"), ("cbor", b"\x81"), ("cbor", b"\xa1\x61a")]
 )
-def test_binary_formats_may_nest_to_a_bound(name: str, opening: bytes) -> None:
+def test_binary_formats_may_nest_up_to_the_bound(name: str, opening: bytes) -> None:
     assert decode(opening * MAX_DEPTH + b"\x01", name)
     for levels in (MAX_DEPTH + 1, 100_000):
         assert refused(opening * levels + b"\x01", name)[0] is Reason.UNDECODABLE
 
 
 def colliding(array: int, minus_one: int) -> bytes:
-    """16,000 pairs: arrays of -1 and -2, which have one hash as a tuple, and 0."""
+    """16,000 pairs of a key and 0; the keys are arrays of -1 and -2, whose tuples have equal hashes."""
     return b"".join(
         bytes([array + 14, *(minus_one ^ (number >> bit & 1) for bit in range(14)), 0]) for number in range(16_000)
     )
@@ -386,7 +386,7 @@ def colliding(array: int, minus_one: int) -> bytes:
         ("msgpack", b"\x91\xde" + (16_000).to_bytes(2) + colliding(0x90, 0xFF)),
     ],
 )
-def test_keys_with_one_hash_keep_nobody_busy(name: str, payload: bytes) -> None:
+def test_keys_with_equal_hashes_take_no_time(name: str, payload: bytes) -> None:
     started = time.process_time()
 
     assert refused(payload, name)[0] is Reason.UNDECODABLE
@@ -433,7 +433,7 @@ def test_a_msgpack_timestamp_is_iso_8601_and_other_extension_types_are_refused()
         ("81a200617402fb4035800000000000", [{"0": "t", "2": 21.5}]),
     ],
 )
-def test_cbor_by_the_specifications_examples(hexadecimal: str, value: Any) -> None:
+def test_cbor_examples_of_the_specification(hexadecimal: str, value: Any) -> None:
     decoded = decode(bytes.fromhex(hexadecimal), "cbor")
 
     assert value == decoded
@@ -468,7 +468,7 @@ def test_cbor_by_the_specifications_examples(hexadecimal: str, value: Any) -> No
         ("0000", "1 bytes follow"),
     ],
 )
-def test_cbor_that_is_wrong_or_refers_to_itself_is_refused(hexadecimal: str, said: str) -> None:
+def test_cbor_that_is_invalid_or_has_references_is_refused(hexadecimal: str, said: str) -> None:
     reason, text = refused(bytes.fromhex(hexadecimal), "cbor")
 
     assert (reason, said in text) == (Reason.UNDECODABLE, True), text
@@ -480,7 +480,7 @@ COMPRESS = {"gzip": gzip.compress, "zlib": zlib.compress, "zstd": zstandard.comp
 TEXT = b'{"temperature": 21.5}'
 
 
-def test_every_compression_is_tried() -> None:
+def test_every_compression_is_tested() -> None:
     assert {"none", "auto", *COMPRESS} == set(COMPRESSIONS)
 
 
@@ -493,17 +493,17 @@ def test_compressed_payloads_are_decompressed(name: str, asked: str) -> None:
 
 
 @pytest.mark.parametrize("payload", [TEXT, b"x^ f=1"])
-def test_auto_takes_what_is_not_compressed_as_it_is(payload: bytes) -> None:
+def test_auto_leaves_uncompressed_payloads_unchanged(payload: bytes) -> None:
     assert decode(payload, "raw", compression="auto") == {"payload": base64.b64encode(payload).decode()}
 
 
 @pytest.mark.parametrize("name", COMPRESS)
-def test_nothing_compressed_is_an_empty_payload(name: str) -> None:
+def test_compressed_emptiness_is_an_empty_payload(name: str) -> None:
     assert refused(COMPRESS[name](b""), compression=name)[0] is Reason.EMPTY
 
 
 @pytest.mark.parametrize("name", COMPRESS)
-def test_cut_damaged_followed_or_uncompressed_payloads_are_refused(name: str) -> None:
+def test_truncated_damaged_continued_or_uncompressed_payloads_are_refused(name: str) -> None:
     whole = COMPRESS[name](TEXT)
 
     for wrong in (whole[:-1], whole[:5], whole + b"x", b"\0" + whole, TEXT, whole + bytes(3)):
@@ -511,7 +511,7 @@ def test_cut_damaged_followed_or_uncompressed_payloads_are_refused(name: str) ->
 
 
 @pytest.mark.parametrize("name", ["gzip", "zstd"])
-def test_members_one_after_the_other_are_one_payload(name: str) -> None:
+def test_several_members_are_one_payload(name: str) -> None:
     compress = COMPRESS[name]
 
     assert decode(compress(TEXT[:5]) + compress(b"") + compress(TEXT[5:]), compression=name) == {"temperature": 21.5}
@@ -519,7 +519,7 @@ def test_members_one_after_the_other_are_one_payload(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", COMPRESS)
-def test_exactly_as_much_as_is_taken_may_come_out(name: str) -> None:
+def test_a_payload_may_decompress_to_exactly_the_bound(name: str) -> None:
     compress = COMPRESS[name]
 
     assert decode(compress(b" " * 999 + b"1"), compression=name, max_payload=1000) == 1

@@ -1,4 +1,4 @@
-"""Whatever bytes a device sends, a decoder gives a value that JSON can say, or says why not; and soon."""
+"""For any bytes a decoder quickly gives a JSON value or a reason."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def is_json(value: Any, room: int = MAX_DEPTH) -> bool:
-    """Whether the value is made of what JSON knows, no deeper than promised."""
+    """Whether it is a JSON value within the bound on nesting."""
     if type(value) is dict:
         return room > 0 and all(type(name) is str and is_json(member, room - 1) for name, member in value.items())
     if type(value) is list:
@@ -102,14 +102,14 @@ def mutations(payload: bytes) -> st.SearchStrategy[bytes]:
 def test_the_seeds_of_the_mutations_are_valid(name: str) -> None:
     options, payload = SEEDS[name]
 
-    if name == "msgpack":  # its extension type is refused, and what mutations make of it may be taken
+    if name == "msgpack":  # the extension type is refused, but a mutation of it may be valid
         payload = payload.replace(b"\xd4\x05x", b"\xc0")
     assert is_json(compile_decoder(options)(payload))
 
 
 @pytest.mark.parametrize("name", SEEDS)
 @given(data=st.data())
-def test_any_bytes_give_json_or_a_reason(name: str, data: st.DataObject) -> None:
+def test_any_bytes_give_json_values_or_a_reason(name: str, data: st.DataObject) -> None:
     judge(SEEDS[name][0], data.draw(st.binary(max_size=400)))
 
 
@@ -178,7 +178,7 @@ def test_damaged_compressed_payloads_give_json_or_a_reason(compression: str, dat
 
 @pytest.mark.parametrize("compression", COMPRESS)
 @given(parts=st.lists(st.binary(max_size=300), min_size=1, max_size=4))
-def test_what_was_compressed_comes_out_again(compression: str, parts: list[bytes]) -> None:
+def test_decompression_gives_what_was_compressed(compression: str, parts: list[bytes]) -> None:
     compress = COMPRESS[compression]
     members = [b"".join(parts)] if compression == "zlib" else parts
     decode = compile_decoder(FormatOptions("raw", compression=compression))
@@ -221,7 +221,7 @@ def test_cbor_is_read_as_another_decoder_reads_it(payload: bytes) -> None:
 
 
 @given(st.lists(st.lists(st.text("a,\"é \n'", min_size=1, max_size=8), min_size=2, max_size=2), min_size=1, max_size=5))
-def test_csv_cells_come_out_as_they_were_quoted(rows: list[list[str]]) -> None:
+def test_quoted_csv_cells_keep_their_text(rows: list[list[str]]) -> None:
     text = "\r\n".join(",".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in rows)
 
     decoded = compile_decoder(FormatOptions("csv", columns=("a", "b")))(text.encode())

@@ -31,7 +31,7 @@ def streams() -> dict[str, InputStream]:
     return dict(input_streams(parse(DEFINITION)))
 
 
-def mapping(*routes: Route) -> Mapper:
+def mapper(*routes: Route) -> Mapper:
     return Mapper(routes=routes or (READINGS,), streams=streams())
 
 
@@ -51,38 +51,38 @@ def reason(mapped: Any) -> str:
 
 
 def test_columns_come_from_captures_and_payload_by_name() -> None:
-    (row,) = mapping().map(message({"temperature": 18, "extra": [1]}))  # type: ignore[union-attr]
+    (row,) = mapper().map(message({"temperature": 18, "extra": [1]}))  # type: ignore[union-attr]
 
     assert row.stream == "readings"
     assert row.payload == b'{"deviceID":"AD11","roomNo":200,"temperature":18}'
 
 
 def test_a_bug_in_the_mapping_makes_its_message_a_dead_letter_and_no_exception() -> None:
-    mapper = mapping()
+    m = mapper()
 
     def buggy(_message: MqttMessage) -> Any:
         raise ZeroDivisionError
 
-    mapper.compiled_routes[0] = mapper.compiled_routes[0]._replace(decode=buggy)
-    mapped = mapper.map(message({"temperature": 18}))
+    m.compiled_routes[0] = m.compiled_routes[0]._replace(decode=buggy)
+    mapped = m.map(message({"temperature": 18}))
 
     assert isinstance(mapped, DeadLetter)
-    assert (mapped.reason, mapped.mapping, mapped.route) == ("internal_error", mapper.version, None)
+    assert (mapped.reason, mapped.mapping, mapped.route) == ("internal_error", m.version, None)
     assert "ZeroDivisionError" in mapped.detail
 
 
 def test_an_array_of_objects_gives_a_row_each() -> None:
-    mapped = mapping().map(message([{"temperature": 1}, {"temperature": 2}]))
+    mapped = mapper().map(message([{"temperature": 1}, {"temperature": 2}]))
 
     assert [r["temperature"] for r in rows(mapped)] == [1, 2]
 
 
 def test_one_bad_element_makes_the_whole_message_a_dead_letter_that_names_it() -> None:
-    letter = mapping().map(message([{"temperature": 1}, {"temperature": "x"}]))
+    dead_letter = mapper().map(message([{"temperature": 1}, {"temperature": "x"}]))
 
-    assert isinstance(letter, DeadLetter)
-    assert (letter.reason, letter.route) == (Reason.TYPE_MISMATCH, TOPIC)
-    assert "element 1, column temperature" in letter.detail
+    assert isinstance(dead_letter, DeadLetter)
+    assert (dead_letter.reason, dead_letter.route) == (Reason.TYPE_MISMATCH, TOPIC)
+    assert "element 1, column temperature" in dead_letter.detail
 
 
 def test_fields_take_paths_captures_templates_and_constants() -> None:
@@ -101,7 +101,7 @@ def test_fields_take_paths_captures_templates_and_constants() -> None:
     )
     payload = {"meta": {"site": "K"}, "values": [0.5, {"odd.name": 1.25}]}
 
-    (row,) = rows(mapping(route).map(message(payload, "a/dev/-3")))
+    (row,) = rows(mapper(route).map(message(payload, "a/dev/-3")))
 
     assert row == {"s": "dev-K", "i": -3, "l": 2**62, "f": 1.25, "d": 0.5, "b": True, "o": {"site": "K"}}
 
@@ -109,12 +109,12 @@ def test_fields_take_paths_captures_templates_and_constants() -> None:
 def test_a_constant_text_starts_with_an_equals_sign() -> None:
     route = Route("t", "readings", {"deviceID": "=lab", "roomNo": 1, "temperature": 2})
 
-    assert rows(mapping(route).map(message({}, "t"))) == [{"deviceID": "lab", "roomNo": 1, "temperature": 2}]
+    assert rows(mapper(route).map(message({}, "t"))) == [{"deviceID": "lab", "roomNo": 1, "temperature": 2}]
 
 
 @given(st.integers(-(2**63), 2**63 - 1))
-def test_64_bit_integers_stay_themselves(value: int) -> None:
-    (row,) = mapping(Route("t", "one")).map(message(b'{"v":%d}' % value, "t"))  # type: ignore[union-attr]
+def test_64_bit_integers_are_kept_exactly(value: int) -> None:
+    (row,) = mapper(Route("t", "one")).map(message(b'{"v":%d}' % value, "t"))  # type: ignore[union-attr]
 
     assert row.payload == b'{"v":%d}' % value
 
@@ -153,9 +153,9 @@ def test_64_bit_integers_stay_themselves(value: int) -> None:
         ("d", None, Reason.MISSING_FIELD),
     ],
 )
-def test_values_fit_without_loss_or_not_at_all(column: str, value: object, expected: object) -> None:
+def test_values_are_converted_without_loss_or_refused(column: str, value: object, expected: object) -> None:
     payload = {"s": "", "i": 0, "l": 0, "f": 0, "d": 0, "b": False, "o": {}, column: value}
-    mapped = mapping(Route("t", "wide")).map(message(payload, "t"))
+    mapped = mapper(Route("t", "wide")).map(message(payload, "t"))
 
     if isinstance(expected, Reason):
         assert reason(mapped) == expected
@@ -183,37 +183,37 @@ def test_values_fit_without_loss_or_not_at_all(column: str, value: object, expec
     ],
 )
 def test_bad_payloads_become_dead_letters_with_their_bytes(payload: bytes, expected: Reason) -> None:
-    letter = mapping().map(message(payload))
+    dead_letter = mapper().map(message(payload))
 
-    assert isinstance(letter, DeadLetter)
-    assert (letter.reason, letter.payload, letter.route) == (expected, payload, TOPIC)
-    assert len(letter.detail) < 300
-
-
-def test_a_byte_order_mark_is_forgiven() -> None:
-    assert rows(mapping().map(message(b'\xef\xbb\xbf{"temperature": 1}')))[0]["temperature"] == 1
+    assert isinstance(dead_letter, DeadLetter)
+    assert (dead_letter.reason, dead_letter.payload, dead_letter.route) == (expected, payload, TOPIC)
+    assert len(dead_letter.detail) < 300
 
 
-def test_a_capture_that_is_no_number_does_not_fit_a_number() -> None:
-    letter = mapping().map(message({"temperature": 1}, "devices/AD11/rooms/kitchen/telemetry"))
+def test_a_byte_order_mark_is_skipped() -> None:
+    assert rows(mapper().map(message(b'\xef\xbb\xbf{"temperature": 1}')))[0]["temperature"] == 1
 
-    assert reason(letter) == Reason.TYPE_MISMATCH
-    assert "kitchen" in letter.detail  # type: ignore[union-attr]
+
+def test_a_capture_that_is_not_a_number_does_not_fit_a_number_column() -> None:
+    dead_letter = mapper().map(message({"temperature": 1}, "devices/AD11/rooms/kitchen/telemetry"))
+
+    assert reason(dead_letter) == Reason.TYPE_MISMATCH
+    assert "kitchen" in dead_letter.detail  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
     ("topic", "expected"),
     [("other", Reason.NO_ROUTE), ("devices/\udcff", Reason.BAD_TOPIC), ("a\0b", Reason.BAD_TOPIC)],
 )
-def test_topics_without_a_route_or_without_sense_become_storable_dead_letters(topic: str, expected: Reason) -> None:
-    letter = mapping().map(message({}, topic))
+def test_topics_that_are_invalid_or_match_no_route_become_storable_dead_letters(topic: str, expected: Reason) -> None:
+    dead_letter = mapper().map(message({}, topic))
 
-    assert reason(letter) == expected
-    assert letter.topic.encode()  # type: ignore[union-attr]
+    assert reason(dead_letter) == expected
+    assert dead_letter.topic.encode()  # type: ignore[union-attr]
 
 
 def test_the_first_matching_route_takes_the_message() -> None:
-    m = mapping(Route("a/1", "one", {"v": 1}), Route("a/+", "one", {"v": 2}))
+    m = mapper(Route("a/1", "one", {"v": 1}), Route("a/+", "one", {"v": 2}))
 
     assert rows(m.map(message({}, "a/1"))) == [{"v": 1}]
     assert rows(m.map(message({}, "a/2"))) == [{"v": 2}]
@@ -221,8 +221,8 @@ def test_the_first_matching_route_takes_the_message() -> None:
 
 
 @given(st.binary(max_size=300), st.text(max_size=40))
-def test_whatever_comes_rows_or_a_dead_letter_come_out(payload: bytes, topic: str) -> None:
-    m = mapping(READINGS, Route("#", "wide", {"s": "{a.b.0}", "o": "c"}))
+def test_any_message_becomes_rows_or_a_dead_letter(payload: bytes, topic: str) -> None:
+    m = mapper(READINGS, Route("#", "wide", {"s": "{a.b.0}", "o": "c"}))
     mapped = m.map(message(payload, topic))
 
     if isinstance(mapped, DeadLetter):
@@ -236,7 +236,7 @@ def test_whatever_comes_rows_or_a_dead_letter_come_out(payload: bytes, topic: st
 
 
 def identified(s: str, *, path: str | None = None, outbox_name: str = "east") -> Mapper:
-    """A mapping whose column ``s`` of the stream ``wide`` is described by ``s``."""
+    """A mapper whose column ``s`` of the stream ``wide`` is described by ``s``."""
     constants = {"i": 1, "l": 1, "f": 1, "d": 1, "b": True, "o": "o"}
     route = Route("t/{x}", "wide", {"s": s, **constants}, id=path)
     return Mapper(routes=[route], streams=streams(), outbox_name=outbox_name)
@@ -246,7 +246,7 @@ def ids(mapped: Any) -> list[str]:
     return [row["s"] for row in rows(mapped)]
 
 
-def test_a_rows_id_is_the_outbox_and_the_record_that_it_becomes() -> None:
+def test_the_default_row_id_is_outbox_name_and_record_id() -> None:
     m = identified("$id")
     three = [{"o": {}}] * 3
 
@@ -254,7 +254,7 @@ def test_a_rows_id_is_the_outbox_and_the_record_that_it_becomes() -> None:
     assert ids(m.map(message(three, "t/1"), 11)) == ["east-11", "east-12", "east-13"]
 
 
-def test_the_same_message_under_the_same_record_has_the_same_bytes() -> None:
+def test_the_same_message_with_the_same_record_id_has_the_same_bytes() -> None:
     m = identified("{x}/{$id}")
 
     assert m.map(message({"o": {}}, "t/1"), 5) == m.map(message({"o": {}}, "t/1"), 5)
@@ -274,7 +274,9 @@ def test_the_same_message_under_the_same_record_has_the_same_bytes() -> None:
         ("a$b", None, "dollar"),
     ],
 )
-def test_an_id_comes_from_the_payload_and_goes_into_texts(field: str, path: str | None, expected: str) -> None:
+def test_an_id_is_read_from_the_payload_and_can_be_part_of_a_template(
+    field: str, path: str | None, expected: str
+) -> None:
     payload = {"meta": {"id": 7}, "a.b": ["text"], "big": 2**70, "$id": "a member", "a$b": "dollar", "o": {}}
 
     assert ids(identified(field, path=path).map(message(payload, "t/1"), 1)) == [expected]
@@ -297,14 +299,14 @@ def test_each_element_of_an_array_has_its_own_id() -> None:
         ({"o": {}, "n": ["a"]}, Reason.TYPE_MISMATCH),
     ],
 )
-def test_what_is_no_id_makes_a_dead_letter(payload: dict[str, Any], expected: Reason) -> None:
-    letter = identified("$id", path="n").map(message([{"o": {}, "n": "good"}, payload], "t/1"))
+def test_an_invalid_id_makes_a_dead_letter(payload: dict[str, Any], expected: Reason) -> None:
+    dead_letter = identified("$id", path="n").map(message([{"o": {}, "n": "good"}, payload], "t/1"))
 
-    assert reason(letter) == expected
-    assert letter.detail.startswith("element 1, $id: ")  # type: ignore[union-attr]
+    assert reason(dead_letter) == expected
+    assert dead_letter.detail.startswith("element 1, $id: ")  # type: ignore[union-attr]
 
 
-def test_an_id_that_no_field_takes_is_not_looked_for() -> None:
+def test_an_id_that_no_field_uses_is_not_required() -> None:
     m = Mapper(routes=[Route("t", "one", id="meta.id")], streams=streams())
 
     assert rows(m.map(message({"v": 1}, "t"))) == [{"v": 1}]
@@ -321,14 +323,14 @@ def test_an_id_that_no_field_takes_is_not_looked_for() -> None:
         (Route("a", "one", id="a..b"), "routes[0].id", "a name"),
     ],
 )
-def test_check_says_what_is_wrong_with_an_id(route: Route, place: str, says: str) -> None:
+def test_check_reports_problems_with_ids(route: Route, place: str, says: str) -> None:
     (problem,) = check([route], streams())
 
     assert str(problem).startswith(f"{place}: ")
     assert says in str(problem)
 
 
-def test_the_guides_example_of_an_id_is_true() -> None:
+def test_the_mapping_guides_example_of_an_id_is_correct() -> None:
     section = Path("docs/mapping.md").read_text().split("## A row's id")[1].split("\n## ")[0]
     config, definition = (re.search(rf"```{kind}\n(.*?)```", section, re.DOTALL) for kind in ("toml", "sql"))
     example = re.search(r"worker `(.*?)` from the device (\w+) is one document with the key `(.*?)`", section)
@@ -373,7 +375,7 @@ def test_a_shared_subscription_keeps_its_group_in_the_filter() -> None:
 @pytest.mark.parametrize(
     "text", ["", "a/{x}/{x}", "a/#/b", "a/b#", "a/+b", "a/{x}b", "a/{1}", "a/{", "$share/g", "$share//a", "a\0"]
 )
-def test_templates_that_are_none_are_refused(text: str) -> None:
+def test_invalid_templates_are_refused(text: str) -> None:
     with pytest.raises(ValueError):
         TopicTemplate.parse(text)
 
@@ -407,13 +409,13 @@ def test_check_finds_a_route_that_never_gets_a_message() -> None:
     assert str(problem).startswith("routes[1].topic")
 
 
-def test_check_is_content_with_what_is_right() -> None:
+def test_check_finds_nothing_in_valid_routes() -> None:
     assert check([READINGS], streams()) == []
 
 
 def test_an_array_of_tiny_objects_cant_fill_memory() -> None:
-    many = mapping(Route("t", "one", {"v": 1})).map(message(b"[" + b"{}," * 20_000 + b"{}]", "t"))
-    wide = mapping(Route("t", "readings", {"deviceID": "=" + "x" * 5000, "roomNo": 1, "temperature": 1})).map(
+    many = mapper(Route("t", "one", {"v": 1})).map(message(b"[" + b"{}," * 20_000 + b"{}]", "t"))
+    wide = mapper(Route("t", "readings", {"deviceID": "=" + "x" * 5000, "roomNo": 1, "temperature": 1})).map(
         message(b"[" + b"{}," * 5_000 + b"{}]", "t")
     )
 

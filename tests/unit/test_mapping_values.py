@@ -1,4 +1,4 @@
-"""What fields make of values, and what routes make of messages: conditions, several rows, several routes, extras."""
+"""Conversions of values, and routes: conditions, several rows, several routes, extras."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def streams() -> dict[str, InputStream]:
     return dict(input_streams(parse(DEFINITION)))
 
 
-def mapping(*routes: Route, **options: Any) -> Mapper:
+def mapper(*routes: Route, **options: Any) -> Mapper:
     return Mapper(routes=routes, streams=streams(), **options)
 
 
@@ -55,7 +55,7 @@ def rows(mapped: Any) -> list[dict[str, Any]]:
 def one(column: str, field: Any, payload: object, **options: Any) -> Any:
     """The value of one column, or the reason of the dead letter."""
     route = Route("t/{x}/{n}", STREAM_OF[column], {column: field}, **options.pop("route", {}))
-    mapped = mapping(route, **options.pop("mapping", {})).map(message(payload, "t/dev/7", **options))
+    mapped = mapper(route, **options.pop("mapper", {})).map(message(payload, "t/dev/7", **options))
     return Reason(mapped.reason) if isinstance(mapped, DeadLetter) else rows(mapped)[0][column]
 
 
@@ -103,12 +103,12 @@ def one(column: str, field: Any, payload: object, **options: Any) -> Any:
         ("o", "$root", {"a": 1}, {"a": 1}),
     ],
 )
-def test_a_fields_value(column: str, field: Any, payload: object, expected: Any) -> None:
+def test_the_value_of_a_field(column: str, field: Any, payload: object, expected: Any) -> None:
     found = one(
         column,
         field,
         payload,
-        mapping={"client": "bridge-1"},
+        mapper={"client": "bridge-1"},
         received_at=1700000000123456789,
         properties=b"\x01\x00\x26\x00\x04site\x00\x01K\x26\x00\x08floor no\x00\x013",
     )
@@ -120,7 +120,7 @@ def test_a_fields_value(column: str, field: Any, payload: object, expected: Any)
 NO, FAR = Reason.TYPE_MISMATCH, Reason.OUT_OF_RANGE
 SAME = object()
 
-# Every kind of value against every type of column: what comes out, strict first where lenient gives another.
+# The result of every kind of value in every type of column; a pair has the strict and the lenient result.
 MATRIX: list[tuple[Any, dict[str, Any]]] = [
     ("x", {"s": SAME}),
     ("18", {"s": SAME, "i": (NO, 18), "l": (NO, 18), "f": (NO, 18), "d": (NO, 18)}),
@@ -171,7 +171,7 @@ def test_null_fits_no_column(column: str, types: str) -> None:
     assert one(column, "v", {"v": None}, route={"types": types}) is Reason.MISSING_FIELD
 
 
-def test_the_documented_table_of_coercions_is_true() -> None:
+def test_the_documented_table_of_coercions_is_correct() -> None:
     section = Path("docs/mapping.md").read_text().split("## Types")[1].split("\n## ")[0]
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"]
     columns = {"string": "s", "int": "i", "long": "l", "float": "f", "double": "d", "bool": "b", "object": "o"}
@@ -197,12 +197,12 @@ def same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and one == other
 
 
-def test_each_makes_a_row_of_each_element_and_root_is_the_whole() -> None:
+def test_each_makes_a_row_of_each_element_and_root_is_the_whole_payload() -> None:
     route = Route("t", "wide", {"s": "$root.station", "i": "value", "o": "$root.readings"}, each="readings")
     fixed = {"l": 1, "f": 1, "d": 1, "b": True}
     route = Route("t", "wide", {**route.fields, **fixed}, each="readings")
 
-    found = rows(mapping(route).map(message({"station": "A", "readings": [{"value": 1}, {"value": 2}]})))
+    found = rows(mapper(route).map(message({"station": "A", "readings": [{"value": 1}, {"value": 2}]})))
 
     assert [(row["s"], row["i"]) for row in found] == [("A", 1), ("A", 2)]
 
@@ -218,14 +218,14 @@ def test_each_makes_a_row_of_each_element_and_root_is_the_whole() -> None:
         ([5], Reason.TYPE_MISMATCH),
     ],
 )
-def test_elements_that_are_no_objects_are_their_member_value(payload: object, expected: Any) -> None:
-    mapped = mapping(Route("t", "number", {"d": "value"}, each="readings")).map(message(payload))
+def test_elements_that_are_not_objects_become_the_member_value(payload: object, expected: Any) -> None:
+    mapped = mapper(Route("t", "number", {"d": "value"}, each="readings")).map(message(payload))
 
     assert (mapped.reason if isinstance(mapped, DeadLetter) else [row["d"] for row in rows(mapped)]) == expected
 
 
 def test_a_condition_passes_a_message_on_to_the_next_route() -> None:
-    m = mapping(
+    m = mapper(
         Route("t", "text", {"s": "=hot"}, when="temp > `30`"),
         Route("t", "text", {"s": "=cold"}, when="temp < `0`"),
     )
@@ -236,8 +236,8 @@ def test_a_condition_passes_a_message_on_to_the_next_route() -> None:
     assert m.map(message({})) == []
 
 
-def test_a_condition_chooses_among_the_elements_of_an_array() -> None:
-    m = mapping(Route("t", "number", {"d": "v"}, when="ok"))
+def test_a_condition_filters_the_elements_of_an_array() -> None:
+    m = mapper(Route("t", "number", {"d": "v"}, when="ok"))
 
     assert rows(m.map(message([{"v": 1, "ok": True}, {"v": 2, "ok": False}, {"v": 3, "ok": 0}]))) == [
         {"d": 1},
@@ -245,8 +245,8 @@ def test_a_condition_chooses_among_the_elements_of_an_array() -> None:
     ]
 
 
-def test_a_route_that_matches_all_leaves_the_message_to_later_ones_too() -> None:
-    m = mapping(
+def test_with_match_all_later_routes_get_the_message_too() -> None:
+    m = mapper(
         Route("t/#", "text", {"s": "$id"}, match="all"),
         Route("t/{n}", "whole", {"i": "{n}"}),
         Route("#", "text", {"s": "=never"}),
@@ -259,8 +259,8 @@ def test_a_route_that_matches_all_leaves_the_message_to_later_ones_too() -> None
     assert [(row.stream, json.loads(row.payload)) for row in mapped] == [("text", {"s": "o-7"}), ("whole", {"i": 3})]
 
 
-def test_a_message_that_one_of_several_routes_can_not_map_gives_no_row_at_all() -> None:
-    m = mapping(Route("t", "text", {"s": "=x"}, match="all"), Route("t", "number", {"d": "v"}))
+def test_a_message_that_one_of_several_routes_can_not_map_gives_no_rows() -> None:
+    m = mapper(Route("t", "text", {"s": "=x"}, match="all"), Route("t", "number", {"d": "v"}))
 
     mapped = m.map(message({}))
 
@@ -277,7 +277,7 @@ def test_key_properties_and_event_time_go_with_the_row() -> None:
         properties={"site": "meta.site", "n": "n", "fixed": '=a"b'},
         event_time=FieldSpec("ts", time="ms"),
     )
-    (row,) = mapping(route).map(message({"s": "v", "n": 5, "ts": 1700000000123}, "t/dev"))  # type: ignore[union-attr]
+    (row,) = mapper(route).map(message({"s": "v", "n": 5, "ts": 1700000000123}, "t/dev"))  # type: ignore[union-attr]
 
     assert json.loads(b'{"payload":""' + row.extras + b"}") == {
         "payload": "",
@@ -297,16 +297,16 @@ def test_key_properties_and_event_time_go_with_the_row() -> None:
         ({"properties": {"p": "p"}}, {"s": "v", "p": "x" * 70_000}, Reason.TOO_LARGE),
     ],
 )
-def test_extras_that_can_not_be_made_make_a_dead_letter(options: Any, payload: object, expected: Reason) -> None:
-    mapped = mapping(Route("t", "text", {"s": "s"}, **options)).map(message(payload))
+def test_invalid_extras_make_a_dead_letter(options: Any, payload: object, expected: Reason) -> None:
+    mapped = mapper(Route("t", "text", {"s": "s"}, **options)).map(message(payload))
 
     assert isinstance(mapped, DeadLetter)
     assert mapped.reason == expected
 
 
-def test_the_version_of_a_mapping_changes_with_its_routes() -> None:
-    assert mapping(Route("t", "text")).version == mapping(Route("t", "text")).version
-    assert mapping(Route("t", "text")).version != mapping(Route("t", "text", {"s": "x"})).version
+def test_the_version_of_a_mapper_changes_with_its_routes() -> None:
+    assert mapper(Route("t", "text")).version == mapper(Route("t", "text")).version
+    assert mapper(Route("t", "text")).version != mapper(Route("t", "text", {"s": "x"})).version
 
 
 # --- what check finds -------------------------------------------------------------------------------------
@@ -393,17 +393,17 @@ def test_the_minimal_filters_match_what_all_of_them_do(given_: list[str], topic:
 
 
 @given(st.integers(-62_135_596_800_000, 253_402_300_799_999))
-def test_a_point_in_time_is_the_same_written_as_text_and_as_number(milliseconds: int) -> None:
+def test_a_time_is_the_same_as_text_and_as_number(milliseconds: int) -> None:
     assert parse_time(iso8601(milliseconds * 10**6), "iso8601") == milliseconds * 10**6
     assert parse_time(milliseconds, "ms") == milliseconds * 10**6
 
 
 @given(st.binary(max_size=60))
-def test_rubbish_where_properties_should_be_gives_texts_or_nothing(data: bytes) -> None:
+def test_invalid_properties_give_texts_or_nothing(data: bytes) -> None:
     assert all(isinstance(k, str) and isinstance(v, str) for k, v in user_properties(data).items())
 
 
-def test_a_stream_that_no_query_reads_is_doubtful_and_not_wrong() -> None:
+def test_a_stream_that_no_query_reads_is_a_warning_not_a_problem() -> None:
     read = dict(input_streams(parse(DEFINITION + "INSERT INTO other SELECT * FROM text;")))
     routes = [Route("a", "text"), Route("b", "number")]
 
@@ -423,7 +423,7 @@ def test_a_stream_that_no_query_reads_is_doubtful_and_not_wrong() -> None:
         ("t/{anything}", {}, None),
     ],
 )
-def test_a_capture_that_nothing_takes_is_doubtful_where_a_column_is_called_nearly_so(
+def test_an_unused_capture_with_nearly_the_name_of_a_column_is_a_warning(
     topic: str, fields: dict[str, str], said: str | None
 ) -> None:
     worker = "@App:name('a') @App:qlVersion('2') CREATE STREAM s (room int, n int); INSERT INTO o SELECT n FROM s;"
@@ -433,12 +433,12 @@ def test_a_capture_that_nothing_takes_is_doubtful_where_a_column_is_called_nearl
     assert all(said in warning.text for warning in found if said)
 
 
-def test_without_a_route_for_sparkplug_its_library_is_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_sparkplug_route_its_library_is_not_required(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: object) -> None:
         raise MissingExtra("protobuf isn't installed")
 
     monkeypatch.setattr("bridge.mapping.sparkplug.require_protobuf", missing)
 
-    assert rows(mapping(Route("t", "text", {"s": "=x"}), births={"sparkplug:g/n": "{}"}).map(message({}))) == [
+    assert rows(mapper(Route("t", "text", {"s": "=x"}), births={"sparkplug:g/n": "{}"}).map(message({}))) == [
         {"s": "x"}
     ]

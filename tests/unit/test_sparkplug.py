@@ -1,4 +1,4 @@
-"""Sparkplug B: payloads by the byte, datatypes, births and deaths, and when births are asked for again."""
+"""Sparkplug B: payloads byte by byte, datatypes, births and deaths, and rebirth requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INT32, FLOAT, DOUBLE = NUMBERS["Int32"], NUMBERS["Float"], NUMBERS["Double"]
 
 
 def payload(*metrics: dict[str, Any], seq: int | None = None, timestamp: int | None = 1000, **more: Any) -> bytes:
-    """An encoded payload; its metrics by their fields."""
+    """An encoded payload; metrics are given as dicts of fields."""
     message = message_class()(timestamp=timestamp, seq=seq, **more)
     for metric in metrics:
         message.metrics.add(**metric)
@@ -57,21 +57,21 @@ def refusal(run: Callable[[], object]) -> Reason:
 
 
 def read(metric: dict[str, Any]) -> Any:
-    """What the value of one metric, named and typed, is decoded to."""
+    """The decoded value of one metric with name and datatype."""
     (row,) = Sparkplug().decode("spBv1.0/g/DDATA/n/d", payload({"name": "m", **metric}, seq=0))
     return row["value"]
 
 
 @pytest.fixture
 def state() -> Sparkplug:
-    """One edge node and one device of it, born."""
+    """The state after the births of an edge node and a device of it."""
     state = Sparkplug()
     state.decode("spBv1.0/g/NBIRTH/n", birth(COUNT))
     state.decode("spBv1.0/g/DBIRTH/n/d", payload(TEMPERATURE, seq=1))
     return state
 
 
-# --- by the byte (Sparkplug 3.0, 6.4.1) -----------------------------------------------------------------------
+# --- byte by byte (Sparkplug 3.0, 6.4.1) -----------------------------------------------------------------------
 
 
 def message(*fields: bytes) -> bytes:
@@ -202,7 +202,7 @@ def test_the_rebirth_command_is_written_as_the_specification_lays_it_out() -> No
     assert asked == [("spBv1.0/g/NCMD/n", b"\x08\xe8\x07" + part(0x12, metric))]
 
 
-def test_the_members_of_every_row_are_those_that_are_told(state: Sparkplug) -> None:
+def test_every_object_has_the_documented_members(state: Sparkplug) -> None:
     rows = [
         *state.decode("spBv1.0/g/DDATA/n/d", payload({"alias": 1, "float_value": 2.0}, seq=2)),
         *state.decode("spBv1.0/g/DDEATH/n/d", payload(seq=3)),
@@ -286,19 +286,19 @@ def test_values_are_read_by_their_datatype(name: str, field: str, sent: Any, val
         ("PropertySet", "string_value", "a"),
     ],
 )
-def test_a_value_that_is_none_of_its_datatype_is_refused(name: str, field: str, sent: Any) -> None:
+def test_a_value_that_does_not_fit_its_datatype_is_refused(name: str, field: str, sent: Any) -> None:
     assert refusal(lambda: read({"datatype": NUMBERS[name], field: sent})) is Reason.UNDECODABLE
 
 
-def test_a_datatype_of_the_future_is_refused() -> None:
+def test_an_unknown_datatype_is_refused() -> None:
     assert refusal(lambda: read({"datatype": 35, "int_value": 1})) is Reason.UNDECODABLE
 
 
-def test_a_value_by_an_extension_is_refused_and_not_null() -> None:
+def test_an_extension_value_is_refused_and_not_null() -> None:
     assert refusal(lambda: read({"datatype": INT32, "extension_value": {}})) is Reason.UNDECODABLE
 
 
-def test_null_is_null_whatever_stands_beside_it() -> None:
+def test_is_null_makes_null_even_with_a_value() -> None:
     assert read({"datatype": INT32, "is_null": True, "int_value": 5}) is None
 
 
@@ -323,7 +323,7 @@ def test_a_dataset_that_contradicts_itself_is_refused(dataset: dict[str, Any]) -
         [{"name": "a", "int_value": 1}],
     ],
 )
-def test_a_template_whose_members_cannot_be_told_is_refused(metrics: list[dict[str, Any]]) -> None:
+def test_a_template_with_unnamed_or_equal_members_is_refused(metrics: list[dict[str, Any]]) -> None:
     template = {"template_ref": "T", "metrics": metrics}
 
     assert refusal(lambda: read({"datatype": NUMBERS["Template"], "template_value": template})) is Reason.UNDECODABLE
@@ -362,11 +362,11 @@ def test_a_topic_that_carries_no_readings_is_refused(topic: str) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"\xff", b"{}", b"\x12\x04\x0a\x02\xff\xfe"], ids=["cut off", "JSON", "not UTF-8"])
-def test_what_is_no_payload_is_refused(sent: bytes) -> None:
+def test_an_invalid_payload_is_refused(sent: bytes) -> None:
     assert refusal(lambda: Sparkplug().decode("spBv1.0/g/NDATA/n", sent)) is Reason.UNDECODABLE
 
 
-def test_a_payload_with_a_body_is_refused_and_not_taken_for_its_metrics() -> None:
+def test_a_payload_with_a_body_is_refused_and_its_metrics_ignored() -> None:
     sent = payload({"name": "algorithm", "datatype": 12, "string_value": "GZIP"}, body=b"...")
 
     assert refusal(lambda: Sparkplug().decode("spBv1.0/g/NDATA/n", sent)) is Reason.UNDECODABLE
@@ -425,7 +425,7 @@ def test_an_id_beyond_the_bound_is_too_large() -> None:
 # --- births and aliases ---------------------------------------------------------------------------------------
 
 
-def test_aliases_are_told_by_edge_node_and_device(state: Sparkplug) -> None:
+def test_aliases_belong_to_their_edge_node_or_device(state: Sparkplug) -> None:
     state.decode("spBv1.0/g/NBIRTH/other", birth({**TEMPERATURE, "name": "elsewhere"}))
 
     of_device = state.decode("spBv1.0/g/DDATA/n/d", payload({"alias": 1, "float_value": 2.5}, seq=2))
@@ -452,7 +452,7 @@ def test_aliases_are_told_by_edge_node_and_device(state: Sparkplug) -> None:
         ("spBv1.0/g/NDATA/n", {"name": "new", "int_value": 1}),  # signed or not?
     ],
 )
-def test_what_no_birth_declared_is_refused_and_a_rebirth_asked_for(
+def test_undeclared_metrics_are_refused_and_a_rebirth_requested(
     state: Sparkplug, topic: str, metric: dict[str, Any]
 ) -> None:
     sent = payload(metric, seq=2)
@@ -467,14 +467,14 @@ def test_a_metric_with_neither_name_nor_alias_is_refused(state: Sparkplug) -> No
     assert refusal(lambda: state.decode("spBv1.0/g/NDATA/n", sent)) is Reason.UNDECODABLE
 
 
-def test_a_value_that_does_not_fit_what_was_declared_asks_for_a_rebirth(state: Sparkplug) -> None:
+def test_a_value_that_does_not_fit_its_declaration_requests_a_rebirth(state: Sparkplug) -> None:
     sent = payload({"alias": 2, "string_value": "x"}, seq=2)
 
     assert refusal(lambda: state.decode("spBv1.0/g/NDATA/n", sent)) is Reason.UNDECODABLE
     assert len(state.rebirths(0.0, 0)) == 1
 
 
-def test_names_without_datatype_are_read_by_the_birth_or_where_the_value_tells(state: Sparkplug) -> None:
+def test_the_datatype_comes_from_the_birth_or_from_the_values_field(state: Sparkplug) -> None:
     sent = payload({"name": "count", "int_value": 2**32 - 5}, {"name": "new", "string_value": "x"}, seq=2)
 
     rows = state.decode("spBv1.0/g/NDATA/n", sent)
@@ -485,14 +485,14 @@ def test_names_without_datatype_are_read_by_the_birth_or_where_the_value_tells(s
     ]
 
 
-def test_a_name_counts_more_than_an_alias_that_meant_another_and_a_rebirth_is_asked_for(state: Sparkplug) -> None:
+def test_a_name_overrides_the_alias_of_another_metric_and_requests_a_rebirth(state: Sparkplug) -> None:
     rows = state.decode("spBv1.0/g/NDATA/n", payload({**COUNT, "name": "renamed"}, seq=2))
 
     assert values(rows) == {"renamed": 7}
     assert len(state.rebirths(0.0, 0)) == 1
 
 
-def test_an_alias_that_a_birth_gives_twice_means_nothing() -> None:
+def test_an_alias_that_a_birth_gives_twice_is_unknown() -> None:
     state = Sparkplug()
     state.decode("spBv1.0/g/NBIRTH/n", birth(COUNT, {**COUNT, "name": "twin"}))
     sent = payload({"alias": 2, "int_value": 1}, seq=1)
@@ -510,7 +510,7 @@ def test_a_name_that_a_birth_gives_two_datatypes_has_none() -> None:
     assert [row["value"] for row in state.decode("spBv1.0/g/NDATA/n", by_alias)] == [2**32 - 1, -1]
 
 
-def test_a_birth_teaches_its_aliases_even_if_one_of_its_values_cannot_be_read() -> None:
+def test_a_birth_declares_its_aliases_even_if_a_value_cannot_be_read() -> None:
     state = Sparkplug()
     broken = {"name": "broken", "datatype": INT32, "string_value": "x"}
 
@@ -518,7 +518,7 @@ def test_a_birth_teaches_its_aliases_even_if_one_of_its_values_cannot_be_read() 
     assert values(state.decode("spBv1.0/g/NDATA/n", payload({"alias": 2, "int_value": 1}, seq=1))) == {"count": 1}
 
 
-def test_a_birth_ends_what_earlier_births_of_the_edge_node_and_its_devices_said(state: Sparkplug) -> None:
+def test_a_birth_replaces_earlier_births_of_the_edge_node_and_its_devices(state: Sparkplug) -> None:
     state.decode("spBv1.0/g/NBIRTH/n", birth({**COUNT, "alias": 3}, timestamp=2000))
 
     for topic, alias in (("spBv1.0/g/NDATA/n", 2), ("spBv1.0/g/DDATA/n/d", 1)):
@@ -540,7 +540,7 @@ def test_data_from_before_a_birth_that_changed_nothing_is_read(state: Sparkplug)
     assert values(state.decode("spBv1.0/g/NDATA/n", late)) == {"count": 1}
 
 
-def test_a_device_birth_from_before_its_edge_nodes_birth_is_rows_and_teaches_nothing(state: Sparkplug) -> None:
+def test_a_device_birth_from_before_its_edge_nodes_birth_gives_rows_and_declares_nothing(state: Sparkplug) -> None:
     state.decode("spBv1.0/g/NBIRTH/n", birth(COUNT, timestamp=2000))
 
     late = state.decode("spBv1.0/g/DBIRTH/n/d", payload(TEMPERATURE, seq=1, timestamp=1999))
@@ -550,7 +550,7 @@ def test_a_device_birth_from_before_its_edge_nodes_birth_is_rows_and_teaches_not
     assert refusal(lambda: state.decode("spBv1.0/g/DDATA/n/d", sent)) is Reason.UNKNOWN_ALIAS
 
 
-def test_a_device_birth_of_an_edge_node_never_born_teaches_and_asks_for_a_rebirth() -> None:
+def test_a_device_birth_without_its_edge_nodes_birth_declares_and_requests_a_rebirth() -> None:
     state = Sparkplug()
 
     state.decode("spBv1.0/g/DBIRTH/n/d", payload(TEMPERATURE, seq=9))
@@ -575,7 +575,7 @@ def test_a_death_is_one_row_that_says_offline(state: Sparkplug) -> None:
     ]
 
 
-def test_a_device_that_died_is_no_longer_known_and_its_edge_node_is(state: Sparkplug) -> None:
+def test_a_device_that_died_is_forgotten_but_not_its_edge_node(state: Sparkplug) -> None:
     state.decode("spBv1.0/g/DDEATH/n/d", payload(seq=2))
     of_node = state.decode("spBv1.0/g/NDATA/n", payload({"alias": 2, "int_value": 1}, seq=3))
     of_device = payload({"alias": 1, "float_value": 1.0}, seq=4)
@@ -584,7 +584,7 @@ def test_a_device_that_died_is_no_longer_known_and_its_edge_node_is(state: Spark
     assert refusal(lambda: state.decode("spBv1.0/g/DDATA/n/d", of_device)) is Reason.UNKNOWN_ALIAS
 
 
-def test_deaths_of_what_was_never_born_are_rows_and_ask_for_nothing() -> None:
+def test_deaths_without_a_birth_give_rows_and_request_nothing() -> None:
     state = Sparkplug()
 
     rows = [
@@ -597,7 +597,7 @@ def test_deaths_of_what_was_never_born_are_rows_and_ask_for_nothing() -> None:
     assert state.changes() == {}
 
 
-def test_data_after_the_death_of_the_edge_node_is_refused_and_a_rebirth_asked_for(state: Sparkplug) -> None:
+def test_data_after_the_death_of_the_edge_node_is_refused_and_a_rebirth_requested(state: Sparkplug) -> None:
     state.decode("spBv1.0/g/NDEATH/n", death())
     assert state.rebirths(0.0, 0) == []
     sent = payload({"alias": 1, "float_value": 1.0}, seq=2)
@@ -606,14 +606,14 @@ def test_data_after_the_death_of_the_edge_node_is_refused_and_a_rebirth_asked_fo
     assert len(state.rebirths(0.0, 0)) == 1
 
 
-def test_data_that_explains_itself_is_read_after_a_death_and_a_rebirth_asked_for(state: Sparkplug) -> None:
+def test_data_with_names_and_datatypes_is_read_after_a_death_and_a_rebirth_requested(state: Sparkplug) -> None:
     state.decode("spBv1.0/g/NDEATH/n", death())
 
     assert values(state.decode("spBv1.0/g/NDATA/n", payload(COUNT, seq=2))) == {"count": 7}
     assert len(state.rebirths(0.0, 0)) == 1
 
 
-def test_a_will_of_an_earlier_session_is_a_row_and_ends_nothing(state: Sparkplug) -> None:
+def test_a_will_of_an_earlier_session_gives_a_row_and_changes_nothing(state: Sparkplug) -> None:
     state.decode("spBv1.0/g/NBIRTH/n", birth(COUNT, bd_seq=2, timestamp=2000))
 
     late = state.decode("spBv1.0/g/NDEATH/n", death(bd_seq=1))
@@ -627,7 +627,7 @@ def test_a_will_of_an_earlier_session_is_a_row_and_ends_nothing(state: Sparkplug
 
 
 def send(state: Sparkplug, seq: int | None, timestamp: int | None) -> bool:
-    """One NDATA; whether a rebirth was asked for because of it."""
+    """Decode one NDATA. Returns whether it requests a rebirth."""
     rows = state.decode("spBv1.0/g/NDATA/n", payload({"alias": 2, "int_value": 1}, seq=seq, timestamp=timestamp))
     assert values(rows) == {"count": 1}
     asked = bool(state._need_rebirth)
@@ -635,17 +635,17 @@ def send(state: Sparkplug, seq: int | None, timestamp: int | None) -> bool:
     return asked
 
 
-def test_seq_counts_to_255_and_begins_again(state: Sparkplug) -> None:
+def test_seq_wraps_after_255(state: Sparkplug) -> None:
     assert not any(send(state, seq % 256, 1001 + seq) for seq in range(2, 600))
 
 
 @pytest.mark.parametrize("seq", [3, 100, 200, 1])
-def test_a_gap_asks_for_a_rebirth_and_costs_no_data(state: Sparkplug, seq: int) -> None:
+def test_a_gap_requests_a_rebirth_and_loses_no_data(state: Sparkplug, seq: int) -> None:
     assert send(state, seq, 2000)
     assert not send(state, seq + 1, 2001)
 
 
-def test_a_missing_seq_is_no_gap(state: Sparkplug) -> None:
+def test_a_missing_seq_is_not_a_gap(state: Sparkplug) -> None:
     assert not send(state, None, 2000)
     assert not send(state, 77, 2001)
     assert not send(state, 300, 2002)
@@ -653,7 +653,7 @@ def test_a_missing_seq_is_no_gap(state: Sparkplug) -> None:
 
 
 @pytest.mark.parametrize("has_time", [True, False])
-def test_messages_that_come_again_are_no_gap(state: Sparkplug, has_time: bool) -> None:
+def test_redelivered_messages_are_not_a_gap(state: Sparkplug, has_time: bool) -> None:
     sent = [(seq, 1000 + seq if has_time else None) for seq in range(2, 12)]
 
     asked = [send(state, *message) for message in (*sent, *sent[3:], *sent, (12, 1012 if has_time else None))]
@@ -661,7 +661,7 @@ def test_messages_that_come_again_are_no_gap(state: Sparkplug, has_time: bool) -
     assert not any(asked)
 
 
-def test_a_birth_that_comes_again_changes_nothing(state: Sparkplug) -> None:
+def test_a_redelivered_birth_changes_nothing(state: Sparkplug) -> None:
     send(state, 2, 1002)
     state.changes()
 
@@ -704,7 +704,7 @@ def test_a_replay_gives_its_rows_and_changes_nothing(state: Sparkplug, topic: st
     assert state.rebirths(0.0, 0) == []
 
 
-def test_a_replayed_birth_is_read_by_itself_and_not_by_the_birth_since() -> None:
+def test_a_replayed_birth_is_read_by_its_own_declarations() -> None:
     state = Sparkplug()
     state.decode("spBv1.0/g/NBIRTH/n", birth({**COUNT, "datatype": NUMBERS["UInt32"]}, timestamp=2000))
     earlier = birth({"name": "count", "alias": 2, "int_value": 2**32 - 5}, timestamp=1000)
@@ -712,7 +712,7 @@ def test_a_replayed_birth_is_read_by_itself_and_not_by_the_birth_since() -> None
     assert refusal(lambda: state.decode("spBv1.0/g/NBIRTH/n", earlier, is_replay=True)) is Reason.UNKNOWN_ALIAS
 
 
-def test_replayed_data_is_read_by_the_birth_that_is_known_to_be_older_than_it(state: Sparkplug) -> None:
+def test_replayed_data_is_read_by_a_birth_known_to_be_older(state: Sparkplug) -> None:
     sent = payload({"alias": 2, "int_value": 8}, timestamp=1001)
 
     assert values(state.decode("spBv1.0/g/NDATA/n", sent, is_replay=True)) == {"count": 8}
@@ -720,7 +720,7 @@ def test_replayed_data_is_read_by_the_birth_that_is_known_to_be_older_than_it(st
 
 @pytest.mark.parametrize("timestamp", [999, 1000, None])
 @pytest.mark.parametrize("metric", [{"alias": 2, "int_value": 8}, {"name": "count", "int_value": 8}])
-def test_replayed_data_that_may_be_from_before_the_birth_is_refused_and_no_rebirth_asked_for(
+def test_replayed_data_that_may_precede_the_birth_is_refused_without_a_rebirth_request(
     state: Sparkplug, timestamp: int | None, metric: dict[str, Any]
 ) -> None:
     sent = payload(metric, timestamp=timestamp)
@@ -732,7 +732,7 @@ def test_replayed_data_that_may_be_from_before_the_birth_is_refused_and_no_rebir
 # --- rebirths -------------------------------------------------------------------------------------------------
 
 
-def test_an_edge_node_is_asked_once_per_interval_and_only_while_it_needs_it() -> None:
+def test_a_rebirth_is_requested_once_per_interval_and_only_while_needed() -> None:
     state = Sparkplug()
 
     def ask(now: float, *, need: bool) -> int:
@@ -750,7 +750,7 @@ def test_an_edge_node_is_asked_once_per_interval_and_only_while_it_needs_it() ->
     assert ask(9 * REBIRTH_INTERVAL, need=False) == 0
 
 
-def test_made_up_edge_nodes_are_asked_at_a_bounded_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rebirth_requests_to_invented_edge_nodes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sparkplug, "MAX_REBIRTHS", 5)
     state = Sparkplug()
     for number in range(20):
@@ -764,10 +764,10 @@ def test_made_up_edge_nodes_are_asked_at_a_bounded_rate(monkeypatch: pytest.Monk
     assert len(state.rebirths(REBIRTH_INTERVAL, 0)) == 5
 
 
-# --- what is remembered ---------------------------------------------------------------------------------------
+# --- the stored state ------------------------------------------------------------------------------------------
 
 
-def test_a_restart_knows_the_aliases_and_takes_the_first_seq_as_it_comes(state: Sparkplug) -> None:
+def test_after_a_restart_aliases_are_known_and_any_first_seq_is_accepted(state: Sparkplug) -> None:
     after = Sparkplug(state.changes())
 
     of_node = after.decode("spBv1.0/g/NDATA/n", payload({"alias": 2, "int_value": 2**32 - 1}, seq=99))
@@ -778,7 +778,7 @@ def test_a_restart_knows_the_aliases_and_takes_the_first_seq_as_it_comes(state: 
     assert after.changes() == {}
 
 
-def test_a_restart_still_tells_a_late_will_from_a_death(state: Sparkplug) -> None:
+def test_after_a_restart_a_late_will_is_not_a_death(state: Sparkplug) -> None:
     after = Sparkplug(state.changes())
 
     after.decode("spBv1.0/g/NDEATH/n", death(bd_seq=0))
@@ -787,7 +787,7 @@ def test_a_restart_still_tells_a_late_will_from_a_death(state: Sparkplug) -> Non
     assert after.changes() == {"sparkplug:g/n": "", "sparkplug:g/n/d": ""}
 
 
-def test_data_changes_nothing_that_is_remembered(state: Sparkplug) -> None:
+def test_data_does_not_change_the_stored_state(state: Sparkplug) -> None:
     assert set(state.changes()) == {"sparkplug:g/n", "sparkplug:g/n/d"}
 
     send(state, 2, 1002)
@@ -795,7 +795,7 @@ def test_data_changes_nothing_that_is_remembered(state: Sparkplug) -> None:
     assert state.changes() == {}
 
 
-def test_only_what_changed_is_written_again(state: Sparkplug) -> None:
+def test_only_changed_certificates_are_stored_again(state: Sparkplug) -> None:
     state.decode("spBv1.0/g/DBIRTH/n/e", payload(TEMPERATURE, seq=2))
     state.changes()
 
@@ -820,13 +820,13 @@ def test_only_what_changed_is_written_again(state: Sparkplug) -> None:
         ("other:g/n", '{"metrics": []}'),
     ],
 )
-def test_rubbish_that_is_remembered_is_ignored(key: str, text: str) -> None:
+def test_invalid_stored_state_is_ignored(key: str, text: str) -> None:
     state = Sparkplug({key: text})
 
     assert state._nodes == {}
 
 
-def test_what_was_born_longest_ago_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_edge_node_with_the_oldest_birth_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sparkplug, "MAX_NODES", 2)
     state = Sparkplug()
     for name in ("a", "b", "a", "c"):
@@ -856,7 +856,7 @@ def test_metrics_and_their_names_are_remembered_within_bounds(
     assert (state._metrics, state._characters) == (0, 0)
 
 
-def test_what_is_remembered_of_too_many_is_bounded_at_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stored_state_over_the_bounds_is_bounded_at_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     state = Sparkplug()
     for number in range(5):
         state.decode(f"spBv1.0/g/NBIRTH/n{number}", birth(COUNT))

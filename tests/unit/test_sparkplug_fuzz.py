@@ -1,4 +1,4 @@
-"""Sparkplug B under whatever devices, brokers and crashes do: values come under their own name or not at all."""
+"""Sparkplug B with arbitrary devices, brokers and crashes: no value ever gets the name of another metric."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     )
 )
 @settings(max_examples=300)
-def test_whatever_comes_gives_rows_or_a_reason_and_a_state_that_can_be_kept(messages: list[tuple[str, bytes]]) -> None:
+def test_any_messages_give_rows_or_a_reason_and_a_state_that_can_be_stored(messages: list[tuple[str, bytes]]) -> None:
     state = Sparkplug()
     kept: dict[str, str] = {}
     for topic, payload in messages:
@@ -142,7 +142,7 @@ def test_the_same_bytes_over_and_over_give_rows_or_a_reason_soon(unit: bytes, he
     assert peak < 200 * 60_000
 
 
-def test_deep_nesting_is_refused_and_not_followed() -> None:
+def test_deep_nesting_is_refused() -> None:
     template, metrics = b"\x92\x01", b"\x12"
     payload, tag = b"", metrics
     while len(payload) < 60_000 or tag == metrics:
@@ -159,18 +159,18 @@ def test_deep_nesting_is_refused_and_not_followed() -> None:
     assert caught.value.reason is Reason.UNDECODABLE
 
 
-# --- what edge nodes, the broker and crashes do -------------------------------------------------------------------
+# --- edge nodes, the broker and crashes ---------------------------------------------------------------------------
 
 
 @dataclass
 class Node:
-    """An edge node as it is, with what it gave its metrics for aliases in this session."""
+    """An edge node with the aliases of its metrics in this session."""
 
     lives: bool = False
     bd_seq: int = -1
     seq: int = 0
     aliases: dict[str, dict[str, int]] = field(default_factory=dict)
-    """By device that is born (empty: its own), by name."""
+    """Alias by device that was born (empty: the edge node itself) and metric name."""
 
 
 NAMES = ["a", "b"]
@@ -181,7 +181,7 @@ orders = st.sampled_from([[0, 1, 2, 3], [1, 0, 3, 2], [2, 3, 0, 1], [3, 1, 2, 0]
 
 
 class Plant(RuleBasedStateMachine):
-    """Edge nodes follow the specification, with QoS 1 and a broker that hands over again what was not acknowledged."""
+    """Edge nodes that follow the specification, QoS 1, and a broker that redelivers unacknowledged messages."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -245,7 +245,7 @@ class Plant(RuleBasedStateMachine):
 
     @rule(node=st.sampled_from(NODES), order=orders)
     def node_birth(self, node: str, order: list[int]) -> None:
-        """A new session, or within one that lives a rebirth."""
+        """A new session, or a rebirth within the current one."""
         own = self.nodes[node]
         if not own.lives:
             own.bd_seq += 1
@@ -285,7 +285,7 @@ class Plant(RuleBasedStateMachine):
 
     @rule(unacknowledged=st.integers(2, 6), survives=st.booleans())
     def break_off(self, unacknowledged: int, survives: bool) -> None:
-        """The link breaks, by itself or because the bridge was killed."""
+        """The link breaks, or the bridge is killed."""
         if survives:
             self.commit(unacknowledged)
         else:
@@ -297,7 +297,7 @@ class Plant(RuleBasedStateMachine):
     @precondition(lambda self: self.history)
     @rule(data=st.data())
     def replay(self, data: st.DataObject) -> None:
-        """Somebody has a dead letter mapped once more, whenever it came."""
+        """A dead letter of any age is replayed."""
         pending, wanted = dict(self.state._changed), dict(self.state._need_rebirth)
         self.take(data.draw(st.sampled_from(self.history)), is_replay=True)
         assert (self.state._changed, self.state._need_rebirth) == (pending, wanted)

@@ -1,7 +1,7 @@
-"""Whole workers such as people write them, one a file: what each brings about, printed, and damaged.
+"""Complete workers as people write them, one per file: parsed, printed and damaged.
 
-A file says what is expected of it in comments: ``-- expect …`` for each thing in it, and ``-- not run LINE:COLUMN …``
-where the bridge reads it but would not run it; or ``-- refused LINE:COLUMN …``.
+A file has its expected result in comments: ``-- expect …`` for each element, and ``-- not run LINE:COLUMN …``
+if the bridge parses it but refuses to run it; or ``-- refused LINE:COLUMN …``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def expected(text: str) -> list[str]:
 
 
 def described(worker: Worker) -> Iterator[str]:
-    """What ``-- expect`` says, in its order."""
+    """The lines of ``-- expect``, in order."""
     yield f"worker {worker.name}" if worker.name else "worker without a name"
     if worker.language_version != "2":
         yield f"version {worker.language_version or 'not said'}"
@@ -98,11 +98,11 @@ def without_places(node: Any) -> Any:
     return replace(node, **(values | {"text": ""} if isinstance(node, Worker) else values))
 
 
-# --- what the files say -----------------------------------------------------------------------------------
+# --- as the files expect ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", READ)
-def test_a_worker_as_people_write_them_brings_about_what_its_file_says(name: str) -> None:
+def test_a_worker_of_the_corpus_is_parsed_as_its_file_expects(name: str) -> None:
     worker = parse(READ[name])
 
     assert expected(READ[name]) == list(described(worker))
@@ -110,7 +110,7 @@ def test_a_worker_as_people_write_them_brings_about_what_its_file_says(name: str
 
 
 @pytest.mark.parametrize("name", READ)
-def test_what_a_worker_brings_about_hangs_on_no_place(name: str) -> None:
+def test_the_description_of_a_worker_does_not_depend_on_places(name: str) -> None:
     assert expected(READ[name]) == list(described(without_places(parse(READ[name]))))
 
 
@@ -120,7 +120,7 @@ def complaint(kind: str, text: str) -> list[tuple[int, int, str]]:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_worker_that_gdn_would_not_take_is_refused_where_it_goes_wrong(name: str) -> None:
+def test_an_invalid_worker_is_refused_at_the_place_of_the_error(name: str) -> None:
     ((line, column, message),) = complaint("refused", REFUSED[name])
 
     with pytest.raises(StreamQLError) as caught:
@@ -134,7 +134,7 @@ NOT_RUN = [name for name, text in READ.items() if complaint("not run", text)]
 
 
 @pytest.mark.parametrize("name", NOT_RUN)
-def test_a_worker_that_lacks_name_or_version_is_read_and_not_run(name: str) -> None:
+def test_a_worker_without_name_or_version_is_parsed_but_refused(name: str) -> None:
     ((line, column, message),) = complaint("not run", READ[name])
 
     with pytest.raises(StreamQLError) as caught:
@@ -145,7 +145,7 @@ def test_a_worker_that_lacks_name_or_version_is_read_and_not_run(name: str) -> N
 
 
 @pytest.mark.parametrize("name", [name for name in READ if name not in NOT_RUN])
-def test_a_worker_that_says_its_name_and_version_may_be_run(name: str) -> None:
+def test_a_worker_with_name_and_version_is_accepted(name: str) -> None:
     require_metadata(parse(READ[name]))
 
 
@@ -243,7 +243,7 @@ def test_a_worker_cut_off_anywhere_is_read_or_refused_with_a_place(name: str) ->
 
 
 @pytest.mark.parametrize("construct", ["query", "partition"])
-def test_a_worker_of_200_kilobytes_is_read_printed_and_described_soon(construct: str) -> None:
+def test_a_worker_of_200_kilobytes_is_parsed_printed_and_described_quickly(construct: str) -> None:
     workers = [parse(text) for text in READ.values()]
     if construct == "query":
         texts = [q.text for worker in workers for q in worker.queries if isinstance(q, OtherQuery)]

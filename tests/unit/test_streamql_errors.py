@@ -1,4 +1,4 @@
-"""Every mistake is reported where it is, with what was expected there."""
+"""Every syntax error is reported at its place with what was expected there."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def error(text: str) -> StreamQLError:
 
 
 def error_in(body: str) -> StreamQLError:
-    """The error of a worker whose metadata is in order; ``body`` begins on line 3."""
+    """The error of a worker with valid metadata; ``body`` starts on line 3."""
     return error(HEAD + body)
 
 
-def test_an_error_is_a_value_error_that_says_where() -> None:
+def test_an_error_is_a_value_error_with_its_place() -> None:
     found = error_in("CREAT STREAM s (a int);")
 
     assert isinstance(found, ValueError)
@@ -189,7 +189,7 @@ def test_a_mistake_is_reported_at_its_place(body: str, line: int, column: int, m
     assert (found.line, found.column) == (line, column)
 
 
-def test_a_string_that_swallowed_lines_is_named_as_the_likely_mistake() -> None:
+def test_a_string_over_several_lines_is_named_as_the_probable_error() -> None:
     found = error_in(
         "CREATE SOURCE s WITH (type='mqtt, url='tcp://b') (a int);\nCREATE SINK r WITH (type='log') (a int);"
     )
@@ -327,14 +327,14 @@ def test_nesting_to_the_limit_is_read() -> None:
         "CREATE STREAM s (" + "a int, " * 30_000,
     ],
 )
-def test_hostile_text_is_read_or_refused_soon(text: str) -> None:
+def test_hostile_text_is_parsed_or_refused_quickly(text: str) -> None:
     started = time.perf_counter()
     parses_or_says_where(HEAD + text)
 
     assert time.perf_counter() - started < 5.0
 
 
-def test_reading_takes_time_in_line_with_the_length() -> None:
+def test_parsing_time_is_linear_in_the_length() -> None:
     def seconds(statements: int) -> float:
         text = HEAD + "".join(
             f"CREATE STREAM s{n} (a int, b string); -- one\n"
@@ -351,7 +351,7 @@ def test_reading_takes_time_in_line_with_the_length() -> None:
     assert large < 8 * small * 4
 
 
-# --- whatever the text -----------------------------------------------------------------------------------
+# --- arbitrary text --------------------------------------------------------------------------------------
 
 FRAGMENTS = (
     "@App:name('w')", "@App:qlVersion('2')", "@info(name='q')", "@", "CREATE", "STREAM", "SOURCE", "SINK",

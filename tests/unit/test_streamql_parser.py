@@ -1,4 +1,4 @@
-"""The tree: the tutorial's worker whole, then each trap of the language on its own."""
+"""The syntax tree: the tutorial's worker, then every special case of the language."""
 
 from __future__ import annotations
 
@@ -411,7 +411,7 @@ def test_a_tables_scope_and_collection_are_read(body: str, kind: str, scope: Str
         ("@info(name='p') PARTITION WITH (a OF s) BEGIN INSERT INTO t FROM s END", "partition", "p"),
     ],
 )
-def test_statements_not_looked_into_are_stepped_over_whole(body: str, construct: str, name: str | None) -> None:
+def test_statements_that_are_not_parsed_are_skipped_whole(body: str, construct: str, name: str | None) -> None:
     (definition,) = worker(body + "\n\n").definitions
 
     assert isinstance(definition, OtherDefinition)

@@ -1,4 +1,4 @@
-"""A worker that a program makes becomes text that reads as the same worker."""
+"""Printed workers are parsed as the same worker."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_an_expression_has_the_parentheses_that_it_needs(condition: str, written
     assert f"FROM s[{written}];" in text
 
 
-def test_a_query_in_a_create_keeps_its_turn_among_the_queries() -> None:
+def test_a_query_in_a_create_keeps_its_position_among_the_queries() -> None:
     text = HEAD + (
         "CREATE INDEX b ON TABLE t (a);\n"
         "INSERT INTO x FROM a;\n"
@@ -164,7 +164,7 @@ def test_a_query_in_a_create_keeps_its_turn_among_the_queries() -> None:
         ),
     ],
 )
-def test_a_scope_is_said_once_and_only_where_it_is_not_the_default(written: str, printed: str) -> None:
+def test_a_scope_is_printed_once_and_only_if_it_is_not_the_default(written: str, printed: str) -> None:
     assert f"{HEAD}{printed}\n" == to_text(parse(HEAD + written))
 
 
@@ -186,7 +186,7 @@ def test_a_query_without_its_create_is_refused() -> None:
         to_text(worker(stream("s"), queries=(query, query)))
 
 
-# --- whatever the worker ----------------------------------------------------------------------------------
+# --- arbitrary workers ------------------------------------------------------------------------------------
 
 WORDS = (
     "a", "B", "_key", "value", "type", "order", "from", "select", "as", "and", "or", "not", "is", "in", "null", "true",
@@ -306,7 +306,7 @@ workers = st.builds(
 
 @given(workers)
 @settings(max_examples=600, deadline=None)
-def test_any_worker_reads_as_itself_and_is_printed_the_same_again(made: Worker) -> None:
+def test_any_printed_worker_is_parsed_as_itself_and_printed_the_same(made: Worker) -> None:
     text = to_text(made)
     again = parse(text)
 

@@ -1,4 +1,4 @@
-"""Which GDN streams a definition stands for (gdn-api.md C.2)."""
+"""The GDN streams of a definition (gdn-api.md C.2)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def streams(body: str) -> dict[str, InputStream]:
         ("CREATE TABLE N (a int); INSERT INTO inferred SELECT a FROM N;", []),
     ],
 )
-def test_a_declaration_stands_for_these_streams(body: str, expected: list[tuple[str, StreamScope, bool]]) -> None:
+def test_the_streams_of_a_declaration(body: str, expected: list[tuple[str, StreamScope, bool]]) -> None:
     assert expected == [(s.name, s.scope, s.read_by_worker) for s in streams(body).values()]
 
 
@@ -77,7 +77,7 @@ def test_a_source_without_types_gives_a_stream_without_attributes() -> None:
         ("map.fail.on.missing.attribute='false'", False),
     ],
 )
-def test_rows_must_be_complete_unless_the_definition_says_otherwise(properties: str, fails: bool) -> None:
+def test_rows_must_be_complete_unless_the_definition_allows_nulls(properties: str, fails: bool) -> None:
     assert fails is streams(f"CREATE STREAM N WITH ({properties}) (a int);")["N"].fail_on_missing
 
 
@@ -105,7 +105,7 @@ def test_a_stream_with_several_sources_needs_what_all_of_them_need() -> None:
     assert found.fail_on_missing
 
 
-def test_of_a_local_and_a_global_source_of_one_name_the_first_counts() -> None:
+def test_of_a_local_and_a_global_source_of_one_name_the_first_is_taken() -> None:
     (found,) = streams(
         "CREATE SOURCE s WITH (type='stream', stream.list='A', replication.type='global') (a int);"
         "CREATE STREAM A (b int);"
@@ -130,7 +130,7 @@ def test_of_a_local_and_a_global_source_of_one_name_the_first_counts() -> None:
         ("CREATE TABLE t AS SELECT a FROM N;", True),
         ("PARTITION WITH (a OF N) BEGIN INSERT INTO t FROM r; END;", True),
         ("SELECT a FROM N INSERT INTO t;", True),
-        # these could be read from, for all that is looked into
+        # statements that aren't parsed: these may be read from
         ("INSERT INTO t SELECT a FROM r WINDOW x(N);", True),
         ("PARTITION WITH (a OF r) BEGIN INSERT INTO t SELECT N FROM r; END;", True),
         # none of these reads from N

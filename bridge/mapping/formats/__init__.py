@@ -29,6 +29,7 @@ def compile_decoder(options: FormatOptions) -> PayloadDecoder:
         ValueError: the options are invalid; the message says why.
         MissingExtra: a library isn't installed.
     """
+    _check_options(options)
     parse = _parser(options)
     decompress = compile_decompressor(options.compression, options.max_payload)
     limit = options.max_payload
@@ -45,11 +46,14 @@ def compile_decoder(options: FormatOptions) -> PayloadDecoder:
     return decode
 
 
-def _parser(options: FormatOptions) -> PayloadDecoder:
+def _check_options(options: FormatOptions) -> None:
     defaults = FormatOptions()
     for option, format_ in _FORMAT_OF_OPTION.items():
         if options.name != format_ and getattr(options, option) != getattr(defaults, option):
             raise ValueError(f'{option} is only for format "{format_}", not for {options.name!r}: remove it')
+
+
+def _parser(options: FormatOptions) -> PayloadDecoder:
     match options.name:
         case "json":
             return decode_json

@@ -37,7 +37,7 @@ def compile_decompressor(compression: str, limit: int) -> Decompressor | None:
 
     Args:
         compression: one of ``COMPRESSIONS``. ``auto`` decides by the first bytes; an unknown payload is left unchanged.
-        limit: bytes that may come out.
+        limit: maximum size of the result in bytes.
 
     Raises:
         ValueError: there is no such compression.

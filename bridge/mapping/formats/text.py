@@ -56,7 +56,7 @@ def decode_json(payload: bytes) -> Any:
 def decode_scalar(payload: bytes) -> dict[str, Any]:
     """An object with the member ``value``: a number in JSON's syntax, ``true`` or ``false`` in any case, else the text.
 
-    Surrounding white space is skipped. Numbers that fit neither 64 bits nor, with a fraction, a double are text.
+    Surrounding white space is skipped. A number that doesn't fit (a whole one in 64 bits, others in a double) is text.
 
     Raises:
         Unmappable: it isn't UTF-8, or is blank.
