@@ -79,7 +79,9 @@ def birth() -> bytes:
 
 
 def test_births_are_on_disk_before_their_messages_are_acknowledged(make_path: MakePath) -> None:
-    sparkplug = Route("spBv1.0/#", "readings", format=FormatOptions("sparkplug"), fields={"n": "value", "text": "metric"})
+    sparkplug = Route(
+        "spBv1.0/#", "readings", format=FormatOptions("sparkplug"), fields={"n": "value", "text": "metric"}
+    )
     path = make_path(routes=(sparkplug,))
     broker = path.connect_broker()
     path.events.clear()
@@ -99,7 +101,9 @@ def test_births_are_on_disk_before_their_messages_are_acknowledged(make_path: Ma
 
 
 def test_a_node_whose_birth_is_unknown_is_asked_for_it(make_path: MakePath) -> None:
-    sparkplug = Route("spBv1.0/#", "readings", format=FormatOptions("sparkplug"), fields={"n": "value", "text": "metric"})
+    sparkplug = Route(
+        "spBv1.0/#", "readings", format=FormatOptions("sparkplug"), fields={"n": "value", "text": "metric"}
+    )
     path = make_path(routes=(sparkplug,))
     broker = path.connect_broker()
     payload = message_class()()
