@@ -1,7 +1,7 @@
-"""The books: what came in and what became of it, as values that are swapped whole.
+"""The books: counts of what was received and what became of it, as immutable snapshots.
 
-Counted in records: one for each row that a message maps to, one for a message that became a dead letter or
-was dropped. Whoever counts builds a new value; whoever reads gets sums that belong together.
+The unit is the record: one for each row that a message maps to, and one for a message that became a dead letter or was
+dropped. Each snapshot is built as a whole, so its figures are consistent with each other.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bridge.histogram import Durations
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """Promise P3: every record received is in exactly one of the other places."""
+    """Promise 3 (docs/design.md): every received record is in exactly one of the other counts."""
 
     received: int = 0
     delivered: int = 0
@@ -27,89 +27,89 @@ class Books:
 
     @property
     def accounted(self) -> int:
-        """Records whose fate is known."""
-        dead, dropped = sum(self.dead_lettered.values()), sum(self.dropped.values())
-        return self.delivered + self.outbox + dead + dropped
+        """Delivered, in the outbox, dead-lettered or dropped."""
+        dead_lettered, dropped = sum(self.dead_lettered.values()), sum(self.dropped.values())
+        return self.delivered + self.outbox + dead_lettered + dropped
 
     @property
     def balanced(self) -> bool:
-        """Whether nothing is missing and nothing counted twice."""
+        """Whether no record is missing and none is counted twice."""
         return self.received == self.accounted
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What went over the links since this process started."""
+    """Traffic on the links since the process started."""
 
     mqtt_messages: int = 0
-    """PUBLISHes read, repetitions included."""
-    repetitions: int = 0
-    """Of these, those told to be stored already, and not stored again."""
+    """PUBLISH packets read, redelivered ones included."""
+    redelivered: int = 0
+    """Of these, messages recognised as stored already, which were not stored again."""
     acked: int = 0
     """PUBACKs written."""
     sends: int = 0
-    """Records written to producers, repetitions included."""
+    """Records written to producers, resent ones included."""
     receipts: int = 0
     """Receipts read, refusals included."""
     reconnects: Mapping[str, int] = field(default_factory=dict)
     """By link: ``mqtt`` or the producer's part name."""
     link_failures: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """By link, then by cause: the ``Pace`` of what failed, ``lost`` where a link that stood was lost."""
+    """By link, then by cause: the ``Pace`` of the failure, or ``lost`` for an established link that was lost."""
     certificate_ends: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """By link, then ``peer`` or ``own``: when the certificates of its latest connection end, in seconds since the
+    """By link, then ``peer`` or ``own``: when the certificate of the latest connection expires, in seconds since the
     epoch."""
     window_used: Mapping[str, int] = field(default_factory=dict)
-    """Records sent and not receipted, by stream."""
+    """Records sent without a receipt, by stream."""
     receipt_durations: Mapping[str, Durations] = field(default_factory=dict)
-    """From a record's send to its receipt, by stream."""
+    """From the send of a record to its receipt, by stream."""
     route_rows: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """Rows that messages became, by route and stream; those that come again count again."""
+    """Rows mapped, by route and stream. Redelivered messages count again."""
     sessions_lost: int = 0
-    """Times that the broker had lost the session, since the outbox was made: what it held for us is gone."""
+    """How often the broker had lost the session, and with it the messages queued for us. Kept in the outbox."""
     broker_dropped: int | None = None
-    """Messages that the broker says it dropped for any client since it started; None: it doesn't say."""
+    """Messages for any client that the broker reports as dropped since it started; None if it doesn't report them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
-    """How full the outbox is."""
+class OutboxStatus:
+    """How full the outbox is, and whether it works."""
 
     bytes: int = 0
-    """Of the records waiting, as its bound counts them."""
+    """Size of the waiting records, as ``outbox.max_bytes`` counts it."""
     seconds_left: float = inf
-    """Until the bound of bytes is reached if the outbox fills on as it does; infinite while it doesn't."""
+    """Until ``outbox.max_bytes`` is reached at the present rate; infinite if the outbox isn't filling."""
     oldest_age: float = 0.0
-    """Seconds that the oldest record has waited."""
+    """Age of the oldest record in seconds."""
     dead_letters: int = 0
     """Dead letters kept."""
     dead_letters_purged: int = 0
-    """Dead letters deleted by a bound or by a person, since the outbox was made."""
+    """Dead letters deleted by a bound or by a command, since the outbox was created."""
     dead_letters_replayed: int = 0
-    """Dead letters that a person had mapped again, with success, since the outbox was made."""
+    """Dead letters replayed successfully, since the outbox was created."""
     holding: str | None = None
-    """Why nothing is taken from the broker now; None while it is."""
+    """Why the bridge takes no messages from the broker; None if it isn't holding."""
     error: str | None = None
-    """Why the store doesn't work now; None while it does."""
+    """Why the outbox can't be read or written; None if it can."""
 
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """Requests made to GDN."""
+    """Numbers of requests made to GDN."""
 
     last_minute: int = 0
     last_day: int = 0
     checks: int = 0
-    """By health checks, since the start."""
+    """By health checks, since the process started."""
     others: int = 0
-    """By all else, since the start."""
+    """By everything else, since the process started."""
     one_time_passwords: int = 0
-    """Of these, those for a one-time password."""
+    """Of these, requests for a one-time password."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What others may know of the data path, of one moment."""
+    """The data path at one moment, as other threads may read it."""
 
     books: Books = field(default_factory=Books)
     traffic: Traffic = field(default_factory=Traffic)
-    store: Store = field(default_factory=Store)
+    outbox: OutboxStatus = field(default_factory=OutboxStatus)

@@ -1,21 +1,21 @@
-"""The errors of the bridge, one class per answer to "what should happen next".
+"""The errors of the bridge, one class for each way to react.
 
     BridgeError
-    ├── ConfigError           exit 78: the person must change a setting or a file
-    │   └── OutboxInUse       for a bridge; a command asks the one that runs
-    ├── OutboxUnavailable     hold: nothing is acknowledged until the store takes it again
-    ├── OutboxDamaged         the daemon ends; the next start rescues what reads
+    ├── ConfigError           exit 78: a setting or a file must be changed
+    │   └── OutboxInUse       a command asks the running bridge instead
+    ├── OutboxUnavailable     hold: nothing is acknowledged until the outbox can be written
+    ├── OutboxDamaged         the daemon exits; the next start rescues what can be read
     ├── MqttUnavailable       dial again
     ├── GdnError
-    │   ├── GdnUnavailable    dial or ask again, not before retry_after
-    │   ├── GdnAuthError      not ready; ask again, slowly: the key may be mended meanwhile
-    │   └── GdnRejected       GDN understood and said no; ask again as slowly: only a person can change the answer
+    │   ├── GdnUnavailable    dial or request again, not before retry_after
+    │   ├── GdnAuthError      not ready; request again, slowly: the key may be fixed
+    │   └── GdnRejected       GDN refused the request; request again, slowly: only a person can fix it
     ├── RemoteProtocolError   the peer broke its protocol: reconnect
-    └── LocalProtocolError    we broke it: a bug, the daemon ends
+    └── LocalProtocolError    we broke it: a bug, the daemon exits
 
-How soon "again" is stands in each error's ``pace`` (``timing.py`` has the table).
+Each error's ``pace`` sets the back-off before the next attempt (table in ``timing.py``).
 
-What can't be mapped is not an error but a DeadLetter (``message.py``).
+A message that can't be mapped isn't an error but a ``DeadLetter`` (``message.py``).
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from bridge.timing import Pace
 
 
 class BridgeError(Exception):
-    """Base of everything the bridge raises on purpose."""
+    """Base class of all errors that the bridge raises on purpose."""
 
     pace = Pace.UNREACHABLE
-    """How soon what failed may be tried again, where that is the answer to the error."""
+    """The back-off before the next attempt, where the reaction is to try again."""
     retry_after: float | None = None
-    """Seconds that the far end asked to wait at least."""
+    """The least wait that the far end asked for, in seconds."""
 
 
 class ConfigError(BridgeError):
-    """One or more settings or files are wrong. ``problems`` holds one sentence for each, with its place."""
+    """One or more settings or files are wrong. ``problems`` has one sentence for each, which says where it is."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
@@ -41,15 +41,15 @@ class ConfigError(BridgeError):
 
 
 class OutboxInUse(ConfigError):
-    """Another process has the store."""
+    """Another process has opened the outbox."""
 
 
 class OutboxUnavailable(BridgeError):
-    """The store couldn't take or give now: disk full, locked, unreadable."""
+    """The outbox can't be written or read at present: the disk is full, the file is locked or unreadable."""
 
 
 class OutboxDamaged(BridgeError):
-    """The store's file is no database any more, or another file stands in its place."""
+    """The outbox file is corrupt, or another file has replaced it."""
 
 
 class MqttUnavailable(BridgeError):
@@ -57,11 +57,11 @@ class MqttUnavailable(BridgeError):
 
 
 class GdnError(BridgeError):
-    """A request to GDN did not succeed."""
+    """A request to GDN failed."""
 
 
 class GdnUnavailable(GdnError):
-    """GDN can't be reached, is overloaded or answered nonsense."""
+    """GDN can't be reached, is overloaded or sent an invalid answer."""
 
     def __init__(self, message: str, *, pace: Pace = Pace.UNREACHABLE, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -70,13 +70,13 @@ class GdnUnavailable(GdnError):
 
 
 class GdnAuthError(GdnError):
-    """GDN refused the credentials or the right (401, 403)."""
+    """GDN refused the credentials, or they lack a right (401, 403)."""
 
     pace = Pace.CREDENTIALS
 
 
 class GdnRejected(GdnError):
-    """GDN refused the request itself. ``status``: its HTTP status."""
+    """GDN refused the request itself. ``status`` is the HTTP status."""
 
     pace = Pace.REFUSED
 
@@ -86,8 +86,8 @@ class GdnRejected(GdnError):
 
 
 class RemoteProtocolError(BridgeError):
-    """The peer sent what its protocol doesn't allow."""
+    """The peer violated its protocol."""
 
 
 class LocalProtocolError(BridgeError):
-    """The bridge was about to break a protocol. Always a bug."""
+    """The bridge was about to violate a protocol. Always a bug."""

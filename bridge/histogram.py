@@ -1,4 +1,4 @@
-"""Measures that the data path keeps while it runs: pure, cheap by the batch, read as values that are swapped whole."""
+"""Histograms of durations that the data path keeps. Pure; adding is cheap in batches."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""Seconds, upper ends of the buckets: from a broker on the same machine to ``delivery.receipt_timeout``."""
+"""Upper bounds of the buckets in seconds: from a receipt on the same machine to ``delivery.receipt_timeout``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Durations:
-    """How long things took, of one moment."""
+    """A snapshot of a ``Histogram``."""
 
     counts: tuple[int, ...] = (0,) * (len(BOUNDS) + 1)
-    """By bucket, not cumulative; the last one is for what took longer than any bound."""
+    """Per bucket, not cumulative. The last bucket has no upper bound."""
     total: float = 0.0
-    """Seconds, of all together."""
+    """Sum of all durations, in seconds."""
 
 
 class Histogram:
-    """Counts durations by bucket. One thread adds."""
+    """Counts durations by bucket. Only one thread may add."""
 
     def __init__(self) -> None:
         self._counts = [0] * (len(BOUNDS) + 1)
         self._total = 0.0
 
     def add(self, durations: Iterable[tuple[float, int]]) -> None:
-        """Count ``(seconds, how many took so long)`` pairs; less than no time counts as none."""
+        """Count pairs of ``(seconds, number of durations)``. A negative duration counts as 0."""
         for seconds, number in durations:
-            taken = max(0.0, seconds)
-            self._counts[bisect_left(BOUNDS, taken)] += number
-            self._total += taken * number
+            duration = max(0.0, seconds)
+            self._counts[bisect_left(BOUNDS, duration)] += number
+            self._total += duration * number
 
     @property
     def durations(self) -> Durations:
-        """What was counted until now."""
+        """The durations counted so far."""
         return Durations(tuple(self._counts), self._total)

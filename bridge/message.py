@@ -1,7 +1,7 @@
-"""What passes between the stages of the data path: one immutable value per stage.
+"""The values that pass between the stages of the data path, one immutable type per stage.
 
-They are ``msgspec.Struct`` rather than dataclasses because one of each is made per message: a frozen
-dataclass costs ten times as much to make.
+They are ``msgspec.Struct`` because one of each is created per message: creating a frozen dataclass takes ten times
+as long.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import msgspec
 class MqttMessage(msgspec.Struct, frozen=True, gc=False):
     """A PUBLISH as the broker sent it.
 
-    A topic that was not UTF-8 (a protocol error of the sender, MQTT 5, 1.5.4) carries its bytes as
-    surrogate escapes: it is still a message that we owe an answer.
+    A topic that isn't valid UTF-8 (a protocol error of the sender, MQTT 5, 1.5.4) holds its bytes as surrogate escapes:
+    the message must be acknowledged all the same.
     """
 
     topic: str
@@ -23,24 +23,24 @@ class MqttMessage(msgspec.Struct, frozen=True, gc=False):
     qos: int
     retain: bool
     packet_id: int
-    """0 with QoS 0, which has none."""
+    """0 for QoS 0, which has no packet id."""
     received_at: int
     """Nanoseconds since the epoch, by this machine's clock."""
     dup: bool = False
-    """Whether the broker may have sent it before (MQTT 5, 3.3.1.1)."""
+    """The DUP flag: the broker may have sent it before (MQTT 5, 3.3.1.1)."""
     properties: bytes = b""
-    """Its MQTT 5 properties as they were sent, without their length (3.3.2.3)."""
+    """MQTT 5 properties as received, without the property length (3.3.2.3)."""
     is_replay: bool = False
-    """Whether it was a dead letter: it comes out of its order, and says nothing of now."""
+    """Whether it is a dead letter that is mapped again: it is out of order, and its data may be outdated."""
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """One row for a GDN stream: ``payload`` is the JSON object the worker reads, UTF-8."""
+    """One row for a GDN stream. ``payload`` is the JSON object that the worker reads, as UTF-8."""
 
     stream: str
     payload: bytes
     extras: bytes = b""
-    """Further members of the send's JSON, such as ``,"key":"AD11"`` (gdn-api.md C.5); UTF-8."""
+    """Further members of the JSON frame that is sent, such as ``,"key":"AD11"`` (gdn-api.md C.5); UTF-8."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, gc=False):
@@ -51,20 +51,20 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     qos: int
     received_at: int
     route: str | None
-    """The topic template of the route that took it; None when no route did."""
+    """The topic template of the route that matched; None if none did."""
     reason: str
-    """A reason code (docs/mapping.md lists them)."""
+    """A reason code, see ``bridge.reasons.Reason``."""
     detail: str
-    """The reason in words, for the person who has to mend it."""
+    """The reason in words, for the person who has to fix it."""
     retain: bool = False
     properties: bytes = b""
     """As in ``MqttMessage``."""
     mapping: str = ""
-    """Version of the mapping that made it: changes with routes and worker."""
+    """Version of the mapping that rejected it. The version changes with the routes and the definition."""
 
     @classmethod
     def of(cls, message: MqttMessage, *, route: str | None, reason: str, detail: str, mapping: str = "") -> DeadLetter:
-        """The dead letter that a message becomes; a topic that was not UTF-8 has its bytes written out."""
+        """The dead letter for a message. Invalid UTF-8 in its topic becomes backslash escapes."""
         topic = message.topic.encode("utf-8", "backslashreplace").decode()
         return cls(
             topic=topic,
@@ -81,7 +81,7 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
 
 
 class OutboxRecord(msgspec.Struct, frozen=True, gc=False):
-    """A row that is on disk. ``id`` grows, is never used twice, and travels as the send's context."""
+    """A row stored in the outbox. ``id`` increases, is never reused, and is sent as the context of the frame."""
 
     id: int
     stream: str
@@ -96,10 +96,10 @@ class OutboxRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class SeenMessages(NamedTuple):
-    """What a commit keeps of the messages it stores, to tell repetitions by after a crash."""
+    """What a commit records about its messages, so that redelivered ones are recognised after a crash."""
 
     batch: int
     messages: bytes
-    """An entry each; empty: nothing needs to be known of any message."""
+    """One entry per message; empty if none of them has to be recognised."""
     oldest: int
-    """Batches before this one need not be kept any longer."""
+    """Batches before this one can be deleted."""

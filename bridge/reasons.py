@@ -1,4 +1,4 @@
-"""Reason codes in books, metrics and JSON: why something is a dead letter, and why a record was dropped."""
+"""Reason codes in books, metrics and JSON: why a message is a dead letter, and why a record was dropped."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class Reason(StrEnum):
     TYPE_MISMATCH = "type_mismatch"
     OUT_OF_RANGE = "out_of_range"
     INTERNAL_ERROR = "internal_error"
-    """The mapping failed on the message: a bug in the bridge."""
+    """The mapping raised an unexpected error: a bug in the bridge."""
     REFUSED_BY_GDN = "refused_by_gdn"
-    """GDN refused the row for good."""
+    """GDN refused the row permanently."""
 
 
 class DropReason(StrEnum):
     """Why a record was neither delivered nor kept as a dead letter."""
 
     OUTBOX_FULL = "outbox_full"
-    """The outbox was at its bound of bytes."""
+    """The outbox had reached ``outbox.max_bytes``."""
     EXPIRED = "expired"
-    """The record had waited longer than ``outbox.max_age``."""
+    """The record was older than ``outbox.max_age``."""
     FILTERED = "filtered"
-    """No route's condition took the message."""
+    """No route's condition (``when``) matched the message."""
     OUTBOX_DAMAGED = "outbox_damaged"
     """The record could not be read from a damaged outbox."""

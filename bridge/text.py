@@ -1,17 +1,17 @@
-"""Foreign text made fit to be shown: it must steer neither a terminal nor a log."""
+"""Makes untrusted text safe to print: it can't control a terminal or forge lines of a log."""
 
 from __future__ import annotations
 
 
-def replaced(text: str) -> str:
-    """The text with a replacement character for everything that isn't shown as itself."""
+def printable(text: str) -> str:
+    """The text with each unprintable character replaced by U+FFFD."""
     return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
-def escaped(text: str) -> str:
-    """The text with everything that isn't shown as itself as a backslash escape.
+def escape_unprintable(text: str) -> str:
+    """The text with each unprintable character as a backslash escape.
 
-    That is control characters, line breaks, lone surrogates, marks that turn the direction of text.
+    Unprintable are control characters, line breaks, lone surrogates and marks that change the direction of text.
     """
     if text.isprintable():
         return text

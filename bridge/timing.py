@@ -1,4 +1,4 @@
-"""Deadlines, and how soon what failed is tried again; free of clocks: callers pass the time, tests pass any time."""
+"""Deadlines and back-off. The clock and the random numbers can be replaced in tests."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from enum import Enum, unique
 
 @unique
 class Pace(Enum):
-    """How soon each kind of failure is tried again.
+    """The back-off for each kind of failure.
 
-    Seconds: the first wait's ceiling, the last one's, and what no wait goes below. Where trying often does harm, the
-    floor keeps jitter from hammering.
+    All values are in seconds: ``base`` is the ceiling of the first wait, ``cap`` the highest ceiling, ``floor`` the
+    shortest wait. There is a floor where frequent attempts do harm: with jitter alone a wait can be close to 0.
     """
 
-    #               what it is for                                           base    cap  floor
+    #               kind of failure                                          base    cap  floor
     UNREACHABLE = ("no connection, no answer, an answer with 5xx",            0.5,  30.0,   0.0)  # fmt: skip
-    LIMITED =     ("too many requests (429), or our own budget is used up",  10.0, 120.0,  10.0)  # fmt: skip
+    LIMITED =     ("too many requests (429), or our budget is used up",      10.0, 120.0,  10.0)  # fmt: skip
     CREDENTIALS = ("credentials or rights refused (401, 403, CONNACK)",      15.0, 300.0,  15.0)  # fmt: skip
-    MISSING =     ("what is needed isn't there yet (404 at the upgrade)",     2.0,  60.0,   0.0)  # fmt: skip
-    NAME_TAKEN =  ("the old connection still has the producer's name (409)",  1.0,  10.0,   0.0)  # fmt: skip
+    MISSING =     ("a resource doesn't exist yet (404 at the upgrade)",       2.0,  60.0,   0.0)  # fmt: skip
+    NAME_TAKEN =  ("an old connection still has the producer's name (409)",   1.0,  10.0,   0.0)  # fmt: skip
     REFUSED =     ("the request itself was refused (400, 422)",              30.0, 300.0,   0.0)  # fmt: skip
-    BRIEF =       ("links that ended soon after they began, several in a row", 4.0,  30.0,   2.0)  # fmt: skip
-    SWITCHED_OFF = ("the worker was switched off behind our back",            5.0, 120.0,   1.0)  # fmt: skip
-    TAKEN_OVER =  ("another client with our id took the session",            10.0, 120.0,  10.0)  # fmt: skip
+    BRIEF =       ("several links in a row ended soon after they began",      4.0,  30.0,   2.0)  # fmt: skip
+    SWITCHED_OFF = ("somebody else switched the worker off",                  5.0, 120.0,   1.0)  # fmt: skip
+    TAKEN_OVER =  ("another client with our id took over the session",       10.0, 120.0,  10.0)  # fmt: skip
 
-    def __init__(self, _what_for: str, base: float, cap: float, floor: float) -> None:
+    def __init__(self, _kind: str, base: float, cap: float, floor: float) -> None:
         self.base = base
         self.cap = cap
         self.floor = floor
 
 
 class Deadline:
-    """A point in time that several steps share: each asks what is left."""
+    """A point in time that several steps share: each step asks how much time is left."""
 
     def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -46,10 +46,10 @@ class Deadline:
 
 
 class Backoff:
-    """Waits between attempts: full jitter under a ceiling that doubles, from ``base`` to ``cap`` seconds.
+    """Exponential back-off with full jitter. The ceiling doubles from ``base`` to ``cap`` seconds.
 
-    ``reset`` belongs where a link has *held* for a while: resetting on connect alone turns a peer that
-    accepts and drops at once into a busy loop.
+    Call ``reset`` only once a link has lasted a while. If each connect reset it, a peer that accepts connections and
+    closes them at once would cause a busy loop.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Backoff:
     def next(self) -> float:
         """Seconds to wait before the next attempt."""
         ceiling: float = min(self._cap, self._base * 2 ** min(self._failures, 32))
-        # A floor at the ceiling would leave no jitter: all bridges that fail together would come back together.
+        # A floor equal to the ceiling would leave no jitter: all bridges that fail together would retry together.
         ceiling = max(ceiling, 2 * self._floor)
         self._failures += 1
         return self._floor + (ceiling - self._floor) * self._rng()
@@ -75,17 +75,17 @@ class Backoff:
 
 
 class PacedBackoff:
-    """Waits between attempts that fail in several ways: each pace counts its own failures."""
+    """Back-off for attempts that fail in several ways: each pace counts its own failures."""
 
     def __init__(self, *, rng: Callable[[], float] = random.random) -> None:
         self._backoffs = {pace: Backoff(base=pace.base, cap=pace.cap, floor=pace.floor, rng=rng) for pace in Pace}
 
     def next(self, pace: Pace, retry_after: float | None = None) -> float:
-        """Seconds to wait after such a failure, at least ``retry_after``."""
+        """Seconds to wait after a failure of this pace, at least ``retry_after``."""
         return max(self._backoffs[pace].next(), retry_after or 0.0)
 
-    def reset(self, *, but: Pace | None = None) -> None:
-        """Forget the failures of all paces, or of all but one."""
+    def reset(self, *, except_for: Pace | None = None) -> None:
+        """Forget the failures of all paces, except for the given one."""
         for pace, backoff in self._backoffs.items():
-            if pace is not but:
+            if pace is not except_for:
                 backoff.reset()

@@ -27,7 +27,7 @@ from bridge.mapping.sparkplug import KEY_PREFIX
 from bridge.outbox import Bounds, Letter, Outbox, Selection, Visitor, Wanted, check_is_there
 from bridge.path.replay import carry_out, export, iso_time, map_again, parse_since, summary
 from bridge.service.reload import Configuration
-from bridge.text import replaced
+from bridge.text import printable
 
 LISTED = 100
 """Letters that ``list`` shows unless it is told otherwise."""
@@ -159,7 +159,7 @@ def _all_of(letter: Letter) -> Iterator[str]:
         ("wanted", letter.wanted),
         ("properties", f"{len(dead.properties)} bytes"),
     ):
-        yield f"{name:<12} {'-' if value in (None, '') else replaced(str(value))}"
+        yield f"{name:<12} {'-' if value in (None, '') else printable(str(value))}"
     yield from (f"  {line}" for line in content(dead.properties) if dead.properties)
     yield f"{'payload':<12} {len(dead.payload)} bytes"
     yield from (f"  {line}" for line in content(dead.payload) if dead.payload)
@@ -328,4 +328,4 @@ def _report(visitor: Visitor, marked: Sequence[int], action: Wanted, *, before: 
 
 
 def _by_count(reasons: Counter[str]) -> str:
-    return ", ".join(f"{replaced(reason)} {count}" for reason, count in reasons.most_common())
+    return ", ".join(f"{printable(reason)} {count}" for reason, count in reasons.most_common())

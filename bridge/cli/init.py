@@ -27,7 +27,7 @@ from bridge.mapping.topics import TopicTemplate
 from bridge.message import DeadLetter, MqttMessage
 from bridge.streamql import input_streams
 from bridge.streamql.syntax import AttributeType
-from bridge.text import replaced
+from bridge.text import printable
 from bridge.timing import Deadline
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def init(arguments: argparse.Namespace) -> int:
             )
     findings = infer(samples)
     if not findings.found:
-        raise ConfigError(*(f"{replaced(topic)}: {reason}" for topic, reason in findings.left_out[:SHOWN_LEFT_OUT]))
+        raise ConfigError(*(f"{printable(topic)}: {reason}" for topic, reason in findings.left_out[:SHOWN_LEFT_OUT]))
     files = files_of(findings, broker=broker, protocol=protocol or "5")
     _write(directory, files, replace=arguments.force)
     _tell(findings, paths)
@@ -158,7 +158,7 @@ def _tried(files: Mapping[str, str], samples: Sequence[Sample]) -> Sequence[str]
     for sample in samples:
         mapped = mapping.map(sample.message)
         if isinstance(mapped, DeadLetter):
-            return [f"{replaced(sample.topic)}: {mapped.reason}: {mapped.detail}"]
+            return [f"{printable(sample.topic)}: {mapped.reason}: {mapped.detail}"]
     return []
 
 
@@ -258,7 +258,7 @@ def _tell(findings: Findings, paths: Sequence[Path]) -> None:
     for reason, number in reasons.most_common(SHOWN_LEFT_OUT):
         first = next(one.topic for one in findings.left_out if one.reason == reason)
         more = f" and {number - 1} more" if number > 1 else ""
-        print(f"left out: {replaced(first)}{more}: {reason}")
+        print(f"left out: {printable(first)}{more}: {reason}")
     config, worker = paths
     print(f"written: {config}, {worker}")
     print(f"next: set gdn.url and gdn.tenant in {config}, and BRIDGE_GDN__API_KEY to your API key; then")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
-from bridge.text import replaced
+from bridge.text import printable
 
 HEX_WIDTH = 16
 
@@ -17,7 +17,7 @@ def table(rows: Sequence[Mapping[str, object]]) -> str:
         ["" if name not in r else str(r[name]) if isinstance(r[name], str) else json.dumps(r[name]) for name in names]
         for r in rows
     ]
-    lines = [[replaced(cell) for cell in line] for line in lines]
+    lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(len(line[n]) for line in lines) for n in range(len(names))]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
 

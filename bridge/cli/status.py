@@ -16,7 +16,7 @@ from bridge.cli.healthcheck import MAX_ANSWER, TIMEOUT, reachable
 from bridge.cli.printing import table
 from bridge.config import load
 from bridge.errors import ConfigError
-from bridge.text import replaced
+from bridge.text import printable
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -32,7 +32,7 @@ def status(arguments: argparse.Namespace) -> int:
     try:
         answer = _asked(url)
     except (OSError, http.client.HTTPException, ValueError) as exc:
-        why = replaced(str(exc)) or type(exc).__name__
+        why = printable(str(exc)) or type(exc).__name__
         print(f"gdn-bridge: {url} can't be asked: {why}. Does the bridge run, and listen there?", file=sys.stderr)
         return exits.UNAVAILABLE
     if arguments.json:
@@ -53,7 +53,7 @@ def lines(answer: Mapping[str, Any], url: str) -> Iterator[str]:
     for part in failing:
         again = f" Next attempt at {_time(part['next_attempt'])}." if part["next_attempt"] else ""
         yield ""
-        yield replaced(f"{part['name']}: {part['error']}.{again}")
+        yield printable(f"{part['name']}: {part['error']}.{again}")
     yield ""
     books, outbox, health = answer["books"], answer["outbox"], answer["health"]
     yield (
@@ -66,7 +66,7 @@ def lines(answer: Mapping[str, Any], url: str) -> Iterator[str]:
         f"{outbox['dead_letters']} dead letters kept"
     )
     if outbox["holding"]:
-        yield replaced(f"         nothing is taken from the broker: {outbox['holding']}")
+        yield printable(f"         nothing is taken from the broker: {outbox['holding']}")
     yield f"far end  {', '.join(_far_end(health)) or 'nothing is known yet'}"
 
 

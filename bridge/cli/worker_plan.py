@@ -17,7 +17,7 @@ from bridge.gdn.rest import GdnRest, WorkerState
 from bridge.gdn.worker import ensure_worker, runs_elsewhere
 from bridge.log import get_logger
 from bridge.service.reload import Configuration
-from bridge.text import replaced
+from bridge.text import printable
 from bridge.timing import Pace
 
 ROUNDS = 6
@@ -173,10 +173,10 @@ def _lines(configuration: Configuration, changes: Changes) -> Sequence[str]:
         lines.append("  missing")
     else:
         if changes.diff:
-            lines += ["  its definition differs:", *(f"    {replaced(line)}" for line in changes.diff)]
+            lines += ["  its definition differs:", *(f"    {printable(line)}" for line in changes.diff)]
         lines += [f"  {change}" for change in changes.columns]
         if changes.regions is not None:
-            lines.append(f"  it runs in {replaced(', '.join(state.regions))}; wanted: {', '.join(changes.regions)}")
+            lines.append(f"  it runs in {printable(', '.join(state.regions))}; wanted: {', '.join(changes.regions)}")
         if not state.is_active:
             lines.append("  it is not active")
         lines += [f"  route {broken['topic']} is broken: {broken['why']}" for broken in changes.broken]

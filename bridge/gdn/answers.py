@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from bridge.errors import GdnAuthError, GdnError, GdnRejected, GdnUnavailable
-from bridge.text import escaped
+from bridge.text import escape_unprintable
 from bridge.timing import Pace
 
 RETRY_AFTER_CAP = 300.0
@@ -106,7 +106,7 @@ def seconds_to_wait(value: str | None, *, now: float) -> float | None:
 
 def safe(text: str) -> str:
     """A foreign text fit for a log line: control and other unprintable characters escaped, and cut."""
-    shown = escaped(text[:TEXT_LIMIT])
+    shown = escape_unprintable(text[:TEXT_LIMIT])
     return shown[:TEXT_LIMIT] + ("…" if len(text) > TEXT_LIMIT or len(shown) > TEXT_LIMIT else "")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bridge.gdn.worker import is_other
 from bridge.streamql import Attribute, InputStream, StreamQLError, Worker, input_streams, parse
-from bridge.text import replaced
+from bridge.text import printable
 
 if TYPE_CHECKING:
     from bridge.gdn.rest import WorkerState
@@ -127,4 +127,4 @@ def _shown(attribute: Attribute) -> str:
 def _safe(sentence: str) -> str:
     """Fit for a log line and a terminal: a name in backticks may hold anything, and be long."""
     cut = sentence if len(sentence) <= MAX_SENTENCE else f"{sentence[:MAX_SENTENCE]}…"
-    return replaced(cut)
+    return printable(cut)

@@ -15,7 +15,7 @@ import msgspec
 
 from bridge.errors import LocalProtocolError
 from bridge.message import OutboxRecord
-from bridge.text import replaced
+from bridge.text import printable
 
 
 class Refusal(NamedTuple):
@@ -59,7 +59,7 @@ _decode_answer = msgspec.json.Decoder(_Answer).decode
 
 def _cut(answer: _Answer) -> str:
     """Its result, fit for a sentence: the far end may write there what it likes."""
-    return replaced(answer.result[:50])
+    return printable(answer.result[:50])
 
 
 def reusable_from(numbers: Sequence[int], last: int) -> int:

@@ -205,7 +205,7 @@ class Provisioner:
                 return False  # it hasn't settled: the next start must wait again
             self._remember(ACTIVATING, "")
             self._unsettled = False
-        self._backoff.reset(but=Pace.SWITCHED_OFF)
+        self._backoff.reset(except_for=Pace.SWITCHED_OFF)
         self._ready_at = self._clock()
         self._judge()
         self.tried.set()

@@ -198,7 +198,7 @@ class Dialer(Generic[L]):
             if steady:
                 # What ended the link is forgotten later: two bridges that take each other's session over would
                 # go on for ever, each holding for a while.
-                self._backoff.reset(but=pace if pace is not None and self._lasted <= pace.cap else None)
+                self._backoff.reset(except_for=pace if pace is not None and self._lasted <= pace.cap else None)
             if not steady or pace is not None:
                 self._back_off(self._backoff.next(pace or Pace.UNREACHABLE), self._own.error)
 

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 
-from bridge.books import Store
+from bridge.books import OutboxStatus
 from bridge.errors import OutboxUnavailable
 from bridge.log import get_logger
 from bridge.mapping import Mapper
@@ -91,10 +91,10 @@ class OutboxUpkeep:
         return max(self._dead_letters_due, self._retry_at)
 
     @property
-    def store(self) -> Store:
+    def store(self) -> OutboxStatus:
         """How full the outbox is, and whether it works."""
         outbox = self._outbox
-        return Store(
+        return OutboxStatus(
             bytes=outbox.bytes,
             seconds_left=self._growth.seconds_to(outbox.max_bytes),
             oldest_age=self._oldest_age,

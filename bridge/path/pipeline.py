@@ -368,7 +368,7 @@ class Pipeline:
         ends: list[Intake | Sender] = [intake, *senders.values()]
         traffic = Traffic(
             mqtt_messages=intake.messages,
-            repetitions=intake.skipped,
+            redelivered=intake.skipped,
             acked=intake.acked,
             sends=sum([sender.sends for sender in senders.values()]),
             receipts=sum([sender.receipts for sender in senders.values()]),

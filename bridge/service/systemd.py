@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from bridge.log import get_logger, redacted
 from bridge.parts import PartStatus
-from bridge.text import replaced
+from bridge.text import printable
 
 SEND_TIMEOUT = 1.0
 """Seconds that a datagram may take: a manager that doesn't read must not stop the daemon."""
@@ -144,4 +144,4 @@ def _of_part(part: PartStatus) -> str:
 
 def _one_line(text: str) -> str:
     """The text, unable to hold a second assignment: errors may quote what a stranger sent."""
-    return replaced(redacted(text)[:MAX_STATUS])
+    return printable(redacted(text)[:MAX_STATUS])

@@ -212,7 +212,7 @@ def _family(definition: Definition, samples: Samples) -> Metric:
 def _samples(reading: Reading) -> dict[str, Samples]:
     """The samples of every metric, by its name."""
     snapshot, health, requests = reading.snapshot, reading.health, reading.requests
-    books, traffic, store = snapshot.books, snapshot.traffic, snapshot.store
+    books, traffic, outbox = snapshot.books, snapshot.traffic, snapshot.outbox
     return {
         "info": _by({__version__: 1}),
         "ready": _one(is_ready(reading.parts)),
@@ -223,16 +223,16 @@ def _samples(reading: Reading) -> dict[str, Samples]:
         "dropped": _by(_from_zero(DROP_REASONS, books.dropped)),
         "books_balanced": _one(books.balanced),
         "outbox_records": _one(books.outbox),
-        "outbox_bytes": _one(store.bytes),
-        "outbox_full_in_seconds": _one(store.seconds_left),
-        "outbox_oldest_seconds": _one(store.oldest_age),
-        "outbox_failing": _one(store.error is not None),
-        "holding": _one(store.holding is not None),
-        "dead_letters": _one(store.dead_letters),
-        "dead_letters_purged": _one(store.dead_letters_purged),
-        "dead_letters_replayed": _one(store.dead_letters_replayed),
+        "outbox_bytes": _one(outbox.bytes),
+        "outbox_full_in_seconds": _one(outbox.seconds_left),
+        "outbox_oldest_seconds": _one(outbox.oldest_age),
+        "outbox_failing": _one(outbox.error is not None),
+        "holding": _one(outbox.holding is not None),
+        "dead_letters": _one(outbox.dead_letters),
+        "dead_letters_purged": _one(outbox.dead_letters_purged),
+        "dead_letters_replayed": _one(outbox.dead_letters_replayed),
         "mqtt_messages": _one(traffic.mqtt_messages),
-        "mqtt_repetitions": _one(traffic.repetitions),
+        "mqtt_repetitions": _one(traffic.redelivered),
         "acked": _one(traffic.acked),
         "sessions_lost": _one(traffic.sessions_lost),
         "broker_dropped": _one(traffic.broker_dropped),

@@ -23,7 +23,7 @@ from bridge.books import Requests, Snapshot
 from bridge.errors import ConfigError
 from bridge.log import redacted
 from bridge.parts import PartStatus, is_ready
-from bridge.text import escaped
+from bridge.text import escape_unprintable
 from bridge.watch.health import HealthStatus
 from bridge.watch.metrics import CONTENT_TYPE, Metrics, Reading
 
@@ -101,7 +101,7 @@ class StatusServer:
         """What /readyz says."""
         parts = self.parts()
         snapshot = self.snapshot()
-        books, store = snapshot.books, snapshot.store
+        books, outbox = snapshot.books, snapshot.outbox
         return {
             "ready": is_ready(parts),
             "parts": [
@@ -124,12 +124,12 @@ class StatusServer:
                 "balanced": books.balanced,
             },
             "outbox": {
-                "bytes": store.bytes,
-                "oldest_seconds": round(store.oldest_age, 1),
-                "dead_letters": store.dead_letters,
-                "dead_letters_purged": store.dead_letters_purged,
-                "dead_letters_replayed": store.dead_letters_replayed,
-                "holding": store.holding,
+                "bytes": outbox.bytes,
+                "oldest_seconds": round(outbox.oldest_age, 1),
+                "dead_letters": outbox.dead_letters,
+                "dead_letters_purged": outbox.dead_letters_purged,
+                "dead_letters_replayed": outbox.dead_letters_replayed,
+                "holding": outbox.holding,
             },
             "broker": {
                 "sessions_lost": snapshot.traffic.sessions_lost,
@@ -183,7 +183,7 @@ class StatusServer:
 
 def _shown(text: str) -> str:
     """A text that may be foreign, in HTML."""
-    return html.escape(escaped(text))
+    return html.escape(escape_unprintable(text))
 
 
 def _iso(seconds: float | None) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bridge.books import Books, Requests, Snapshot, Store, Traffic
+from bridge.books import Books, OutboxStatus, Requests, Snapshot, Traffic
 from bridge.cli import main
 from bridge.errors import ConfigError
 from bridge.log import register_secret
@@ -45,7 +45,7 @@ def server(state: State) -> Iterator[StatusServer]:
         snapshot=lambda: Snapshot(
             state.books,
             Traffic(mqtt_messages=11, reconnects={"mqtt": 2}, sessions_lost=1, broker_dropped=7),
-            Store(bytes=300, oldest_age=2.5, dead_letters=2, holding="the outbox is <full>"),
+            OutboxStatus(bytes=300, oldest_age=2.5, dead_letters=2, holding="the outbox is <full>"),
         ),
         health=lambda: HealthStatus(True, (42,), 0.0, rows_behind=3),
         requests=lambda: Requests(last_minute=3, last_day=40, checks=30, others=10, one_time_passwords=4),

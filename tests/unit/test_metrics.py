@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from bridge.books import Books, Requests, Snapshot, Store, Traffic
+from bridge.books import Books, OutboxStatus, Requests, Snapshot, Traffic
 from bridge.gdn.protocol import ProducerProtocol
 from bridge.histogram import BOUNDS, Durations, Histogram
 from bridge.mapping import Mapper, Route
@@ -39,7 +39,7 @@ FULL = Reading(
             receipt_durations={"s": DURATIONS},
             route_rows={('a/"b"\n\\', "s"): 5},
         ),
-        Store(seconds_left=60.0),
+        OutboxStatus(seconds_left=60.0),
     ),
     HealthStatus(
         True, (42,), 0.0, 3, CanaryStatus({"mqtt": 0.1}, {"found": 1}), {("query", "passed"): 1}, {"query": 0.2}, 6

@@ -68,6 +68,6 @@ def test_a_reset_may_spare_one_pace() -> None:
     for pace in (Pace.TAKEN_OVER, Pace.UNREACHABLE) * 2:
         backoff.next(pace)
 
-    backoff.reset(but=Pace.TAKEN_OVER)
+    backoff.reset(except_for=Pace.TAKEN_OVER)
 
     assert (backoff.next(Pace.UNREACHABLE), backoff.next(Pace.TAKEN_OVER)) == (0.5, 40.0)
