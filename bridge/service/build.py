@@ -223,12 +223,12 @@ def _make_health(
         settings=configuration.settings,
         worker=configuration.worker,
         routes=configuration.routes,
-        rest=rest,
+        gdn=rest,
         snapshot=lambda: pipeline.snapshot,
-        launch=inbox.launch,
-        saw=provisioner.saw,
+        publish=inbox.launch,
+        on_worker_state=provisioner.saw,
     )
-    return Health(checks=checks, refresh=connections.refresh, begins=provisioner.tried)
+    return Health(checks=checks, refresh=connections.refresh, start_after=provisioner.tried)
 
 
 def _statuses(pipeline: Pipeline, mqtt_dialer: Dialer[Any], far_end: FarEnd | None) -> list[PartStatus]:

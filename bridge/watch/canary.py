@@ -1,8 +1,8 @@
 """The canary: a marked message that goes the whole way, from the broker to a row that a query finds.
 
-Only this tells a worker that takes rows and swallows them from one that has nothing to do. A round is a message; the
-next one begins an interval after the last one began. The message is published at QoS 0: a canary that waited in a
-queue would tell nothing of now, and one that is lost is told by its absence.
+Only a canary can distinguish a worker that accepts rows and drops them from one that has no rows to process. One
+message is sent per round; rounds start at fixed intervals. It is published at QoS 0: a message that waits in a queue
+would say nothing about the present state, and a lost one is noticed anyway.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from dataclasses import dataclass, replace
 from bridge.errors import GdnError, GdnUnavailable
 from bridge.log import get_logger
 from bridge.path.canary_tracker import CanaryMessage
-from bridge.watch.checks import CheckedGdn, CountCheck, shown_query
+from bridge.watch.checks import CountCheck, GdnApi, quote_query
 from bridge.watch.health import CanaryStatus, CheckResult, HealthStatus
 
 MARKER = "{marker}"
-"""Stands for the round's marker in topic, payload and queries."""
+"""Placeholder for the round's marker in topic, payload and queries."""
 
-LOOK = 0.25
-"""Seconds between looks whether the message has come as far as a receipt; they ask nobody."""
+RECEIPT_POLL = 0.25
+"""Seconds between two looks at whether the message has been receipted; they cost no request."""
 
-FIRST_QUERY = 0.5
-"""Seconds from the first query to the second; each wait after it is twice as long, since each is a request."""
+FIRST_QUERY_WAIT = 0.5
+"""Seconds between the first query and the second. The wait doubles each time, since each query is a request."""
 
-LATE = 30.0
-"""Seconds from receipt to row before it is said that the worker is late."""
+SLOW_AFTER = 30.0
+"""Seconds from receipt to row from which the worker is reported as slow."""
 
 FOUND, LOST, NOT_PUBLISHED = ENDINGS = ("found", "lost", "not_published")
 
@@ -40,27 +40,27 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CanaryTemplate:
-    """What is published and asked; ``{marker}`` stands in each for the round's marker."""
+    """The message and the queries of a round, with ``{marker}`` in each."""
 
     topic: str
     payload: str
     query: str
-    """Gives a row for each row of the collection that the message became."""
+    """Returns one row for each row in the collection that the message became."""
     cleaning_query: str | None = None
-    """Removes these rows; None leaves them."""
+    """Removes these rows; None keeps them."""
 
 
 class Canary:
     """Sends marked messages and looks for their rows.
 
     Args:
-        rest: asked.
-        launch: has a message published and followed.
-        song: what is published and asked.
-        interval: seconds from the beginning of a round to that of the next; also what a round may take.
-        receipted: rows that GDN has receipted since the start, of those that the canary is to be told from; any thread.
-        clock: monotonic seconds, the same as the data path's.
-        new_marker: letters, digits and hyphens that were never used before.
+        gdn: asked.
+        publish: has a message published and tracked by the data path.
+        template: the message and the queries.
+        interval: seconds between the starts of two rounds, and the time limit of a round.
+        receipted: number of rows receipted since the start, of those compared with the canary; called by any thread.
+        clock: monotonic seconds, the same clock as the data path's.
+        new_marker: returns letters, digits and hyphens that were never used before.
     """
 
     name = "canary"
@@ -68,123 +68,132 @@ class Canary:
     def __init__(
         self,
         *,
-        rest: CheckedGdn,
-        launch: Callable[[CanaryMessage], None],
-        song: CanaryTemplate,
+        gdn: GdnApi,
+        publish: Callable[[CanaryMessage], None],
+        template: CanaryTemplate,
         interval: float,
         receipted: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.monotonic,
         new_marker: Callable[[], str] = lambda: f"canary-{secrets.token_hex(6)}",
     ) -> None:
         self.interval = interval
-        self._rest = rest
-        self._launch = launch
-        self._song = song
+        self._gdn = gdn
+        self._publish = publish
+        self._template = template
         self._receipted = receipted
         self._clock = clock
         self._new_marker = new_marker
-        self._flight: CanaryMessage | None = None
-        self._began_at = 0.0
-        self._began_after = 0
-        self._query_wait = FIRST_QUERY
+        self._message: CanaryMessage | None = None
+        self._started_at = 0.0
+        self._receipted_at_start = 0
+        self._query_wait = FIRST_QUERY_WAIT
 
-    def ask(self, known: HealthStatus) -> CheckResult:
-        """Begin a round, or look how far it has come: see ``Check``."""
-        if known.canary is None:
-            known = replace(known, canary=CanaryStatus(rounds=dict.fromkeys(ENDINGS, 0)))
-        flight, now = self._flight, self._clock()
-        if flight is None:
-            self._begin(now)
-            return CheckResult(known, pending=True, wait=LOOK)
-        if flight.trouble is not None:
-            ending = NOT_PUBLISHED if flight.published_at is None else LOST
-            return self._end(known, ending, f"the canary to {flight.topic} {flight.trouble}")
-        is_over = now - self._began_at >= self.interval
-        if flight.receipted_at is None:
-            return self._end(known, LOST, self._absence(flight)) if is_over else self._later(known, LOOK)
+    def run(self, status: HealthStatus) -> CheckResult:
+        """Start a round or look how far its message has come. See ``Check``."""
+        if status.canary is None:
+            status = replace(status, canary=CanaryStatus(rounds=dict.fromkeys(ENDINGS, 0)))
+        message, now = self._message, self._clock()
+        if message is None:
+            self._start_round(now)
+            return CheckResult(status, pending=True, wait=RECEIPT_POLL)
+        if message.trouble is not None:
+            ending = NOT_PUBLISHED if message.published_at is None else LOST
+            return self._end_round(status, ending, f"the canary to {message.topic} {message.trouble}")
+        is_over = now - self._started_at >= self.interval
+        if message.receipted_at is not None:
+            return self._look_for_rows(status, message, message.receipted_at, is_over=is_over)
+        if is_over:
+            return self._end_round(status, LOST, self._loss(message))
+        return self._wait(status, RECEIPT_POLL)
+
+    def _start_round(self, now: float) -> None:
+        marker = self._new_marker()
+        topic, payload = self._template.topic, self._template.payload
+        self._message = CanaryMessage(topic.replace(MARKER, marker), payload.replace(MARKER, marker).encode(), marker)
+        self._started_at, self._receipted_at_start = now, self._receipted()
+        self._query_wait = FIRST_QUERY_WAIT
+        self._publish(self._message)
+
+    def _look_for_rows(
+        self, status: HealthStatus, message: CanaryMessage, receipted_at: float, *, is_over: bool
+    ) -> CheckResult:
         try:
-            rows = self._rest.query(_marked(self._song.query, flight), max_rows=MAX_FOUND, check=True)
+            rows = self._gdn.query(_fill_in(self._template.query, message), max_rows=MAX_FOUND, check=True)
         except GdnError:
             if is_over:
-                self._flight = None
+                self._message = None
             raise
         if rows:
-            known = self._came_through(known, flight, len(rows))
-            taken = self._clock() - flight.receipted_at
-            note = f"the canary's row came out {taken:.0f} s after its receipt: the worker is late"
-            finding = self._end(known, FOUND, None)
-            return replace(finding, note=note if taken >= LATE else None, then=CountCheck.name)
+            status = self._found(status, message, len(rows))
+            seconds = self._clock() - receipted_at
+            note = None
+            if seconds >= SLOW_AFTER:
+                note = f"the canary's row came out {seconds:.0f} s after its receipt: the worker is slow"
+            return replace(self._end_round(status, FOUND, None), note=note, triggers=CountCheck.name)
         if is_over:
-            return self._end(known, LOST, self._absence(flight))
+            return self._end_round(status, LOST, self._loss(message))
         self._query_wait *= 2
-        return self._later(known, self._query_wait / 2)
+        return self._wait(status, self._query_wait / 2)
 
-    def _begin(self, now: float) -> None:
-        marker = self._new_marker()
-        song = self._song
-        topic = song.topic.replace(MARKER, marker)
-        self._flight = CanaryMessage(topic, song.payload.replace(MARKER, marker).encode(), marker)
-        self._began_at, self._began_after, self._query_wait = now, self._receipted(), FIRST_QUERY
-        self._launch(self._flight)
+    def _wait(self, status: HealthStatus, seconds: float) -> CheckResult:
+        left = self._started_at + self.interval - self._clock()
+        return CheckResult(status, pending=True, wait=max(0.0, min(seconds, left)))
 
-    def _later(self, known: HealthStatus, wait: float) -> CheckResult:
-        left = self._began_at + self.interval - self._clock()
-        return CheckResult(known, pending=True, wait=max(0.0, min(wait, left)))
-
-    def _came_through(self, known: HealthStatus, flight: CanaryMessage, rows: int) -> HealthStatus:
-        assert known.canary is not None
-        assert flight.published_at is not None
-        assert flight.arrived_at is not None
-        assert flight.receipted_at is not None
+    def _found(self, status: HealthStatus, message: CanaryMessage, rows: int) -> HealthStatus:
+        assert status.canary is not None
+        assert message.published_at is not None
+        assert message.arrived_at is not None
+        assert message.receipted_at is not None
         seconds = {
-            "mqtt": flight.arrived_at - flight.published_at,
-            "receipt": flight.receipted_at - flight.arrived_at,
-            "row": self._clock() - flight.receipted_at,
+            "mqtt": message.arrived_at - message.published_at,
+            "receipt": message.receipted_at - message.arrived_at,
+            "row": self._clock() - message.receipted_at,
         }
-        removed = rows if self._may_be_cleaned(flight) else 0
+        removed = rows if self._clean_up(message) else 0
         canary = replace(
-            known.canary,
+            status.canary,
             seconds=seconds,
-            removed=known.canary.removed + removed,
-            found_from=self._began_at,
-            found_after=self._began_after + rows,
+            removed=status.canary.removed + removed,
+            found_sent_at=self._started_at,
+            due_rows=self._receipted_at_start + rows,
         )
-        return replace(known, canary=canary)
+        return replace(status, canary=canary)
 
-    def _may_be_cleaned(self, flight: CanaryMessage) -> bool:
-        if self._song.cleaning_query is None:
+    def _clean_up(self, message: CanaryMessage) -> bool:
+        """Remove the canary's rows. Returns whether they may have been removed."""
+        if self._template.cleaning_query is None:
             return False
         try:
-            self._rest.query(_marked(self._song.cleaning_query, flight), max_rows=MAX_FOUND, check=True)
+            self._gdn.query(_fill_in(self._template.cleaning_query, message), max_rows=MAX_FOUND, check=True)
         except GdnError as exc:
-            # The message did come through; a row that stays is no reason to say it didn't.
+            # The canary has come through all the same, so this is no failure.
             log.warning("canary.not_cleaned", error=str(exc))
-            # An answer that was lost says nothing of the rows: they must not be taken for rows that the worker lost.
+            # If the answer was lost, the rows may be gone: they must not count as rows that the worker lost.
             return isinstance(exc, GdnUnavailable)
         return True
 
-    def _end(self, known: HealthStatus, ending: str, error: str | None) -> CheckResult:
-        assert known.canary is not None
-        self._flight = None
-        rounds = {**known.canary.rounds, ending: known.canary.rounds[ending] + 1}
-        known = replace(known, canary=replace(known.canary, rounds=rounds))
-        # One that wasn't published costs nobody anything and is tried again soon: the broker may just not be there yet.
-        rest = None if ending == NOT_PUBLISHED else max(0.0, self._began_at + self.interval - self._clock())
-        return CheckResult(known, error, wait=rest)
+    def _end_round(self, status: HealthStatus, ending: str, error: str | None) -> CheckResult:
+        assert status.canary is not None
+        self._message = None
+        rounds = {**status.canary.rounds, ending: status.canary.rounds[ending] + 1}
+        status = replace(status, canary=replace(status.canary, rounds=rounds))
+        # An unpublished canary costs nothing and is sent again soon: the broker may just not be connected yet.
+        wait = None if ending == NOT_PUBLISHED else max(0.0, self._started_at + self.interval - self._clock())
+        return CheckResult(status, error, wait=wait)
 
-    def _absence(self, flight: CanaryMessage) -> str:
-        """How far it came."""
-        sent = f"the canary was published to {flight.topic}"
-        if flight.arrived_at is None:
-            return f"{sent} and the broker did not hand it over within {self.interval:g} s"
-        if flight.receipted_at is None:
-            return f"{sent} and stored, and GDN did not receipt it within {self.interval:g} s"
-        query = shown_query(_marked(self._song.query, flight))
+    def _loss(self, message: CanaryMessage) -> str:
+        """A sentence that says how far a lost canary came."""
+        published = f"the canary was published to {message.topic}"
+        if message.arrived_at is None:
+            return f"{published}, but the broker did not deliver it within {self.interval:g} s"
+        if message.receipted_at is None:
+            return f"{published} and stored, but GDN did not receipt it within {self.interval:g} s"
+        query = quote_query(_fill_in(self._template.query, message))
         return (
-            f"GDN receipted the canary, but no row came out within {self.interval:g} s: the worker takes rows and "
-            f"swallows them ({query} gives none)"
+            f"GDN receipted the canary, but no row came out within {self.interval:g} s: the worker accepts rows and "
+            f"drops them ({query} returns none)"
         )
 
 
-def _marked(text: str, flight: CanaryMessage) -> str:
-    return text.replace(MARKER, flight.marker)
+def _fill_in(text: str, message: CanaryMessage) -> str:
+    return text.replace(MARKER, message.marker)

@@ -1,4 +1,4 @@
-"""What is asked of GDN to know that it works: the worker's state, and queries with what is expected of their rows."""
+"""The checks that ask GDN: the worker's state, and queries with expected results."""
 
 from __future__ import annotations
 
@@ -13,104 +13,110 @@ from typing import Any, Protocol
 from bridge.errors import GdnRejected
 from bridge.streamql.syntax import Worker
 from bridge.watch.health import CanaryStatus, CheckResult, HealthStatus
-from bridge.watch.row_loss import Behind, RowLag
+from bridge.watch.row_loss import RowLag, RowLagTracker
 
 MAX_ROWS = 100
-"""Rows of a health query that are read; it should return few."""
+"""Rows read from the result of a query; a health query should return few."""
 
-MAX_SHOWN = 200
-"""Characters of a query or of a result that stand in a sentence."""
+MAX_QUOTED = 200
+"""Characters of a query or a result that are quoted in a sentence."""
 
-RECOUNT = 2.0
-"""Seconds until rows are counted again that seem to be lost: what comes in meanwhile can hide them."""
+RECOUNT_WAIT = 2.0
+"""Seconds until a second count has to confirm that rows are lost. A longer wait would let more new rows hide them."""
 
-MISSING = 404
+NOT_FOUND = 404
 
 
-class CheckedGdn(Protocol):
-    """What is asked of GDN (``GdnRest`` has it)."""
+class GdnApi(Protocol):
+    """What the checks need of GDN's API. ``GdnRest`` implements it."""
 
     def get_worker(self, name: str, *, check: bool = ...) -> Any:
-        """The worker's state, or None."""
+        """The worker's state; None if there is no such worker."""
 
     def query(self, c8ql: str, *, max_rows: int = ..., check: bool = ...) -> list[Any]:
-        """The query's rows."""
+        """The rows that the query returns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What a query's rows must be. What is None isn't asked for."""
+    """The expected result of a query. A field that is None isn't checked."""
 
     min: float | None = None
-    """The one row is a number and at least this."""
+    """The query returns a single number, at least this."""
     equals: str | float | bool | None = None
-    """The one row is this."""
+    """The query returns this single value."""
     rows: int | None = None
-    """There are so many rows, below ``MAX_ROWS``."""
+    """The query returns this many rows; below ``MAX_ROWS``."""
     changes_within: float | None = None
-    """Seconds in which the rows must change."""
+    """The result changes within this many seconds."""
 
     def unmet(self, rows: Sequence[Any], *, unchanged_for: float) -> str | None:
-        """What was expected and what came, in a sentence's end; None: all that was expected.
+        """The first expectation that isn't met, as the end of a sentence; None if all are met.
 
         Args:
-            rows: what the query gave.
-            unchanged_for: seconds that it has given the same for.
+            rows: the result.
+            unchanged_for: seconds since the result last changed.
         """
         if self.rows is not None and len(rows) != self.rows:
             more = " or more" if len(rows) == MAX_ROWS else ""
-            return f"expected {self.rows} row{'' if self.rows == 1 else 's'}, {len(rows)}{more} came"
-        came = shown(rows[0]) if len(rows) == 1 else f"{len(rows) or 'no'} rows"
-        if self.min is not None and not (len(rows) == 1 and _is_number(rows[0]) and rows[0] >= self.min):
-            return f"expected at least {self.min:g}, {came} came"
-        if self.equals is not None and not (len(rows) == 1 and _same(rows[0], self.equals)):
-            return f"expected {shown(self.equals)}, {came} came"
+            return f"expected {self.rows} row{'' if self.rows == 1 else 's'}, got {len(rows)}{more}"
+        is_single = len(rows) == 1
+        got = _quote_result(rows[0]) if is_single else f"{len(rows) or 'no'} rows"
+        if self.min is not None and not (is_single and _is_number(rows[0]) and rows[0] >= self.min):
+            return f"expected at least {self.min:g}, got {got}"
+        if self.equals is not None and not (is_single and _is_equal(rows[0], self.equals)):
+            return f"expected {_quote_result(self.equals)}, got {got}"
         if self.changes_within is not None and unchanged_for > self.changes_within:
-            return f"expected a change within {self.changes_within:g} s, for {unchanged_for:.0f} s {came} came"
+            return f"expected a change within {self.changes_within:g} s, got {got} for {unchanged_for:.0f} s"
         return None
 
 
 class WorkerCheck:
-    """Looks whether the worker is active.
+    """Checks that the worker is active.
 
     Args:
-        rest: asked.
-        worker_name: the worker to look at.
-        interval: seconds between looks.
-        saw: is shown what was found; None: there is no such worker.
+        gdn: asked.
+        worker_name: name of the worker.
+        interval: seconds between runs.
+        on_state: called with each state that GDN returns; None if there is no such worker.
     """
 
     name = "worker active"
 
     def __init__(
-        self, *, rest: CheckedGdn, worker_name: str, interval: float, saw: Callable[[Any], object] = lambda _state: None
+        self,
+        *,
+        gdn: GdnApi,
+        worker_name: str,
+        interval: float,
+        on_state: Callable[[Any], object] = lambda _state: None,
     ) -> None:
-        self._rest = rest
-        self._saw = saw
+        self._gdn = gdn
+        self._on_state = on_state
         self._worker_name = worker_name
         self.interval = interval
 
-    def ask(self, known: HealthStatus) -> CheckResult:
-        """Look: see ``Check``."""
-        state = self._rest.get_worker(self._worker_name, check=True)
-        self._saw(state)
-        known = replace(known, worker_active=None if state is None else state.is_active)
+    def run(self, status: HealthStatus) -> CheckResult:
+        """See ``Check``."""
+        state = self._gdn.get_worker(self._worker_name, check=True)
+        self._on_state(state)
+        status = replace(status, worker_active=None if state is None else state.is_active)
         if state is None:
-            return CheckResult(known, f"GDN shows no stream worker {self._worker_name}")
+            return CheckResult(status, f"GDN has no stream worker {self._worker_name}")
         if not state.is_active:
-            return CheckResult(known, f"stream worker {self._worker_name} is not active: what is sent is not worked on")
-        return CheckResult(known)
+            return CheckResult(status, f"stream worker {self._worker_name} is not active: rows are not processed")
+        return CheckResult(status)
 
 
 class QueryCheck:
-    """Runs a query and holds its rows against what is expected.
+    """Compares the result of a query with what is expected.
 
     Args:
         name: of the part.
-        rest: asked.
+        gdn: asked.
         query: C8QL.
-        interval: seconds between queries.
-        expectation: of its rows.
+        interval: seconds between runs.
+        expectation: of the result.
         clock: monotonic seconds.
     """
 
@@ -118,7 +124,7 @@ class QueryCheck:
         self,
         *,
         name: str,
-        rest: CheckedGdn,
+        gdn: GdnApi,
         query: str,
         interval: float,
         expectation: Expectation,
@@ -126,38 +132,39 @@ class QueryCheck:
     ) -> None:
         self.name = name
         self.interval = interval
-        self._rest = rest
+        self._gdn = gdn
         self._query = query
         self._expectation = expectation
         self._clock = clock
-        self._last = b""
+        self._digest = b""
         self._changed_at = 0.0
 
-    def ask(self, known: HealthStatus) -> CheckResult:
-        """Look: see ``Check``."""
-        rows = _rows(self._rest, self._query)
+    def run(self, status: HealthStatus) -> CheckResult:
+        """See ``Check``."""
+        rows = _query_rows(self._gdn, self._query)
         if isinstance(rows, str):
-            return CheckResult(known, rows)
+            return CheckResult(status, rows)
         now = self._clock()
         digest = blake2b(json.dumps(rows, sort_keys=True).encode()).digest()
-        if digest != self._last:
-            self._last, self._changed_at = digest, now
+        if digest != self._digest:
+            self._digest, self._changed_at = digest, now
         unmet = self._expectation.unmet(rows, unchanged_for=now - self._changed_at)
-        return CheckResult(known, None if unmet is None else f"{shown_query(self._query)}: {unmet}")
+        return CheckResult(status, None if unmet is None else f"{quote_query(self._query)}: {unmet}")
 
 
 class CountCheck:
-    """Runs the default query, which by itself expects nothing, and tells what came of it.
+    """Runs the default query and compares the rows that came out with those that went in.
 
-    It is due whenever a canary has come out. It is red while rows out fall short of rows in beyond doubt: from when
-    rows are known to be lost until a later canary has come out and shown no further loss, and while nothing comes out.
+    The query has no expected result of its own. The check also runs whenever a canary has come out. It fails only on
+    proof: after a loss of rows, until a later canary has come out and shows no further loss, and while the worker is
+    stalled.
 
     Args:
-        rest: asked.
-        query: C8QL; best one number that grows with the rows.
-        interval: seconds between queries.
-        lag: rows out against rows in; None where they can't be compared.
-        clock: monotonic seconds, the same as the canary's.
+        gdn: asked.
+        query: C8QL; it should return a single number that grows with the rows.
+        interval: seconds between runs.
+        lag: compares the counts; None if they can't be compared.
+        clock: monotonic seconds, the same clock as the canary's.
         wall_clock: seconds since the epoch.
     """
 
@@ -166,66 +173,68 @@ class CountCheck:
     def __init__(
         self,
         *,
-        rest: CheckedGdn,
+        gdn: GdnApi,
         query: str,
         interval: float,
-        lag: RowLag | None = None,
+        lag: RowLagTracker | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.interval = interval
-        self._rest = rest
+        self._gdn = gdn
         self._query = query
         self._lag = lag
         self._clock = clock
         self._wall_clock = wall_clock
-        self._loss: tuple[int, str] | None = None  # how many canaries had come out by then, and the sentence
+        self._loss: tuple[int, str] | None = None  # canaries found when a loss was noticed, and the sentence about it
 
-    def ask(self, known: HealthStatus) -> CheckResult:
-        """Look: see ``Check``."""
-        lag, now = self._lag, self._clock()
-        # Before the query and after it: what is receipted while it runs may be in its answer or not.
-        before = None if lag is None else lag.rows_in()
-        rows = _rows(self._rest, self._query)
+    def run(self, status: HealthStatus) -> CheckResult:
+        """See ``Check``."""
+        tracker, now = self._lag, self._clock()
+        # Taken before and after the query: the result may or may not include rows that are receipted while it runs.
+        before = None if tracker is None else tracker.input_rows()
+        rows = _query_rows(self._gdn, self._query)
         if isinstance(rows, str):
-            return CheckResult(known, rows)
-        known = replace(known, rows=rows, queried_at=self._wall_clock())
-        if lag is None or before is None or known.count is None:
-            return CheckResult(known)
-        canary = known.canary or CanaryStatus()
-        rows_out = known.count + canary.removed
-        behind = lag.count(at=now, before=before, after=lag.rows_in(), rows_out=rows_out, proven=canary.found_after)
-        known = replace(known, rows_behind=behind.rows, rows_lost=(known.rows_lost or 0) + behind.lost)
-        return self._judged(known, behind, canary)
+            return CheckResult(status, rows)
+        status = replace(status, rows=rows)
+        if tracker is None or before is None or status.count is None:
+            return CheckResult(status)
+        canary = status.canary or CanaryStatus()
+        rows_out = status.count + canary.removed
+        lag = tracker.count(
+            at=now, before=before, after=tracker.input_rows(), rows_out=rows_out, due_rows=canary.due_rows
+        )
+        status = replace(status, rows_behind=lag.rows, rows_lost=(status.rows_lost or 0) + lag.lost)
+        return self._judge(status, lag, canary)
 
-    def _judged(self, known: HealthStatus, behind: Behind, canary: CanaryStatus) -> CheckResult:
-        found = canary.rounds.get("found", 0)
-        if behind.lost:
-            who = f"{behind.lost} of the rows that GDN had receipted by {self._time(canary.found_from)}"
+    def _judge(self, status: HealthStatus, lag: RowLag, canary: CanaryStatus) -> CheckResult:
+        canaries_found = canary.rounds.get("found", 0)
+        if lag.lost:
+            rows = f"{lag.lost} of the rows that GDN had receipted by {self._utc(canary.found_sent_at)}"
             why = "a canary sent after them has come out, and they have not"
-            self._loss = found, f"{who} are lost: {why}. The worker drops them, or somebody deletes from the table"
-        elif self._loss is not None and found > self._loss[0] and not behind.suspected:
+            loss = f"{rows} are lost: {why}. The worker drops rows, or somebody deletes them from the table"
+            self._loss = canaries_found, loss
+        elif self._loss is not None and canaries_found > self._loss[0] and not lag.suspected:
             self._loss = None
-        wait = min(RECOUNT, self.interval) if behind.suspected else self.interval
+        wait = min(RECOUNT_WAIT, self.interval) if lag.suspected else self.interval
         if self._loss is not None:
-            return CheckResult(known, self._loss[1], wait=wait)
-        who = f"{behind.overdue} of the rows that GDN had receipted by {self._time(self._clock() - behind.age)}"
-        if behind.stands_still:
-            still = f"{who} have not come out, and nothing at all has for {behind.still_for:.0f} s"
-            return CheckResult(known, f"{still}: the worker takes rows and swallows them, or stands still")
-        if behind.is_late:
-            late = f"{who} have not come out: the worker is that far behind, or loses rows"
-            return CheckResult(known, note=late, wait=wait)
-        return CheckResult(known, wait=wait)
+            return CheckResult(status, self._loss[1], wait=wait)
+        receipted_by = self._utc(self._clock() - lag.age)
+        overdue = f"{lag.overdue} of the rows that GDN had receipted by {receipted_by} have not come out"
+        if lag.is_stalled:
+            stalled = f"{overdue}, and no other row has for {lag.idle_for:.0f} s: the worker drops rows, or has stalled"
+            return CheckResult(status, stalled)
+        note = f"{overdue}: the worker is behind, or loses rows" if lag.is_late else None
+        return CheckResult(status, note=note, wait=wait)
 
-    def _time(self, moment: float) -> str:
-        """A moment in monotonic seconds, for a sentence."""
+    def _utc(self, moment: float) -> str:
+        """A time in monotonic seconds as UTC."""
         at = datetime.fromtimestamp(self._wall_clock() - (self._clock() - moment), UTC)
         return f"{at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def default_query(worker: Worker) -> str | None:
-    """Counts the table that the worker's queries fill; None if none does."""
+    """A query that counts the rows of the table that the worker fills; None if it fills none."""
     for query in worker.queries:
         table = worker.tables.get(query.target or "")
         if table is not None:
@@ -233,34 +242,34 @@ def default_query(worker: Worker) -> str | None:
     return None
 
 
-def shown_query(query: str) -> str:
-    """A query fit for a sentence: on one line, and cut."""
+def quote_query(query: str) -> str:
+    """A query as quoted in a sentence: on one line, and cut."""
     return _cut(" ".join(query.split()))
 
 
-def shown(value: Any) -> str:
-    """A result fit for a sentence."""
+def _quote_result(value: Any) -> str:
+    """A result as quoted in a sentence: JSON, and cut."""
     return _cut(json.dumps(value))
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}…"
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _same(value: Any, wanted: str | float | bool) -> bool:
-    """Equal, and of a kind: in Python True is 1."""
-    return isinstance(value, bool) == isinstance(wanted, bool) and bool(value == wanted)
+def _is_equal(value: Any, expected: str | float | bool) -> bool:
+    """Whether both are equal and both or neither are booleans: in Python, True equals 1."""
+    return isinstance(value, bool) == isinstance(expected, bool) and bool(value == expected)
 
 
-def _rows(rest: CheckedGdn, query: str) -> tuple[Any, ...] | str:
-    """The query's rows, or why there are none yet."""
+def _query_rows(gdn: GdnApi, query: str) -> tuple[Any, ...] | str:
+    """The rows that the query returns, or why there are none yet."""
     try:
-        return tuple(rest.query(query, max_rows=MAX_ROWS, check=True))
+        return tuple(gdn.query(query, max_rows=MAX_ROWS, check=True))
     except GdnRejected as exc:
-        if exc.status != MISSING:
+        if exc.status != NOT_FOUND:
             raise
-        return f"the collection isn't there yet; it is made when the worker is activated ({exc})"
+        return f"the collection doesn't exist yet; it is created when the worker is activated ({exc})"

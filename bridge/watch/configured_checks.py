@@ -1,4 +1,4 @@
-"""The checks that the settings ask for."""
+"""Creates the checks that the settings ask for."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from bridge.mapping.topics import TopicTemplate
 from bridge.path.canary_tracker import CanaryMessage
 from bridge.streamql.syntax import Worker
 from bridge.watch.canary import MARKER, Canary, CanaryTemplate
-from bridge.watch.checks import CheckedGdn, CountCheck, Expectation, QueryCheck, WorkerCheck, default_query
+from bridge.watch.checks import CountCheck, Expectation, GdnApi, QueryCheck, WorkerCheck, default_query
 from bridge.watch.health import Check
-from bridge.watch.row_loss import RowLag, RowsIn, streams_of_single_rows, works_in_order
+from bridge.watch.row_loss import InputRows, RowLagTracker, keeps_row_order, one_to_one_streams
 
 DAY = 86400.0
 
 CANARY_REQUESTS = 3
-"""Requests of a round that comes through: two queries until the row is there, one to clean up."""
+"""Requests of a round in which the canary is found: two queries until the row is there, and one to clean up."""
 
 log = get_logger(__name__)
 
@@ -31,36 +31,37 @@ def make_checks(
     settings: Settings,
     worker: Worker,
     routes: Sequence[Route],
-    rest: CheckedGdn,
+    gdn: GdnApi,
     snapshot: Callable[[], Snapshot],
-    launch: Callable[[CanaryMessage], None],
-    saw: Callable[[Any], object] = lambda _state: None,
+    publish: Callable[[CanaryMessage], None],
+    on_worker_state: Callable[[Any], object] = lambda _state: None,
 ) -> list[Check]:
-    """The checks, in the order in which they are shown.
+    """Create the checks, in the order in which the status shows them.
 
     Args:
-        settings: checked.
+        settings: validated.
         worker: the definition.
-        routes: checked.
-        rest: asked by the checks.
-        snapshot: of the data path; any thread.
-        launch: has a message of the canary published and followed; any thread.
-        saw: is shown the worker's state as it was found.
+        routes: validated.
+        gdn: asked by the checks.
+        snapshot: of the data path; called by any thread.
+        publish: has a canary published and tracked; called by any thread.
+        on_worker_state: called with each state of the worker that GDN returns.
 
     Raises:
-        ConfigError: no route takes the canary's topic.
+        ConfigError: no route matches the canary's topic.
     """
     health = settings.health
-    interval = health.worker_interval
-    checks: list[Check] = [WorkerCheck(rest=rest, worker_name=worker.name, interval=interval, saw=saw)]
+    checks: list[Check] = [
+        WorkerCheck(gdn=gdn, worker_name=worker.name, interval=health.worker_interval, on_state=on_worker_state)
+    ]
     query = health.query or default_query(worker)
-    lag = None if health.query else _lag(worker, snapshot, canary_streams=_canary_streams(settings, routes))
+    lag = None if health.query else _row_lag(worker, snapshot, canary_streams=_canary_streams(settings, routes))
     if query is not None:
-        checks.append(CountCheck(rest=rest, query=query, interval=health.query_interval, lag=lag))
+        checks.append(CountCheck(gdn=gdn, query=query, interval=health.query_interval, lag=lag))
     checks += [
         QueryCheck(
             name=f"check {check.name}",
-            rest=rest,
+            gdn=gdn,
             query=check.query,
             interval=check.period,
             expectation=Expectation(
@@ -70,59 +71,61 @@ def make_checks(
         for check in health.checks
     ]
     if settings.canary.enabled:
-        checks.append(_canary(settings, routes, rest, launch, lag))
+        checks.append(_canary(settings, routes, gdn, publish, lag))
     _warn_of_quota(settings, checks)
     return checks
 
 
-def _lag(worker: Worker, snapshot: Callable[[], Snapshot], *, canary_streams: Sequence[str]) -> RowLag | None:
-    streams = streams_of_single_rows(worker)
+def _row_lag(
+    worker: Worker, snapshot: Callable[[], Snapshot], *, canary_streams: Sequence[str]
+) -> RowLagTracker | None:
+    streams = one_to_one_streams(worker)
     if not streams:
         return None
 
-    def rows_in() -> RowsIn:
+    def input_rows() -> InputRows:
         now = snapshot()
         durations = now.traffic.receipt_durations
         receipted = sum(sum(durations[stream].counts) for stream in streams if stream in durations)
-        return RowsIn(receipted, now.books.outbox)
+        return InputRows(receipted, now.books.outbox)
 
-    # Two streams keep no order between them.
-    return RowLag(rows_in, keeps_order=len(streams) == 1 and streams == canary_streams and works_in_order(worker))
+    # There is no order between two streams.
+    is_canary_stream = len(streams) == 1 and streams == canary_streams
+    return RowLagTracker(input_rows, keeps_order=is_canary_stream and keeps_row_order(worker))
 
 
 def _canary_streams(settings: Settings, routes: Sequence[Route]) -> tuple[str, ...]:
-    """Of the routes that take the canary's topic."""
+    """The streams of the routes that match the canary's topic."""
     if not settings.canary.enabled or settings.canary.topic is None:
         return ()
     topic = settings.canary.topic.replace(MARKER, "canary")
-    taking = [route.stream for route in routes if TopicTemplate.parse(route.topic).match(topic) is not None]
-    return tuple(dict.fromkeys(taking))
+    streams = [route.stream for route in routes if TopicTemplate.parse(route.topic).match(topic) is not None]
+    return tuple(dict.fromkeys(streams))
 
 
 def _canary(
     settings: Settings,
     routes: Sequence[Route],
-    rest: CheckedGdn,
-    launch: Callable[[CanaryMessage], None],
-    lag: RowLag | None,
+    gdn: GdnApi,
+    publish: Callable[[CanaryMessage], None],
+    lag: RowLagTracker | None,
 ) -> Canary:
     canary = settings.canary
     assert canary.topic is not None
     assert canary.query is not None
     if not _canary_streams(settings, routes):
-        raise ConfigError("canary.topic: no route takes it; give a topic that devices could publish to")
-    song = CanaryTemplate(canary.topic, canary.payload, canary.query, canary.cleaning_query)
+        raise ConfigError("canary.topic: no route matches it; use a topic that devices could publish to")
     return Canary(
-        rest=rest,
-        launch=launch,
-        song=song,
+        gdn=gdn,
+        publish=publish,
+        template=CanaryTemplate(canary.topic, canary.payload, canary.query, canary.cleaning_query),
         interval=canary.interval,
-        receipted=lambda: 0 if lag is None else lag.rows_in().receipted,
+        receipted=lambda: 0 if lag is None else lag.input_rows().receipted,
     )
 
 
 def _warn_of_quota(settings: Settings, checks: Sequence[Check]) -> None:
-    """A check costs a request; what goes beyond their share of the plan isn't asked."""
+    """Warn if the checks need more requests than their share of the budget: those beyond it aren't made."""
     requests = sum(DAY / check.interval * (CANARY_REQUESTS if isinstance(check, Canary) else 1) for check in checks)
     share = settings.gdn.requests_per_day // 2
     if share and requests > share:
@@ -130,5 +133,5 @@ def _warn_of_quota(settings: Settings, checks: Sequence[Check]) -> None:
             "health.over_quota",
             requests_a_day=round(requests),
             allowed=share,
-            hint="checks beyond half of gdn.requests_per_day are not made: give them longer intervals",
+            hint="checks get half of gdn.requests_per_day, and no requests beyond it: use longer intervals",
         )

@@ -1,7 +1,7 @@
-"""Whether the far end works: checks that are made in turn, and what their outcome makes of the whole bridge.
+"""Whether the far end works: runs checks periodically and keeps their results as parts of the bridge.
 
-One thread asks GDN; everyone else reads values that it swaps whole. The acknowledgement of a send says nothing about
-the worker (gdn-api.md H.17), so this is the only way to know. What is asked stands in ``checks`` and ``canary``.
+Checks are needed because the receipt of a row says nothing about the worker (gdn-api.md H.17). One thread asks GDN;
+other threads read values that it replaces as a whole. The checks themselves are in ``checks`` and ``canary``.
 """
 
 from __future__ import annotations
@@ -19,62 +19,60 @@ from bridge.parts import PartStatus
 from bridge.timing import Pace, PacedBackoff
 
 CheckOutcome = Literal["passed", "failed", "unasked"]
-"""Of a check: as expected, not as expected, or GDN could not be asked."""
+"""Outcome of a check: as expected, not as expected, or GDN could not be asked."""
 
 CHECK_OUTCOMES: tuple[CheckOutcome, ...] = ("passed", "failed", "unasked")
 
-BEGIN_TURN = 0.1
-"""Seconds between two looks whether the checks may begin."""
+START_POLL = 0.1
+"""Seconds between two looks at whether the checks may start."""
 
-LEAST_WAIT = 1.0
-"""Seconds between two tries of a check: it only looks, so it can always wait that long."""
+MIN_WAIT = 1.0
+"""Seconds that a failed check waits at least before it runs again."""
 
-SLOW = 2.0
-"""Seconds that GDN may take for a check before it is said: a hundred times of what was recorded (gdn-api.md B)."""
+SLOW_AFTER = 2.0
+"""Seconds for an answer from which GDN is reported as slow: a hundred times the recorded values (gdn-api.md B)."""
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class CanaryStatus:
-    """What the canary's rounds gave."""
+    """Results of the canary's rounds since the start."""
 
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """Of the last round that came through, by hop: ``mqtt``, ``receipt``, ``row``."""
+    """Duration of each hop of the last canary found: ``mqtt``, ``receipt``, ``row``."""
     rounds: Mapping[str, int] = field(default_factory=dict)
-    """By how they ended: ``found``, ``lost`` or ``not_published``."""
+    """By ending: ``found``, ``lost`` or ``not_published``."""
     removed: int = 0
-    """Rows that were cleaned up, or may have been: GDN did not say."""
-    found_from: float = 0.0
-    """When the last message that came through was sent, in monotonic seconds."""
-    found_after: int | None = None
-    """Rows that must have come out with it, since the start; None: no message came through."""
+    """Canary rows that were removed from the table, or may have been: GDN's answer was lost."""
+    found_sent_at: float = 0.0
+    """When the last canary found was published, in monotonic seconds."""
+    due_rows: int | None = None
+    """Rows receipted since the start that must have come out with the last canary found; None if none was found."""
 
 
 @dataclass(frozen=True, slots=True)
 class HealthStatus:
-    """What GDN last said."""
+    """What the checks have found."""
 
     worker_active: bool | None = None
-    """None before the first answer, or while GDN shows no such worker."""
+    """None before the first answer, and if GDN has no such worker."""
     rows: tuple[Any, ...] | None = None
-    """Of the last default query, the first ones."""
-    queried_at: float | None = None
+    """The first rows that the last default query returned."""
     rows_behind: int | None = None
-    """Rows that GDN receipted and that have not come out, see ``Lag``; None where that isn't known."""
+    """See ``RowLag.rows``; None if it isn't known."""
     canary: CanaryStatus | None = None
     """None without a canary."""
     outcomes: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """How often each check ended how, since the start."""
+    """Counts by check and outcome, since the start."""
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """How long GDN took for each check, the last time."""
+    """How long GDN took for the last run of each check."""
     rows_lost: int | None = None
-    """Rows that GDN receipted and that never come out, as far as was noticed since the start; None as ``rows_behind``.
-    """
+    """Sum of ``RowLag.lost`` since the start; None if ``rows_behind`` is."""
 
     @property
     def count(self) -> int | None:
-        """The query's result if it is one number, as with the default query."""
+        """The result of the default query if it is a single integer."""
         if self.rows is not None and len(self.rows) == 1 and type(self.rows[0]) is int:
             return self.rows[0]
         return None
@@ -82,48 +80,59 @@ class HealthStatus:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What a check found."""
+    """Result of one run of a check."""
 
-    known: HealthStatus
-    """With what it found out."""
+    status: HealthStatus
+    """The given status, updated."""
     error: str | None = None
-    """What isn't as expected, in a sentence."""
+    """Why the check failed, as a sentence."""
     note: str | None = None
-    """What is odd and costs no readiness, in a sentence; not beside ``error``."""
+    """Why the part is degraded but connected, as a sentence. Not together with ``error``."""
     pending: bool = False
-    """Whether that can't be said yet."""
+    """Whether there is no outcome yet."""
     wait: float | None = None
-    """Seconds until it wants to look again; None: as usual."""
-    then: str | None = None
-    """The check that is due at once, if there is one of that name."""
+    """Seconds until the check wants to run again; None for the usual interval or back-off."""
+    triggers: str | None = None
+    """Name of another check to run at once, if there is one of that name."""
 
 
 class Check(Protocol):
-    """Something that is looked at periodically."""
+    """Something that is checked periodically."""
 
     @property
     def name(self) -> str:
-        """Of the part of the bridge that it is."""
+        """The name of its part of the bridge."""
 
     @property
     def interval(self) -> float:
-        """Seconds between two looks while all is well."""
+        """Seconds between two runs while the check passes."""
 
-    def ask(self, known: HealthStatus) -> CheckResult:
-        """Look. ``known``: what is known so far.
+    def run(self, status: HealthStatus) -> CheckResult:
+        """Run the check. ``status`` is what all checks have found so far.
 
         Raises:
-            GdnError: GDN can't be asked.
+            GdnError: GDN could not be asked.
         """
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A finished run of a check."""
+
+    result: CheckResult
+    outcome: CheckOutcome
+    seconds: float
+    pace: Pace = Pace.MISSING
+    retry_after: float = 0.0
+
+
 class Health:
-    """Makes checks periodically.
+    """Runs the checks.
 
     Args:
-        checks: made in the health thread only, in this order where several are due. Their names differ.
-        refresh: called before each check: the credentials may be new.
-        begins: waited for before the first check; None: nothing is.
+        checks: with different names. They run in the health thread only, in this order if several are due.
+        refresh: called before each run: credentials may have changed.
+        start_after: waited for before the first check, if given.
     """
 
     def __init__(
@@ -131,14 +140,14 @@ class Health:
         *,
         checks: Sequence[Check],
         refresh: Callable[[], object] = lambda: None,
-        begins: threading.Event | None = None,
+        start_after: threading.Event | None = None,
         rng: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._checks = {check.name: check for check in checks}
         self._refresh = refresh
-        self._begins = begins
+        self._start_after = start_after
         self._clock = clock
         self._wall_clock = wall_clock
         self._stop = threading.Event()
@@ -146,16 +155,16 @@ class Health:
         self._due = dict.fromkeys(self._checks, 0.0)
         now = wall_clock()
         self._parts = {name: PartStatus(name, "starting", now, None, None) for name in self._checks}
-        self._made = 0
+        self._runs = 0
         outcomes: dict[tuple[str, str], int] = {
             (name, outcome): 0 for name in self._checks for outcome in CHECK_OUTCOMES
         }
-        self.status = HealthStatus(outcomes=outcomes)  # swapped whole
+        self.status = HealthStatus(outcomes=outcomes)  # replaced as a whole: readers need no lock
         self.beat: int | None = None
-        """The number of the check under way, None while there is none; for the watchdog."""
+        """Number of the present run, None between runs; for the watchdog."""
 
     def request_stop(self) -> None:
-        """Ask no more; a question under way is not waited for."""
+        """Start no more checks. A running check isn't interrupted."""
         self._stop.set()
 
     def parts(self) -> list[PartStatus]:
@@ -163,72 +172,82 @@ class Health:
         return list(self._parts.values())
 
     def run(self) -> None:
-        """The thread's body: check until asked to stop."""
-        while self._begins is not None and not self._begins.is_set() and not self._stop.wait(BEGIN_TURN):
+        """Run checks until asked to stop: the body of the health thread."""
+        while self._start_after is not None and not self._start_after.is_set() and not self._stop.wait(START_POLL):
             pass
         while not self._stop.is_set():
             self.step()
             self._stop.wait(max(0.05, min(self._due.values()) - self._clock()))
 
     def step(self) -> None:
-        """Make the checks that are due."""
+        """Run the checks that are due."""
         for name, check in self._checks.items():
             if self._clock() >= self._due[name]:
-                self._made += 1
-                self.beat = self._made
-                wait = self._make(check)
+                self._runs += 1
+                self.beat = self._runs
+                wait = self._check(check)
                 self.beat = None
                 self._due[name] = self._clock() + wait
 
-    def _make(self, check: Check) -> float:
-        """One check; returns the seconds until the next."""
-        name = check.name
-        pace, asked_to_wait = Pace.MISSING, None
-        outcome: CheckOutcome = "passed"
-        self._refresh()
-        begun = self._clock()
-        try:
-            finding = check.ask(self.status)
-        except GdnError as exc:
-            outcome, pace, asked_to_wait = "unasked", exc.pace, exc.retry_after
-            finding = CheckResult(self.status, error=str(exc))
-        taken = self._clock() - begun
-        self.status = finding.known
-        if finding.then in self._due:
-            self._due[finding.then] = self._clock()
-        if finding.pending:
-            return check.interval if finding.wait is None else finding.wait
-        if finding.error is not None and outcome == "passed":
-            outcome = "failed"
-        self._count(name, outcome, taken)
-        now = self._wall_clock()
-        before = self._parts[name]
-        if finding.error is None:
-            self._backoffs[name].reset()
-            if before.state == "failing":
-                log.info("health.recovered", check=name)
-            note = finding.note or (f"GDN is slow: it took {taken:.1f} s to answer" if taken >= SLOW else None)
-            if note is not None and (before.error is None or before.state == "failing"):
-                log.warning("health.odd", check=name, note=note)
-            self._parts[name] = before.moved("connected", at=now, error=note)
-            return check.interval if finding.wait is None else finding.wait
-        if finding.wait is None:
-            wait = self._backoffs[name].next(pace)
-            if pace in {Pace.UNREACHABLE, Pace.MISSING}:
-                # These mend by themselves: that is to be seen no later than a failure would have been.
-                wait = min(wait, check.interval)
-            wait = max(LEAST_WAIT, wait, asked_to_wait or 0.0)
-        else:
-            wait = finding.wait
-        if before.state != "failing":
-            log.warning("health.failing", check=name, error=finding.error)
-        self._parts[name] = before.moved("failing", at=now, error=finding.error, next_attempt_at=now + wait)
-        return wait
+    def _check(self, check: Check) -> float:
+        """Run a check and record the result. Returns the seconds until its next run."""
+        run = self._run_once(check)
+        result = run.result
+        self.status = result.status
+        if result.triggers in self._due:
+            self._due[result.triggers] = self._clock()
+        if result.pending:
+            return check.interval if result.wait is None else result.wait
+        self._count(check.name, run)
+        if result.error is None:
+            return self._record_success(check, run)
+        return self._record_failure(check, run, result.error)
 
-    def _count(self, name: str, outcome: CheckOutcome, seconds: float) -> None:
+    def _run_once(self, check: Check) -> _Run:
+        self._refresh()
+        started = self._clock()
+        try:
+            result = check.run(self.status)
+        except GdnError as exc:
+            result = CheckResult(self.status, error=str(exc))
+            return _Run(result, "unasked", self._clock() - started, exc.pace, exc.retry_after or 0.0)
+        return _Run(result, "passed" if result.error is None else "failed", self._clock() - started)
+
+    def _count(self, name: str, run: _Run) -> None:
         outcomes = self.status.outcomes
         self.status = replace(
             self.status,
-            outcomes={**outcomes, (name, outcome): outcomes.get((name, outcome), 0) + 1},
-            seconds={**self.status.seconds, name: seconds},
+            outcomes={**outcomes, (name, run.outcome): outcomes.get((name, run.outcome), 0) + 1},
+            seconds={**self.status.seconds, name: run.seconds},
         )
+
+    def _record_success(self, check: Check, run: _Run) -> float:
+        name, note = check.name, run.result.note
+        if note is None and run.seconds >= SLOW_AFTER:
+            note = f"GDN is slow: it took {run.seconds:.1f} s to answer"
+        before = self._parts[name]
+        was_failing = before.state == "failing"
+        was_degraded = before.error is not None and not was_failing
+        self._backoffs[name].reset()
+        if was_failing:
+            log.info("health.recovered", check=name)
+        if note is not None and not was_degraded:
+            log.warning("health.degraded", check=name, note=note)
+        self._parts[name] = before.moved("connected", at=self._wall_clock(), error=note)
+        return check.interval if run.result.wait is None else run.result.wait
+
+    def _record_failure(self, check: Check, run: _Run, error: str) -> float:
+        name, now = check.name, self._wall_clock()
+        wait = self._backoff(check, run) if run.result.wait is None else run.result.wait
+        before = self._parts[name]
+        if before.state != "failing":
+            log.warning("health.failing", check=name, error=error)
+        self._parts[name] = before.moved("failing", at=now, error=error, next_attempt_at=now + wait)
+        return wait
+
+    def _backoff(self, check: Check, run: _Run) -> float:
+        wait = self._backoffs[check.name].next(run.pace)
+        if run.pace in {Pace.UNREACHABLE, Pace.MISSING}:
+            # Such failures often go away by themselves: a recovery is noticed as soon as a failure would have been.
+            wait = min(wait, check.interval)
+        return max(MIN_WAIT, wait, run.retry_after)

@@ -1,8 +1,8 @@
-"""Rows out against rows in: how many that GDN receipted have not come out of the worker, and which of them never will.
+"""Compares the rows that GDN receipted with the rows that came out of the worker: which are behind, and which are lost.
 
-A row that is behind may still come: only order tells. A stream keeps it, so what was receipted before a canary was sent
-has come out before the canary's row, or is lost. What came in after it and is out, too, hides as many: so rows are
-counted as soon as a canary has come out. Pure.
+A row that is behind may still come out; only the order of rows proves a loss. A stream keeps its order, so a row that
+was receipted before a canary was sent has come out before the canary's row, or is lost. Rows that were receipted after
+the canary and are already out hide as many lost ones, so rows are counted as soon as a canary has come out. Pure.
 """
 
 from __future__ import annotations
@@ -14,104 +14,105 @@ from typing import NamedTuple
 from bridge.streamql.streams import input_streams
 from bridge.streamql.syntax import Query, Worker
 
-STILL = 120.0
-"""Seconds without any row that came out, while some are awaited, after which that is no slowness any more."""
+STALLED_AFTER = 120.0
+"""Seconds for which rows are awaited and none comes out before the worker counts as stalled."""
 
-LATE = 300.0
-"""Seconds that rows may take before it is said."""
+LATE_AFTER = 300.0
+"""Seconds that a row may be behind before it is reported."""
 
 
-class RowsIn(NamedTuple):
-    """What GDN was given for the streams behind the table, since the start."""
+class InputRows(NamedTuple):
+    """Rows for the streams that feed the counted table, since the process started."""
 
     receipted: int
-    waiting: int = 0
-    """Of no receipt yet: GDN may have them or not."""
+    unreceipted: int = 0
+    """In the outbox. GDN may have some of them already."""
 
 
 @dataclass(frozen=True, slots=True)
-class Behind:
-    """What a count shows."""
+class RowLag:
+    """What one count of the table shows."""
 
     rows: int
-    """Receipted, and not come out."""
+    """Rows behind: receipted, not lost, and not come out."""
     lost: int = 0
-    """Rows that this count shows to be lost: they count as behind no more."""
+    """Rows that this count proves lost. They don't count as behind any more."""
     suspected: int = 0
-    """Rows that are lost if another count shows the same: a replica may be a moment old, one row overtake another."""
+    """Rows that are lost if the next count confirms it: a replica may be outdated, or one row may overtake another."""
     overdue: int = 0
-    """Of ``rows``, those that were receipted ``age`` seconds ago or earlier."""
+    """Rows behind that were receipted ``age`` seconds ago or earlier."""
     age: float = 0.0
-    still_for: float = 0.0
-    """Seconds since a row was last seen to come out."""
+    idle_for: float = 0.0
+    """Seconds since a count last differed from the one before."""
 
     @property
-    def stands_still(self) -> bool:
-        """Whether nothing has come out for so long that the worker can't just be slow."""
-        return self.overdue > 0 and min(self.age, self.still_for) >= STILL
+    def is_stalled(self) -> bool:
+        """Whether no row has come out for so long that the worker can't just be slow."""
+        return self.overdue > 0 and min(self.age, self.idle_for) >= STALLED_AFTER
 
     @property
     def is_late(self) -> bool:
-        """Whether rows are so old that it should be said."""
-        return self.overdue > 0 and self.age >= LATE
+        """Whether rows have been behind for so long that it is reported."""
+        return self.overdue > 0 and self.age >= LATE_AFTER
 
 
-class RowLag:
-    """Compares two counts that began at different times.
+class RowLagTracker:
+    """Follows the lag from count to count.
 
-    Nobody knows how many rows came out before the bridge began to count, so the best moment since the start counts as
-    without lag: the smallest difference there was. A worker that was behind then shows less than it is, until it has
-    caught up once. What is doubtful counts in the worker's favour.
+    How many rows came out before the bridge started is unknown. Therefore the smallest difference between rows in and
+    rows out since the start counts as a lag of 0. A worker that was behind at the start shows less than its real lag
+    until it has caught up once. Whatever is uncertain counts in the worker's favour.
 
     Args:
-        rows_in: what GDN was given.
-        keeps_order: whether the canary's rows take the same way as all others, one after another.
+        input_rows: returns the present counts.
+        keeps_order: whether the canary's rows take the same way as all others, in order.
     """
 
-    def __init__(self, rows_in: Callable[[], RowsIn], *, keeps_order: bool = False) -> None:
-        self.rows_in = rows_in
+    def __init__(self, input_rows: Callable[[], InputRows], *, keeps_order: bool = False) -> None:
+        self.input_rows = input_rows
         self._keeps_order = keeps_order
-        self._least: int | None = None
+        self._baseline: int | None = None  # the difference between rows in and rows out that counts as no lag
         self._rows_out: int | None = None
-        self._moved_at = 0.0
+        self._changed_at = 0.0
         self._suspected = 0
-        self._mark: tuple[float, int] | None = None  # a moment, and the rows receipted by then: not all came out since
+        self._mark: tuple[float, int] | None = None  # a time, and the rows receipted by then that weren't all out since
 
-    def count(self, *, at: float, before: RowsIn, after: RowsIn, rows_out: int, proven: int | None) -> Behind:
-        """What these counts show.
+    def count(self, *, at: float, before: InputRows, after: InputRows, rows_out: int, due_rows: int | None) -> RowLag:
+        """Evaluate a count of the table.
 
         Args:
-            at: monotonic seconds when ``before`` was taken.
-            before: as ``rows_in`` gave it before the rows were counted.
-            after: the same afterwards.
-            rows_out: in the table.
-            proven: rows that must have come out, as the last canary that came out was sent after them; None: there was
-                none.
+            at: monotonic seconds at which ``before`` was taken.
+            before: ``input_rows`` before the table was counted.
+            after: ``input_rows`` after it was counted.
+            rows_out: rows in the table, and canary rows removed from it.
+            due_rows: receipted rows that must have come out with the last canary; None if no canary has come out.
         """
         if self._rows_out is not None and rows_out < self._rows_out:
-            self._least = self._mark = None  # somebody deletes there: begin anew
+            self._baseline = self._mark = None  # somebody deletes from the table: start again
         if rows_out != self._rows_out:
-            self._rows_out, self._moved_at = rows_out, at
-        # A row may come out before its receipt is read.
-        most = after.receipted + after.waiting - rows_out
-        least = most if self._least is None else min(self._least, most)
-        short = max(0, proven - rows_out - least) if self._keeps_order and proven is not None else 0
-        lost = min(short, self._suspected)
-        self._suspected = short - lost
-        self._least = least + lost
+            self._rows_out, self._changed_at = rows_out, at
+        # A row may come out before its receipt is read, so unreceipted rows count as rows in here.
+        difference = after.receipted + after.unreceipted - rows_out
+        baseline = difference if self._baseline is None else min(self._baseline, difference)
+        missing = 0
+        if self._keeps_order and due_rows is not None:
+            missing = max(0, due_rows - rows_out - baseline)
+        lost = min(missing, self._suspected)
+        self._suspected = missing - lost
+        self._baseline = baseline = baseline + lost
         mark_at, receipted = self._mark or (at, before.receipted)
-        overdue = max(0, receipted - rows_out - self._least)
+        overdue = max(0, receipted - rows_out - baseline)
         self._mark = (mark_at, receipted) if overdue else (at, before.receipted)
-        rows = max(0, before.receipted - rows_out - self._least)
+        rows = max(0, before.receipted - rows_out - baseline)
         age = at - mark_at if overdue else 0.0
-        return Behind(rows, lost, self._suspected, overdue, age, at - self._moved_at)
+        return RowLag(rows, lost, self._suspected, overdue, age, at - self._changed_at)
 
 
-def streams_of_single_rows(worker: Worker) -> tuple[str, ...]:
-    """The GDN streams whose every row becomes exactly one row of the table that the default query counts.
+def one_to_one_streams(worker: Worker) -> tuple[str, ...]:
+    """The GDN streams of which every row becomes exactly one row of the table that the default query counts.
 
-    Empty where the definition doesn't say that: a filter, a window, a join, a key that lets rows replace each other,
-    rows that are written once there are enough of them.
+    Empty if the definition doesn't guarantee that: because of a filter, a window, a join, a key by which rows replace
+    each other, or rows that are written in batches.
     """
     table = next((t for query in worker.queries if (t := worker.tables.get(query.target or "")) is not None), None)
     if table is None or any(key.lower() in ("primarykey", "batch.size") for key in table.properties):
@@ -119,18 +120,19 @@ def streams_of_single_rows(worker: Worker) -> tuple[str, ...]:
     if any(attribute.name == "_key" for attribute in table.attributes or ()):
         return ()
     feeding = [query for query in worker.queries if query.target == table.name]
-    plain = [query.source for query in feeding if isinstance(query, Query) and not query.filters]
-    filled_inside = {query.target for query in worker.queries}
-    if len(plain) != len(feeding) or len(set(plain)) != len(plain) or filled_inside & set(plain):
+    sources = [query.source for query in feeding if isinstance(query, Query) and not query.filters]
+    is_plain = len(sources) == len(feeding) and len(set(sources)) == len(sources)
+    filled_by_queries = {query.target for query in worker.queries}
+    if not is_plain or filled_by_queries & set(sources):
         return ()
-    places = {worker.streams[source].place for source in plain if source in worker.streams}
-    if len(places) != len(plain):
+    places = {worker.streams[source].place for source in sources if source in worker.streams}
+    if len(places) != len(sources):
         return ()
     return tuple(name for name, stream in input_streams(worker).items() if stream.place in places)
 
 
-def works_in_order(worker: Worker) -> bool:
-    """Whether one reader takes the rows one after another: neither ``@App:instances`` nor ``num.consumers``."""
+def keeps_row_order(worker: Worker) -> bool:
+    """Whether a single reader processes the rows in order: no ``@App:instances`` and no ``num.consumers``."""
     return not worker.metadata("instances") and not any(
         key.lower() == "num.consumers" for stream in worker.streams.values() for key in stream.properties
     )

@@ -87,10 +87,10 @@ def test_rows_of_canaries_are_removed_and_no_others(bridge: Bridge, gdn: LocalGd
     assert (health["rows_behind"], health["rows_lost"]) == (0, 0)
 
 
-def test_a_worker_that_swallows_rows_is_noticed_within_two_canaries(bridge: Bridge, gdn: LocalGdn) -> None:
+def test_a_worker_that_drops_rows_is_noticed_within_two_canaries(bridge: Bridge, gdn: LocalGdn) -> None:
     lie(gdn, acks_but_drops=True)
 
-    wait_red(bridge, "canary", "the worker takes rows and swallows them", seconds=2 * INTERVAL + 2)
+    wait_red(bridge, "canary", "the worker accepts rows and drops them", seconds=2 * INTERVAL + 2)
 
     lie(gdn, acks_but_drops=False)
     wait_for(lambda: bridge.readiness()["ready"], seconds=2 * INTERVAL + 2, what="a canary that comes through")
@@ -148,13 +148,13 @@ def test_a_gdn_that_answers_late_is_said_to_be_slow_and_one_that_answers_too_lat
 def test_a_worker_that_is_switched_off_is_noticed_by_the_next_look(bridge: Bridge, gdn: LocalGdn) -> None:
     lie(gdn, worker_stopped=True)
 
-    wait_red(bridge, "worker active", "is not active: what is sent is not worked on", seconds=5)
+    wait_red(bridge, "worker active", "is not active: rows are not processed", seconds=5)
 
 
 def test_a_worker_that_is_deleted_is_noticed_by_the_next_look(bridge: Bridge, gdn: LocalGdn) -> None:
     lie(gdn, deleted=True)
 
-    wait_red(bridge, "worker active", "GDN shows no stream worker stream_worker_tutorial", seconds=5)
+    wait_red(bridge, "worker active", "GDN has no stream worker stream_worker_tutorial", seconds=5)
 
 
 def test_a_gdn_that_answers_with_errors_is_said_to_do_so(bridge: Bridge, gdn: LocalGdn) -> None:
@@ -190,7 +190,7 @@ def test_a_right_to_publish_that_is_missing_is_named(
 def test_what_a_user_expects_is_held_against_what_comes(bridge: Bridge, gdn: LocalGdn, mosquitto: Mosquitto) -> None:
     publish_all(mosquitto.port, [("devices/AD11/rooms/7/telemetry", b'{"temperature": -60}')])
 
-    wait_red(bridge, "check no frost", "expected 0 rows, 1 came", seconds=5)
+    wait_red(bridge, "check no frost", "expected 0 rows, got 1", seconds=5)
 
 
 def test_a_bridge_that_is_not_there_is_said_to_be_out_of_reach(make_bridge: MakeBridge) -> None:

@@ -47,7 +47,7 @@ def server(state: State) -> Iterator[StatusServer]:
             Traffic(mqtt_messages=11, reconnects={"mqtt": 2}, sessions_lost=1, broker_dropped=7),
             OutboxStatus(bytes=300, oldest_age=2.5, dead_letters=2, holding="the outbox is <full>"),
         ),
-        health=lambda: HealthStatus(True, (42,), 0.0, rows_behind=3),
+        health=lambda: HealthStatus(True, (42,), rows_behind=3),
         requests=lambda: Requests(last_minute=3, last_day=40, checks=30, others=10, one_time_passwords=4),
     )
     server.start()

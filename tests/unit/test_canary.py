@@ -1,4 +1,4 @@
-"""The canary against a far end and a data path that are scripts."""
+"""The canary with a scripted far end and a scripted data path."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bridge.watch.canary import Canary, CanaryTemplate
 from bridge.watch.health import Health, HealthStatus
 
 INTERVAL = 60.0
-SONG = CanaryTemplate(
+TEMPLATE = CanaryTemplate(
     "t/{marker}", '{"m":"{marker}"}', 'FOR d IN t FILTER d.m == "{marker}" RETURN 1', 'REMOVE "{marker}"'
 )
 
 
 class Far:
-    """GDN as a script: the rows of each query, by its first word."""
+    """A scripted GDN: the rows of each query, by its first word."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Any] = {"FOR": [1], "REMOVE": []}
@@ -37,32 +37,32 @@ class Far:
         return list(rows)
 
 
-class Flown:
-    """The canary, the clock it goes by, and the flights that it launched."""
+class World:
+    """The canary, its clock, and the messages that it published."""
 
-    def __init__(self, song: CanaryTemplate = SONG) -> None:
+    def __init__(self, template: CanaryTemplate = TEMPLATE) -> None:
         self.far = Far()
         self.now = 1000.0
-        self.flights: list[CanaryMessage] = []
+        self.messages: list[CanaryMessage] = []
         self.arrives = self.is_receipted = True
         markers = iter(f"canary-{n}" for n in range(1000))
         canary = Canary(
-            rest=self.far,
-            launch=self.launch,
-            song=song,
+            gdn=self.far,
+            publish=self.publish,
+            template=template,
             interval=INTERVAL,
             clock=lambda: self.now,
             new_marker=lambda: next(markers),
         )
         self.health = Health(checks=[canary], rng=lambda: 1.0, clock=lambda: self.now, wall_clock=lambda: self.now)
 
-    def launch(self, flight: CanaryMessage) -> None:
-        self.flights.append(flight)
+    def publish(self, flight: CanaryMessage) -> None:
+        self.messages.append(flight)
         flight.published_at = self.now
         flight.arrived_at = self.now + 0.1 if self.arrives else None
         flight.receipted_at = self.now + 0.2 if self.arrives and self.is_receipted else None
 
-    def fly(self, seconds: float) -> None:
+    def run(self, seconds: float) -> None:
         for _ in range(round(seconds * 8)):
             self.health.step()
             self.now += 0.125
@@ -76,211 +76,211 @@ class Flown:
         return self.health.parts()[0].error or ""
 
 
-def test_each_round_is_marked_anew_measured_and_cleaned_up() -> None:
-    flown = Flown()
+def test_each_round_has_a_new_marker_is_measured_and_cleaned_up() -> None:
+    world = World()
 
-    flown.fly(2 * INTERVAL)
+    world.run(2 * INTERVAL)
 
-    assert [(f.topic, f.payload) for f in flown.flights] == [
+    assert [(f.topic, f.payload) for f in world.messages] == [
         ("t/canary-0", b'{"m":"canary-0"}'),
         ("t/canary-1", b'{"m":"canary-1"}'),
     ]
-    assert flown.far.asked == [
+    assert world.far.asked == [
         'FOR d IN t FILTER d.m == "canary-0" RETURN 1',
         'REMOVE "canary-0"',
         'FOR d IN t FILTER d.m == "canary-1" RETURN 1',
         'REMOVE "canary-1"',
     ]
-    canary = flown.health.status.canary
+    canary = world.health.status.canary
     assert canary is not None
     assert canary.seconds["mqtt"] == pytest.approx(0.1)
     assert canary.seconds["receipt"] == pytest.approx(0.1)
     assert 0 <= canary.seconds["row"] <= 0.5
     assert (canary.rounds, canary.removed) == ({"found": 2, "lost": 0, "not_published": 0}, 2)
-    assert flown.state == "connected"
+    assert world.state == "connected"
 
 
-def test_a_worker_that_begins_to_swallow_is_red_within_two_intervals() -> None:
-    flown = Flown()
-    flown.fly(3)
-    assert flown.state == "connected"
-    flown.far.rows["FOR"] = []
+def test_a_worker_that_begins_to_drop_rows_is_failing_within_two_intervals() -> None:
+    world = World()
+    world.run(3)
+    assert world.state == "connected"
+    world.far.rows["FOR"] = []
 
-    flown.fly(INTERVAL)
-    assert flown.state == "connected"
-    flown.fly(INTERVAL - 3 + 1)
+    world.run(INTERVAL)
+    assert world.state == "connected"
+    world.run(INTERVAL - 3 + 1)
 
-    assert flown.state == "failing"
-    assert "GDN receipted the canary, but no row came out within 60 s" in flown.error
-    assert 'FOR d IN t FILTER d.m == "canary-1" RETURN 1 gives none' in flown.error
+    assert world.state == "failing"
+    assert "GDN receipted the canary, but no row came out within 60 s" in world.error
+    assert 'FOR d IN t FILTER d.m == "canary-1" RETURN 1 returns none' in world.error
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(10, None), (20, "the worker is late")])
-def test_a_row_that_comes_out_late_is_said_to_and_the_canary_is_well(seconds: float, said: str | None) -> None:
-    flown = Flown()
-    flown.far.rows["FOR"] = []
-    flown.fly(seconds)
-    flown.far.rows["FOR"] = [1]
+@pytest.mark.parametrize(("seconds", "said"), [(10, None), (20, "the worker is slow")])
+def test_a_row_that_comes_out_late_is_reported_and_the_canary_passes(seconds: float, said: str | None) -> None:
+    world = World()
+    world.far.rows["FOR"] = []
+    world.run(seconds)
+    world.far.rows["FOR"] = [1]
 
-    flown.fly(INTERVAL - seconds - 1)
+    world.run(INTERVAL - seconds - 1)
 
-    assert flown.state == "connected"
-    assert said in flown.error if said else not flown.error
+    assert world.state == "connected"
+    assert said in world.error if said else not world.error
 
 
 def test_a_lost_round_costs_about_ten_requests() -> None:
-    flown = Flown()
-    flown.far.rows["FOR"] = []
+    world = World()
+    world.far.rows["FOR"] = []
 
-    flown.fly(INTERVAL)
+    world.run(INTERVAL)
 
-    assert len(flown.flights) == 1
-    assert 5 <= len(flown.far.asked) <= 10
+    assert len(world.messages) == 1
+    assert 5 <= len(world.far.asked) <= 10
 
 
-def test_a_row_that_comes_out_again_makes_it_green() -> None:
-    flown = Flown()
-    flown.far.rows["FOR"] = []
-    flown.fly(INTERVAL + 1)
-    assert flown.state == "failing"
+def test_the_check_recovers_with_the_next_row_that_comes_out() -> None:
+    world = World()
+    world.far.rows["FOR"] = []
+    world.run(INTERVAL + 1)
+    assert world.state == "failing"
 
-    flown.far.rows["FOR"] = [1]
-    flown.fly(INTERVAL)
+    world.far.rows["FOR"] = [1]
+    world.run(INTERVAL)
 
-    assert flown.state == "connected"
+    assert world.state == "connected"
 
 
 @pytest.mark.parametrize(
     ("arrives", "is_receipted", "sentence"),
     [
-        (False, False, "the broker did not hand it over within 60 s"),
+        (False, False, "the broker did not deliver it within 60 s"),
         (True, False, "GDN did not receipt it within 60 s"),
     ],
 )
-def test_a_message_that_stays_on_the_way_is_red_and_gdn_is_not_asked_for_it(
+def test_a_message_that_gets_stuck_fails_the_check_and_gdn_is_not_asked_for_it(
     arrives: bool, is_receipted: bool, sentence: str
 ) -> None:
-    flown = Flown()
-    flown.arrives, flown.is_receipted = arrives, is_receipted
+    world = World()
+    world.arrives, world.is_receipted = arrives, is_receipted
 
-    flown.fly(INTERVAL + 1)
+    world.run(INTERVAL + 1)
 
-    assert flown.state == "failing"
-    assert sentence in flown.error
-    assert flown.far.asked == []
+    assert world.state == "failing"
+    assert sentence in world.error
+    assert world.far.asked == []
 
 
 def test_a_message_that_was_not_published_is_not_counted_as_lost() -> None:
-    flown = Flown()
+    world = World()
 
-    def launch(flight: CanaryMessage) -> None:
+    def publish(flight: CanaryMessage) -> None:
         flight.trouble = "could not be published: the broker isn't connected"
 
-    canary = Canary(rest=flown.far, launch=launch, song=SONG, interval=INTERVAL, clock=lambda: flown.now)
-    canary.ask(HealthStatus())
+    canary = Canary(gdn=world.far, publish=publish, template=TEMPLATE, interval=INTERVAL, clock=lambda: world.now)
+    canary.run(HealthStatus())
 
-    found = canary.ask(HealthStatus())
+    found = canary.run(HealthStatus())
 
     assert found.error is not None
     assert "the broker isn't connected" in found.error
-    assert found.known.canary is not None
-    assert found.known.canary.rounds == {"found": 0, "lost": 0, "not_published": 1}
+    assert found.status.canary is not None
+    assert found.status.canary.rounds == {"found": 0, "lost": 0, "not_published": 1}
 
 
-def test_a_canary_that_finds_no_broker_at_the_start_is_sent_again_soon() -> None:
-    flown = Flown()
-    launched = flown.launch
+def test_a_canary_that_could_not_be_published_is_sent_again_soon() -> None:
+    world = World()
+    published = world.publish
 
-    def launch(flight: CanaryMessage) -> None:
-        if flown.now < 1003.0:
+    def publish(flight: CanaryMessage) -> None:
+        if world.now < 1003.0:
             flight.trouble = "could not be published: the broker isn't connected"
         else:
-            launched(flight)
+            published(flight)
 
-    flown.health = Health(
-        checks=[Canary(rest=flown.far, launch=launch, song=SONG, interval=INTERVAL, clock=lambda: flown.now)],
+    world.health = Health(
+        checks=[Canary(gdn=world.far, publish=publish, template=TEMPLATE, interval=INTERVAL, clock=lambda: world.now)],
         rng=lambda: 1.0,
-        clock=lambda: flown.now,
-        wall_clock=lambda: flown.now,
+        clock=lambda: world.now,
+        wall_clock=lambda: world.now,
     )
-    flown.fly(2)
-    assert "the broker isn't connected" in flown.error
-    flown.fly(8)
+    world.run(2)
+    assert "the broker isn't connected" in world.error
+    world.run(8)
 
-    assert flown.state == "connected"
+    assert world.state == "connected"
 
 
-def test_a_gdn_that_can_not_be_asked_is_not_a_worker_that_swallows() -> None:
-    flown = Flown()
-    flown.far.rows["FOR"] = GdnUnavailable("GET /x: away")
+def test_a_gdn_that_can_not_be_asked_is_not_reported_as_a_worker_that_drops_rows() -> None:
+    world = World()
+    world.far.rows["FOR"] = GdnUnavailable("GET /x: away")
 
-    flown.fly(2 * INTERVAL)
+    world.run(2 * INTERVAL)
 
-    assert flown.state == "failing"
-    assert flown.error == "GET /x: away"
-    canary = flown.health.status.canary
+    assert world.state == "failing"
+    assert world.error == "GET /x: away"
+    canary = world.health.status.canary
     assert canary is None or canary.rounds["lost"] == 0
-    flown.far.rows["FOR"] = [1]
-    flown.fly(2 * INTERVAL)
-    assert flown.state == "connected"
+    world.far.rows["FOR"] = [1]
+    world.run(2 * INTERVAL)
+    assert world.state == "connected"
 
 
 @pytest.mark.parametrize(
     ("failure", "removed"),
     [
         (GdnRejected("400", status=400), 0),
-        (GdnUnavailable("no answer within 10 s"), 1),  # they may be gone: then no worker has lost them
+        (GdnUnavailable("no answer within 10 s"), 1),  # they may be gone, and then the worker has not lost them
     ],
 )
-def test_rows_that_can_not_be_cleaned_up_stay_and_the_canary_is_well(failure: GdnError, removed: int) -> None:
-    flown = Flown()
-    flown.far.rows["REMOVE"] = failure
+def test_rows_that_can_not_be_removed_stay_and_the_canary_passes(failure: GdnError, removed: int) -> None:
+    world = World()
+    world.far.rows["REMOVE"] = failure
 
-    flown.fly(5)
+    world.run(5)
 
-    assert flown.state == "connected"
-    canary = flown.health.status.canary
+    assert world.state == "connected"
+    canary = world.health.status.canary
     assert canary is not None
     assert canary.removed == removed
 
 
-def test_what_a_canary_that_came_out_proves_is_of_the_moment_when_it_was_sent() -> None:
-    flown = Flown()
+def test_a_canary_that_came_out_proves_what_was_receipted_before_it_was_sent() -> None:
+    world = World()
     receipted = iter([7, 9])
     canary = Canary(
-        rest=flown.far,
-        launch=flown.launch,
-        song=SONG,
+        gdn=world.far,
+        publish=world.publish,
+        template=TEMPLATE,
         interval=INTERVAL,
         receipted=lambda: next(receipted),
-        clock=lambda: flown.now,
+        clock=lambda: world.now,
     )
-    canary.ask(HealthStatus())
-    flown.now += 1
+    canary.run(HealthStatus())
+    world.now += 1
 
-    finding = canary.ask(HealthStatus())
-    found = finding.known.canary
+    result = canary.run(HealthStatus())
+    found = result.status.canary
 
     assert found is not None
-    assert (found.found_from, found.found_after) == (1000.0, 7 + 1)
-    assert finding.then == "query"  # rows that come in later would hide those that are lost
+    assert (found.found_sent_at, found.due_rows) == (1000.0, 7 + 1)
+    assert result.triggers == "query"  # rows that come in later would hide lost ones
 
 
 def test_without_a_cleaning_query_none_is_asked() -> None:
-    flown = Flown(CanaryTemplate(SONG.topic, SONG.payload, SONG.query))
+    world = World(CanaryTemplate(TEMPLATE.topic, TEMPLATE.payload, TEMPLATE.query))
 
-    flown.fly(5)
+    world.run(5)
 
-    assert flown.far.asked == ['FOR d IN t FILTER d.m == "canary-0" RETURN 1']
+    assert world.far.asked == ['FOR d IN t FILTER d.m == "canary-0" RETURN 1']
 
 
-def test_a_first_round_under_way_is_neither_red_nor_green() -> None:
-    flown = Flown()
-    flown.is_receipted = False
+def test_the_first_round_is_neither_passed_nor_failed_until_it_ends() -> None:
+    world = World()
+    world.is_receipted = False
 
-    flown.fly(5)
+    world.run(5)
 
-    assert flown.state == "starting"
+    assert world.state == "starting"
 
 
 # --- in the data path -------------------------------------------------------------------------------------

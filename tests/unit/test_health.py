@@ -12,11 +12,11 @@ from bridge.parts import PartStatus, is_ready
 from bridge.streamql import parse
 from bridge.timing import Pace
 from bridge.watch.checks import CountCheck, WorkerCheck, default_query
-from bridge.watch.health import SLOW, Check, CheckResult, Health, HealthStatus
+from bridge.watch.health import SLOW_AFTER, Check, CheckResult, Health, HealthStatus
 
 
 class Far:
-    """GDN as a script: answers or raises what is set."""
+    """A scripted GDN: returns or raises what is set."""
 
     def __init__(self) -> None:
         self.worker: Any = WorkerState("w", "", ("here",), True)
@@ -47,9 +47,9 @@ class Clock:
 
 
 def health(far: Far, clock: Clock, query: str | None = "RETURN LENGTH(t)", **changes: Any) -> Health:
-    checks: list[Check] = [WorkerCheck(rest=far, worker_name="w", interval=10)]
+    checks: list[Check] = [WorkerCheck(gdn=far, worker_name="w", interval=10)]
     if query is not None:
-        checks.append(CountCheck(rest=far, query=query, interval=60, wall_clock=clock))
+        checks.append(CountCheck(gdn=far, query=query, interval=60, wall_clock=clock))
     return Health(checks=checks, **{"rng": lambda: 1.0, "clock": clock, "wall_clock": clock} | changes)
 
 
@@ -57,7 +57,7 @@ def states(h: Health) -> dict[str, str]:
     return {part.name: part.state for part in h.parts()}
 
 
-def test_a_healthy_far_end_is_asked_at_its_intervals_and_no_more() -> None:
+def test_checks_that_pass_run_at_their_intervals_and_no_more_often() -> None:
     far, clock = Far(), Clock()
     h = health(far, clock)
 
@@ -72,7 +72,7 @@ def test_a_healthy_far_end_is_asked_at_its_intervals_and_no_more() -> None:
     assert h.status.outcomes["query", "passed"] == 2
 
 
-def test_an_inactive_worker_is_failing_and_says_so() -> None:
+def test_an_inactive_worker_fails_the_check() -> None:
     far, clock = Far(), Clock()
     far.worker = WorkerState("w", "", (), False)
     h = health(far, clock)
@@ -84,7 +84,7 @@ def test_an_inactive_worker_is_failing_and_says_so() -> None:
     assert not is_ready(h.parts())
 
 
-def test_a_missing_worker_and_an_unreachable_gdn_are_told_apart() -> None:
+def test_a_missing_worker_and_an_unreachable_gdn_give_different_errors() -> None:
     far, clock = Far(), Clock()
     far.worker = None
     h = health(far, clock)
@@ -97,7 +97,7 @@ def test_a_missing_worker_and_an_unreachable_gdn_are_told_apart() -> None:
     assert h.parts()[0].error == "GET /x: no connection"
 
 
-def test_failing_keeps_the_time_it_began_and_recovers() -> None:
+def test_a_failing_part_keeps_its_time_and_recovers() -> None:
     far, clock = Far(), Clock()
     far.rows = GdnRejected("404 collection not found", status=404)
     h = health(far, clock)
@@ -106,7 +106,7 @@ def test_failing_keeps_the_time_it_began_and_recovers() -> None:
     h.step()
     failing = h.parts()[1]
     assert (failing.state, failing.since) == ("failing", 1000.0)
-    assert "isn't there yet" in (failing.error or "")
+    assert "doesn't exist yet" in (failing.error or "")
 
     far.rows = [1]
     clock.now += 100
@@ -136,7 +136,7 @@ def test_ready_means_every_part_connected() -> None:
     assert not is_ready([good, bad])
 
 
-def test_gdn_is_not_asked_again_before_it_said() -> None:
+def test_gdn_is_not_asked_again_before_its_retry_after() -> None:
     far, clock = Far(), Clock()
     far.worker = GdnUnavailable("429", retry_after=120)
     h = health(far, clock, query=None)
@@ -157,8 +157,8 @@ def test_gdn_is_not_asked_again_before_it_said() -> None:
         (GdnRejected("400", status=400), [30.0, 60.0, 120.0, 240.0, 300.0]),
     ],
 )
-def test_a_check_that_fails_is_made_again_at_the_pace_of_its_failure(failure: GdnError, waits: list[float]) -> None:
-    """What mends by itself is looked at as often as if it worked, at least."""
+def test_a_failed_check_runs_again_at_the_pace_of_its_failure(failure: GdnError, waits: list[float]) -> None:
+    """After a failure that may go away by itself the check runs at least as often as while it passes."""
     far, clock = Far(), Clock()
     far.worker = failure
     h = health(far, clock, query=None)
@@ -173,7 +173,7 @@ def test_a_check_that_fails_is_made_again_at_the_pace_of_its_failure(failure: Gd
     assert len(far.asked) == len(waits)
 
 
-def test_an_inactive_worker_is_looked_at_again_within_its_interval() -> None:
+def test_an_inactive_worker_is_checked_again_within_the_interval() -> None:
     far, clock = Far(), Clock()
     far.worker = WorkerState("w", "", (), False)
     h = health(far, clock, query=None)
@@ -184,7 +184,7 @@ def test_an_inactive_worker_is_looked_at_again_within_its_interval() -> None:
     assert clock.now - 1000.0 == 2 + 4 + 8 + 7 * 10
 
 
-def test_the_credentials_are_refreshed_before_each_check() -> None:
+def test_credentials_are_refreshed_before_each_check() -> None:
     far, clock = Far(), Clock()
     h = health(far, clock, refresh=lambda: far.asked.append("refresh"))
 
@@ -193,45 +193,45 @@ def test_the_credentials_are_refreshed_before_each_check() -> None:
     assert far.asked == ["refresh", "worker", "refresh", "RETURN LENGTH(t)"]
 
 
-class Odd:
-    """A check that takes its time, and may have something to say."""
+class SlowCheck:
+    """A check that takes a while and passes, perhaps with a note."""
 
-    name, interval = "odd", 10.0
+    name, interval = "slow", 10.0
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.seconds = 0.0
         self.note: str | None = None
-        self.then: str | None = None
+        self.triggers: str | None = None
 
-    def ask(self, known: HealthStatus) -> CheckResult:
+    def run(self, status: HealthStatus) -> CheckResult:
         self._clock.now += self.seconds
-        return CheckResult(known, note=self.note, then=self.then)
+        return CheckResult(status, note=self.note, triggers=self.triggers)
 
 
-def test_a_gdn_that_answers_late_is_said_to_and_is_ready() -> None:
+def test_a_slow_gdn_is_reported_and_the_bridge_stays_ready() -> None:
     clock = Clock()
-    odd = Odd(clock)
-    h = Health(checks=[odd], clock=clock, wall_clock=clock)
+    check = SlowCheck(clock)
+    h = Health(checks=[check], clock=clock, wall_clock=clock)
     said, measured = [], []
-    for seconds in (SLOW - 0.5, SLOW + 0.5, 0.0):
-        odd.seconds = seconds
+    for seconds in (SLOW_AFTER - 0.5, SLOW_AFTER + 0.5, 0.0):
+        check.seconds = seconds
         with capture_logs() as logs:
             h.step()
         said.append((h.parts()[0].state, h.parts()[0].error, [entry["event"] for entry in logs]))
-        measured.append(h.status.seconds["odd"])
+        measured.append(h.status.seconds["slow"])
         clock.now += 20
 
     sentence = "GDN is slow: it took 2.5 s to answer"
-    assert said == [("connected", None, []), ("connected", sentence, ["health.odd"]), ("connected", None, [])]
+    assert said == [("connected", None, []), ("connected", sentence, ["health.degraded"]), ("connected", None, [])]
     assert measured == pytest.approx([1.5, 2.5, 0.0])
 
 
-def test_what_is_odd_is_logged_once_and_said_as_long_as_it_is() -> None:
+def test_a_degraded_part_is_logged_once_and_keeps_its_note() -> None:
     clock = Clock()
-    odd = Odd(clock)
-    odd.note = "rows are late"
-    h = Health(checks=[odd], clock=clock, wall_clock=clock)
+    check = SlowCheck(clock)
+    check.note = "rows are late"
+    h = Health(checks=[check], clock=clock, wall_clock=clock)
 
     with capture_logs() as logs:
         for _ in range(3):
@@ -240,7 +240,7 @@ def test_what_is_odd_is_logged_once_and_said_as_long_as_it_is() -> None:
 
     assert h.parts()[0].error == "rows are late"
     assert is_ready(h.parts())
-    assert [entry["event"] for entry in logs] == ["health.odd"]
+    assert [entry["event"] for entry in logs] == ["health.degraded"]
 
 
 def test_a_check_that_failed_is_logged_once_and_once_more_when_it_recovers() -> None:
@@ -256,12 +256,12 @@ def test_a_check_that_failed_is_logged_once_and_once_more_when_it_recovers() -> 
     assert logs[1]["check"] == "worker active"
 
 
-def test_a_check_may_make_another_one_due() -> None:
+def test_a_check_can_trigger_another() -> None:
     far, clock = Far(), Clock()
-    odd = Odd(clock)
-    odd.then = "query"
+    check = SlowCheck(clock)
+    check.triggers = "query"
     h = Health(
-        checks=[CountCheck(rest=far, query="q", interval=60, wall_clock=clock), odd], clock=clock, wall_clock=clock
+        checks=[CountCheck(gdn=far, query="q", interval=60, wall_clock=clock), check], clock=clock, wall_clock=clock
     )
     h.step()
     assert far.asked == ["q"]
@@ -270,7 +270,7 @@ def test_a_check_may_make_another_one_due() -> None:
     assert far.asked == ["q", "q"]
 
 
-def test_only_a_check_beats() -> None:
+def test_there_is_a_beat_only_during_a_check() -> None:
     far, clock = Far(), Clock()
     beats: list[int | None] = []
     h = health(far, clock, refresh=lambda: beats.append(h.beat))
@@ -284,7 +284,7 @@ def test_only_a_check_beats() -> None:
     assert beats == [None, 1, 2, None, 3, 4]
 
 
-def test_since_stays_while_the_state_does() -> None:
+def test_since_changes_only_with_the_state() -> None:
     status = PartStatus("a", "waiting", 5.0, "one", 7.0)
 
     assert status.moved("waiting", at=9.0, error="two") == PartStatus("a", "waiting", 5.0, "two", None)

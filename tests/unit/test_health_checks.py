@@ -1,4 +1,4 @@
-"""Checks that users write: what is expected, what comes, and the sentence between the two."""
+"""Checks of query results: expectations, the errors they give, and the checks that the settings ask for."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from bridge.errors import ConfigError, GdnRejected
 from bridge.histogram import BOUNDS, Durations
 from bridge.mapping import Route
 from bridge.streamql import parse
-from bridge.watch.checks import MAX_SHOWN, RECOUNT, CountCheck, Expectation, QueryCheck
+from bridge.watch.checks import MAX_QUOTED, RECOUNT_WAIT, CountCheck, Expectation, QueryCheck
 from bridge.watch.configured_checks import make_checks
 from bridge.watch.health import CanaryStatus, CheckResult, HealthStatus
-from bridge.watch.row_loss import RowLag, RowsIn
+from bridge.watch.row_loss import InputRows, RowLagTracker
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -32,7 +32,7 @@ JSON = st.recursive(
 
 
 class Far:
-    """GDN with one answer to every query."""
+    """A GDN that answers every query with the same rows."""
 
     def __init__(self, *rows: Any) -> None:
         self.rows: Any = list(rows)
@@ -47,7 +47,7 @@ class Far:
         return list(self.rows)[:max_rows]
 
 
-# --- what is expected -------------------------------------------------------------------------------------
+# --- expectations -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -56,45 +56,47 @@ class Far:
         (Expectation(), [], None),
         (Expectation(), [1, 2], None),
         (Expectation(min=5), [5], None),
-        (Expectation(min=5), [4.5], "expected at least 5, 4.5 came"),
-        (Expectation(min=1), [True], "expected at least 1, true came"),
-        (Expectation(min=5), [None], "expected at least 5, null came"),
-        (Expectation(min=5), [], "expected at least 5, no rows came"),
-        (Expectation(min=5), [9, 9], "expected at least 5, 2 rows came"),
+        (Expectation(min=5), [4.5], "expected at least 5, got 4.5"),
+        (Expectation(min=1), [True], "expected at least 1, got true"),
+        (Expectation(min=5), [None], "expected at least 5, got null"),
+        (Expectation(min=5), [], "expected at least 5, got no rows"),
+        (Expectation(min=5), [9, 9], "expected at least 5, got 2 rows"),
         (Expectation(equals="on"), ["on"], None),
-        (Expectation(equals="on"), ["off"], 'expected "on", "off" came'),
+        (Expectation(equals="on"), ["off"], 'expected "on", got "off"'),
         (Expectation(equals=1), [1.0], None),
-        (Expectation(equals=1), [True], "expected 1, true came"),
+        (Expectation(equals=1), [True], "expected 1, got true"),
         (Expectation(equals=False), [False], None),
-        (Expectation(equals=False), [0], "expected false, 0 came"),
+        (Expectation(equals=False), [0], "expected false, got 0"),
         (Expectation(rows=0), [], None),
-        (Expectation(rows=1), [], "expected 1 row, 0 came"),
-        (Expectation(rows=2), [{}], "expected 2 rows, 1 came"),
-        (Expectation(rows=2), [0] * 100, "expected 2 rows, 100 or more came"),
-        (Expectation(rows=1, min=5), [4], "expected at least 5, 4 came"),
+        (Expectation(rows=1), [], "expected 1 row, got 0"),
+        (Expectation(rows=2), [{}], "expected 2 rows, got 1"),
+        (Expectation(rows=2), [0] * 100, "expected 2 rows, got 100 or more"),
+        (Expectation(rows=1, min=5), [4], "expected at least 5, got 4"),
     ],
 )
-def test_what_is_expected_is_held_against_what_came(
+def test_a_result_is_compared_with_what_is_expected(
     expectation: Expectation, rows: list[Any], unmet: str | None
 ) -> None:
     assert expectation.unmet(rows, unchanged_for=1e9) == unmet
 
 
 @given(st.lists(JSON, max_size=4), st.sampled_from([Expectation(min=1), Expectation(equals="x"), Expectation(rows=9)]))
-def test_whatever_rows_hold_the_sentence_is_one_short_line(rows: list[Any], expectation: Expectation) -> None:
-    """Rows carry what devices sent: it must not forge lines of the log."""
+def test_an_unmet_expectation_is_one_short_line_whatever_the_rows_hold(
+    rows: list[Any], expectation: Expectation
+) -> None:
+    """Rows hold data from devices, which must not forge lines of the log."""
     unmet = expectation.unmet(rows, unchanged_for=0.0) or ""
 
     assert unmet.isprintable()
     assert unmet.isascii() or "…" in unmet
-    assert len(unmet) < MAX_SHOWN + 100
+    assert len(unmet) < MAX_QUOTED + 100
 
 
-def test_a_result_that_stands_still_is_red_once_its_time_is_over_and_green_with_the_next_change() -> None:
+def test_a_result_that_stays_the_same_for_too_long_fails_until_it_changes() -> None:
     far, now = Far(1), [1000.0]
     check = QueryCheck(
         name="check x",
-        rest=far,
+        gdn=far,
         query="RETURN\n 1",
         interval=10,
         expectation=Expectation(changes_within=30),
@@ -102,102 +104,102 @@ def test_a_result_that_stands_still_is_red_once_its_time_is_over_and_green_with_
     )
     errors = []
     for _ in range(5):
-        errors.append(check.ask(HealthStatus()).error)
+        errors.append(check.run(HealthStatus()).error)
         now[0] += 10
-    assert errors == [None] * 4 + ["RETURN 1: expected a change within 30 s, for 40 s 1 came"]
+    assert errors == [None] * 4 + ["RETURN 1: expected a change within 30 s, got 1 for 40 s"]
 
     far.rows = [2]
-    assert check.ask(HealthStatus()).error is None
+    assert check.run(HealthStatus()).error is None
 
 
-def test_a_collection_that_is_not_there_yet_is_said_to_be_so_and_other_refusals_are_passed_on() -> None:
+def test_a_missing_collection_fails_the_check_and_other_refusals_are_raised() -> None:
     far = Far()
-    check = QueryCheck(name="check x", rest=far, query="q", interval=1, expectation=Expectation())
+    check = QueryCheck(name="check x", gdn=far, query="q", interval=1, expectation=Expectation())
     far.rows = GdnRejected("404", status=404)
-    assert "isn't there yet" in (check.ask(HealthStatus()).error or "")
+    assert "doesn't exist yet" in (check.run(HealthStatus()).error or "")
 
     far.rows = GdnRejected("400 syntax", status=400)
     with pytest.raises(GdnRejected):
-        check.ask(HealthStatus())
+        check.run(HealthStatus())
 
 
-def test_a_check_of_a_user_does_not_pass_for_the_count_of_rows() -> None:
-    check = QueryCheck(name="check x", rest=Far(7), query="q", interval=1, expectation=Expectation())
+def test_the_result_of_a_configured_check_is_not_the_count_of_rows() -> None:
+    check = QueryCheck(name="check x", gdn=Far(7), query="q", interval=1, expectation=Expectation())
 
-    assert check.ask(HealthStatus()).known.count is None
+    assert check.run(HealthStatus()).status.count is None
 
 
 # --- rows behind ------------------------------------------------------------------------------------------
 
 
 class Compared:
-    """A count that is compared with rows in, and the clock it goes by."""
+    """A count that is compared with rows in, and its clock."""
 
     def __init__(self) -> None:
         self.rows_in = self.rows_out = 0
         self.now = 1000.0
-        self.known = HealthStatus(canary=CanaryStatus())
+        self.status = HealthStatus(canary=CanaryStatus())
         self.far = Far()
         self.check = CountCheck(
-            rest=self.far,
+            gdn=self.far,
             query="q",
             interval=60,
-            lag=RowLag(lambda: RowsIn(self.rows_in), keeps_order=True),
+            lag=RowLagTracker(lambda: InputRows(self.rows_in), keeps_order=True),
             clock=lambda: self.now,
             wall_clock=lambda: self.now + 1_700_000_000,
         )
 
     def look(self, *, rows_in: int = 0, rows_out: int = 0, seconds: float = 60.0) -> CheckResult:
-        """A count after so many further rows and so long."""
+        """Count again after some more rows and some time."""
         self.rows_in, self.rows_out, self.now = self.rows_in + rows_in, self.rows_out + rows_out, self.now + seconds
         self.far.rows = [self.rows_out]
-        found = self.check.ask(self.known)
-        self.known = found.known
+        found = self.check.run(self.status)
+        self.status = found.status
         return found
 
     def canary_comes_out(self) -> None:
-        assert self.known.canary is not None
-        rounds = {"found": self.known.canary.rounds.get("found", 0) + 1}
+        assert self.status.canary is not None
+        rounds = {"found": self.status.canary.rounds.get("found", 0) + 1}
         self.rows_in, self.rows_out = self.rows_in + 1, self.rows_out + 1
-        canary = replace(self.known.canary, rounds=rounds, found_from=self.now, found_after=self.rows_in)
-        self.known = replace(self.known, canary=canary)
+        canary = replace(self.status.canary, rounds=rounds, found_sent_at=self.now, due_rows=self.rows_in)
+        self.status = replace(self.status, canary=canary)
 
 
 def test_rows_that_do_not_come_out_are_behind_until_they_do() -> None:
     compared = Compared()
-    assert compared.look(rows_out=1000).known.rows_behind == 0
+    assert compared.look(rows_out=1000).status.rows_behind == 0
 
-    assert compared.look(rows_in=20, rows_out=5).known.rows_behind == 15
-    assert compared.look(rows_out=15).known.rows_behind == 0
-    assert compared.known.rows_lost == 0
+    assert compared.look(rows_in=20, rows_out=5).status.rows_behind == 15
+    assert compared.look(rows_out=15).status.rows_behind == 0
+    assert compared.status.rows_lost == 0
 
 
 def test_rows_that_the_canary_removed_did_come_out() -> None:
     compared = Compared()
     compared.look(rows_out=100)
-    compared.known = replace(compared.known, canary=CanaryStatus(removed=1))
+    compared.status = replace(compared.status, canary=CanaryStatus(removed=1))
 
-    assert compared.look(rows_in=1).known.rows_behind == 0
+    assert compared.look(rows_in=1).status.rows_behind == 0
 
 
-def test_lost_rows_are_told_with_how_many_and_when_until_a_canary_shows_no_further_loss() -> None:
+def test_a_loss_is_reported_with_its_size_and_time_until_a_canary_shows_no_further_loss() -> None:
     compared = Compared()
     compared.look()
     compared.look(rows_in=30, rows_out=27)
     compared.canary_comes_out()
     first = compared.look()
-    assert (first.error, first.wait) == (None, RECOUNT)
-    found = compared.look(seconds=RECOUNT)
+    assert (first.error, first.wait) == (None, RECOUNT_WAIT)
+    found = compared.look(seconds=RECOUNT_WAIT)
 
     assert (found.error or "").startswith("3 of the rows that GDN had receipted by 2023-11-14 22:32:00 UTC are lost:")
-    assert (found.known.rows_lost, found.known.rows_behind, found.wait) == (3, 0, 60)
+    assert (found.status.rows_lost, found.status.rows_behind, found.wait) == (3, 0, 60)
     assert compared.look(rows_in=10, rows_out=10).error == found.error
     compared.canary_comes_out()
     assert compared.look().error is None
-    assert compared.known.rows_lost == 3
+    assert compared.status.rows_lost == 3
 
 
-def test_further_losses_add_up_and_keep_it_red() -> None:
+def test_further_losses_add_up_and_keep_the_check_failing() -> None:
     compared = Compared()
     compared.look()
     errors = []
@@ -208,21 +210,21 @@ def test_further_losses_add_up_and_keep_it_red() -> None:
 
     assert errors[0] is None
     assert all("1 of the rows" in (error or "") for error in errors[1:])
-    assert compared.known.rows_lost == 3
+    assert compared.status.rows_lost == 3
 
 
-def test_a_worker_from_which_nothing_comes_is_red_without_a_canary() -> None:
+def test_a_stalled_worker_fails_the_check_without_a_canary() -> None:
     compared = Compared()
     compared.look()
     errors = [compared.look(rows_in=4).error for _ in range(5)]
 
     assert errors[:2] == [None, None]
     assert "4 of the rows" in (errors[-1] or "")
-    assert "nothing at all has for 300 s: the worker takes rows and swallows them, or stands still" in errors[-1]
+    assert "no other row has for 300 s: the worker drops rows, or has stalled" in errors[-1]
     assert compared.look(rows_out=20).error is None
 
 
-def test_a_worker_that_is_late_is_said_to_be_and_costs_no_readiness() -> None:
+def test_a_slow_worker_is_reported_and_the_check_passes() -> None:
     compared = Compared()
     compared.look()
     compared.look(rows_in=1000, rows_out=1)
@@ -231,10 +233,10 @@ def test_a_worker_that_is_late_is_said_to_be_and_costs_no_readiness() -> None:
     assert [finding.error for finding in found] == [None] * 6
     assert [finding.note is None for finding in found] == [True] * 4 + [False] * 2
     assert "993 of the rows that GDN had receipted by" in (found[-1].note or "")
-    assert "the worker is that far behind, or loses rows" in (found[-1].note or "")
+    assert "the worker is behind, or loses rows" in (found[-1].note or "")
 
 
-# --- what the settings ask for ----------------------------------------------------------------------------
+# --- checks from the settings -----------------------------------------------------------------------------
 
 
 def settings(**changes: str) -> Settings:
@@ -256,32 +258,32 @@ def checks_of(
         settings=found,
         worker=parse(text or Path("config/worker.sql").read_text()),
         routes=[Route(route.topic, route.stream) for route in found.routes],
-        rest=far or Far(),
+        gdn=far or Far(),
         snapshot=lambda: snapshot or Snapshot(),
-        launch=lambda _flight: None,
+        publish=lambda _message: None,
     )
 
 
-def test_the_default_settings_look_at_the_worker_and_count_its_table() -> None:
+def test_the_default_checks_are_the_worker_and_the_count_of_its_table() -> None:
     found = checks_of(settings())
 
     assert [(check.name, check.interval) for check in found] == [("worker active", 60), ("query", 60)]
 
 
-def test_checks_and_canary_are_made_as_the_settings_say() -> None:
+def test_checks_and_canary_follow_the_settings() -> None:
     written = json.dumps([{"name": "a", "query": "RETURN 1", "period": 30, "equals": 2}, {"name": "b", "query": "q"}])
     found = checks_of(settings(health__checks=written, **CANARY), far=Far(1))
 
     assert [(c.name, c.interval) for c in found[2:]] == [("check a", 30), ("check b", 60), ("canary", 300)]
-    assert found[2].ask(HealthStatus()).error == "RETURN 1: expected 2, 1 came"
+    assert found[2].run(HealthStatus()).error == "RETURN 1: expected 2, got 1"
 
 
-def test_rows_in_are_those_that_gdn_receipted_for_the_streams_behind_the_table() -> None:
+def test_rows_in_are_those_receipted_for_the_streams_that_feed_the_table() -> None:
     durations = Durations((3, *[0] * len(BOUNDS)), 0.1)
     traffic = Traffic(receipt_durations={"tutorialAppInputStream": durations, "other": durations})
     (_, count) = checks_of(settings(), Snapshot(Books(outbox=2), traffic))
 
-    assert count._lag.rows_in() == RowsIn(3, 2)
+    assert count._lag.input_rows() == InputRows(3, 2)
 
 
 @pytest.mark.parametrize(
@@ -295,14 +297,14 @@ def test_a_canary_proves_a_loss_only_where_its_rows_take_the_same_way(
     assert count._lag._keeps_order is proves
 
 
-def test_a_query_of_the_users_own_is_not_compared_with_rows_in() -> None:
+def test_the_result_of_a_configured_query_is_not_compared_with_rows_in() -> None:
     (_, count) = checks_of(settings(health__query="RETURN 1"), far=Far(1))
 
-    assert count.ask(HealthStatus()).known.rows_behind is None
+    assert count.run(HealthStatus()).status.rows_behind is None
 
 
-def test_a_canary_that_no_route_takes_ends_the_start() -> None:
-    with pytest.raises(ConfigError, match="no route takes it"):
+def test_a_canary_that_no_route_matches_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigError, match="no route matches it"):
         checks_of(settings(**CANARY | {"canary__topic": "elsewhere/{marker}"}))
 
 
@@ -319,7 +321,7 @@ def test_a_canary_that_no_route_takes_ends_the_start() -> None:
         (CANARY | {"canary__query": "RETURN 1"}, r"must hold \{marker\}"),
     ],
 )
-def test_wrong_checks_are_refused_with_what_is_wrong(changes: dict[str, str], problem: str) -> None:
+def test_wrong_checks_are_refused_with_the_problem(changes: dict[str, str], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         settings(**changes)
 
@@ -332,15 +334,15 @@ def test_wrong_checks_are_refused_with_what_is_wrong(changes: dict[str, str], pr
         (CANARY, "canary: enabled"),
     ],
 )
-def test_what_asks_a_gdn_is_refused_where_there_is_none(changes: dict[str, str], what: str) -> None:
+def test_checks_that_need_a_gdn_are_refused_without_one(changes: dict[str, str], what: str) -> None:
     pulsar = {"gdn__kind": "pulsar", "gdn__url": "http://pulsar:8080", "gdn__tenant": "public"}
-    settings(**pulsar)  # by itself it is good
+    settings(**pulsar)  # valid without the changes
 
     with pytest.raises(ConfigError, match=f"{what}: a plain Pulsar answers no queries"):
         settings(**pulsar, **changes)
 
 
-def test_checks_beyond_their_share_of_the_plan_are_warned_of() -> None:
+def test_there_is_a_warning_if_checks_exceed_their_share_of_the_budget() -> None:
     with capture_logs() as logs:
         checks_of(settings(health__query_interval="5"))
     (warning,) = [entry for entry in logs if entry["event"] == "health.over_quota"]

@@ -42,7 +42,7 @@ FULL = Reading(
         OutboxStatus(seconds_left=60.0),
     ),
     HealthStatus(
-        True, (42,), 0.0, 3, CanaryStatus({"mqtt": 0.1}, {"found": 1}), {("query", "passed"): 1}, {"query": 0.2}, 6
+        True, (42,), 3, CanaryStatus({"mqtt": 0.1}, {"found": 1}), {("query", "passed"): 1}, {"query": 0.2}, 6
     ),
     Requests(1, 2, 3, 4, 5),
 )
