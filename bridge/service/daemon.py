@@ -23,7 +23,7 @@ from bridge.service.build import build
 from bridge.service.reload import Configuration, Reloader
 from bridge.service.supervisor import Event, StopReason, Supervisor
 from bridge.service.systemd import ServiceManager
-from bridge.service.watchdog import LastResort
+from bridge.service.watchdog import ForcedExit
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -58,7 +58,7 @@ class Daemon:
         self._rest = rest
         self._reload_settings = reload_settings
         self._read_configuration = read_configuration
-        self._manager = ServiceManager.of(os.environ) if manager is None else manager
+        self._manager = ServiceManager.from_environment(os.environ) if manager is None else manager
         self._events: SimpleQueue[Event] = SimpleQueue()
         settings = configuration.settings
         outbox = settings.outbox
@@ -66,10 +66,10 @@ class Daemon:
             outbox.path,
             Bounds(outbox.max_bytes, outbox.max_age, outbox.dead_letter_bytes, outbox.dead_letter_age),
         )
-        self._last_resort = LastResort(
+        self._forced_exit = ForcedExit(
             seconds=settings.stop_timeout + supervisor.STOP_GRACE,
             tick=supervisor.TICK,
-            say=lambda: log.error("daemon.hung", hint="the stop did not end; what was acknowledged is in the outbox"),
+            report=lambda: log.error("daemon.hung", hint="the stop hung; what was acknowledged is in the outbox"),
         )
 
     def run(self) -> int:
@@ -85,7 +85,7 @@ class Daemon:
                 return EXIT_FAILED if reason.is_failure else EXIT_OK
         finally:
             self._outbox.close()
-            self._last_resort.disarm()
+            self._forced_exit.disarm()
 
     def _open_outbox(self) -> StopReason | None:
         """Open the outbox, trying again while the disk is full or another program has the file.
@@ -132,7 +132,7 @@ class Daemon:
                 refresh=parts.connections.refresh,
             ),
             manager=self._manager,
-            last_resort=self._last_resort,
+            forced_exit=self._forced_exit,
             stopping=stopping,
         ).run()
 

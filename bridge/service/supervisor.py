@@ -19,9 +19,9 @@ from bridge.links.dialer import Dialer
 from bridge.log import get_logger
 from bridge.service.build import Parts
 from bridge.service.reload import Reloader
-from bridge.service.systemd import ServiceManager, sentence
+from bridge.service.systemd import ServiceManager, status_text
 from bridge.service.threads import Threads
-from bridge.service.watchdog import LastResort, stack_of
+from bridge.service.watchdog import ForcedExit, stack_of
 from bridge.timing import Deadline
 
 TICK = 1.0
@@ -75,7 +75,7 @@ class Supervisor:
         events: for main's thread; a signal handler only puts.
         reloader: makes a reload.
         manager: the service manager.
-        last_resort: ends the process if the stop hangs.
+        forced_exit: ends the process if the stop hangs.
         stopping: set when the stop begins.
     """
 
@@ -88,7 +88,7 @@ class Supervisor:
         events: SimpleQueue[Event],
         reloader: Reloader,
         manager: ServiceManager,
-        last_resort: LastResort,
+        forced_exit: ForcedExit,
         stopping: threading.Event,
     ) -> None:
         self._parts = parts
@@ -97,7 +97,7 @@ class Supervisor:
         self._events = events
         self._reloader = reloader
         self._manager = manager
-        self._last_resort = last_resort
+        self._forced_exit = forced_exit
         self._stopping = stopping
         self._threads = Threads(
             tick=TICK, died=lambda name: events.put(StopReason(f"thread {name} died", is_failure=True))
@@ -133,7 +133,7 @@ class Supervisor:
             started.append(self._threads.start("health", health.run, limit=limit, beat=lambda: health.beat))
         self._start_dialling()
         log.info("daemon.started", worker=self._worker, streams=list(pipeline.senders), filters=list(pipeline.filters))
-        self._manager.ready(self._sentence())
+        self._manager.ready(self._status_text())
         return started
 
     def _start_dialling(self) -> None:
@@ -151,8 +151,8 @@ class Supervisor:
 
     def _wait_for_reason(self) -> StopReason:
         while True:
-            self._manager.alive(self._parts.pipeline.heartbeat)
-            self._manager.status(self._sentence())
+            self._manager.ping(self._parts.pipeline.heartbeat)
+            self._manager.status(self._status_text())
             try:
                 event = self._events.get(timeout=TICK)
             except Empty:
@@ -166,7 +166,7 @@ class Supervisor:
                     event()
                 continue
             if stuck:
-                self._last_resort.arm()  # before the log: that may be what hangs
+                self._forced_exit.arm()  # before the log: that may be what hangs
                 for name in stuck:
                     log.error("thread.stuck", thread=name, stack=stack_of(name))
                 return StopReason(f"stuck: {', '.join(stuck)}", is_failure=True)
@@ -174,22 +174,22 @@ class Supervisor:
     def _reload(self) -> None:
         self._manager.reloading()
         if not self._reloader.reload(done=lambda: self._events.put(self._reloaded)):
-            self._manager.ready(self._sentence())
+            self._manager.ready(self._status_text())
 
     def _reloaded(self) -> None:
         self._start_dialling()
         log.info("daemon.reloaded", streams=list(self._parts.pipeline.senders), filters=self._parts.pipeline.filters)
-        self._manager.ready(self._sentence())
+        self._manager.ready(self._status_text())
 
-    def _sentence(self) -> str:
+    def _status_text(self) -> str:
         waiting = self._parts.pipeline.snapshot.books.outbox
-        return sentence(self._parts.statuses, waiting=waiting, refused=self._reloader.refused)
+        return status_text(self._parts.statuses, waiting=waiting, refused=self._reloader.refused)
 
     # --- stop ---------------------------------------------------------------------------------------------
 
     def _stop(self, reason: StopReason, waited_for: list[threading.Thread]) -> None:
         parts, seconds = self._parts, self._settings.stop_timeout
-        self._last_resort.arm()  # before the log: that may be what hangs
+        self._forced_exit.arm()  # before the log: that may be what hangs
         self._manager.stopping(f"stopping: {reason.text}", within=seconds + 2 * STOP_GRACE)
         log.info("daemon.stopping", reason=reason.text)
         deadline = Deadline(seconds)

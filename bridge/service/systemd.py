@@ -1,6 +1,6 @@
-"""What the service manager is told: ready, reloading, stopping, a sentence on the state, signs of life (sd_notify(3)).
+"""Notifications to the service manager: ready, reloading, stopping, a status text and keep-alive pings (sd_notify(3)).
 
-One datagram each to the socket that $NOTIFY_SOCKET names; without it nothing is sent. Main's thread only.
+Each is a datagram to the socket named by $NOTIFY_SOCKET; without that variable nothing is sent. Main thread only.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from bridge.parts import PartStatus
 from bridge.text import printable
 
 SEND_TIMEOUT = 1.0
-"""Seconds that a datagram may take: a manager that doesn't read must not stop the daemon."""
+"""Timeout in seconds for sending a datagram: a manager that doesn't read must not block the daemon."""
 
 MAX_ERROR = 200
-"""Characters of one part's error in the status."""
+"""Characters of one part's error in the status text."""
 
 MAX_STATUS = 1000
-"""Characters of the status: of four bytes each, with what goes before, within the 4096 bytes that systemd reads of a
-datagram (its NOTIFY_BUFFER_MAX).
+"""Characters of the status text. At four bytes each, and with the other assignments, it fits into the 4096 bytes of a
+datagram that systemd reads (its NOTIFY_BUFFER_MAX).
 """
 
 log = get_logger(__name__)
 
 
 class ServiceManager:
-    """The manager that started this process, or nobody.
+    """The service manager that started this process, if there is one.
 
     Args:
-        address: of its socket: a path, or ``@`` and a name in the abstract namespace; None: nobody listens.
-        watchdog: seconds without a sign of life after which it ends the process; None: it doesn't watch.
+        address: of its socket: a path, or ``@`` and a name in the abstract namespace; None if there is no manager.
+        watchdog: seconds without a ping after which it kills the process; None if it expects no pings.
         clock: monotonic seconds.
-        send: a datagram to an address, as the socket module writes it; raises OSError.
+        send: sends a datagram to an address in the format of the socket module; raises OSError.
     """
 
     def __init__(
@@ -48,54 +48,56 @@ class ServiceManager:
     ) -> None:
         self._address = None if address is None else f"\0{address[1:]}" if address.startswith("@") else address
         self._send_datagram = _send_datagram if send is None else send
-        self._every = None if watchdog is None else watchdog / 2  # sd_watchdog_enabled(3) recommends half
+        self._ping_interval = None if watchdog is None else watchdog / 2  # sd_watchdog_enabled(3) recommends half
         self._clock = clock
-        self._alive_at: float | None = None
+        self._pinged_at: float | None = None
         self._last_beat: float | None = None
         self._status: str | None = None
         self._error: str | None = None
 
     @classmethod
-    def of(cls, environ: Mapping[str, str], *, pid: int | None = None) -> ServiceManager:
-        """The one that the environment names. What is written there and makes no sense counts as not set.
+    def from_environment(cls, environ: Mapping[str, str], *, pid: int | None = None) -> ServiceManager:
+        """The manager that the environment names. Invalid values are ignored.
 
         Args:
             environ: with NOTIFY_SOCKET, WATCHDOG_USEC (microseconds) and WATCHDOG_PID.
-            pid: of this process, which WATCHDOG_PID must name if it is set: the variables are inherited.
+            pid: of this process. If WATCHDOG_PID is another one, the variables were inherited and don't apply.
         """
+        own_pid = str(os.getpid() if pid is None else pid)
         address = environ.get("NOTIFY_SOCKET", "")
-        is_ours = environ.get("WATCHDOG_PID", str(os.getpid() if pid is None else pid)) == str(pid or os.getpid())
+        is_valid_address = address[:1] in {"/", "@"} and len(address) > 1
         microseconds = environ.get("WATCHDOG_USEC", "")
         is_number = microseconds.isascii() and microseconds.isdigit() and len(microseconds) < 20
+        is_watched = environ.get("WATCHDOG_PID", own_pid) == own_pid and is_number and int(microseconds) > 0
         return cls(
-            address=address if address[:1] in {"/", "@"} and len(address) > 1 else None,
-            watchdog=int(microseconds) / 1e6 if is_ours and is_number and int(microseconds) else None,
+            address=address if is_valid_address else None,
+            watchdog=int(microseconds) / 1e6 if is_watched else None,
         )
 
     def ready(self, status: str) -> None:
-        """The daemon is up, or has done with a reload."""
+        """The daemon has started, or a reload has ended."""
         self._send("READY=1", status)
 
     def reloading(self) -> None:
-        """A reload begins; ``ready`` ends it. The time is what ``Type=notify-reload`` (systemd 253) asks for."""
+        """A reload has begun; ``ready`` ends it. ``Type=notify-reload`` (systemd 253) requires the time."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}", "reloading")
 
     def stopping(self, status: str, *, within: float) -> None:
-        """The daemon has begun to stop, and will have ended ``within`` seconds: the manager shall wait that long."""
+        """The daemon is stopping. The manager is asked to wait ``within`` seconds for it."""
         self._send(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={round(within * 1e6)}", status)
 
     def status(self, status: str) -> None:
-        """The state in a sentence; sent if it is another than last time."""
+        """Send the status text if it has changed."""
         if _one_line(status) != self._status:
             self._send(None, status)
 
-    def alive(self, beat: float) -> None:
-        """A sign of life, if one is due and ``beat`` has changed since the last; to be called often."""
-        if self._every is None or beat == self._last_beat:
+    def ping(self, beat: float) -> None:
+        """Send a keep-alive ping if one is due and ``beat`` has changed since the last one. Call it often."""
+        if self._ping_interval is None or beat == self._last_beat:
             return
         now = self._clock()
-        if self._alive_at is None or now - self._alive_at >= self._every:
-            self._alive_at, self._last_beat = now, beat
+        if self._pinged_at is None or now - self._pinged_at >= self._ping_interval:
+            self._pinged_at, self._last_beat = now, beat
             self._deliver("WATCHDOG=1")
 
     def _send(self, assignments: str | None, status: str) -> None:
@@ -123,25 +125,25 @@ def _send_datagram(data: bytes, address: str) -> None:
         sock.sendto(data, address)
 
 
-def sentence(parts: Sequence[PartStatus], *, waiting: int, refused: str | None = None) -> str:
-    """The bridge's state for people: what isn't connected and why, and what waits.
+def status_text(parts: Sequence[PartStatus], *, waiting: int, refused: str | None = None) -> str:
+    """The bridge's status in words: which parts aren't connected and why, and how many records wait.
 
     Args:
         parts: of the bridge.
         waiting: records in the outbox.
-        refused: why the last reload changed nothing; None: it did, or there was none.
+        refused: why the last reload was refused; None if it wasn't, or if there was none.
     """
-    told = [_of_part(part) for part in parts if part.state != "connected"]
-    count = {0: "nothing waits", 1: "1 record waits"}.get(waiting, f"{waiting} records wait")
-    said = [] if refused is None else [f"the last reload was refused: {refused}"]
-    return "; ".join([*said, "not connected" if told else "connected", count, *told])
+    not_connected = [_part_text(part) for part in parts if part.state != "connected"]
+    records = {0: "no records waiting", 1: "1 record waiting"}.get(waiting, f"{waiting} records waiting")
+    reload = [] if refused is None else [f"the last reload was refused: {refused}"]
+    return "; ".join([*reload, "not connected" if not_connected else "connected", records, *not_connected])
 
 
-def _of_part(part: PartStatus) -> str:
+def _part_text(part: PartStatus) -> str:
     error = "" if part.error is None else f" ({redacted(part.error)[:MAX_ERROR]})"
     return f"{part.name}: {part.state}{error}"
 
 
 def _one_line(text: str) -> str:
-    """The text, unable to hold a second assignment: errors may quote what a stranger sent."""
+    """The text on one line, so that untrusted text quoted in an error can't add an assignment."""
     return printable(redacted(text)[:MAX_STATUS])

@@ -1,7 +1,7 @@
-"""A watch over the threads: one that has stopped working while it lives is found, and told with its stack.
+"""Finds threads that are alive but stuck, and forces the process to exit if the shutdown hangs.
 
-Counted are the watching thread's own turns, not seconds: after SIGCONT or a suspended machine no time has passed for
-anyone, and nothing is found stuck that had no chance to run.
+Time is counted in ticks of the watching thread, not in seconds: while the process is stopped or the machine suspended,
+no thread can run, so none may count as stuck.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class _Watched:
-    """A thread, and what was last seen of it."""
+    """A thread and its last known beat."""
 
     limit: int
+    """In ticks."""
     beat: Callable[[], object]
     last: object = None
     ticks: int = 0
+    """Ticks since the beat last changed."""
 
 
 class Watchdog:
-    """Finds threads whose beat stands still. Used by one thread.
+    """Finds threads whose beat has stopped changing. Used by one thread.
 
     Args:
         tick: seconds between two calls of ``tick``.
@@ -40,13 +42,13 @@ class Watchdog:
 
         Args:
             name: of the thread.
-            limit: seconds that it may take from one beat to the next.
-            beat: a value that changes as the thread works; None while it has nothing to do.
+            limit: seconds that may pass without a change of the beat.
+            beat: returns a value that changes while the thread makes progress; None while it is idle.
         """
         self._watched[name] = _Watched(max(1, round(limit / self._tick)), beat)
 
     def tick(self) -> list[str]:
-        """Look at all threads; the names of those that are stuck."""
+        """Check all threads. Returns the names of those that are stuck."""
         return [name for name, watched in self._watched.items() if _is_stuck(watched)]
 
 
@@ -60,34 +62,34 @@ def _is_stuck(watched: _Watched) -> bool:
 
 
 def stack_of(name: str) -> str:
-    """Where the thread of that name is now, as lines; empty if there is no such thread."""
+    """The present stack of the thread with that name, as text; empty if there is no such thread."""
     ident = next((thread.ident for thread in threading.enumerate() if thread.name == name), None)
     frame = None if ident is None else sys._current_frames().get(ident)
     return "" if frame is None else "".join(traceback.format_stack(frame)).rstrip("\n")
 
 
-class LastResort:
-    """Ends the process if an orderly end doesn't come: what is acknowledged is on disk.
+class ForcedExit:
+    """Exits the process if an orderly shutdown doesn't end in time. No data is lost: acknowledged messages are on disk.
 
-    Its thread counts its own turns, too. ``arm`` and ``disarm`` may each be called twice, ``disarm`` alone.
+    Its thread counts ticks, too. ``arm`` and ``disarm`` may be called more than once, and ``disarm`` without ``arm``.
 
     Args:
-        seconds: from ``arm`` until the end.
-        say: writes a last line; not waited for longer than a tick, since it may be the log that hangs.
-        tick: seconds.
-        end: ends the process at once, with an exit code.
+        seconds: from ``arm`` to the exit.
+        report: logs the reason. It is waited for one tick at most, since the log itself may be what hangs.
+        tick: seconds per tick.
+        end: exits the process at once, with an exit code.
     """
 
     def __init__(
         self,
         *,
         seconds: float,
-        say: Callable[[], object],
+        report: Callable[[], object],
         tick: float = 1.0,
         end: Callable[[int], object] = os._exit,
     ) -> None:
         self._ticks = max(1, round(seconds / tick))
-        self._say = say
+        self._report = report
         self._tick = tick
         self._end = end
         self._disarmed = threading.Event()
@@ -96,18 +98,18 @@ class LastResort:
     def arm(self) -> None:
         """Start counting."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="last resort", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="forced exit", daemon=True)
             self._thread.start()
 
     def disarm(self) -> None:
-        """The end has come by itself."""
+        """Cancel the exit: the shutdown has ended."""
         self._disarmed.set()
 
     def _run(self) -> None:
         for _ in range(self._ticks):
             if self._disarmed.wait(self._tick):
                 return
-        speaker = threading.Thread(target=self._say, name="last words", daemon=True)
-        speaker.start()
-        speaker.join(self._tick)
+        reporter = threading.Thread(target=self._report, name="forced exit report", daemon=True)
+        reporter.start()
+        reporter.join(self._tick)
         self._end(1)

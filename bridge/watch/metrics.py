@@ -1,5 +1,4 @@
-"""The metrics: every one with its type, labels and meaning, and the collector that reads them. The only
-prometheus_client.
+"""The metrics: definitions with type, labels and help text, and the collector. Only this module uses prometheus_client.
 
 ``python -m bridge.watch.metrics`` prints the reference of all metrics.
 """
@@ -31,96 +30,103 @@ PREFIX = "gdn_bridge_"
 
 
 class Definition(NamedTuple):
-    """One metric."""
+    """The definition of a metric."""
 
     name: str
     """Without ``PREFIX``, and for a counter without ``_total``."""
     type: Literal["counter", "gauge", "histogram"]
-    text: str
+    help: str
     labels: tuple[str, ...] = ()
 
     @property
     def full_name(self) -> str:
-        """As it is scraped; of a histogram without ``_bucket``, ``_sum`` and ``_count``."""
+        """The name as scraped; for a histogram without ``_bucket``, ``_sum`` and ``_count``."""
         return f"{PREFIX}{self.name}{'_total' if self.type == 'counter' else ''}"
 
 
 DEFINITIONS = (
-    Definition("info", "gauge", "The running version; always 1.", ("version",)),
-    Definition("ready", "gauge", "Whether messages go all the way now: every part is connected."),
-    Definition("part_connected", "gauge", "Whether the part works now.", ("part",)),
-    Definition("received", "counter", "Records received: a row each, or a message that can't become rows."),
-    Definition("delivered", "counter", "Records that GDN receipted and that left the outbox."),
-    Definition("dead_lettered", "counter", "Records set aside as dead letters.", ("reason",)),
-    Definition("dropped", "counter", "Records dropped by policy.", ("reason",)),
+    Definition("info", "gauge", "The version in its label; the value is always 1.", ("version",)),
+    Definition("ready", "gauge", "Whether messages get through to GDN now: every part is connected."),
+    Definition("part_connected", "gauge", "Whether the part is connected.", ("part",)),
+    Definition("received", "counter", "Records received. A record is a row, or a message that can't become rows."),
+    Definition("delivered", "counter", "Records that GDN receipted and that were released from the outbox."),
+    Definition("dead_lettered", "counter", "Records kept as dead letters.", ("reason",)),
+    Definition("dropped", "counter", "Records neither delivered nor kept, by reason.", ("reason",)),
     Definition("books_balanced", "gauge", "Whether received = delivered + outbox + dead-lettered + dropped."),
     Definition("outbox_records", "gauge", "Records in the outbox."),
-    Definition("outbox_bytes", "gauge", "Bytes of the records in the outbox, as outbox.max_bytes counts them."),
+    Definition("outbox_bytes", "gauge", "Size of the records in the outbox, as outbox.max_bytes counts it."),
     Definition(
         "outbox_full_in_seconds",
         "gauge",
-        "Seconds until outbox.max_bytes is reached if it fills on as in the last minute; +Inf while it doesn't.",
+        "Seconds until outbox.max_bytes is reached at the rate of the last minute; +Inf if the outbox isn't filling.",
     ),
-    Definition("outbox_oldest_seconds", "gauge", "How long the oldest record waits."),
-    Definition("outbox_failing", "gauge", "Whether the store can't take or give now."),
-    Definition("holding", "gauge", "Whether nothing is taken from the broker, because the outbox can take no more."),
+    Definition("outbox_oldest_seconds", "gauge", "Age of the oldest record in the outbox."),
+    Definition("outbox_failing", "gauge", "Whether the outbox can't be read or written."),
+    Definition(
+        "holding", "gauge", "Whether the bridge takes no messages from the broker because the outbox can't store them."
+    ),
     Definition("dead_letters", "gauge", "Dead letters kept."),
-    Definition("dead_letters_purged", "counter", "Dead letters deleted by a bound or by a person."),
-    Definition("dead_letters_replayed", "counter", "Dead letters that became rows after all."),
-    Definition("mqtt_messages", "counter", "PUBLISH packets read since the start, repetitions included."),
+    Definition("dead_letters_purged", "counter", "Dead letters deleted by a bound or by a command."),
+    Definition("dead_letters_replayed", "counter", "Dead letters that became rows when they were mapped again."),
+    Definition("mqtt_messages", "counter", "PUBLISH packets read since the start, redelivered ones included."),
     Definition(
         "mqtt_repetitions",
         "counter",
-        "Of these, those that were told to be stored already (delivery.deduplicate), since the start.",
+        "Redelivered messages recognised as stored already (delivery.deduplicate), since the start.",
     ),
     Definition("acked", "counter", "PUBACKs sent since the start."),
-    Definition("sessions_lost", "counter", "Times that the broker had lost the session."),
+    Definition("sessions_lost", "counter", "How often the broker had lost the session."),
     Definition(
         "broker_dropped",
         "gauge",
-        "Messages that the broker says it dropped, for any client, since it started. Only where it says so.",
+        "Messages for any client that the broker reports as dropped since it started. Only if it reports them.",
     ),
     Definition(
         "route_rows",
         "counter",
-        "Rows that messages became since the start; those that come again count again. The route by its name or topic.",
+        "Rows mapped since the start; redelivered messages count again. A route is identified by its name or topic.",
         ("route", "stream"),
     ),
-    Definition("sends", "counter", "Records sent to GDN since the start, repetitions included."),
+    Definition("sends", "counter", "Records sent to GDN since the start, resent ones included."),
     Definition("receipts", "counter", "Receipts from GDN since the start, refusals included."),
-    Definition("receipt_seconds", "histogram", "From a record's send to its receipt.", ("stream",)),
-    Definition("window_used", "gauge", "Records sent and not receipted; delivery.window is the bound.", ("stream",)),
+    Definition("receipt_seconds", "histogram", "Time from the send of a record to its receipt.", ("stream",)),
+    Definition("window_used", "gauge", "Records sent without a receipt; delivery.window is the maximum.", ("stream",)),
     Definition("reconnects", "counter", "Connection attempts after the first.", ("link",)),
     Definition(
         "link_failures",
         "counter",
-        "Attempts that failed and links that were lost. The cause: lost, or what failed: unreachable, limited, "
+        "Failed attempts to connect and lost links. The cause is lost, or the kind of failure: unreachable, limited, "
         "credentials, missing, name_taken, refused, brief, taken_over.",
         ("link", "cause"),
     ),
     Definition(
         "certificate_ends_timestamp_seconds",
         "gauge",
-        "When a certificate of the link's latest connection ends, in seconds since 1970: own or peer. Only with TLS.",
+        "When the certificate of the link's latest connection expires, own or peer, in seconds since 1970. Only with "
+        "TLS.",
         ("link", "certificate"),
     ),
     Definition("gdn_requests_last_minute", "gauge", "Requests made to GDN in the last 60 seconds."),
     Definition("gdn_requests_last_day", "gauge", "Requests made to GDN in the last 24 hours."),
-    Definition("gdn_requests", "counter", "Requests made to GDN since the start, by checks or others.", ("by",)),
-    Definition("otp_requests", "counter", "Of these, those for a one-time password."),
-    Definition("worker_active", "gauge", "Whether the worker is active. Only once GDN has said."),
-    Definition("query_result", "gauge", "The health query's number, by default the rows out. Only where it is one."),
+    Definition("gdn_requests", "counter", "Requests made to GDN since the start, by checks or by others.", ("by",)),
+    Definition("otp_requests", "counter", "Requests for a one-time password, included in gdn_requests."),
+    Definition("worker_active", "gauge", "Whether the worker is active. Only once GDN has answered."),
+    Definition(
+        "query_result",
+        "gauge",
+        "Result of the health query, by default the number of rows out. Only if the result is an integer.",
+    ),
     Definition(
         "rows_behind",
         "gauge",
-        "Rows that GDN receipted and that have not come out, against the best moment since the start. Only where the "
-        "definition makes exactly one row of each.",
+        "Rows that GDN receipted and that have not come out of the worker. The smallest difference since the start "
+        "counts as 0. Only if the definition makes exactly one row of each.",
     ),
     Definition(
         "rows_lost",
         "counter",
-        "Rows that GDN receipted and that never come out, as far as canaries sent after them showed, since the start. "
-        "Only where rows_behind is known.",
+        "Rows that GDN receipted and that are proven lost by canaries sent after them, since the start. Only if "
+        "rows_behind is known.",
     ),
     Definition(
         "health_checks",
@@ -128,18 +134,18 @@ DEFINITIONS = (
         "Health checks since the start: passed, failed, or unasked (GDN could not be asked).",
         ("check", "outcome"),
     ),
-    Definition("check_seconds", "gauge", "How long GDN took for the check, the last time.", ("check",)),
+    Definition("check_seconds", "gauge", "How long GDN took for the last run of the check.", ("check",)),
     Definition(
         "canary_rounds",
         "counter",
-        "The canary's rounds since the start: found, lost, or not_published. Only with canary.enabled.",
+        "Rounds of the canary since the start: found, lost, or not_published. Only with canary.enabled.",
         ("outcome",),
     ),
     Definition(
         "canary_seconds",
         "gauge",
-        "How long the last canary that came through took, by hop: mqtt (broker to bridge), receipt (bridge to "
-        "receipt), row (receipt to row). Only with canary.enabled.",
+        "Duration of each hop of the last canary found: mqtt (broker to bridge), receipt (bridge to receipt), row "
+        "(receipt to row). Only with canary.enabled.",
         ("hop",),
     ),
 )
@@ -154,7 +160,7 @@ Samples = Iterable[tuple[tuple[str, ...], Value]]
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the metrics are made of, of one moment."""
+    """The values that the metrics show, all of one moment."""
 
     parts: Sequence[PartStatus]
     snapshot: Snapshot
@@ -163,10 +169,10 @@ class Reading:
 
 
 class Metrics:
-    """Makes every metric from one reading, so that a scrape is consistent in itself.
+    """Produces all metrics of a scrape from one reading, so that they are consistent with each other.
 
     Args:
-        read: gives the reading; called in the thread that scrapes.
+        read: returns the reading; called in the thread that serves the scrape.
     """
 
     def __init__(self, read: Callable[[], Reading]) -> None:
@@ -185,24 +191,24 @@ class _Collector(Collector):
     def collect(self) -> Iterator[Metric]:
         samples = _samples(self._read())
         for definition in DEFINITIONS:
-            found = list(samples[definition.name])
-            # A metric without labels and without a value isn't known; one with labels has just counted nothing yet.
-            if found or definition.labels:
-                yield _family(definition, found)
+            values = list(samples[definition.name])
+            # Without a value, a metric without labels is unknown and left out; one with labels has no series yet.
+            if values or definition.labels:
+                yield _family(definition, values)
 
 
 def _family(definition: Definition, samples: Samples) -> Metric:
     name = f"{PREFIX}{definition.name}"
     if definition.type == "histogram":
-        histogram = HistogramMetricFamily(name, definition.text, labels=definition.labels)
+        histogram = HistogramMetricFamily(name, definition.help, labels=definition.labels)
         for labels, value in samples:
             if isinstance(value, Durations):
-                ends = [f"{bound}" for bound in BOUNDS] + ["+Inf"]
-                buckets = list(zip(ends, accumulate(value.counts), strict=True))
+                upper_bounds = [f"{bound}" for bound in BOUNDS] + ["+Inf"]
+                buckets = list(zip(upper_bounds, accumulate(value.counts), strict=True))
                 histogram.add_metric(labels, buckets, value.total)
         return histogram
-    made = CounterMetricFamily if definition.type == "counter" else GaugeMetricFamily
-    family = made(name, definition.text, labels=definition.labels)
+    family_type = CounterMetricFamily if definition.type == "counter" else GaugeMetricFamily
+    family = family_type(name, definition.help, labels=definition.labels)
     for labels, value in samples:
         if not isinstance(value, Durations):
             family.add_metric(labels, float(value))
@@ -210,69 +216,69 @@ def _family(definition: Definition, samples: Samples) -> Metric:
 
 
 def _samples(reading: Reading) -> dict[str, Samples]:
-    """The samples of every metric, by its name."""
+    """The samples of all metrics, by the metric's name."""
     snapshot, health, requests = reading.snapshot, reading.health, reading.requests
     books, traffic, outbox = snapshot.books, snapshot.traffic, snapshot.outbox
     return {
-        "info": _by({__version__: 1}),
-        "ready": _one(is_ready(reading.parts)),
-        "part_connected": _by({part.name: part.state == "connected" for part in reading.parts}),
-        "received": _one(books.received),
-        "delivered": _one(books.delivered),
-        "dead_lettered": _by(_from_zero(DEAD_LETTER_REASONS, books.dead_lettered)),
-        "dropped": _by(_from_zero(DROP_REASONS, books.dropped)),
-        "books_balanced": _one(books.balanced),
-        "outbox_records": _one(books.outbox),
-        "outbox_bytes": _one(outbox.bytes),
-        "outbox_full_in_seconds": _one(outbox.seconds_left),
-        "outbox_oldest_seconds": _one(outbox.oldest_age),
-        "outbox_failing": _one(outbox.error is not None),
-        "holding": _one(outbox.holding is not None),
-        "dead_letters": _one(outbox.dead_letters),
-        "dead_letters_purged": _one(outbox.dead_letters_purged),
-        "dead_letters_replayed": _one(outbox.dead_letters_replayed),
-        "mqtt_messages": _one(traffic.mqtt_messages),
-        "mqtt_repetitions": _one(traffic.redelivered),
-        "acked": _one(traffic.acked),
-        "sessions_lost": _one(traffic.sessions_lost),
-        "broker_dropped": _one(traffic.broker_dropped),
+        "info": _by_label({__version__: 1}),
+        "ready": _single(is_ready(reading.parts)),
+        "part_connected": _by_label({part.name: part.state == "connected" for part in reading.parts}),
+        "received": _single(books.received),
+        "delivered": _single(books.delivered),
+        "dead_lettered": _by_label(_with_zeros(DEAD_LETTER_REASONS, books.dead_lettered)),
+        "dropped": _by_label(_with_zeros(DROP_REASONS, books.dropped)),
+        "books_balanced": _single(books.balanced),
+        "outbox_records": _single(books.outbox),
+        "outbox_bytes": _single(outbox.bytes),
+        "outbox_full_in_seconds": _single(outbox.seconds_left),
+        "outbox_oldest_seconds": _single(outbox.oldest_age),
+        "outbox_failing": _single(outbox.error is not None),
+        "holding": _single(outbox.holding is not None),
+        "dead_letters": _single(outbox.dead_letters),
+        "dead_letters_purged": _single(outbox.dead_letters_purged),
+        "dead_letters_replayed": _single(outbox.dead_letters_replayed),
+        "mqtt_messages": _single(traffic.mqtt_messages),
+        "mqtt_repetitions": _single(traffic.redelivered),
+        "acked": _single(traffic.acked),
+        "sessions_lost": _single(traffic.sessions_lost),
+        "broker_dropped": _single(traffic.broker_dropped),
         "route_rows": sorted(traffic.route_rows.items()),
-        "sends": _one(traffic.sends),
-        "receipts": _one(traffic.receipts),
-        "receipt_seconds": _by(traffic.receipt_durations),
-        "window_used": _by(traffic.window_used),
-        "reconnects": _by(traffic.reconnects),
-        "link_failures": _by_several(traffic.link_failures),
-        "certificate_ends_timestamp_seconds": _by_several(traffic.certificate_ends),
-        "gdn_requests_last_minute": _one(requests.last_minute),
-        "gdn_requests_last_day": _one(requests.last_day),
-        "gdn_requests": _by({"checks": requests.checks, "others": requests.others}),
-        "otp_requests": _one(requests.one_time_passwords),
-        "worker_active": _one(health.worker_active),
-        "query_result": _one(health.count),
-        "rows_behind": _one(health.rows_behind),
-        "rows_lost": _one(health.rows_lost),
-        "check_seconds": _by(health.seconds),
+        "sends": _single(traffic.sends),
+        "receipts": _single(traffic.receipts),
+        "receipt_seconds": _by_label(traffic.receipt_durations),
+        "window_used": _by_label(traffic.window_used),
+        "reconnects": _by_label(traffic.reconnects),
+        "link_failures": _by_two_labels(traffic.link_failures),
+        "certificate_ends_timestamp_seconds": _by_two_labels(traffic.certificate_ends),
+        "gdn_requests_last_minute": _single(requests.last_minute),
+        "gdn_requests_last_day": _single(requests.last_day),
+        "gdn_requests": _by_label({"checks": requests.checks, "others": requests.others}),
+        "otp_requests": _single(requests.one_time_passwords),
+        "worker_active": _single(health.worker_active),
+        "query_result": _single(health.count),
+        "rows_behind": _single(health.rows_behind),
+        "rows_lost": _single(health.rows_lost),
+        "check_seconds": _by_label(health.seconds),
         "health_checks": sorted(health.outcomes.items()),
-        "canary_rounds": _by({} if health.canary is None else health.canary.rounds),
-        "canary_seconds": _by({} if health.canary is None else health.canary.seconds),
+        "canary_rounds": _by_label({} if health.canary is None else health.canary.rounds),
+        "canary_seconds": _by_label({} if health.canary is None else health.canary.seconds),
     }
 
 
-def _one(value: float | None) -> Samples:
+def _single(value: float | None) -> Samples:
     return [] if value is None else [((), value)]
 
 
-def _by(values: Mapping[str, Value]) -> Samples:
+def _by_label(values: Mapping[str, Value]) -> Samples:
     return [((label,), value) for label, value in sorted(values.items(), key=lambda item: item[0])]
 
 
-def _from_zero(known: Iterable[str], counts: Mapping[str, int]) -> dict[str, int]:
-    """With a 0 for what hasn't happened: Prometheus sees no increase in a series that begins with 1."""
+def _with_zeros(known: Iterable[str], counts: Mapping[str, int]) -> dict[str, int]:
+    """With a 0 for what hasn't happened yet: Prometheus sees no increase in a series that starts at 1."""
     return {**dict.fromkeys(known, 0), **counts}
 
 
-def _by_several(values: Mapping[str, Mapping[str, float]]) -> Samples:
+def _by_two_labels(values: Mapping[str, Mapping[str, float]]) -> Samples:
     return sorted(((outer, inner), value) for outer, inners in values.items() for inner, value in inners.items())
 
 
@@ -282,7 +288,7 @@ def _by_several(values: Mapping[str, Mapping[str, float]]) -> Samples:
 def reference() -> str:
     """The text of docs/metrics.md."""
     rows = "".join(
-        f"| `{d.full_name}` | {d.type} | {', '.join(f'`{label}`' for label in d.labels)} | {d.text} |\n"
+        f"| `{d.full_name}` | {d.type} | {', '.join(f'`{label}`' for label in d.labels)} | {d.help} |\n"
         for d in DEFINITIONS
     )
     return f"""\
@@ -290,15 +296,15 @@ def reference() -> str:
 
 <!-- Generated: `{REGENERATE}` -->
 
-`/metrics` of the status address gives them in Prometheus' text format. Each scrape is of one moment: the books in it
-balance. Counters "since the start" begin at 0 with the process; the books, dead letters and lost sessions are kept in
-the outbox and go on. Seconds and bytes are what the names say.
+`/metrics` on the status address returns the metrics in Prometheus' text format. All values of a scrape are of one
+moment, so the books in it balance. Counters "since the start" start at 0 with the process. The books, dead letters and
+lost sessions are stored in the outbox and continue after a restart.
 
-Labels are bounded by your settings: `stream`, `route`, `link`, `check` and `part` by what is configured, the rest by
-fixed lists (`reason`: [mapping.md](mapping.md)). A route with neither a short name nor a short topic is cut at 100
-characters. Nothing that a device sends becomes a label.
+The number of series is bounded: the labels `stream`, `route`, `link`, `check` and `part` take their values from your
+settings, the others from fixed lists (for `reason` see [mapping.md](mapping.md)). The name or topic of a route is cut
+after 100 characters. No data from devices becomes a label.
 
-`deploy/prometheus/rules.yml` has alerts on them, `deploy/grafana/gdn-bridge.json` a dashboard.
+`deploy/prometheus/rules.yml` has alerts for these metrics, `deploy/grafana/gdn-bridge.json` a dashboard.
 
 | metric | type | labels | meaning |
 |---|---|---|---|

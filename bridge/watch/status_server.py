@@ -1,6 +1,6 @@
-"""The status server: /livez, /readyz, /metrics and a page for people.
+"""The status server: /livez, /readyz, /metrics and an HTML page.
 
-Threads of its own read values that other parts swap whole; nothing here asks or waits for anyone.
+Its threads only read values that other threads replace as a whole: an answer never waits for another part.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from bridge.watch.health import HealthStatus
 from bridge.watch.metrics import CONTENT_TYPE, Metrics, Reading
 
 REQUEST_SECONDS = 5.0
-"""A client has this long for its next bytes: a silent one must not hold a thread."""
+"""Timeout for the next bytes of a client: a silent one must not occupy a thread."""
 
 CONNECTION_SECONDS = 10.0
-"""A connection lives this long at most: one that drips bytes must not hold a thread either."""
+"""Maximum lifetime of a connection: a client that sends single bytes must not occupy a thread either."""
 
 MAX_CLIENTS = 32
 
 
 class StatusServer:
-    """Serves what the callables give.
+    """Serves the values that the callables return.
 
     Args:
         host: address to listen on.
-        port: 0 takes a free one (``port`` tells which, after ``start``).
-        live: whether the data path still turns.
-        parts: every part, for readiness.
+        port: to listen on; 0 for any free one, which ``port`` holds after ``start``.
+        live: whether the data path still works.
+        parts: the status of every part.
         snapshot: of the data path.
-        health: what GDN last said.
-        requests: made to GDN.
+        health: results of the health checks.
+        requests: numbers of requests to GDN.
     """
 
     def __init__(
@@ -68,26 +68,26 @@ class StatusServer:
         self.health = health
         self.requests = requests
         self._metrics = Metrics(lambda: Reading(self.parts(), self.snapshot(), self.health(), self.requests()))
-        self._server: _Server | None = None
+        self._server: _HttpServer | None = None
 
     def start(self) -> None:
         """Listen and serve.
 
         Raises:
-            ConfigError: the address can't be listened on.
+            ConfigError: can't listen on the address.
         """
         try:
-            self._server = _Server((self.host, self.port), self)
+            self._server = _HttpServer((self.host, self.port), self)
         except OSError as exc:
             raise ConfigError(
-                f"BRIDGE_STATUS__LISTEN: {self.host}:{self.port} can't be listened on: {exc.strerror or exc}. "
-                "Give another address or port."
+                f"BRIDGE_STATUS__LISTEN: can't listen on {self.host}:{self.port}: {exc.strerror or exc}. "
+                "Use another address or port."
             ) from exc
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="status", daemon=True).start()
 
     def stop(self) -> None:
-        """Serve no more; may be called twice."""
+        """Stop serving. May be called twice."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -98,7 +98,7 @@ class StatusServer:
         return self._metrics.text()
 
     def readiness(self) -> dict[str, Any]:
-        """What /readyz says."""
+        """The body of /readyz."""
         parts = self.parts()
         snapshot = self.snapshot()
         books, outbox = snapshot.books, snapshot.outbox
@@ -109,7 +109,7 @@ class StatusServer:
                     "name": part.name,
                     "state": part.state,
                     "since": _iso(part.since),
-                    # The far end's words are in it, and it may repeat what we said to it.
+                    # It may quote the far end, and the far end may have repeated a secret.
                     "error": None if part.error is None else redacted(part.error),
                     "next_attempt": _iso(part.next_attempt_at),
                 }
@@ -155,17 +155,17 @@ class StatusServer:
         }
 
     def page(self) -> str:
-        """The page for people."""
+        """The HTML page."""
         readiness = self.readiness()
         rows = "".join(
-            f"<tr><td>{_shown(part['name'])}<td>{part['state']}<td>{part['since']}"
-            f"<td>{_shown(part['error'] or '')}<td>{part['next_attempt'] or ''}"
+            f"<tr><td>{_html_text(part['name'])}<td>{part['state']}<td>{part['since']}"
+            f"<td>{_html_text(part['error'] or '')}<td>{part['next_attempt'] or ''}"
             for part in readiness["parts"]
         )
         tables = "".join(
             f"<h2>{title}</h2><table>"
             + "".join(
-                f"<tr><td>{name.replace('_', ' ')}<td>{_shown(str(value if value is not None else '-'))}"
+                f"<tr><td>{name.replace('_', ' ')}<td>{_html_text(str(value if value is not None else '-'))}"
                 for name, value in readiness[group].items()
             )
             + "</table>"
@@ -181,8 +181,8 @@ class StatusServer:
         )
 
 
-def _shown(text: str) -> str:
-    """A text that may be foreign, in HTML."""
+def _html_text(text: str) -> str:
+    """Text that may be untrusted, as HTML."""
     return html.escape(escape_unprintable(text))
 
 
@@ -190,7 +190,7 @@ def _iso(seconds: float | None) -> str | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
-class _Server(ThreadingHTTPServer):
+class _HttpServer(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
@@ -198,55 +198,55 @@ class _Server(ThreadingHTTPServer):
         self.status = status
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._lock = threading.Lock()
-        self._since: dict[Any, float] = {}  # under _lock: open connections, and when they came
-        self._places = threading.BoundedSemaphore(MAX_CLIENTS)
-        super().__init__(address, _Handler)
+        self._opened_at: dict[Any, float] = {}  # open connections; under _lock
+        self._slots = threading.BoundedSemaphore(MAX_CLIENTS)
+        super().__init__(address, _RequestHandler)
 
     def server_bind(self) -> None:
-        """Bind, without http.server's look-up of a name nobody uses: it can hang on DNS."""
+        """Bind without http.server's look-up of the host name, which isn't needed and can hang on DNS."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._places.acquire(blocking=False):
+        if not self._slots.acquire(blocking=False):
             self.shutdown_request(request)
             return
         with self._lock:
-            self._since[request] = time.monotonic()
+            self._opened_at[request] = time.monotonic()
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._places.release()
+            self._slots.release()
 
     def shutdown_request(self, request: Any) -> None:
         with self._lock:
-            self._since.pop(request, None)
+            self._opened_at.pop(request, None)
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Between two looks for clients: end the connections that have lived too long."""
+        """Close connections that have reached their maximum lifetime. Called between two polls for clients."""
         oldest = time.monotonic() - CONNECTION_SECONDS
         with self._lock:
-            for request, since in self._since.items():
-                if since < oldest:
-                    with suppress(OSError):  # it has just gone by itself
+            for request, opened_at in self._opened_at.items():
+                if opened_at < oldest:
+                    with suppress(OSError):  # it has just closed by itself
                         request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news."""
+        """Do nothing: a client that disconnects is no error."""
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
+class _RequestHandler(BaseHTTPRequestHandler):
+    server: _HttpServer
     server_version = "gdn-bridge"
     sys_version = ""
     timeout = REQUEST_SECONDS
 
     def do_GET(self) -> None:
-        """Answer."""
+        """Answer a request."""
         status = self.server.status
         path = self.path.split("?", 1)[0]
         if path == "/livez":
@@ -261,7 +261,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/":
             self._answer(HTTPStatus.OK, "text/html; charset=utf-8", status.page().encode(errors="backslashreplace"))
         else:
-            self._answer_json(HTTPStatus.NOT_FOUND, {"error": "there are /, /livez, /readyz and /metrics"})
+            self._answer_json(HTTPStatus.NOT_FOUND, {"error": "the paths are /, /livez, /readyz and /metrics"})
 
     do_HEAD = do_GET  # noqa: N815 - http.server's name
 
@@ -279,4 +279,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
-        """Requests are not logged: a probe every second would drown the rest."""
+        """Do nothing: probes every second would bury all other events in the log."""

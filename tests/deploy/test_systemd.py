@@ -176,15 +176,15 @@ def test_it_is_ready_with_broker_and_gdn_away_and_says_what_it_waits_for(service
 
     assert time.monotonic() - begun < 15
     assert service["ActiveState"] == "active"
-    service.wait_status(r"not connected; nothing waits; .*mqtt: waiting \(the broker at 127.0.0.1")
+    service.wait_status(r"not connected; no records waiting; .*mqtt: waiting \(the broker at 127.0.0.1")
     broker = service.broker(tmp_path)
     try:
         service.bridge.wait_subscribed()
         publish_all(broker.port, readings(3))
-        service.wait_status(".*connected; 3 records wait")
+        service.wait_status(".*connected; 3 records waiting")
         gdn = service.gdn(tmp_path)
         try:
-            service.wait_status("connected; nothing waits")
+            service.wait_status("connected; no records waiting")
             assert distinct_rows(gdn) == expected_rows(3)
         finally:
             gdn.end()
@@ -197,7 +197,7 @@ def test_the_process_has_no_rights_and_the_secret_is_nowhere_to_be_read(
     service: Service, broker: Mosquitto, gdn: LocalGdn
 ) -> None:
     service.does("start")
-    service.wait_status("connected; nothing waits")
+    service.wait_status("connected; no records waiting")
     pid = service["MainPID"]
 
     status = dict(
@@ -259,7 +259,7 @@ def test_a_wrong_setting_is_in_the_journal_and_nothing_is_tried_again(service: S
 def test_the_guides_other_verbs_find_secrets_and_outbox(service: Service, broker: Mosquitto, gdn: LocalGdn) -> None:
     (check,) = [line for line in block("systemd.md", "editor ").splitlines() if " check " in line]
     service.does("start")
-    service.wait_status("connected; nothing waits")
+    service.wait_status("connected; no records waiting")
 
     assert "nothing to mend" in service.machine.run(check)
     assert "active" in service.machine.run(block("systemd.md", "export CREDENTIALS_DIRECTORY"))
@@ -297,7 +297,7 @@ def test_a_killed_bridge_comes_back_and_has_everything(service: Service, broker:
     service.does("start")
     service.bridge.wait_subscribed()
     publish_all(broker.port, readings(500))
-    service.wait_status(".*connected; 500 records wait")
+    service.wait_status(".*connected; 500 records waiting")
 
     service.machine.run(f"kill -KILL {service['MainPID']}")
     wait_for(lambda: service["NRestarts"] == "1" and service["ActiveState"] == "active", what="the restart")
@@ -311,7 +311,7 @@ def test_a_killed_bridge_comes_back_and_has_everything(service: Service, broker:
 
 def test_a_stop_is_clean_and_quick(service: Service, broker: Mosquitto, gdn: LocalGdn) -> None:
     service.does("start")
-    service.wait_status("connected; nothing waits")
+    service.wait_status("connected; no records waiting")
 
     begun = time.monotonic()
     service.does("stop")
@@ -325,11 +325,11 @@ def test_a_stop_may_take_as_long_as_the_settings_say(service: Service, broker: M
     service.drop_in("TimeoutStopSec=3")
     service.configure(before="stop_timeout = 14")
     service.does("start")
-    service.wait_status("connected; nothing waits")
+    service.wait_status("connected; no records waiting")
     os.kill(gdn.pid, signal.SIGSTOP)
     try:
         publish_all(broker.port, readings(100))
-        service.wait_status(".*connected; 100 records wait")
+        service.wait_status(".*connected; 100 records waiting")
         begun = time.monotonic()
         service.does("stop")
     finally:
@@ -344,7 +344,7 @@ def test_a_stop_may_take_as_long_as_the_settings_say(service: Service, broker: M
 
 def test_a_reload_takes_up_a_new_route_in_the_same_process(service: Service, broker: Mosquitto, gdn: LocalGdn) -> None:
     service.does("start")
-    service.wait_status("connected; nothing waits")
+    service.wait_status("connected; no records waiting")
     pid = service["MainPID"]
     service.configure(routes=ROUTE.replace("devices/", "sensors/"))
 
@@ -356,14 +356,14 @@ def test_a_reload_takes_up_a_new_route_in_the_same_process(service: Service, bro
 
     assert (service["MainPID"], service["ActiveState"], service["NRestarts"]) == (pid, "active", "0")
     assert service.journal().count('"event":"mqtt.subscribed"') == 1
-    service.wait_status("connected; nothing waits")
+    service.wait_status("connected; no records waiting")
 
 
 def test_a_reload_of_wrong_settings_fails_changes_nothing_and_the_status_says_why(
     service: Service, broker: Mosquitto, gdn: LocalGdn
 ) -> None:
     service.does("start")
-    service.wait_status("connected; nothing waits")
+    service.wait_status("connected; no records waiting")
     pid = service["MainPID"]
     service.configure(routes=ROUTE.replace("tutorialAppInputStream", "nowhere"))
 
@@ -376,7 +376,7 @@ def test_a_reload_of_wrong_settings_fails_changes_nothing_and_the_status_says_wh
     wait_for(lambda: distinct_rows(gdn) == expected_rows(5), what="the rows by the old route")
     service.configure()
     service.does("reload")
-    service.wait_status("connected; nothing waits")
+    service.wait_status("connected; no records waiting")
 
 
 # --- the package ----------------------------------------------------------------------------------------
@@ -439,7 +439,7 @@ def test_removing_keeps_settings_secrets_and_outbox_and_purging_leaves_nothing(
     service.does("enable --now")
     service.bridge.wait_subscribed()
     publish_all(broker.port, readings(5))
-    service.wait_status(".*connected; 5 records wait")
+    service.wait_status(".*connected; 5 records waiting")
 
     pid = service["MainPID"]
     service.machine.run("apt-get remove --yes gdn-bridge")

@@ -1,4 +1,4 @@
-"""The service manager's socket, a real one: in the file system and in the abstract namespace."""
+"""Notifications on a real socket, in the file system and in the abstract namespace."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from bridge.service import systemd as notify
+from bridge.service import systemd
 from bridge.service.systemd import ServiceManager
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.mark.parametrize("namespace", ["file system", "abstract"])
-def test_a_datagram_arrives_and_a_queue_that_is_full_delays_nothing_for_long(
+def test_a_datagram_arrives_and_a_full_queue_does_not_block_the_sender(
     tmp_path: Path, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notify, "SEND_TIMEOUT", 0.001)
+    monkeypatch.setattr(systemd, "SEND_TIMEOUT", 0.001)
     name = f"gdn-bridge-test-{time.monotonic_ns()}"
     bound, named = (f"\0{name}", f"@{name}") if namespace == "abstract" else (str(tmp_path / "n"),) * 2
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(bound)
-        service = ServiceManager.of({"NOTIFY_SOCKET": named})
+        service = ServiceManager.from_environment({"NOTIFY_SOCKET": named})
         service.ready("connected")
         assert sock.recv(1000) == b"READY=1\nSTATUS=connected"
 

@@ -7,11 +7,11 @@ import pytest
 
 from bridge.log import keep_secret
 from bridge.parts import PartStatus
-from bridge.service.systemd import ServiceManager, sentence
+from bridge.service.systemd import ServiceManager, status_text
 
 
 class Manager:
-    """A service manager: what it is sent, what time it is, and whether it reads."""
+    """A service manager: what it has received, its clock, and whether it reads."""
 
     def __init__(self, watchdog: float | None = None) -> None:
         self.received: list[str] = []
@@ -26,7 +26,7 @@ class Manager:
         self.received.append(data.decode())
 
 
-def test_ready_and_its_status_come_in_one_datagram() -> None:
+def test_ready_and_the_status_are_one_datagram() -> None:
     manager = Manager()
 
     manager.client.ready("connected")
@@ -34,7 +34,7 @@ def test_ready_and_its_status_come_in_one_datagram() -> None:
     assert manager.received == ["READY=1\nSTATUS=connected"]
 
 
-def test_a_stop_is_said_with_its_reason_and_how_long_it_may_take() -> None:
+def test_a_stop_is_sent_with_its_reason_and_the_time_it_may_take() -> None:
     manager = Manager()
 
     manager.client.stopping("stopping: SIGTERM", within=15.0)
@@ -42,7 +42,7 @@ def test_a_stop_is_said_with_its_reason_and_how_long_it_may_take() -> None:
     assert manager.received == ["STOPPING=1\nEXTEND_TIMEOUT_USEC=15000000\nSTATUS=stopping: SIGTERM"]
 
 
-def test_a_reload_says_when_it_began() -> None:
+def test_a_reload_is_sent_with_the_time_it_began() -> None:
     manager = Manager()
     before = time.monotonic_ns() // 1000
 
@@ -57,10 +57,10 @@ def test_a_status_is_sent_only_when_it_changes() -> None:
     manager = Manager()
     manager.client.ready("connected")
 
-    for status in ("connected", "1 record waits", "1 record waits", "connected"):
+    for status in ("connected", "1 record waiting", "1 record waiting", "connected"):
         manager.client.status(status)
 
-    assert manager.received[1:] == ["STATUS=1 record waits", "STATUS=connected"]
+    assert manager.received[1:] == ["STATUS=1 record waiting", "STATUS=connected"]
 
 
 def test_a_status_that_could_not_be_sent_is_sent_again() -> None:
@@ -87,7 +87,7 @@ def test_a_status_never_holds_a_second_assignment(stranger: str) -> None:
     assert second.isprintable()
 
 
-def test_the_longest_status_fits_into_what_systemd_takes_of_a_datagram() -> None:
+def test_the_longest_status_fits_into_the_datagram_that_systemd_reads() -> None:
     manager = Manager()
 
     manager.client.stopping("\N{GRINNING FACE}" * 5000, within=86_400)
@@ -104,32 +104,32 @@ def test_no_secret_is_in_a_status() -> None:
     assert manager.received == ["STATUS=refused: [redacted]"]
 
 
-def test_signs_of_life_come_at_half_the_interval() -> None:
+def test_pings_are_sent_at_half_the_interval() -> None:
     manager = Manager(watchdog=10.0)
 
     for second in range(21):
         manager.now = float(second)
-        manager.client.alive(beat=manager.now)
+        manager.client.ping(beat=manager.now)
 
     assert manager.received == ["WATCHDOG=1"] * 5  # at 0, 5, 10, 15, 20
 
 
-def test_no_sign_of_life_comes_while_the_data_path_stands_still() -> None:
+def test_no_ping_is_sent_while_the_beat_does_not_change() -> None:
     manager = Manager(watchdog=10.0)
-    manager.client.alive(beat=7.0)
+    manager.client.ping(beat=7.0)
 
     for second in range(1, 100):
         manager.now = float(second)
-        manager.client.alive(beat=7.0)
+        manager.client.ping(beat=7.0)
     assert manager.received == ["WATCHDOG=1"]
-    manager.client.alive(beat=8.0)
+    manager.client.ping(beat=8.0)
     assert manager.received == ["WATCHDOG=1"] * 2
 
 
-def test_without_a_watchdog_no_sign_of_life_is_sent() -> None:
+def test_without_a_watchdog_no_ping_is_sent() -> None:
     manager = Manager()
 
-    manager.client.alive(beat=1.0)
+    manager.client.ping(beat=1.0)
 
     assert manager.received == []
 
@@ -147,8 +147,8 @@ def test_without_a_watchdog_no_sign_of_life_is_sent() -> None:
         ({}, None),
     ],
 )
-def test_only_a_watchdog_that_is_meant_for_this_process_is_fed(environ: dict[str, str], expected: float | None) -> None:
-    assert ServiceManager.of(environ, pid=42)._every == expected
+def test_only_a_watchdog_for_this_process_gets_pings(environ: dict[str, str], expected: float | None) -> None:
+    assert ServiceManager.from_environment(environ, pid=42)._ping_interval == expected
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,8 @@ def test_only_a_watchdog_that_is_meant_for_this_process_is_fed(environ: dict[str
         ("relative", None),
     ],
 )
-def test_paths_and_names_in_the_abstract_namespace_are_understood(address: str, expected: str | None) -> None:
-    assert ServiceManager.of({"NOTIFY_SOCKET": address})._address == expected
+def test_paths_and_names_in_the_abstract_namespace_are_addresses(address: str, expected: str | None) -> None:
+    assert ServiceManager.from_environment({"NOTIFY_SOCKET": address})._address == expected
 
 
 def test_without_a_manager_nothing_is_sent() -> None:
@@ -171,33 +171,35 @@ def test_without_a_manager_nothing_is_sent() -> None:
     nobody = ServiceManager(address=None, watchdog=10.0, send=lambda data, _address: sent.append(data))
 
     nobody.ready("connected")
-    nobody.alive(1.0)
+    nobody.ping(1.0)
 
     assert sent == []
 
 
-def test_a_manager_that_is_gone_is_no_reason_to_stop(tmp_path: Path) -> None:
-    ServiceManager.of({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("connected")
+def test_a_missing_manager_does_not_stop_the_daemon(tmp_path: Path) -> None:
+    ServiceManager.from_environment({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("connected")
 
 
 def part(name: str, state: str, error: str | None = None) -> PartStatus:
     return PartStatus(name, state, 0.0, error, None)  # type: ignore[arg-type]
 
 
-def test_the_sentence_says_what_is_not_connected_and_why() -> None:
+def test_the_status_text_names_the_parts_that_are_not_connected_and_why() -> None:
     parts = [part("outbox", "connected"), part("mqtt", "waiting", "refused"), part("worker", "starting")]
 
-    assert sentence(parts, waiting=12) == "not connected; 12 records wait; mqtt: waiting (refused); worker: starting"
+    assert (
+        status_text(parts, waiting=12) == "not connected; 12 records waiting; mqtt: waiting (refused); worker: starting"
+    )
 
 
-def test_the_sentence_of_a_bridge_that_works_is_short() -> None:
+def test_the_status_text_of_a_bridge_that_works_is_short() -> None:
     parts = [part("outbox", "connected"), part("mqtt", "connected")]
 
-    assert sentence(parts, waiting=0) == "connected; nothing waits"
-    assert sentence(parts, waiting=1) == "connected; 1 record waits"
+    assert status_text(parts, waiting=0) == "connected; no records waiting"
+    assert status_text(parts, waiting=1) == "connected; 1 record waiting"
 
 
-def test_a_refused_reload_comes_first_in_the_sentence() -> None:
-    said = sentence([part("mqtt", "connected")], waiting=0, refused="routes[0]: no such stream")
+def test_a_refused_reload_comes_first_in_the_status_text() -> None:
+    text = status_text([part("mqtt", "connected")], waiting=0, refused="routes[0]: no such stream")
 
-    assert said == "the last reload was refused: routes[0]: no such stream; connected; nothing waits"
+    assert text == "the last reload was refused: routes[0]: no such stream; connected; no records waiting"

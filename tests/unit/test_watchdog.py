@@ -3,11 +3,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from bridge.service.watchdog import LastResort, Watchdog, stack_of
+from bridge.service.watchdog import ForcedExit, Watchdog, stack_of
 
 
 class Worker:
-    """A thread's sign of life, set by hand."""
+    """The beat of a thread, set by the test."""
 
     def __init__(self) -> None:
         self.beat: int | None = 0
@@ -23,13 +23,13 @@ def watching(**workers: Worker) -> Watchdog:
     return watchdog
 
 
-def test_a_beat_that_stands_still_beyond_its_limit_is_found() -> None:
+def test_a_thread_without_a_beat_within_its_limit_is_stuck() -> None:
     watchdog = watching(a=Worker())
 
     assert [watchdog.tick() for _ in range(5)] == [[], [], [], [], ["a"]]
 
 
-def test_a_thread_that_beats_within_its_limit_is_never_found() -> None:
+def test_a_thread_that_beats_within_its_limit_is_never_stuck() -> None:
     worker = Worker()
     watchdog = watching(a=worker)
 
@@ -39,7 +39,7 @@ def test_a_thread_that_beats_within_its_limit_is_never_found() -> None:
             worker.beat = number
 
 
-def test_a_thread_with_nothing_to_do_is_never_found_and_starts_anew() -> None:
+def test_an_idle_thread_is_never_stuck_and_gets_its_full_limit_afterwards() -> None:
     worker = Worker()
     watchdog = watching(a=worker)
     for _ in range(4):
@@ -51,7 +51,7 @@ def test_a_thread_with_nothing_to_do_is_never_found_and_starts_anew() -> None:
     assert [watchdog.tick() for _ in range(5)] == [[], [], [], [], ["a"]]
 
 
-def test_threads_are_told_apart() -> None:
+def test_threads_are_watched_separately() -> None:
     quick, slow = Worker(), Worker()
     watchdog = watching(quick=quick, slow=slow)
     found: list[str] = []
@@ -70,7 +70,7 @@ def test_a_limit_is_in_seconds_whatever_the_tick() -> None:
 
 
 def test_a_pause_of_the_whole_process_is_one_tick_however_long() -> None:
-    """There is no clock to see it by: between two ticks any time may have passed."""
+    """The watchdog has no clock: any time may pass between two ticks."""
     worker = Worker()
     watchdog = watching(a=worker)
     watchdog.tick()
@@ -80,7 +80,7 @@ def test_a_pause_of_the_whole_process_is_one_tick_however_long() -> None:
     assert watchdog.tick() == []
 
 
-def test_a_stuck_threads_stack_says_where_it_is() -> None:
+def test_the_stack_of_a_stuck_thread_shows_where_it_is() -> None:
     reached, release = threading.Event(), threading.Event()
 
     def stuck_in_here() -> None:
@@ -102,57 +102,57 @@ def test_a_thread_that_is_gone_has_no_stack() -> None:
     assert stack_of("nobody") == ""
 
 
-# --- the last resort -----------------------------------------------------------------------------------
+# --- forced exit ---------------------------------------------------------------------------------------
 
 
 class End:
-    """How it ends, in place of the process's end."""
+    """Records the exit instead of exiting."""
 
-    def __init__(self, say: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, report: Callable[[], object] = lambda: None) -> None:
         self.codes: list[int] = []
-        self.said = 0
+        self.reports = 0
         self.ended = threading.Event()
-        self._say = say
-        self.last_resort = LastResort(seconds=0.003, say=self.say, tick=0.001, end=self.end)
+        self._report = report
+        self.forced_exit = ForcedExit(seconds=0.003, report=self.report, tick=0.001, end=self.end)
 
-    def say(self) -> None:
-        self.said += 1
-        self._say()
+    def report(self) -> None:
+        self.reports += 1
+        self._report()
 
     def end(self, code: int) -> None:
         self.codes.append(code)
         self.ended.set()
 
 
-def test_an_end_that_does_not_come_is_made_with_a_last_word() -> None:
+def test_a_shutdown_that_hangs_is_reported_and_the_process_exits() -> None:
     end = End()
 
-    end.last_resort.arm()
-    end.last_resort.arm()
+    end.forced_exit.arm()
+    end.forced_exit.arm()
 
     assert end.ended.wait(10)
-    assert (end.codes, end.said) == ([1], 1)
+    assert (end.codes, end.reports) == ([1], 1)
 
 
-def test_a_log_that_hangs_does_not_hold_up_the_end() -> None:
+def test_a_log_that_hangs_does_not_delay_the_exit() -> None:
     never = threading.Event()
     end = End(lambda: never.wait(10))
 
-    end.last_resort.arm()
+    end.forced_exit.arm()
 
     assert end.ended.wait(10)
     never.set()
     assert end.codes == [1]
 
 
-def test_an_end_that_came_is_left_alone() -> None:
+def test_no_exit_is_forced_after_disarm() -> None:
     end = End()
 
-    end.last_resort.disarm()
-    end.last_resort.arm()
-    end.last_resort.disarm()
+    end.forced_exit.disarm()
+    end.forced_exit.arm()
+    end.forced_exit.disarm()
 
     for thread in threading.enumerate():
-        if thread.name == "last resort":
+        if thread.name == "forced exit":
             thread.join(10)
     assert end.codes == []
