@@ -1,34 +1,34 @@
 #!/bin/sh
-# Builds dist/gdn-bridge_VERSION_ARCH.deb from this tree: a virtual environment of the distribution's Python with all that
-# the bridge needs, the unit, the settings. Installing it needs no network and asks nothing.
+# Builds dist/gdn-bridge_VERSION_ARCH.deb from this tree: a virtual environment of the distribution's Python with all
+# dependencies, the systemd unit and the settings. Installing it needs no network and asks no questions.
 #
-# build.sh PIP [DIRECTORY]: a pip of 25.1 or later (python -m pip of a virtual environment), and where the package goes.
-# Built for the Python at /usr/bin/python3, so build it on the release of Debian that it is for.
+# build.sh PIP [DIRECTORY]: a pip of 25.1 or later (python -m pip of a virtual environment), and the output directory.
+# The package fits the Python at /usr/bin/python3, so build it on the Debian release that it is for.
 . "$(dirname "$0")/../release/begin.sh"
 pip=$1
 python=/usr/bin/python3
 home=/usr/lib/gdn-bridge
 root=$work/root
-# mktemp's is for its owner alone.
+# The directory made by mktemp is accessible to its owner only.
 install -d -m 0755 "$root"
 umask 022
 
-# 0.2.0rc1 and 0.2.0.dev3 come before 0.2.0 only with a tilde.
+# Debian sorts 0.2.0rc1 and 0.2.0.dev3 before 0.2.0 only with a tilde.
 version=$(echo "$version" | sed -E 's/\.?(a|b|rc|dev)([0-9])/~\1\2/')
 arch=$(dpkg --print-architecture)
 minor=$($python -c 'import sys; print(sys.version_info.minor)')
 
-# The wheel first: an installation from the directory would leave files in it.
+# Build a wheel first: pip would leave files in the source directory if it installed from there.
 "$pip" wheel --quiet --no-deps --wheel-dir "$work" .
 $python -m venv --without-pip "$root$home"
 "$pip" --python "$root$home/bin/python" install --quiet --only-binary :all: --no-compile \
   "$(echo "$work"/*.whl)[formats]"
 find "$root$home/bin" ! -type d ! -name 'python*' ! -name gdn-bridge -delete
-# Where it was built must not be in it: the first line of commands, the environment's own notes, hashes of these.
+# Remove the build path: from the first line of commands, the environment's own files, and their hashes.
 find "$root$home" -name direct_url.json -delete
 find "$root$home" -name RECORD -exec sed -i '/direct_url\.json,/d; /\/bin\//d' {} +
 grep -rlIF "$root" "$root$home" | xargs sed -i "s|$root||g"
-# Made by the installed command, with tools that stay outside.
+# Run with the installed package; the tools aren't part of the package.
 $python -m venv --without-pip "$work/tools"
 "$pip" --python "$work/tools/bin/python" install --quiet --group manual
 PYTHONPATH=$(echo "$root$home"/lib/python3*/site-packages) "$work/tools/bin/python" -B deploy/release/manual.py "$work/manual"

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Writes the lock files of the image anew, from what pyproject.toml asks for and the package index has today.
-# Wants uv (pipx run uv, or UV=/path/to/uv). Run it in the project's directory, and look at the difference.
+# Updates the lock files of the image to the newest versions that pyproject.toml allows.
+# Needs uv (pipx run uv, or UV=/path/to/uv). Run it in the project's directory and review the diff.
 #
-# The locks hold hashes for every platform that the packages have wheels for. The index's address isn't in them.
+# The locks hold hashes for every platform that has wheels, but not the address of the package index.
 set -eu
 cd "$(dirname "$0")/../.."
 : "${UV:=uv}"
@@ -11,7 +11,7 @@ compile() {
   "$UV" pip compile --quiet --universal --python-version 3.13 --upgrade --generate-hashes --no-annotate --no-header "$@"
 }
 compile pyproject.toml --extra formats --output-file $locks/requirements.lock
-# The second image has all of the first in the same versions.
+# The second image has all packages of the first in the same versions.
 compile pyproject.toml --extra formats --extra local --constraints $locks/requirements.lock \
   --output-file $locks/requirements-local.lock
 sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml | compile - --output-file $locks/requirements-build.lock

@@ -1,15 +1,16 @@
 #!/bin/sh
-# Makes a throw-away authority and certificates of it for broker, bridge and devices, to try TLS with. Wants openssl.
+# Creates a temporary certificate authority (CA), and certificates for broker, bridge and devices, to try TLS.
+# Needs openssl.
 #
-#   deploy/docker/make-ca.sh certificates [NAME ...]    NAMEs: what devices call the broker, besides localhost
+#   deploy/docker/make-ca.sh certificates [NAME ...]    NAMEs: host names of the broker for devices, besides localhost
 #
-# They last 30 days, and the authority's key is thrown away: for more, use an authority that somebody looks after.
-# A container's user is not this machine's, so the keys are readable by all; the directory is by you alone.
+# They are valid for 30 days, and the CA's key is deleted: in production, use a CA that is maintained.
+# Containers run as other users, so all users may read the keys; but only you may open the directory.
 set -eu
-directory=${1:?the directory to make}
+directory=${1:?the directory to create}
 shift
 if [ -e "$directory" ]; then
-  echo "$directory is there already; remove it first, or take another name" >&2
+  echo "$directory exists already; remove it or use another name" >&2
   exit 1
 fi
 mkdir -m 0700 "$directory"
@@ -21,7 +22,7 @@ for name in "$@"; do
 done
 quietly() { "$@" 2>openssl.log || { cat openssl.log >&2; exit 1; }; }
 
-quietly openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj "/CN=gdn-bridge throw-away CA" \
+quietly openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj "/CN=gdn-bridge temporary CA" \
   -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign -keyout ca.key -out ca.pem
 for name in broker bridge devices; do
   {
@@ -38,4 +39,4 @@ for name in broker bridge devices; do
   chmod 0644 $name.key
 done
 rm -f ca.key ca.srl request extensions openssl.log
-echo "$directory: made"
+echo "$directory: created"

@@ -1,4 +1,4 @@
-# Read first by the scripts that build something, with their arguments: a TOOL and the DIRECTORY to build in, or dist.
+# Sourced first by the build scripts, with their arguments: TOOL and DIRECTORY, the output directory (default: dist).
 set -eu
 cd "$(dirname "$0")/../.."
 dist=$(realpath -m "${2:-dist}")
@@ -6,6 +6,6 @@ mkdir -p "$dist"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' bridge/__init__.py)
-# One time for all that is made, the commit's: any clone of it gives the same bytes. An sdist has it as its files' time.
+# The time of the commit for all build products, so that any clone gives the same bytes. In an sdist, the files have it.
 : "${SOURCE_DATE_EPOCH:=$(git log -1 --format=%ct 2>/dev/null || date -r CHANGELOG.md +%s)}"
 export SOURCE_DATE_EPOCH

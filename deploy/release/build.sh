@@ -1,8 +1,8 @@
 #!/bin/sh
-# Builds a release into dist/: wheel, sdist, manual page, completions, the list of what it is made of, the Debian package
-# and the image; and their checksums. What this machine has no tools for is left out, and said.
+# Builds a release into dist/: wheel, sdist, manual page, completions, SBOM, the Debian package, the image, and their
+# checksums. Products for which this machine lacks the tools are left out and reported.
 #
-# build.sh BIN [DIRECTORY]: the bin directory of the development environment, and where the release goes.
+# build.sh BIN [DIRECTORY]: the bin directory of the development environment, and the output directory.
 . "$(dirname "$0")/begin.sh"
 bin=$1
 left_out=
@@ -15,7 +15,7 @@ deploy/release/sbom.sh "$bin" "$dist"
 if command -v dpkg-deb >/dev/null && [ -x /usr/bin/python3 ] && /usr/bin/python3 -c 'import venv, ensurepip' 2>/dev/null; then
   deploy/debian/build.sh "$bin/pip" "$dist"
 else
-  left_out="$left_out the Debian package (it wants dpkg-deb and python3-venv);"
+  left_out="$left_out the Debian package (it needs dpkg-deb and python3-venv);"
 fi
 if docker info >/dev/null 2>&1; then
   docker build --quiet --build-arg "VERSION=$version" --tag "gdn-bridge:$version" .

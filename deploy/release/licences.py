@@ -11,9 +11,9 @@ CLASSIFIER = "License :: OSI Approved :: "
 HEAD = """\
 # Licences
 
-What the bridge is installed with: the packages that `deploy/docker/requirements.lock` pins, and the licence that each
-states of itself. `make sbom` writes this list anew, beside a CycloneDX list in `dist/`. The extra `local`, for
-demonstrations, has more packages; they are in no image and no Debian package of the bridge.
+The packages that `deploy/docker/requirements.lock` pins, which are installed with the bridge, and the licence that each
+of them states. `make sbom` generates this list and a CycloneDX SBOM in `dist/`. The extra `local`, for demonstrations,
+has more packages; they are not part of the bridge's image or Debian package.
 
 | package | version | licence |
 |---|---|---|
@@ -21,15 +21,15 @@ demonstrations, has more packages; they are in no image and no Debian package of
 
 
 def licence(package: Distribution) -> str:
-    """What the package states: an SPDX expression, else a name, else a classifier."""
-    said = package.metadata
-    name = str(said.get("License-Expression") or said.get("License") or "").strip()
-    if name and "\n" not in name:  # some put the whole text there
+    """The licence that the package states: an SPDX expression, else a name, else a classifier."""
+    metadata = package.metadata
+    name = str(metadata.get("License-Expression") or metadata.get("License") or "").strip()
+    if name and "\n" not in name:  # some packages put the whole text there
         return name
-    classified = [
-        text.removeprefix(CLASSIFIER) for text in said.get_all("Classifier", []) if text.startswith("License")
+    classifiers = [
+        text.removeprefix(CLASSIFIER) for text in metadata.get_all("Classifier", []) if text.startswith("License")
     ]
-    return "; ".join(classified) or "not stated"
+    return "; ".join(classifiers) or "not stated"
 
 
 def main() -> None:

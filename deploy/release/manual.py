@@ -1,6 +1,6 @@
-"""Writes the manual page and the shells' completions from the command line's own description: ``manual.py DIRECTORY``.
+"""Writes the manual page and the shell completions, generated from the argument parser: ``manual.py DIRECTORY``.
 
-Wants the dependency group ``manual``, and SOURCE_DATE_EPOCH for a page that is the same each time.
+Needs the dependency group ``manual``, and SOURCE_DATE_EPOCH for a reproducible page.
 """
 
 from __future__ import annotations
@@ -20,43 +20,43 @@ from bridge import __version__
 from bridge.cli import CONFIG_VARIABLE, _parser
 
 COMPLETIONS = {"bash": "gdn-bridge.bash", "zsh": "_gdn-bridge"}
-"""Of each shell, and the file's name by its convention."""
+"""File name by shell, as is its convention."""
 
 MORE = rf"""
 .SH EXIT STATUS
 .TP
 0
-done
+success
 .TP
 1
-failed while running; not ready, not live; an example differs; a message became a dead letter
+failure at run time; not ready, not live; an example differs; a message became a dead letter
 .TP
 2
-wrong usage; of \fBworker plan\fR: there is something to do
+wrong usage; for \fBworker plan\fR: changes are needed
 .TP
 69
-broker, GDN or bridge could not be reached, or refused
+broker, GDN or bridge can't be reached or refused
 .TP
 78
 settings or files are wrong
 .SH ENVIRONMENT
 .TP
 {CONFIG_VARIABLE}
-the TOML file with settings, for every verb
+the TOML file with the settings, for all verbs
 .TP
 BRIDGE_\fIGROUP\fR__\fIKEY\fR
-a setting, such as BRIDGE_GDN__URL; with _FILE behind a secret's name, a file that holds it
+a setting, such as BRIDGE_GDN__URL; with _FILE after the name of a secret, a file that holds it
 .TP
 CREDENTIALS_DIRECTORY
-a directory of secrets, one file each, named as the setting: gdn__api_key
+a directory of secrets, one file each, named like the setting: gdn__api_key
 .TP
 STATE_DIRECTORY
-where the outbox is if no setting says so
+the directory of the outbox, if no setting names another
 """
 
 
 def manual_page(moment: datetime) -> str:
-    """The page for section 1, in troff."""
+    """The manual page for section 1, in troff."""
     parser = _parser()
     page = str(Manpage(parser))
     title = f'.TH GDN\\-BRIDGE "1" "{moment:%Y-%m-%d}" "gdn\\-bridge {__version__}" "User Commands"'
@@ -68,20 +68,20 @@ def manual_page(moment: datetime) -> str:
 
 
 def completion(shell: str) -> str:
-    """The script that makes the shell complete verbs, options and files."""
+    """The script with which the shell completes verbs, options and files."""
     parser = _parser()
     for action in _actions(parser):
         if action.metavar == "FILE":
-            action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab's way to be told
+            action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab reads this attribute
     return shtab.complete(parser, shell)
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """Of the parser and all below it."""
+    """The actions of the parser and of all its subparsers."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            for below in action.choices.values():
-                yield from _actions(below)
+            for subparser in action.choices.values():
+                yield from _actions(subparser)
         else:
             yield action
 

@@ -187,9 +187,9 @@ def part(name: str, state: str, error: str | None = None) -> PartStatus:
 def test_the_status_text_names_the_parts_that_are_not_connected_and_why() -> None:
     parts = [part("outbox", "connected"), part("mqtt", "waiting", "refused"), part("worker", "starting")]
 
-    assert (
-        status_text(parts, waiting=12) == "not connected; 12 records waiting; mqtt: waiting (refused); worker: starting"
-    )
+    text = status_text(parts, waiting=12)
+
+    assert text == "not connected; 12 records waiting; mqtt: waiting (refused); worker: starting"
 
 
 def test_the_status_text_of_a_bridge_that_works_is_short() -> None:

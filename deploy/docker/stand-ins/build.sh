@@ -1,15 +1,15 @@
 #!/bin/sh
-# Builds images that stand in for python:3.13-slim-bookworm and eclipse-mosquitto:2 under their names, for tests on a
-# machine that reaches no image registry. Only for a Docker engine that is thrown away afterwards.
+# Builds stand-ins for python:3.13-slim-bookworm and eclipse-mosquitto:2 under the same names, for tests on a machine
+# without access to an image registry. Use it only with a temporary Docker engine.
 #
-#   DOCKER_HOST=... build.sh PYTHON3.13     wants mmdebstrap, root, and a CPython 3.13 that has a directory to itself
+#   DOCKER_HOST=... build.sh PYTHON3.13     needs mmdebstrap, root, and a CPython 3.13 in a directory of its own
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-python=${1:?the path of a python3.13}
+python=${1:?path of a python3.13}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# usr-is-merged takes the place of usrmerge, as in the official image, and with it goes all of Perl.
+# As in the official image, usr-is-merged replaces usrmerge, so that Perl isn't needed.
 mmdebstrap --quiet --variant=minbase --aptopt='APT::Install-Recommends "false"' \
   --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
   --dpkgopt='path-exclude=/usr/share/locale/*' \
@@ -21,7 +21,7 @@ mmdebstrap --quiet --variant=minbase --aptopt='APT::Install-Recommends "false"' 
 docker import "$work/debian.tar" gdn-bridge-stand-in/debian >/dev/null
 rm "$work/debian.tar"
 
-# As the official image: without tests and the like, stripped. pip comes from the copy that ensurepip has.
+# As in the official image: stripped, without tests and the like. pip comes from the copy in ensurepip.
 prefix=$("$python" -c 'import sys; print(sys.base_prefix)')
 version=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
 mkdir -p "$work/python/bin" "$work/python/lib"
