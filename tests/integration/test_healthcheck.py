@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., StatusServer]]:
-    """A status server on a free port, of a bridge in this state."""
+    """Starts status servers on free ports, with the given state."""
     servers: list[StatusServer] = []
 
     def start(
@@ -46,7 +46,7 @@ def serve() -> Iterator[Callable[..., StatusServer]]:
         server.stop()
 
 
-def test_a_live_bridge_has_nothing_wrong(serve: Callable[..., StatusServer]) -> None:
+def test_a_live_bridge_has_no_problems(serve: Callable[..., StatusServer]) -> None:
     server = serve(state="waiting", error="no broker")
 
     assert ask("127.0.0.1", server.port, ready=False) == ()
@@ -58,19 +58,19 @@ def test_a_stuck_bridge_isnt_live(serve: Callable[..., StatusServer]) -> None:
     assert ask("127.0.0.1", server.port, ready=False) == ("/livez answered 503",)
 
 
-def test_what_keeps_the_bridge_from_being_ready_is_named(serve: Callable[..., StatusServer]) -> None:
+def test_a_part_that_is_not_connected_is_named_with_its_error(serve: Callable[..., StatusServer]) -> None:
     server = serve(state="waiting", error="no broker")
 
     assert ask("127.0.0.1", server.port, ready=True) == ("mqtt: waiting: no broker",)
 
 
-def test_a_part_that_is_only_on_its_way_is_named_too(serve: Callable[..., StatusServer]) -> None:
+def test_a_part_that_is_not_connected_is_named_without_an_error(serve: Callable[..., StatusServer]) -> None:
     server = serve(state="waiting")
 
     assert ask("127.0.0.1", server.port, ready=True) == ("mqtt: waiting",)
 
 
-def test_a_bridge_that_listens_on_every_address_is_asked_on_the_loopback_one(
+def test_a_bridge_that_listens_on_all_addresses_is_asked_on_the_loopback_address(
     serve: Callable[..., StatusServer],
 ) -> None:
     server = serve(host="0.0.0.0")
@@ -78,7 +78,7 @@ def test_a_bridge_that_listens_on_every_address_is_asked_on_the_loopback_one(
     assert ask("0.0.0.0", server.port, ready=True) == ()
 
 
-def test_nobody_there_is_a_problem(unused_port: int) -> None:
+def test_a_missing_bridge_is_a_problem(unused_port: int) -> None:
     (problem,) = ask("127.0.0.1", unused_port, ready=False)
 
     assert problem.startswith(f"127.0.0.1:{unused_port} doesn't answer to /livez: ")
@@ -130,7 +130,7 @@ def test_the_verb_finds_file_and_address_as_run_does(
     assert main(["healthcheck", "--set", "status.listen=127.0.0.1:0"]) == 1
 
 
-def test_wrong_settings_are_a_1_as_a_container_engine_wants_it(
+def test_wrong_settings_exit_with_1_as_container_engines_require(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     missing = tmp_path / "missing.toml"

@@ -1,6 +1,6 @@
-"""The alerts and the dashboard: each alert is made to fire, and both ask for metrics that there are.
+"""The alerts and the dashboard: each alert fires when it should, and all metrics that they query exist.
 
-The rules are tried with Prometheus' own ``promtool test rules``. Its test files are YAML; JSON is YAML, too.
+The rules are tested with Prometheus' own ``promtool test rules``. Its test files are YAML, so JSON works, too.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ NAME = re.compile(r"\bgdn_bridge_\w+")
 
 BASE = 'instance="a:8080",job="gdn-bridge"'
 
-# What is well: [series, values]; then for each alert the series that make it fire, the minute at which it must, and
-# one before at which it must not. `a+bxn` is promtool's for a, a+b, …, n more of them, a minute each.
+# For each alert: series that make it fire as (name, values), the minute at which it must fire, and an earlier one at
+# which it must not. In promtool's notation `a+bxn` is a, a+b, … with n steps of a minute each.
 FIRING: dict[str, tuple[list[tuple[str, str]], int, int]] = {
     "GdnBridgeDown": ([("up{%s}", "1x5 0x20")], 10, 6),
     "GdnBridgeNotReady": ([("gdn_bridge_ready{%s}", "1x5 0x20")], 12, 8),
@@ -62,7 +62,7 @@ FIRING: dict[str, tuple[list[tuple[str, str]], int, int]] = {
         7,
         5,
     ),
-    # promtool's clock begins at 0.
+    # promtool's clock starts at 0.
     "GdnBridgeCertificateEnds": (
         [('gdn_bridge_certificate_ends_timestamp_seconds{link="mqtt",certificate="own",%s}', "1210200x30")],
         15,
@@ -71,7 +71,7 @@ FIRING: dict[str, tuple[list[tuple[str, str]], int, int]] = {
     "GdnBridgeRequestsNearLimit": ([("gdn_bridge_gdn_requests_last_day{%s}", "16000+100x20")], 5, 2),
 }
 
-WELL = {
+NO_PROBLEM = {
     "up{%s}": "1x60",
     "gdn_bridge_ready{%s}": "1x60",
     "gdn_bridge_holding{%s}": "0x60",
@@ -111,7 +111,7 @@ def promtool() -> str:
 
 
 def alerts_at(promtool: str, tmp_path: Path, series: list[tuple[str, str]], times: list[int]) -> dict[int, set[str]]:
-    """The alerts that fire at each minute: promtool is told that none does, and lists those that do."""
+    """The alerts that fire at each minute. promtool is given a test that expects none, and lists those that fire."""
     names = re.findall(r"^      - alert: (\w+)$", RULES.read_text(), re.MULTILINE)
     found = {}
     for minute in times:
@@ -126,13 +126,13 @@ def alerts_at(promtool: str, tmp_path: Path, series: list[tuple[str, str]], time
             json.dumps({"rule_files": [str(RULES.resolve())], "evaluation_interval": "1m", "tests": [case]})
         )
         result = subprocess.run([promtool, "test", "rules", file], capture_output=True, text=True, check=False)
-        said = result.stdout + result.stderr
-        found[minute] = set(re.findall(r"alertname: (\w+)", said))
-        assert (result.returncode == 0) == (not found[minute]), said
+        output = result.stdout + result.stderr
+        found[minute] = set(re.findall(r"alertname: (\w+)", output))
+        assert (result.returncode == 0) == (not found[minute]), output
     return found
 
 
-def test_promtool_takes_the_rules(promtool: str) -> None:
+def test_promtool_accepts_the_rules(promtool: str) -> None:
     result = subprocess.run([promtool, "check", "rules", RULES], capture_output=True, text=True, check=False)
 
     assert result.returncode == 0, result.stdout + result.stderr
@@ -140,7 +140,7 @@ def test_promtool_takes_the_rules(promtool: str) -> None:
 
 
 @pytest.mark.parametrize("alert", FIRING)
-def test_an_alert_fires_when_it_hurts_and_not_before(alert: str, promtool: str, tmp_path: Path) -> None:
+def test_each_alert_fires_when_it_should_and_not_earlier(alert: str, promtool: str, tmp_path: Path) -> None:
     series, fires, silent = FIRING[alert]
 
     found = alerts_at(promtool, tmp_path, series, [silent, fires])
@@ -149,8 +149,8 @@ def test_an_alert_fires_when_it_hurts_and_not_before(alert: str, promtool: str, 
     assert alert in found[fires]
 
 
-def test_no_alert_fires_while_all_is_well(promtool: str, tmp_path: Path) -> None:
-    assert alerts_at(promtool, tmp_path, list(WELL.items()), [1, 30, 60]) == {1: set(), 30: set(), 60: set()}
+def test_no_alert_fires_without_a_problem(promtool: str, tmp_path: Path) -> None:
+    assert alerts_at(promtool, tmp_path, list(NO_PROBLEM.items()), [1, 30, 60]) == {1: set(), 30: set(), 60: set()}
 
 
 def known_names() -> set[str]:
@@ -162,7 +162,7 @@ def known_names() -> set[str]:
 
 
 def expressions(tree: Any) -> Iterator[str]:
-    """Every text of a panel's ``expr`` or a variable's ``query`` that asks for a metric."""
+    """Every ``expr`` of a panel and ``query`` of a variable that queries a metric."""
     inner = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
     if isinstance(tree, dict):
         texts = (tree.get("expr"), tree.get("query"))
@@ -171,25 +171,25 @@ def expressions(tree: Any) -> Iterator[str]:
         yield from expressions(each)
 
 
-def test_the_rules_ask_only_for_metrics_that_there_are() -> None:
+def test_the_rules_query_only_existing_metrics() -> None:
     asked = set(NAME.findall("\n".join(re.findall(r"^        expr: (.*)$", RULES.read_text(), re.MULTILINE))))
 
     assert asked
     assert asked <= known_names()
 
 
-def test_every_alert_is_tried() -> None:
+def test_every_alert_has_a_test() -> None:
     assert set(FIRING) == set(re.findall(r"alert: (\w+)", RULES.read_text()))
 
 
-def test_the_dashboard_asks_only_for_metrics_that_there_are() -> None:
+def test_the_dashboard_queries_only_existing_metrics() -> None:
     asked = [NAME.findall(expression) for expression in expressions(json.loads(DASHBOARD.read_text()))]
 
     assert len(asked) > 10
     assert all(names and set(names) <= known_names() for names in asked)
 
 
-def test_panels_of_the_dashboard_do_not_overlap() -> None:
+def test_the_panels_of_the_dashboard_do_not_overlap() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in json.loads(DASHBOARD.read_text())["panels"]:
         at = panel["gridPos"]

@@ -65,7 +65,7 @@ def get(server: StatusServer, path: str, method: str = "GET") -> tuple[int, str]
             return exc.code, exc.read().decode()
 
 
-def test_readiness_explains_itself(server: StatusServer, state: State) -> None:
+def test_readiness_names_the_parts_and_their_errors(server: StatusServer, state: State) -> None:
     status, body = get(server, "/readyz")
     assert status == 200
     assert json.loads(body)["books"]["balanced"] is True
@@ -83,7 +83,7 @@ def test_readiness_explains_itself(server: StatusServer, state: State) -> None:
     }
 
 
-def test_a_secret_that_the_far_end_repeats_is_not_shown(server: StatusServer, state: State) -> None:
+def test_a_secret_repeated_by_the_far_end_is_redacted(server: StatusServer, state: State) -> None:
     register_secret("s3cr3t-otp")
     state.parts = [PartStatus("producer", "waiting", 5.0, "GDN closed: bad s3cr3t-otp", None)]
 
@@ -97,7 +97,7 @@ def test_liveness_follows_the_data_path(server: StatusServer, state: State) -> N
     assert get(server, "/livez")[0] == 503
 
 
-def test_metrics_carry_the_books(server: StatusServer) -> None:
+def test_metrics_include_the_books(server: StatusServer) -> None:
     _, body = get(server, "/metrics")
 
     for line in (
@@ -113,7 +113,7 @@ def test_metrics_carry_the_books(server: StatusServer) -> None:
         assert line in body.splitlines()
 
 
-def test_the_page_escapes_what_comes_from_outside(server: StatusServer, state: State) -> None:
+def test_the_page_escapes_untrusted_text(server: StatusServer, state: State) -> None:
     state.parts = [PartStatus("mqtt", "waiting", 5.0, "<script>alert(1)</script> \x1b[2J \u202e", None)]
 
     status, body = get(server, "/")
@@ -129,7 +129,7 @@ def test_unknown_paths_and_head_requests_are_answered(server: StatusServer) -> N
     assert get(server, "/livez", "HEAD") == (200, "")
 
 
-def test_silent_clients_do_not_keep_others_out(server: StatusServer) -> None:
+def test_silent_clients_do_not_block_others(server: StatusServer) -> None:
     idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(10)]
     try:
         assert get(server, "/livez")[0] == 200
@@ -138,7 +138,7 @@ def test_silent_clients_do_not_keep_others_out(server: StatusServer) -> None:
             sock.close()
 
 
-def test_a_port_in_use_is_named(server: StatusServer) -> None:
+def test_a_port_in_use_is_a_configuration_error(server: StatusServer) -> None:
     arguments: dict[str, Any] = dict.fromkeys(("live", "parts", "snapshot", "health", "requests"))
     second = StatusServer(host="127.0.0.1", port=server.port, **arguments)
 
@@ -146,7 +146,7 @@ def test_a_port_in_use_is_named(server: StatusServer) -> None:
         second.start()
 
 
-def test_clients_that_drip_do_not_keep_others_out(server: StatusServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_clients_do_not_block_others(server: StatusServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status_server, "CONNECTION_SECONDS", 0.3)
     slow = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(status_server.MAX_CLIENTS)]
     try:
@@ -159,7 +159,7 @@ def test_clients_that_drip_do_not_keep_others_out(server: StatusServer, monkeypa
         while answered != 200 and time.monotonic() < deadline:
             try:
                 answered = get(server, "/livez")[0]
-            except OSError:  # its thread is on its way out
+            except OSError:  # the threads of closed connections are still ending
                 continue
 
         assert answered == 200
@@ -168,7 +168,7 @@ def test_clients_that_drip_do_not_keep_others_out(server: StatusServer, monkeypa
             sock.close()
 
 
-def test_a_text_that_is_not_unicode_does_not_break_the_page(server: StatusServer, state: State) -> None:
+def test_lone_surrogates_do_not_break_the_page(server: StatusServer, state: State) -> None:
     state.parts = [PartStatus("mqtt", "waiting", 5.0, "topic \udcff", None)]
 
     assert get(server, "/")[0] == 200
@@ -176,7 +176,7 @@ def test_a_text_that_is_not_unicode_does_not_break_the_page(server: StatusServer
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
-def test_an_ipv6_address_is_listened_on() -> None:
+def test_the_server_listens_on_an_ipv6_address() -> None:
     arguments: dict[str, Any] = dict.fromkeys(("parts", "snapshot", "health", "requests"))
     server = StatusServer(host="::1", port=0, live=lambda: True, **arguments)
     try:
@@ -190,18 +190,18 @@ def test_an_ipv6_address_is_listened_on() -> None:
         server.stop()
 
 
-# --- the verb that asks it --------------------------------------------------------------------------------
+# --- gdn-bridge status ----------------------------------------------------------------------------------
 
 
-def told(server: StatusServer, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+def status(server: StatusServer, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     code = main(["status", "--url", f"http://127.0.0.1:{server.port}", *arguments])
     return code, "".join(capsys.readouterr())
 
 
-def test_status_tells_a_person_how_the_bridge_is(
+def test_status_prints_the_status_as_text(
     server: StatusServer, state: State, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, text = told(server, capsys)
+    code, text = status(server, capsys)
     assert code == 0
     assert "is ready" in text
     assert "10 received = 5 delivered + 3 in the outbox + 2 dead-lettered + 0 dropped\n" in text
@@ -210,26 +210,26 @@ def test_status_tells_a_person_how_the_bridge_is(
 
     state.parts = [PartStatus("mqtt", "waiting", 5.0, "the broker is \x1b[31maway", 6.5)]
     state.books = Books(received=10)
-    code, text = told(server, capsys)
+    code, text = status(server, capsys)
     assert code == 1
     assert "is not ready" in text
     assert "mqtt: the broker is \ufffd[31maway. Next attempt at 1970-01-01 00:00:06 UTC." in text
     assert "they do not balance" in text
 
 
-def test_status_prints_json_as_readiness_gives_it(server: StatusServer, capsys: pytest.CaptureFixture[str]) -> None:
-    code, text = told(server, capsys, "--json")
+def test_status_prints_the_json_of_readyz(server: StatusServer, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = status(server, capsys, "--json")
 
     assert code == 0
     assert json.loads(text) == json.loads(get(server, "/readyz")[1])
 
 
-def test_status_of_what_is_no_bridge_or_not_there_is_69(
+def test_status_exits_with_69_without_a_bridge_at_the_address(
     server: StatusServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "readiness", lambda: {"ready": True})
-    assert told(server, capsys)[0] == 69
+    assert status(server, capsys)[0] == 69
 
     server.stop()
-    assert told(server, capsys)[0] == 69
+    assert status(server, capsys)[0] == 69
     assert main(["status", "--url", "ftp://127.0.0.1"]) == 69

@@ -115,8 +115,8 @@ def test_a_worker_that_begins_to_drop_rows_is_failing_within_two_intervals() -> 
     assert 'FOR d IN t FILTER d.m == "canary-1" RETURN 1 returns none' in world.error
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(10, None), (20, "the worker is slow")])
-def test_a_row_that_comes_out_late_is_reported_and_the_canary_passes(seconds: float, said: str | None) -> None:
+@pytest.mark.parametrize(("seconds", "note"), [(10, None), (20, "the worker is slow")])
+def test_a_row_that_comes_out_late_is_reported_and_the_canary_passes(seconds: float, note: str | None) -> None:
     world = World()
     world.far.rows["FOR"] = []
     world.run(seconds)
@@ -125,7 +125,7 @@ def test_a_row_that_comes_out_late_is_reported_and_the_canary_passes(seconds: fl
     world.run(INTERVAL - seconds - 1)
 
     assert world.state == "connected"
-    assert said in world.error if said else not world.error
+    assert note in world.error if note else not world.error
 
 
 def test_a_lost_round_costs_about_ten_requests() -> None:

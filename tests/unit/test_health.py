@@ -213,17 +213,17 @@ def test_a_slow_gdn_is_reported_and_the_bridge_stays_ready() -> None:
     clock = Clock()
     check = SlowCheck(clock)
     h = Health(checks=[check], clock=clock, wall_clock=clock)
-    said, measured = [], []
+    found, measured = [], []
     for seconds in (SLOW_AFTER - 0.5, SLOW_AFTER + 0.5, 0.0):
         check.seconds = seconds
         with capture_logs() as logs:
             h.step()
-        said.append((h.parts()[0].state, h.parts()[0].error, [entry["event"] for entry in logs]))
+        found.append((h.parts()[0].state, h.parts()[0].error, [entry["event"] for entry in logs]))
         measured.append(h.status.seconds["slow"])
         clock.now += 20
 
     sentence = "GDN is slow: it took 2.5 s to answer"
-    assert said == [("connected", None, []), ("connected", sentence, ["health.degraded"]), ("connected", None, [])]
+    assert found == [("connected", None, []), ("connected", sentence, ["health.degraded"]), ("connected", None, [])]
     assert measured == pytest.approx([1.5, 2.5, 0.0])
 
 

@@ -1,4 +1,4 @@
-"""The log: one line an event, no secret in it, and no way for strangers to write lines of their own."""
+"""The log: one line per event, without secrets, and no way for untrusted text to forge lines."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture(autouse=True)
 def _own_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Each test its own secrets, and logging afterwards as it was."""
+    """Give each test its own secrets, and restore logging afterwards."""
     root, ours = logging.getLogger(), logging.getLogger("bridge")
     levels = root.level, ours.level
     monkeypatch.setattr(log, "_redactor", Redactor())
@@ -58,7 +58,7 @@ def events(out: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
 
-def test_an_event_is_one_json_line_unless_a_person_reads(out: io.StringIO) -> None:
+def test_an_event_is_one_json_line(out: io.StringIO) -> None:
     start(out)
 
     get_logger("bridge.outbox").info("outbox.opened", records=3, path=None)
@@ -68,7 +68,7 @@ def test_an_event_is_one_json_line_unless_a_person_reads(out: io.StringIO) -> No
     assert event == {"level": "info", "event": "outbox.opened", "logger": "bridge.outbox", "records": 3, "path": None}
 
 
-def test_a_terminal_gets_text_for_people() -> None:
+def test_a_terminal_gets_text() -> None:
     terminal = Terminal()
     start(terminal)
 
@@ -108,7 +108,7 @@ def test_events_below_the_level_are_left_out(out: io.StringIO) -> None:
 
 
 @pytest.mark.parametrize(("level", "expected"), [("debug", ["careful"]), ("error", [])])
-def test_libraries_speak_from_warning_on(out: io.StringIO, level: str, expected: list[str]) -> None:
+def test_events_of_libraries_are_logged_from_warning_up(out: io.StringIO, level: str, expected: list[str]) -> None:
     start(out, level=level)
 
     logging.getLogger("urllib3.connection").info("chatty")
@@ -117,7 +117,7 @@ def test_libraries_speak_from_warning_on(out: io.StringIO, level: str, expected:
     assert [event["event"] for event in events(out)] == expected
 
 
-def test_a_logger_made_before_the_set_up_follows_it(out: io.StringIO) -> None:
+def test_a_logger_created_before_the_configuration_follows_it(out: io.StringIO) -> None:
     logger = get_logger("bridge.early")
     start(out)
 
@@ -126,7 +126,7 @@ def test_a_logger_made_before_the_set_up_follows_it(out: io.StringIO) -> None:
     assert events(out)[0]["logger"] == "bridge.early"
 
 
-def test_any_name_is_ours_under_the_bridge(out: io.StringIO) -> None:
+def test_every_logger_name_starts_with_bridge(out: io.StringIO) -> None:
     start(out)
 
     get_logger("__main__").info("a.b")
@@ -134,7 +134,7 @@ def test_any_name_is_ours_under_the_bridge(out: io.StringIO) -> None:
     assert events(out)[0]["logger"] == "bridge.__main__"
 
 
-def test_a_second_set_up_replaces_the_first(out: io.StringIO) -> None:
+def test_a_second_configuration_replaces_the_first(out: io.StringIO) -> None:
     start(io.StringIO())
     start(out)
 
@@ -143,7 +143,7 @@ def test_a_second_set_up_replaces_the_first(out: io.StringIO) -> None:
     assert len(events(out)) == 1
 
 
-def test_python_warnings_go_the_same_way(out: io.StringIO) -> None:
+def test_python_warnings_are_logged_and_redacted(out: io.StringIO) -> None:
     start(out, SECRET)
 
     with warnings.catch_warnings():
@@ -197,7 +197,7 @@ WAYS: list[Callable[[Any], None]] = [
 
 
 def leaks(text: str) -> list[str]:
-    """The codings of the secret that can be found in the text, by searching for pieces of it."""
+    """The encodings of the secret that occur in the text, found by characteristic pieces."""
     pieces = [
         'w"ör',
         'w\\"ör',
@@ -218,7 +218,7 @@ def leaks(text: str) -> list[str]:
 
 @pytest.mark.parametrize("style", ["json", "console"])
 @pytest.mark.parametrize("way", WAYS)
-def test_a_secret_is_in_no_line_however_it_got_there(
+def test_a_secret_is_redacted_however_it_is_logged(
     way: Callable[[Any], None], style: str, out: io.StringIO, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start(out, SECRET, style=style)
@@ -229,7 +229,7 @@ def test_a_secret_is_in_no_line_however_it_got_there(
     assert leaks(out.getvalue() + captured.out + captured.err) == []
 
 
-def test_the_rest_of_a_text_with_a_secret_stays(out: io.StringIO) -> None:
+def test_only_the_secret_is_redacted(out: io.StringIO) -> None:
     start(out, SECRET)
 
     raising(get_logger("bridge.x"))
@@ -239,7 +239,7 @@ def test_the_rest_of_a_text_with_a_secret_stays(out: io.StringIO) -> None:
     assert "OSError: cause [redacted]" in event["exception"]
 
 
-def test_a_secret_learnt_later_is_kept_out_from_then_on(out: io.StringIO) -> None:
+def test_a_secret_learnt_later_is_redacted_from_then_on(out: io.StringIO) -> None:
     start(out)
 
     register_secret("otp-12345")
@@ -248,7 +248,7 @@ def test_a_secret_learnt_later_is_kept_out_from_then_on(out: io.StringIO) -> Non
     assert events(out)[0]["url"] == "wss://h?otp=[redacted]"
 
 
-def test_a_secret_to_be_kept_outlasts_any_number_of_learnt_ones(out: io.StringIO) -> None:
+def test_a_permanent_secret_outlasts_any_number_of_learnt_ones(out: io.StringIO) -> None:
     start(out)
 
     keep_secret("the-new-key")
@@ -277,7 +277,7 @@ def test_a_short_secret_is_redacted_as_a_word_only() -> None:
     assert redactor.clean("a bad password=a") == "[redacted] bad password=[redacted]"
 
 
-def test_of_two_secrets_the_longer_goes_first() -> None:
+def test_the_longer_of_two_secrets_is_redacted_first() -> None:
     redactor = Redactor()
     redactor.add(["secret", "secret-with-tail"])
 
@@ -285,7 +285,7 @@ def test_of_two_secrets_the_longer_goes_first() -> None:
 
 
 @given(secret=st.text(min_size=4, max_size=40), before=st.binary(max_size=5), after=st.binary(max_size=5))
-def test_base64_around_a_secret_never_gives_it_back(secret: str, before: bytes, after: bytes) -> None:
+def test_a_secret_within_base64_is_redacted(secret: str, before: bytes, after: bytes) -> None:
     redactor = Redactor()
     redactor.add([secret])
     data = secret.encode()
@@ -296,7 +296,7 @@ def test_base64_around_a_secret_never_gives_it_back(secret: str, before: bytes, 
 
 
 @given(secret=st.text(min_size=4, max_size=40), text=st.text())
-def test_a_secret_is_never_left_in_a_text(secret: str, text: str) -> None:
+def test_a_secret_is_redacted_in_any_text(secret: str, text: str) -> None:
     redactor = Redactor()
     redactor.add([secret])
 
@@ -305,11 +305,11 @@ def test_a_secret_is_never_left_in_a_text(secret: str, text: str) -> None:
     assert secret not in cleaned.replace("[redacted]", "\0")
 
 
-# --- what strangers send ---------------------------------------------------------------------------------
+# --- untrusted text --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("style", ["json", "console"])
-def test_foreign_text_cannot_forge_a_line_or_steer_a_terminal(style: str, out: io.StringIO) -> None:
+def test_untrusted_text_cannot_forge_a_line_or_control_a_terminal(style: str, out: io.StringIO) -> None:
     start(out, style=style)
     foreign = "a\n{}\r\x1b[2J\x07\u202e\u2028\x85\x00\ud800z"
 
@@ -322,7 +322,7 @@ def test_foreign_text_cannot_forge_a_line_or_steer_a_terminal(style: str, out: i
     assert "\\x1b[2J" in out.getvalue()
 
 
-def test_foreign_text_in_a_traceback_is_indented(out: io.StringIO) -> None:
+def test_untrusted_text_in_a_traceback_is_indented(out: io.StringIO) -> None:
     start(out, style="console")
 
     try:
@@ -334,7 +334,7 @@ def test_foreign_text_in_a_traceback_is_indented(out: io.StringIO) -> None:
 
 
 @given(st.text())
-def test_any_text_makes_one_json_line_that_gives_it_back(text: str) -> None:
+def test_any_text_becomes_one_json_line(text: str) -> None:
     out = io.StringIO()
     start(out, level="info")
 
@@ -345,7 +345,7 @@ def test_any_text_makes_one_json_line_that_gives_it_back(text: str) -> None:
     assert event["text"] == text or not text.isprintable()
 
 
-def test_odd_values_are_written_all_the_same(out: io.StringIO) -> None:
+def test_unusual_values_can_be_logged(out: io.StringIO) -> None:
     start(out)
     loop: list[Any] = []
     loop.append(loop)
@@ -356,7 +356,7 @@ def test_odd_values_are_written_all_the_same(out: io.StringIO) -> None:
     assert (event["big"], event["nan"], event["raw"], event["flag"]) == (str(2**70), None, "b'\\xff'", True)
 
 
-def test_a_broken_stream_stops_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_stream_raises_no_error(capsys: pytest.CaptureFixture[str]) -> None:
     out = io.StringIO()
     start(out, SECRET)
     out.close()

@@ -1,4 +1,4 @@
-"""Every metric is described where it is scraped, and documented where it is described."""
+"""The metrics: definitions, documentation and scrapes agree."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def scrape(reading: Reading) -> dict[tuple[str, frozenset[str]], float]:
     text = Metrics(lambda: reading).text().decode()
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     found = {(sample.name, frozenset(sample.labels.values())): sample.value for sample in samples}
-    assert len(found) == len(samples), "a sample came twice"
+    assert len(found) == len(samples), "a sample occurs twice"
     return found
 
 
@@ -80,7 +80,7 @@ def test_samples_have_the_labels_of_the_reference(definition: object) -> None:
         assert set(sample.labels) - {"le"} == set(definition.labels)  # type: ignore[attr-defined]
 
 
-def test_what_is_not_known_is_not_said() -> None:
+def test_a_metric_with_an_unknown_value_is_left_out() -> None:
     missing = {d.full_name for d in DEFINITIONS} - {name for name, _ in families(EMPTY)}
 
     assert missing == {
@@ -89,7 +89,7 @@ def test_what_is_not_known_is_not_said() -> None:
     }
 
 
-def test_a_scrape_says_what_was_counted() -> None:
+def test_a_scrape_has_the_values_of_the_reading() -> None:
     found = scrape(FULL)
 
     assert found["gdn_bridge_received_total", frozenset()] == 9
@@ -106,7 +106,7 @@ def test_a_scrape_says_what_was_counted() -> None:
     assert found["gdn_bridge_health_checks_total", frozenset({"query", "passed"})] == 1
 
 
-def test_buckets_are_cumulative_and_end_with_all() -> None:
+def test_buckets_are_cumulative_and_end_with_infinity() -> None:
     found = scrape(FULL)
 
     assert found["gdn_bridge_receipt_seconds_bucket", frozenset({"s", "0.001"})] == 1
@@ -128,7 +128,7 @@ def test_a_histogram_counts_each_duration_in_the_bucket_that_holds_it(durations:
         assert sum(found.counts[: place + 1]) == sum(n for seconds, n in durations if seconds <= bound)
 
 
-def test_the_outbox_is_full_when_what_is_left_has_come_at_the_present_rate() -> None:
+def test_the_time_until_the_outbox_is_full_follows_from_the_present_rate() -> None:
     growth = Growth()
     for second in range(600):
         growth.note(100.0 * second, 1000.0 + second)
@@ -137,7 +137,7 @@ def test_the_outbox_is_full_when_what_is_left_has_come_at_the_present_rate() -> 
     assert growth.seconds_to(10) == 0.0
 
 
-def test_what_shrinks_or_stands_is_never_full() -> None:
+def test_an_outbox_that_does_not_grow_is_never_full() -> None:
     growth = Growth()
     assert growth.seconds_to(1) == math.inf
 
@@ -147,7 +147,7 @@ def test_what_shrinks_or_stands_is_never_full() -> None:
     assert growth.seconds_to(2000) == math.inf
 
 
-def test_a_clock_that_stands_does_not_disturb_the_rate() -> None:
+def test_two_samples_of_the_same_time_give_no_rate() -> None:
     growth = Growth()
     growth.note(0.0, 5.0)
     growth.note(100.0, 5.0)
@@ -155,7 +155,7 @@ def test_a_clock_that_stands_does_not_disturb_the_rate() -> None:
     assert growth.seconds_to(1000) == math.inf
 
 
-def test_receipts_say_when_their_records_were_sent() -> None:
+def test_receipts_give_the_send_times_of_their_records() -> None:
     protocol = ProducerProtocol(window=10)
     protocol.send([OutboxRecord(i, "s", b"{}") for i in (1, 2, 3)], 5.0)
     protocol.send([OutboxRecord(4, "s", b"{}")], 6.0)
@@ -166,7 +166,7 @@ def test_receipts_say_when_their_records_were_sent() -> None:
     assert list(protocol.receive([]).sent) == []
 
 
-def test_rows_are_counted_by_route_and_stream_and_cut_names_together() -> None:
+def test_rows_are_counted_by_route_and_stream_and_names_that_are_cut_alike_together() -> None:
     streams = input_streams(parse(Path("config/worker.sql").read_text()))
     stream = "tutorialAppInputStream"
     long = "x" * 200

@@ -1,4 +1,4 @@
-"""What docs/security.md says of files, TLS and the release, held against the code."""
+"""Checks the code against the statements of docs/security.md on files, TLS and the release."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DOCUMENT = Path("docs/security.md").read_text()
 
 @pytest.fixture
 def permissive() -> Iterator[None]:
-    """A umask that takes nothing away: then a file has the mode that it was made with."""
+    """A umask of 0, so that each file has exactly the mode it is created with."""
     before = os.umask(0)
     yield
     os.umask(before)
@@ -37,7 +37,7 @@ def modes(directory: Path) -> dict[str, str]:
     return {path.name: oct(stat.S_IMODE(path.stat().st_mode)) for path in directory.iterdir()}
 
 
-def test_the_outbox_and_all_beside_it_are_its_owners_alone(permissive: None, tmp_path: Path) -> None:
+def test_only_the_owner_can_access_the_outbox_and_the_files_beside_it(permissive: None, tmp_path: Path) -> None:
     directory = tmp_path / "state"
     outbox = Outbox(directory / "outbox.db")
     outbox.open()
@@ -51,7 +51,7 @@ def test_the_outbox_and_all_beside_it_are_its_owners_alone(permissive: None, tmp
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
 
 
-def test_a_rescued_outbox_and_the_damaged_one_are_their_owners_alone(permissive: None, tmp_path: Path) -> None:
+def test_only_the_owner_can_access_a_rescued_and_a_damaged_outbox(permissive: None, tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     outbox = Outbox(path)
     outbox.open()
@@ -68,8 +68,8 @@ def test_a_rescued_outbox_and_the_damaged_one_are_their_owners_alone(permissive:
     assert set(found.values()) == {"0o600"}
 
 
-def test_a_copy_that_was_made_while_the_bridge_ran_gets_a_new_name_even_in_the_old_place(tmp_path: Path) -> None:
-    """Its ids and sequence numbers must not be given out again: a far end that deduplicates would drop new rows."""
+def test_a_copy_made_while_the_bridge_ran_gets_a_new_name_even_in_place_of_the_original(tmp_path: Path) -> None:
+    """Its ids and sequence numbers must not be used again: a far end that deduplicates would drop new rows."""
     path = tmp_path / "outbox.db"
     outbox = Outbox(path)
     outbox.open()
@@ -87,7 +87,7 @@ def test_a_copy_that_was_made_while_the_bridge_ran_gets_a_new_name_even_in_the_o
     outbox.close()
 
 
-def test_every_tls_context_asks_for_a_certificate_and_its_name() -> None:
+def test_every_tls_context_verifies_certificate_and_host_name() -> None:
     context = Tls().context()
 
     assert context.verify_mode == ssl.CERT_REQUIRED
@@ -125,17 +125,17 @@ def _fields(annotation: object) -> list[str]:
 @pytest.mark.parametrize(
     "word", ["CERT_NONE", "CERT_OPTIONAL", "check_hostname", "_create_unverified", "verify=False", "sslopt", "pickle"]
 )
-def test_no_source_has_what_weakens_tls_or_runs_what_it_reads(word: str) -> None:
+def test_no_source_weakens_tls_or_executes_what_it_reads(word: str) -> None:
     assert not [str(path) for path in SOURCES if word in path.read_text()]
 
 
-def test_the_version_stands_in_one_module_alone() -> None:
+def test_the_version_is_in_one_module_only() -> None:
     project = tomllib.loads(Path("pyproject.toml").read_text())
 
     assert project["project"]["dynamic"] == ["version"]
     assert project["tool"]["hatch"]["version"]["path"] == "bridge/__init__.py"
     assert [str(path) for path in SOURCES if f'"{bridge.__version__}"' in path.read_text()] == ["bridge/__init__.py"]
-    # An image's label can't ask a module: a default that another version would make wrong fails here.
+    # The image's label can't read the module: a default other than the present version fails here.
     (label,) = re.findall(r"^ARG VERSION=(.*)$", Path("Dockerfile").read_text(), re.MULTILINE)
     assert label in {"", bridge.__version__}
 
@@ -161,7 +161,7 @@ def test_the_bounds_in_the_document_are_those_in_the_code() -> None:
     from bridge.watch.status_server import CONNECTION_SECONDS, MAX_CLIENTS
 
     kib, mib = 1024, 1024 * 1024
-    for said in (
+    for statement in (
         f"{MAX_PACKET // mib} MiB a message",
         f"{MAX_OTHER // kib} KiB of anything else",
         f"{ANSWER_BYTES // mib} MiB on the wire",
@@ -174,4 +174,4 @@ def test_the_bounds_in_the_document_are_those_in_the_code() -> None:
         f"{MAX_CLIENTS} connections",
         f"{CONNECTION_SECONDS:g} seconds each",
     ):
-        assert said in DOCUMENT, said
+        assert statement in DOCUMENT, statement

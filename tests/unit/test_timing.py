@@ -5,7 +5,7 @@ import pytest
 from bridge.timing import Backoff, Deadline, Pace, PacedBackoff
 
 
-def test_waits_double_up_to_their_cap_and_are_fully_jittered() -> None:
+def test_waits_double_up_to_the_cap_with_full_jitter() -> None:
     backoff = Backoff(base=1, cap=5, rng=lambda: 1.0)
     assert [backoff.next() for _ in range(5)] == [1, 2, 4, 5, 5]
     backoff.reset()
@@ -13,13 +13,13 @@ def test_waits_double_up_to_their_cap_and_are_fully_jittered() -> None:
     assert Backoff(rng=lambda: 0.0).next() == 0
 
 
-def test_a_thousand_failures_are_no_overflow() -> None:
+def test_thousands_of_failures_cause_no_overflow() -> None:
     backoff = Backoff(cap=5, rng=lambda: 1.0)
 
     assert [backoff.next() for _ in range(2000)][-1] == 5
 
 
-def test_a_deadline_is_never_in_debt() -> None:
+def test_the_time_left_is_never_negative() -> None:
     now = [10.0]
     deadline = Deadline(2, clock=lambda: now[0])
     assert deadline.left() == 2
@@ -28,7 +28,7 @@ def test_a_deadline_is_never_in_debt() -> None:
 
 
 @pytest.mark.parametrize("pace", Pace)
-def test_no_wait_leaves_the_bounds_of_its_pace_and_none_is_without_jitter(pace: Pace) -> None:
+def test_every_wait_has_jitter_and_stays_within_the_bounds_of_its_pace(pace: Pace) -> None:
     shortest, longest = PacedBackoff(rng=lambda: 0.0), PacedBackoff(rng=lambda: 1.0)
 
     for _ in range(20):
@@ -56,14 +56,14 @@ def test_each_pace_counts_its_own_failures() -> None:
     assert waits == [0.5, 2.0, 1.0, 4.0, 2.0, 8.0]
 
 
-def test_what_the_far_end_asks_for_is_waited_at_least() -> None:
+def test_a_wait_is_at_least_the_retry_after() -> None:
     backoff = PacedBackoff(rng=lambda: 1.0)
 
     assert backoff.next(Pace.LIMITED, 300.0) == 300.0
     assert backoff.next(Pace.LIMITED, 1.0) == 20.0
 
 
-def test_a_reset_may_spare_one_pace() -> None:
+def test_a_reset_can_except_one_pace() -> None:
     backoff = PacedBackoff(rng=lambda: 1.0)
     for pace in (Pace.TAKEN_OVER, Pace.UNREACHABLE) * 2:
         backoff.next(pace)
