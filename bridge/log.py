@@ -24,14 +24,14 @@ from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from bridge.text import escape_unprintable
 
-OURS = "bridge"
+ROOT_LOGGER = "bridge"
 REDACTED = "[redacted]"
 
 MAX_LEARNT = 64
 """Secrets learnt at run time that are kept. Each attempt to connect uses a new OTP, valid for 10 s (gdn-api.md A.4)."""
 
-SHORT = 4
-"""Secrets with fewer characters are redacted only as whole words: elsewhere they would garble the log."""
+MIN_SUBSTRING = 4
+"""Characters from which a secret is redacted within words, too. Shorter ones would garble the log."""
 
 MAX_DEPTH = 4
 """Levels of nested values that keep their structure; deeper ones become text."""
@@ -71,7 +71,7 @@ class Redactor:
         for secret in (*self._fixed, *self._learnt):
             for form in _encodings(secret):
                 exact = re.escape(form)
-                alternatives[form] = exact if len(form) >= SHORT else rf"(?<!\w){exact}(?!\w)"
+                alternatives[form] = exact if len(form) >= MIN_SUBSTRING else rf"(?<!\w){exact}(?!\w)"
         if not alternatives:
             return None
         # Longest first: a secret that starts with another would otherwise be redacted only in part.
@@ -92,14 +92,14 @@ def _encodings(secret: str) -> Iterator[str]:
     for encoded in (quote(data, safe=""), quote(data), quote_plus(data)):
         yield encoded
         yield re.sub("%..", lambda found: found[0].lower(), encoded)
-    if len(secret) < SHORT:
+    if len(secret) < MIN_SUBSTRING:
         return  # so few characters of base64 match by chance
     # Within longer base64 text a secret starts at one of three offsets. Characters at either end that also encode bits
     # of adjacent bytes are left out.
     for offset in range(3):
         encoded = base64.b64encode(bytes(offset) + data).decode()
-        shared = (offset + len(data)) % 3
-        core = encoded[(0, 2, 3)[offset] : -1 - (3 - shared) if shared else None]
+        remainder = (offset + len(data)) % 3
+        core = encoded[(0, 2, 3)[offset] : remainder - 4 if remainder else None]
         yield core
         yield core.replace("+", "-").replace("/", "_")
 
@@ -149,7 +149,7 @@ def configure(
         root.removeHandler(previous)
     root.addHandler(handler)
     root.setLevel(max(_LEVELS[level], logging.WARNING))
-    logging.getLogger(OURS).setLevel(_LEVELS[level])
+    logging.getLogger(ROOT_LOGGER).setLevel(_LEVELS[level])
     logging.captureWarnings(True)
     structlog.configure(
         processors=[*shared, ProcessorFormatter.wrap_for_formatter],
@@ -161,7 +161,9 @@ def configure(
 
 def get_logger(name: str) -> FilteringBoundLogger:
     """The logger of a module: ``get_logger(__name__)``. It follows ``configure``, even if that is called later."""
-    logger: FilteringBoundLogger = structlog.get_logger(name if f"{name}.".startswith(f"{OURS}.") else f"{OURS}.{name}")
+    logger: FilteringBoundLogger = structlog.get_logger(
+        name if f"{name}.".startswith(f"{ROOT_LOGGER}.") else f"{ROOT_LOGGER}.{name}"
+    )
     return logger
 
 
