@@ -56,11 +56,11 @@ class World:
         )
         self.health = Health(checks=[canary], rng=lambda: 1.0, clock=lambda: self.now, wall_clock=lambda: self.now)
 
-    def publish(self, flight: CanaryMessage) -> None:
-        self.messages.append(flight)
-        flight.published_at = self.now
-        flight.arrived_at = self.now + 0.1 if self.arrives else None
-        flight.receipted_at = self.now + 0.2 if self.arrives and self.is_receipted else None
+    def publish(self, canary_message: CanaryMessage) -> None:
+        self.messages.append(canary_message)
+        canary_message.published_at = self.now
+        canary_message.arrived_at = self.now + 0.1 if self.arrives else None
+        canary_message.receipted_at = self.now + 0.2 if self.arrives and self.is_receipted else None
 
     def run(self, seconds: float) -> None:
         for _ in range(round(seconds * 8)):
@@ -173,8 +173,8 @@ def test_a_message_that_gets_stuck_fails_the_check_and_gdn_is_not_asked_for_it(
 def test_a_message_that_was_not_published_is_not_counted_as_lost() -> None:
     world = World()
 
-    def publish(flight: CanaryMessage) -> None:
-        flight.trouble = "could not be published: the broker isn't connected"
+    def publish(canary_message: CanaryMessage) -> None:
+        canary_message.trouble = "could not be published: the broker isn't connected"
 
     canary = Canary(gdn=world.far, publish=publish, template=TEMPLATE, interval=INTERVAL, clock=lambda: world.now)
     canary.run(HealthStatus())
@@ -191,11 +191,11 @@ def test_a_canary_that_could_not_be_published_is_sent_again_soon() -> None:
     world = World()
     published = world.publish
 
-    def publish(flight: CanaryMessage) -> None:
+    def publish(canary_message: CanaryMessage) -> None:
         if world.now < 1003.0:
-            flight.trouble = "could not be published: the broker isn't connected"
+            canary_message.trouble = "could not be published: the broker isn't connected"
         else:
-            published(flight)
+            published(canary_message)
 
     world.health = Health(
         checks=[Canary(gdn=world.far, publish=publish, template=TEMPLATE, interval=INTERVAL, clock=lambda: world.now)],
@@ -286,89 +286,89 @@ def test_the_first_round_is_neither_passed_nor_failed_until_it_ends() -> None:
 # --- in the data path -------------------------------------------------------------------------------------
 
 
-def message(flight: CanaryMessage, payload: bytes | None = None) -> MqttMessage:
-    return MqttMessage(flight.topic, flight.payload if payload is None else payload, 0, False, 0, 0)
+def message(canary_message: CanaryMessage, payload: bytes | None = None) -> MqttMessage:
+    return MqttMessage(canary_message.topic, canary_message.payload if payload is None else payload, 0, False, 0, 0)
 
 
 @pytest.fixture
-def flight() -> CanaryMessage:
+def canary_message() -> CanaryMessage:
     return CanaryMessage("t/canary-1", b"{}", "canary-1")
 
 
-def departed(flight: CanaryMessage) -> CanaryTracker:
-    tower = CanaryTracker()
-    tower.publish([flight], lambda _topic, _payload: None, 5.0)
-    return tower
+def published_tracker(canary_message: CanaryMessage) -> CanaryTracker:
+    tracker = CanaryTracker()
+    tracker.publish([canary_message], lambda _topic, _payload: None, 5.0)
+    return tracker
 
 
-def test_a_flight_is_followed_to_the_receipt_of_its_last_row(flight: CanaryMessage) -> None:
+def test_a_canary_is_tracked_to_the_receipt_of_its_last_row(canary_message: CanaryMessage) -> None:
     published: list[tuple[str, bytes]] = []
-    tower = CanaryTracker()
-    assert not tower.is_expecting
-    tower.publish([flight], lambda topic, payload: published.append((topic, payload)), 5.0)
+    tracker = CanaryTracker()
+    assert not tracker.is_expecting
+    tracker.publish([canary_message], lambda topic, payload: published.append((topic, payload)), 5.0)
     assert published == [("t/canary-1", b"{}")]
-    assert tower.is_expecting
+    assert tracker.is_expecting
 
-    tower.see(message(flight, payload=b"other"), [Row("s", b"{}")], 6, 6.0)
-    assert tower.is_expecting
-    tower.see(message(flight), [Row("s", b"{}"), Row("s", b"{}")], 7, 6.0)
-    assert not tower.is_expecting
-    assert not tower.is_awaiting
-    tower.stored()
-    tower.receipted([1, 7], 8.0)
-    assert flight.receipted_at is None
-    tower.receipted([8], 9.0)
+    tracker.see(message(canary_message, payload=b"other"), [Row("s", b"{}")], 6, 6.0)
+    assert tracker.is_expecting
+    tracker.see(message(canary_message), [Row("s", b"{}"), Row("s", b"{}")], 7, 6.0)
+    assert not tracker.is_expecting
+    assert not tracker.is_awaiting
+    tracker.stored()
+    tracker.receipted([1, 7], 8.0)
+    assert canary_message.receipted_at is None
+    tracker.receipted([8], 9.0)
 
-    assert (flight.published_at, flight.arrived_at, flight.receipted_at) == (5.0, 6.0, 9.0)
-    assert not tower.is_awaiting
-
-
-def test_record_ids_of_rows_that_were_not_stored_belong_to_others(flight: CanaryMessage) -> None:
-    tower = departed(flight)
-    tower.see(message(flight), [Row("s", b"{}")], 7, 6.0)
-    tower.not_stored("the disk is full")
-    tower.stored()
-    tower.receipted([7], 9.0)
-
-    assert flight.receipted_at is None
-    assert flight.trouble == "was not stored: the disk is full"
+    assert (canary_message.published_at, canary_message.arrived_at, canary_message.receipted_at) == (5.0, 6.0, 9.0)
+    assert not tracker.is_awaiting
 
 
-def test_a_store_that_fails_later_does_not_concern_what_is_stored(flight: CanaryMessage) -> None:
-    tower = departed(flight)
-    tower.see(message(flight), [Row("s", b"{}")], 7, 6.0)
-    tower.stored()
-    tower.not_stored("the disk is full")
+def test_record_ids_of_rows_that_were_not_stored_are_not_awaited(canary_message: CanaryMessage) -> None:
+    tracker = published_tracker(canary_message)
+    tracker.see(message(canary_message), [Row("s", b"{}")], 7, 6.0)
+    tracker.not_stored("the disk is full")
+    tracker.stored()
+    tracker.receipted([7], 9.0)
 
-    assert flight.trouble is None
-    assert tower.is_awaiting
+    assert canary_message.receipted_at is None
+    assert canary_message.trouble == "was not stored: the disk is full"
 
 
-def test_what_a_route_makes_of_it_is_told(flight: CanaryMessage) -> None:
-    letter = DeadLetter.of(message(flight), route=None, reason="no_route", detail="none")
-    departed(flight).see(message(flight), letter, 7, 6.0)
-    assert flight.trouble == "became a dead letter: no_route: none"
+def test_a_commit_that_fails_later_does_not_affect_stored_rows(canary_message: CanaryMessage) -> None:
+    tracker = published_tracker(canary_message)
+    tracker.see(message(canary_message), [Row("s", b"{}")], 7, 6.0)
+    tracker.stored()
+    tracker.not_stored("the disk is full")
+
+    assert canary_message.trouble is None
+    assert tracker.is_awaiting
+
+
+def test_a_dead_letter_or_no_route_is_reported_as_trouble(canary_message: CanaryMessage) -> None:
+    dead_letter = DeadLetter.of(message(canary_message), route=None, reason="no_route", detail="none")
+    published_tracker(canary_message).see(message(canary_message), dead_letter, 7, 6.0)
+    assert canary_message.trouble == "became a dead letter: no_route: none"
 
     other = CanaryMessage("t/canary-2", b"{}", "canary-2")
-    departed(other).see(message(other), [], 7, 6.0)
+    published_tracker(other).see(message(other), [], 7, 6.0)
     assert other.trouble == "was taken by no route"
 
 
-def test_without_a_broker_nothing_is_published_and_nothing_looked_for(flight: CanaryMessage) -> None:
-    tower = CanaryTracker()
-    tower.publish([flight], None, 5.0)
+def test_without_a_broker_nothing_is_published_and_nothing_expected(canary_message: CanaryMessage) -> None:
+    tracker = CanaryTracker()
+    tracker.publish([canary_message], None, 5.0)
 
-    assert not tower.is_expecting
-    assert flight.published_at is None
-    assert "isn't connected" in (flight.trouble or "")
+    assert not tracker.is_expecting
+    assert canary_message.published_at is None
+    assert "isn't connected" in (canary_message.trouble or "")
 
 
-def test_a_topic_that_can_not_be_published_to_is_said(flight: CanaryMessage) -> None:
+def test_a_topic_that_can_not_be_published_to_is_reported(canary_message: CanaryMessage) -> None:
     def refuse(_topic: str, _payload: bytes) -> None:
         raise ValueError("Publish topic cannot contain wildcards.")
 
-    tower = CanaryTracker()
-    tower.publish([flight], refuse, 5.0)
+    tracker = CanaryTracker()
+    tracker.publish([canary_message], refuse, 5.0)
 
-    assert "wildcards" in (flight.trouble or "")
-    assert not tower.is_expecting
+    assert "wildcards" in (canary_message.trouble or "")
+    assert not tracker.is_expecting
