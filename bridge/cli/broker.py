@@ -1,4 +1,4 @@
-"""A visit to the broker by a throw-away client: it looks, and leaves no session behind."""
+"""A short connection to the broker with a temporary client id, which leaves no session behind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bridge.errors import MqttUnavailable, RemoteProtocolError
 from bridge.links.tls import Tls
-from bridge.mqtt import link as mqtt_source
+from bridge.mqtt.link import MqttLink, MqttOptions, dial
 from bridge.timing import Deadline
 
 if TYPE_CHECKING:
@@ -19,26 +19,20 @@ if TYPE_CHECKING:
     from bridge.message import MqttMessage
 
 RECEIVE_MAXIMUM = 100
-"""Messages that the broker may send ahead of our PUBACKs (MQTT 5)."""
+"""Unacknowledged messages that the broker may have in flight (MQTT 5)."""
 
 TURN = 0.5
-"""Seconds that a wait for the socket takes at most: keepalive and patience are looked after in between."""
+"""Seconds that one wait for the socket takes at most: keepalive and timeouts are checked in between."""
 
 
 @contextmanager
-def visit(mqtt: MqttSettings, filters: Sequence[str]) -> Iterator[mqtt_source.MqttLink]:
-    """A link that asks for ``filters``, under a client id of its own; closed at the end.
+def visit(mqtt: MqttSettings, filters: Sequence[str]) -> Iterator[MqttLink]:
+    """A link that subscribes to ``filters`` with a temporary client id; closed at the end.
 
     Raises:
         MqttUnavailable: the broker can't be reached.
     """
-    link = mqtt_source.dial(
-        host=mqtt.host,
-        port=mqtt.port,
-        tls=Tls(mqtt.ca_file, mqtt.cert_file, mqtt.key_file) if mqtt.tls else None,
-        connect_timeout=mqtt.connect_timeout,
-        filters=filters,
-        known=(),
+    options = MqttOptions(
         client_id=f"gdn-bridge-visit-{secrets.token_hex(4)}",
         version=5 if mqtt.protocol == "5" else 4,
         username=mqtt.username,
@@ -46,8 +40,14 @@ def visit(mqtt: MqttSettings, filters: Sequence[str]) -> Iterator[mqtt_source.Mq
         keepalive=mqtt.keepalive,
         session_expiry=0,
         receive_maximum=RECEIVE_MAXIMUM,
-        watch_drops=False,
-        silence_timeout=0,
+    )
+    link = dial(
+        host=mqtt.host,
+        port=mqtt.port,
+        tls=Tls(mqtt.ca_file, mqtt.cert_file, mqtt.key_file) if mqtt.tls else None,
+        connect_timeout=mqtt.connect_timeout,
+        options=options,
+        filters=filters,
     )
     try:
         yield link
@@ -55,8 +55,8 @@ def visit(mqtt: MqttSettings, filters: Sequence[str]) -> Iterator[mqtt_source.Mq
         link.close()
 
 
-def turn(link: mqtt_source.MqttLink, deadline: Deadline) -> list[MqttMessage]:
-    """What comes in a while, acknowledged at once: this client keeps nothing.
+def turn(link: MqttLink, deadline: Deadline) -> list[MqttMessage]:
+    """The messages that arrive within a turn, acknowledged at once: this client stores nothing.
 
     Raises:
         MqttUnavailable: the link is over.

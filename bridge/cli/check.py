@@ -1,7 +1,6 @@
-"""The verb ``check``: what can be known offline, and with ``--online`` what broker and GDN say, changing nothing.
+"""The verb ``check``: checks the configuration offline, and with ``--online`` also broker and GDN. Changes nothing.
 
-Everything is asked even if something before it failed, but for what depends on that. Exit code 69 if anything could
-not be reached or was refused.
+A failed check skips only those that depend on it. Exit code 69 if anything could not be reached or was refused.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -30,24 +29,24 @@ if TYPE_CHECKING:
     from bridge.mqtt.link import MqttLink
 
 
-PATIENCE = 30.0
-"""Seconds from a connection to the broker's last answer; each has a time-out of its own within."""
+SUBSCRIBE_TIMEOUT = 30.0
+"""Seconds from the connection to the broker's last answer; each answer has a timeout of its own within."""
 
 Outcome = Literal["ok", "note", "failed", "skipped"]
 
 
 class Finding(NamedTuple):
-    """What was asked and what came."""
+    """One check and its outcome. The names are keys of the JSON output."""
 
     asked: str
     outcome: Outcome
-    """``note``: no failure, but worth knowing; ``skipped``: something before it failed."""
+    """``note``: not a failure, but worth knowing; ``skipped``: a check that it depends on failed."""
     said: str
-    """What came, with what to do."""
+    """The answer, with what to do about it."""
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """Settings, worker and routes; with ``--online`` also what is at the other ends."""
+    """Check settings, worker and routes; with ``--online`` also broker and GDN."""
     configuration = read_configuration(arguments)
     configure_log(configuration.settings)
     if not arguments.json:
@@ -72,11 +71,11 @@ def _offline(configuration: Configuration) -> Iterator[str]:
         yield f"route {route.topic} -> {route.stream} ({columns}){extras}"
     warnings = find_warnings(configuration.routes, configuration.streams)
     yield from (f"{configuration.place(warning.location)}: {warning.text}" for warning in warnings)
-    yield "nothing that must be mended" if warnings else "nothing to mend"
+    yield "no errors found" if warnings else "no problems found"
 
 
 def _beyond_defaults(route: Route) -> Iterator[str]:
-    """What a route says beyond topic, stream and fields, briefly."""
+    """What a route sets beyond topic, stream and fields, in short."""
     if route.format.name != "json":
         yield route.format.name
     if route.format.compression != "none":
@@ -120,7 +119,7 @@ def _as_json(configuration: Configuration, findings: list[Finding] | None) -> di
 
 
 def online(configuration: Configuration) -> Iterator[Finding]:
-    """What broker and GDN say, as it comes."""
+    """The checks of broker and GDN, each as soon as it is answered."""
     yield from _broker(configuration)
     if configuration.settings.gdn.kind == "pulsar":
         yield _pulsar(configuration)
@@ -133,63 +132,60 @@ def online(configuration: Configuration) -> Iterator[Finding]:
 
 
 def _broker(configuration: Configuration) -> Iterator[Finding]:
-    """Whether the broker is there, takes the credentials and grants the subscriptions."""
-    from bridge.cli.broker import visit  # noqa: PLC0415 - the other verbs start faster without paho
+    """Whether the broker can be reached, accepts the credentials and grants the subscriptions."""
+    from bridge.cli.broker import visit  # noqa: PLC0415 - other verbs start faster without paho
 
     mqtt = configuration.settings.mqtt
     place = f"broker {mqtt.host}:{mqtt.port}"
     user = "without user" if mqtt.username is None else f"as {mqtt.username}"
-    login = f"login {user}, under a throw-away client id"
+    login = f"login {user}, with a temporary client id"
     wanted = minimal_filters([TopicTemplate.parse(route.topic).filter for route in configuration.routes])
-    filters = {filter_: _harmless(filter_) for filter_ in wanted}
-    later = [f"subscription {filter_}" for filter_ in filters]
+    filters = {f"subscription {filter_}": _harmless(filter_) for filter_ in wanted}
     try:
         with visit(mqtt, list(filters.values())) as link:
             error = _until_subscribed(link)
     except MqttUnavailable as exc:
         yield Finding(place, "failed", f"{redacted(str(exc))}. Check mqtt.url, and that the broker listens there")
-        yield from _skipped([login, *later], "the broker was not reached")
+        yield from _skipped([login, *filters], "the broker was not reached")
         return
     yield Finding(place, "ok", "connected by TLS" if mqtt.tls else "connected")
     if link.session_present is None:
         yield Finding(login, "failed", error)
-        yield from _skipped(later, "the login failed")
+        yield from _skipped(filters, "the login failed")
         return
-    yield Finding(login, "ok", "taken")
-    for asked, harmless in zip(later, filters.values(), strict=True):
-        begin = f"{harmless} ("
-        complaint = next((refusal for refusal in link.refused if refusal.startswith(begin)), None)
+    yield Finding(login, "ok", "accepted")
+    for asked, filter_ in filters.items():
+        reason = link.refused.get(filter_)
         if not link.subscribed:
             yield Finding(asked, "failed", error)
-        elif complaint is None:
+        elif reason is None:
             yield Finding(asked, "ok", "granted at QoS 1")
         else:
-            reason = complaint.removeprefix(begin).removesuffix(")")
-            yield Finding(asked, "failed", f"{reason}. See what the broker's access rules let this user subscribe")
+            yield Finding(asked, "failed", f"{reason}. Check the broker's access rules for this user")
 
 
 def _until_subscribed(link: MqttLink) -> str:
-    """Wait for the broker's answers; returns what went wrong, empty if nothing did."""
+    """Wait for the broker's answers; returns the error, empty if there was none."""
     from bridge.cli.broker import turn  # noqa: PLC0415 - as above
 
-    deadline = Deadline(PATIENCE)
+    deadline = Deadline(SUBSCRIBE_TIMEOUT)
     try:
         while not link.subscribed:
             if not deadline.left():
-                return f"the broker did not answer within {PATIENCE:g} s"
+                return f"the broker did not answer within {SUBSCRIBE_TIMEOUT:g} s"
             turn(link, deadline)
     except MqttUnavailable as exc:
         return redacted(str(exc))
     return ""
 
 
-def _skipped(asked: Sequence[str], why: str) -> Iterator[Finding]:
+def _skipped(asked: Iterable[str], why: str) -> Iterator[Finding]:
     return (Finding(one, "skipped", why) for one in asked)
 
 
 def _harmless(filter_: str) -> str:
-    """The filter; a shared one for another group: what a member of its own got would be lost to the bridges, as no
-    other gets it when that member's session ends (MQTT 5, 4.8.2).
+    """The filter, a shared one with another group: messages for this client would be lost to the bridges of the real
+    group, because no other member gets them when its session ends (MQTT 5, 4.8.2).
     """
     if not filter_.startswith("$share/"):
         return filter_
@@ -197,7 +193,7 @@ def _harmless(filter_: str) -> str:
 
 
 def _gdn(configuration: Configuration, rest: GdnRest) -> Iterator[Finding]:
-    """Whether GDN is there and takes the key; tenant, fabric, worker and one-time password."""
+    """Whether GDN can be reached and accepts the key; tenant, fabric, worker and one-time password."""
     gdn = configuration.settings.gdn
     place = f"GDN {GdnAddress.parse(gdn.url).base_url}"
     key, fabric = "API key" if gdn.password is None else "login", f"fabric {gdn.fabric}"
@@ -216,7 +212,7 @@ def _gdn(configuration: Configuration, rest: GdnRest) -> Iterator[Finding]:
         yield from _skipped([key, *later], "GDN was not reached")
         return
     yield Finding(place, "ok", f"answers, region {region.name}")
-    yield Finding(key, "ok", "taken")
+    yield Finding(key, "ok", "accepted")
     yield _asked(tenant, lambda: _tenant(tenant, gdn.tenant, rest, of=key))
     yield from _fabric_and_worker(configuration, rest, fabric, worker)
     if gdn.authentication == "otp":
@@ -249,19 +245,19 @@ def _fabric_and_worker(configuration: Configuration, rest: GdnRest, fabric: str,
         return
     except GdnError as exc:
         yield Finding(fabric, "failed", str(exc))
-        yield Finding(worker, "skipped", "the fabric's workers could not be asked for")
+        yield Finding(worker, "skipped", "the fabric's workers could not be listed")
         return
-    yield Finding(fabric, "ok", "there")
+    yield Finding(fabric, "ok", "exists")
     if state is None or is_other(state, configuration.worker):
         read = f"definition {configuration.settings.worker.definition}"
         yield _asked(read, lambda: _validated(read, configuration, rest))
     if state is None:
-        yield Finding(worker, "note", "not there; the bridge creates it when it runs")
+        yield Finding(worker, "note", "doesn't exist; the bridge creates it when it runs")
         return
     if is_other(state, configuration.worker):
         text = (
-            f"there, with another definition than {configuration.settings.worker.definition}; `gdn-bridge worker plan` "
-            "shows how they differ, `worker apply` makes it this one"
+            f"exists with another definition than {configuration.settings.worker.definition}; `gdn-bridge worker plan` "
+            "shows the differences, `worker apply` replaces it"
         )
         yield Finding(worker, "note", text)
     if state.is_active:
@@ -277,11 +273,11 @@ def _validated(asked: str, configuration: Configuration, rest: GdnRest) -> Findi
 
 def _otp(asked: str, rest: GdnRest) -> Finding:
     register_secret(rest.otp())
-    return Finding(asked, "ok", "given")
+    return Finding(asked, "ok", "issued")
 
 
 def _pulsar(configuration: Configuration) -> Finding:
-    """Whether Pulsar's web service is there. To ask for more would make topics that aren't there."""
+    """Whether Pulsar's web service can be reached. A request for a topic would create it."""
     gdn = configuration.settings.gdn
     address = GdnAddress.parse(gdn.url, prefixed=False)
     asked = f"Pulsar {address.base_url}"
@@ -293,4 +289,4 @@ def _pulsar(configuration: Configuration) -> Finding:
         ).close()
     except OSError as exc:
         return Finding(asked, "failed", f"can't be reached: {exc}. Check gdn.url")
-    return Finding(asked, "ok", "connected; token and topics show when the bridge runs")
+    return Finding(asked, "ok", "connected; token and topics are checked only when the bridge runs")

@@ -111,8 +111,8 @@ def listen(mqtt: MqttSettings, filter_: str, seconds: float) -> list[Sample]:
         deadline = Deadline(mqtt.connect_timeout + seconds)
         while not link.subscribed and deadline.left():
             samples += _samples(turn(link, deadline))
-        if link.refused and "granted at QoS 0" not in link.refused[0]:
-            raise MqttUnavailable(f"the broker refused the subscription: {link.refused[0]}")
+        if filter_ in link.refused and filter_ not in link.downgraded:
+            raise MqttUnavailable(f"the broker refused the subscription {filter_}: {link.refused[filter_]}")
         deadline = Deadline(seconds)
         while deadline.left() and len(samples) < MAX_SAMPLES and room > 0:
             came = _samples(turn(link, deadline))

@@ -1,6 +1,7 @@
-"""One WebSocket connection to a stream, running the producer protocol: frames in and out by the batch.
+"""One WebSocket connection to a stream, running the producer protocol: frames in and out in batches.
 
-The only websocket-client, and of it only the handshake: once the upgrade is answered the socket is ours, non-blocking.
+The only module that imports websocket-client, and only for the handshake: after the upgrade the socket is ours and
+non-blocking.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from bridge.gdn.answers import seconds_to_wait
 from bridge.gdn.bounds import PATIENCE, BoundedSocket
 from bridge.gdn.frames import FrameParser, Opcode, encode
 from bridge.gdn.protocol import ProducerProtocol, Receipts
-from bridge.links.link import Link
+from bridge.links.link import Link, LinkEnd
 from bridge.links.tls import Tls, open_socket
 from bridge.message import OutboxRecord
 from bridge.timing import Pace
 
 OUTGOING_BYTES = 1024 * 1024
-"""While this much waits for the socket nothing more is framed: a slow link must not fill memory."""
+"""No more records are framed while this many bytes wait for the socket: a slow link must not fill memory."""
 
 UPGRADE_BYTES = 64 * 1024
-"""Of the answer to the upgrade, an error's text included."""
+"""Largest answer to the upgrade, an error's text included."""
 
 NO_RECEIPTS = Receipts([], 0, [], 0)
 
@@ -37,10 +38,11 @@ class ProducerLink(Link):
 
     Args:
         sock: connected and upgraded.
-        window: records unreceipted at a time.
+        window: records that may be unreceipted at a time.
         receipt_timeout: seconds after which a missing receipt ends the connection.
-        ping_interval: seconds between pings; a connection silent for twice as long is over.
-        deduplicates: whether GDN took the producer's name and first sequence number.
+        ping_interval: seconds between pings; a connection that is silent for twice as long is over.
+        deduplicates: whether GDN accepted the producer's name and first sequence number.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class ProducerLink(Link):
 
     @property
     def room(self) -> int:
-        """How many records can be sent now."""
+        """How many records may be sent now."""
         return self._protocol.room if len(self._outgoing) < OUTGOING_BYTES else 0
 
     @property
@@ -78,7 +80,7 @@ class ProducerLink(Link):
         self.flush()
 
     def read(self, now: float) -> Receipts:
-        """What one read settles. ``error`` says if the link is over.
+        """The receipts of one read. ``end`` shows whether the link is over.
 
         Raises:
             RemoteProtocolError: GDN broke the protocol; drop the link.
@@ -92,34 +94,35 @@ class ProducerLink(Link):
             if opcode == Opcode.TEXT:
                 answers.append(payload)
             elif opcode == Opcode.PING:
-                if len(self._outgoing) < OUTGOING_BYTES:  # else it reads no answers, and needs none
+                if len(self._outgoing) < OUTGOING_BYTES:  # else GDN isn't reading, and needs no answer
                     self._outgoing += encode(Opcode.PONG, [payload], masks=os.urandom(4))
             elif opcode == Opcode.CLOSE:
                 code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else 1005
                 reason = payload[2:].decode("utf-8", "replace")
-                self.error = f"GDN closed the producer connection: {code} {reason!r}"
+                self.fail(f"GDN closed the producer connection: {code} {reason!r}", LinkEnd.DISCONNECTED)
             elif opcode == Opcode.BINARY:
                 raise RemoteProtocolError("GDN sent a binary message on a producer socket")
         receipts = self._protocol.receive(answers)
-        self.error = self.error or receipts.broken
+        if receipts.broken is not None:
+            self.fail(receipts.broken, LinkEnd.PROTOCOL)
         return receipts
 
     def tick(self, now: float) -> None:
-        """Pings and timeouts; to be called each turn. ``now`` is monotonic seconds."""
+        """Send pings and check timeouts; to be called each turn. ``now`` is monotonic seconds."""
         oldest = self._protocol.oldest_sent_at
         if oldest is not None and now - oldest > self._receipt_timeout:
             # A live socket with a dead producer behind it answers pings, but not this.
-            self.error = self.error or f"GDN sent no receipt for {self._receipt_timeout:g} s"
+            self.fail(f"GDN sent no receipt for {self._receipt_timeout:g} s", LinkEnd.TIMED_OUT)
         elif now - self._heard_at > 2 * self._ping_interval:
-            self.error = self.error or f"GDN was silent for {2 * self._ping_interval:g} s"
+            self.fail(f"GDN was silent for {2 * self._ping_interval:g} s", LinkEnd.TIMED_OUT)
         elif now - self._pinged_at >= self._ping_interval:
             self._pinged_at = now
             self._outgoing += encode(Opcode.PING, [b""], masks=os.urandom(4))
             self.flush()
 
     def close(self) -> list[OutboxRecord]:
-        """Close the connection; returns what is unreceipted, in send order."""
-        if self.error is None:
+        """Close the connection; returns the unreceipted records, in send order."""
+        if self.end is None:
             self._outgoing += encode(Opcode.CLOSE, [(1000).to_bytes(2, "big")], masks=os.urandom(4))
             self.flush()
         self.sock.close()
@@ -140,17 +143,17 @@ def dial(
     """A connected producer. Blocks.
 
     Args:
-        url: of the producer, with its parameters; may carry an OTP, and so is in no message.
+        url: of the producer, with its parameters; never logged, because it may carry a one-time password.
         headers: of the upgrade, such as ``Authorization: …``.
         tls: files used when the URL says ``wss``.
         connect_timeout: seconds for each of name look-up with connect, TLS, upgrade.
-        window: see ``ProducerLink``, as for the other two.
-        receipt_timeout: seconds.
-        ping_interval: seconds.
+        window: see ``ProducerLink``.
+        receipt_timeout: seconds; see ``ProducerLink``.
+        ping_interval: seconds; see ``ProducerLink``.
         deduplicates: whether ``url`` carries a producer name and a first sequence number.
 
     Raises:
-        GdnUnavailable, GdnAuthError, GdnRejected: by what the upgrade was answered (gdn-api.md C.5).
+        GdnUnavailable, GdnAuthError, GdnRejected: depending on the answer to the upgrade (gdn-api.md C.5).
     """
     parts = urlsplit(url)
     secure = parts.scheme == "wss"
@@ -165,15 +168,15 @@ def dial(
     try:
         upgraded = websocket.WebSocket(enable_multithread=False)
         bounded = BoundedSocket(sock, limit=UPGRADE_BYTES, seconds=PATIENCE * connect_timeout)
-        # Not redirected: the library would dial elsewhere by itself, and send the credentials along.
-        upgraded.connect(url, socket=bounded, header=list(headers), suppress_origin=True, redirect_limit=0)  # type: ignore[no-untyped-call]  # its lack
+        # No redirects: the library would follow them itself, and send the credentials along.
+        upgraded.connect(url, socket=bounded, header=list(headers), suppress_origin=True, redirect_limit=0)  # type: ignore[no-untyped-call]  # it has no types here
     except websocket.WebSocketBadStatusException as exc:
         sock.close()
         raise _refused(place, exc) from exc
-    # The last two: it asks the socket for as many bytes as the answer announces.
+    # MemoryError, OverflowError: it asks the socket for as many bytes as the answer announces.
     except (websocket.WebSocketException, OSError, ValueError, MemoryError, OverflowError) as exc:
         sock.close()
-        raise GdnUnavailable(f"{place} did not upgrade to WebSocket: {_what(exc)}") from exc
+        raise GdnUnavailable(f"{place} did not upgrade to WebSocket: {_cause(exc)}") from exc
     return ProducerLink(
         sock=sock,
         window=window,
@@ -183,8 +186,8 @@ def dial(
     )
 
 
-def _what(exc: Exception) -> str:
-    """Why, without the far end's words: the library quotes them."""
+def _cause(exc: Exception) -> str:
+    """The reason, without the far end's own words, which the library quotes."""
     return str(exc) if isinstance(exc, OSError) else type(exc).__name__
 
 
@@ -192,20 +195,19 @@ def _refused(place: str, exc: websocket.WebSocketBadStatusException) -> GdnError
     status = exc.status_code
     message = f"{place}: the upgrade was answered with HTTP {status}"
     if status == 401:
-        return GdnAuthError(f"{message}. See that the credentials are right, and that the tenant is theirs")
+        return GdnAuthError(f"{message}. Check the credentials, and that they belong to the tenant")
     if status == 403:
         return GdnAuthError(
-            f"{message}. Grant the right to publish to this stream (write-only or read-write), and see that the tenant "
-            "is right"
+            f"{message}. Grant the right to publish to this stream (write-only or read-write), and check the tenant"
         )
     if status in (400, 422):
         return GdnRejected(message, status=status)
     pace = Pace.UNREACHABLE
     if status == 404:
-        message += ": GDN has no such stream (it is made when the worker is activated)"
+        message += ": GDN has no such stream (it is created when the worker is activated)"
         pace = Pace.MISSING
     elif status == 409:
-        message += ": the old connection still has the producer's name"
+        message += ": the old connection still uses the producer's name"
         pace = Pace.NAME_TAKEN
     elif status == 429:
         pace = Pace.LIMITED

@@ -1,1 +1,1 @@
-"""Connections to the broker and to GDN: dialled with back-off, within TLS, non-blocking once they stand."""
+"""Connections to the broker and to GDN: dialled with back-off, with or without TLS, then non-blocking."""

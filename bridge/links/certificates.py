@@ -1,7 +1,7 @@
-"""When a certificate ends: read out of its DER, as far as that takes. The standard library reads only a peer's.
-And what to do about a handshake that failed.
+"""When a certificate expires, and advice on a TLS handshake that failed.
 
-Pure; anything that isn't a certificate gives None. Numbers of sections are RFC 5280's.
+The standard library reads only the expiry of a peer's certificate; that of a file is read from its DER here. Pure.
+Section numbers are RFC 5280's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s(.*?)-----END CERTIFICATE-----
 
 
 class _Tag(IntEnum):
-    """Identifier octets (X.690, 8.1.2) on the way to the end."""
+    """Identifier octets (X.690, 8.1.2) of the elements up to ``notAfter``."""
 
     INTEGER = 0x02
     UTC_TIME = 0x17
@@ -26,27 +26,27 @@ class _Tag(IntEnum):
 
 
 _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "UNEXPECTED_EOF_WHILE_READING"})
-"""Reasons of OpenSSL (``ssl.SSLError.reason``) where what came was no TLS, or nothing."""
+"""OpenSSL's reasons (``ssl.SSLError.reason``) when the peer doesn't speak TLS or closes the connection."""
 
-_UNKNOWN_AUTHORITIES = frozenset({18, 19, 20})
+_UNKNOWN_AUTHORITY = frozenset({18, 19, 20})
 """X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT, …_SELF_SIGNED_CERT_IN_CHAIN, …_UNABLE_TO_GET_ISSUER_CERT_LOCALLY (OpenSSL's
 x509_vfy.h), as in ``ssl.SSLCertVerificationError.verify_code``.
 """
 
 
 def handshake_advice(exc: BaseException) -> str:
-    """What a sentence about a TLS handshake that failed by this error ends with; nothing where no advice is known."""
-    if getattr(exc, "verify_code", None) in _UNKNOWN_AUTHORITIES:
-        return "; if the certificate is of an authority of yours, name that in ca_file"
+    """Advice to append to the message of a failed TLS handshake; empty if there is none."""
+    if getattr(exc, "verify_code", None) in _UNKNOWN_AUTHORITY:
+        return "; if your own certificate authority issued it, set ca_file"
     if isinstance(exc, ConnectionResetError) or getattr(exc, "reason", None) in _NO_TLS:
-        return "; this port seems to speak no TLS"
+        return "; this port doesn't seem to speak TLS"
     return ""
 
 
 def not_after(pem: bytes) -> float | None:
-    """When the first certificate of a PEM file ends, in seconds since the epoch.
+    """When the first certificate of a PEM file expires, in seconds since the epoch; None if it can't be read.
 
-    The first one is the file's own; those after it are the authorities between it and the root.
+    The first certificate is the client's; intermediate authorities follow it.
     """
     found = _PEM.search(pem)
     if found is None:
@@ -58,7 +58,7 @@ def not_after(pem: bytes) -> float | None:
 
 
 class _NotDer(Exception):
-    """The bytes are no certificate."""
+    """The bytes are not a certificate."""
 
 
 def _not_after(der: bytes) -> float:
@@ -76,11 +76,15 @@ def _not_after(der: bytes) -> float:
 
 
 def _element(data: bytes, *expected: _Tag) -> tuple[bytes, bytes]:
-    """The contents of the first element, which has one of the expected tags, and what follows it."""
+    """The contents of the first element and the bytes after it.
+
+    Raises:
+        _NotDer: it is incomplete or has none of the expected tags.
+    """
     if len(data) < 2 or data[0] not in expected:
         raise _NotDer
     size, start = data[1], 2
-    if size >= 0x80:  # X.690, 8.1.3.5: the long form; 0x80 itself, without a length, is not DER
+    if size >= 0x80:  # X.690, 8.1.3.5: long form; 0x80 itself is the indefinite form, which is not DER
         octets = size & 0x7F
         start += octets
         if not 1 <= octets <= 4 or len(data) < start:
@@ -92,7 +96,7 @@ def _element(data: bytes, *expected: _Tag) -> tuple[bytes, bytes]:
 
 
 def _seconds(time: bytes, tag: _Tag) -> float:
-    """4.1.2.5.1 and 4.1.2.5.2: both to the second and in Zulu time."""
+    """The time in seconds since the epoch. Both forms include seconds and end in Z (4.1.2.5.1, 4.1.2.5.2)."""
     digits = 12 if tag == _Tag.UTC_TIME else 14
     if not re.fullmatch(rb"[0-9]{%d}Z" % digits, time):
         raise _NotDer

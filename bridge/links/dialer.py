@@ -1,7 +1,7 @@
-"""Dialling: what blocks (name look-up, connect, TLS, OTP, upgrade), in threads away from the data path.
+"""Dialling: the steps that block (name look-up, connect, TLS, OTP, upgrade), in threads away from the data path.
 
-A ``Dialer`` keeps one link dialled, in a thread of its own: it connects with back-off, hands the link over and
-sleeps until it is told that the link was lost. Any thread may ask it to stop.
+A ``Dialer`` keeps one link connected, in a thread of its own: it connects with back-off, hands the link over and sleeps
+until ``lost`` is called. Any thread may ask it to stop.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bridge.timing import Pace, PacedBackoff
 
 
 class Closes(Protocol):
-    """What a link must be able to do here."""
+    """What a dialler needs of a link."""
 
     def close(self) -> object:
         """End the connection."""
@@ -31,18 +31,18 @@ log = get_logger(__name__)
 
 
 class Dialer(Generic[L]):
-    """Keeps one link dialled.
+    """Keeps one link connected.
 
     Args:
         name: of the part, in statuses and logs.
         connect: dials once, blocking; raises a BridgeError or OSError.
-        hand_over: takes the connected link, from the dialling thread.
-        gate: nothing is dialled before it is set.
-        steady_after: seconds that a link must have done its work for the back-off to start from its base again.
-        rng: of the back-off.
+        hand_over: takes the connected link; called in the dialling thread.
+        gate: nothing is dialled until it is set.
+        steady_after: seconds that a link must have worked for the back-off to start from its base again.
+        rng: for the jitter of the back-off, 0 to 1.
         clock: monotonic seconds.
         wall_clock: seconds since the epoch.
-        wake: where the dialling thread waits.
+        wake: the condition that the dialling thread waits on.
     """
 
     def __init__(
@@ -70,61 +70,61 @@ class Dialer(Generic[L]):
         # All under _wake, whose lock is re-entrant:
         self._stopping = False
         self._held: str | None = None  # why nothing is dialled
-        self._linked = False  # from before the hand-over until the loss
+        self._linked = False  # from just before the hand-over until the loss
         self._up_at: float | None = None
-        self._lasted = 0.0  # seconds that the last link did its work
+        self._lasted = 0.0  # seconds that the last link worked
         self._lost_at_pace: Pace | None = None
-        self._own = PartStatus(name, "starting", wall_clock(), None, None)  # the status if nothing is held
+        self._own = PartStatus(name, "starting", wall_clock(), None, None)  # the status without a hold
         self.attempts = 0
         self.failures: Mapping[str, int] = {"lost": 0, **{pace.name.lower(): 0 for pace in Pace}}
-        """By cause: the ``Pace`` of what failed, ``lost`` for a link that stood. Swapped whole, read by any thread."""
+        """By the ``Pace`` of the failure; ``lost`` for an established link. Replaced whole, read by any thread."""
         self.beat: int | None = None
         """The number of the attempt under way, None while there is none; for the watchdog."""
-        self.status = self._own  # swapped whole, read by any thread
+        self.status = self._own  # replaced whole, read by any thread
 
     # --- any thread ---------------------------------------------------------------------------------------
 
     def request_stop(self) -> None:
-        """Dial no more; may be called twice."""
+        """Stop dialling; may be called twice."""
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
 
     def hold(self, reason: str) -> None:
-        """Dial no more until ``resume``; the status says why. May be called again, with another reason.
+        """Stop dialling until ``resume``; the status shows the reason. May be called again, with another reason.
 
-        A link that stands is left alone, and not replaced once it is lost. One that is being dialled is closed when it
-        connects, unless it was on its way to ``hand_over`` already.
+        An established link is left alone, and not replaced once it is lost. One that is being dialled is closed when
+        it connects, unless it is about to be handed over.
         """
         with self._wake:
             self._held = reason
             self._show()
 
     def resume(self) -> None:
-        """Dial again, once the back-off allows it. Without a ``hold`` nothing happens."""
+        """Dial again, once the back-off allows it. Without a ``hold`` it does nothing."""
         with self._wake:
             self._held = None
             self._show()
             self._wake.notify_all()
 
     def up(self) -> None:
-        """The link does its work: for MQTT after the SUBACK, for a producer at once."""
+        """The link works: for MQTT after the SUBACK, for a producer at once."""
         with self._wake:
             self._up_at = self._clock()
             self._move("connected")
 
-    def trouble(self, error: str) -> None:
-        """The link stands but doesn't do its work."""
+    def failing(self, error: str) -> None:
+        """The link is connected but doesn't work."""
         with self._wake:
             self._move("failing", error)
 
     def lost(self, error: str, *, pace: Pace | None = None) -> None:
-        """The link is gone; dial again, at once if it had held.
+        """The link is gone; dial again, at once if it had worked for ``steady_after`` seconds.
 
         Args:
             error: why.
-            pace: of the failure, if it is one that dialling at once makes worse, such as ``Pace.TAKEN_OVER``: then
-                that much is waited, however long the link had held.
+            pace: of a failure that dialling at once makes worse, such as ``Pace.TAKEN_OVER``: its wait applies however
+                long the link had worked.
         """
         with self._wake:
             self._linked = False
@@ -137,7 +137,7 @@ class Dialer(Generic[L]):
     # --- the dialling thread ------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """The thread's body: dial, hand over, wait for the loss, again; until asked to stop."""
+        """The thread's body: dial, hand over and wait for the loss, until asked to stop."""
         while self._may_dial():
             link = self._dial()
             if link is not None and self._is_wanted(link):
@@ -145,7 +145,7 @@ class Dialer(Generic[L]):
                 self._wait_for_loss()
 
     def _may_dial(self) -> bool:
-        """Wait until nothing speaks against an attempt, and begin it. False: stop."""
+        """Wait until an attempt is allowed, and count it as begun. False: stop."""
         while self._gate is not None and not self._stopping and not self._gate.wait(0.2):
             pass
         with self._wake:
@@ -154,12 +154,12 @@ class Dialer(Generic[L]):
                 return False
             self.attempts += 1
             self.beat = self.attempts
-            # The last error stays readable while the next attempt is under way.
+            # The status keeps the last error while the next attempt is under way.
             self._move("connecting", self._own.error)
             return True
 
     def _dial(self) -> L | None:
-        """The link, or None after the back-off that a failure asks for."""
+        """The link, or None after a failure and its back-off."""
         try:
             return self._connect()
         except (BridgeError, OSError) as exc:
@@ -173,7 +173,7 @@ class Dialer(Generic[L]):
         wait = self._backoff.next(pace, retry_after)
         with self._wake:
             self._count(pace.name.lower())
-        log.warning("link.refused", link=self.name, error=str(failure), retry_in=round(wait, 2))
+        log.warning("link.dial_failed", link=self.name, error=str(failure), retry_in=round(wait, 2))
         self._back_off(wait, str(failure))
         return None
 
@@ -193,13 +193,13 @@ class Dialer(Generic[L]):
             self._wake.wait_for(lambda: self._stopping or not self._linked)
             if self._stopping:
                 return
-            steady = self._lasted >= self._steady_after
+            was_steady = self._lasted >= self._steady_after
             pace = self._lost_at_pace
-            if steady:
-                # What ended the link is forgotten later: two bridges that take each other's session over would
-                # go on for ever, each holding for a while.
+            if was_steady:
+                # The pace of the loss is reset only after a longer time: else two bridges that take each other's
+                # session over would go on for ever, each link lasting a while.
                 self._backoff.reset(except_for=pace if pace is not None and self._lasted <= pace.cap else None)
-            if not steady or pace is not None:
+            if not was_steady or pace is not None:
                 self._back_off(self._backoff.next(pace or Pace.UNREACHABLE), self._own.error)
 
     def _back_off(self, seconds: float, error: str | None) -> None:

@@ -1,79 +1,124 @@
-"""What both links are: a connected, non-blocking socket, what waits to be written to it, and why it is over.
+"""What the links to broker and GDN share: a connected, non-blocking socket, unwritten bytes, and how the link ended.
 
-One thread owns a link at a time: the dialling one, then the pipeline's.
+One thread owns a link at a time: first the dialling thread, then the pipeline's.
 """
 
 from __future__ import annotations
 
 import socket
 import ssl
+from enum import Enum, auto
 
 READ_SIZE = 256 * 1024
-"""Bytes a read takes at most: bounds a batch."""
+"""Bytes that one read takes at most: bounds a batch."""
 
 UNREAD_BYTES = 64 * 1024 * 1024
-"""Waiting to be written: far above the largest record. A peer that goes on sending and reads nothing must not fill
+"""Bytes that may wait for the peer to read, far above the largest record. A peer that only sends must not fill
 memory with our answers.
 """
 
 
+class LinkEnd(Enum):
+    """How a link ended."""
+
+    FAILED = auto()
+    """The socket or TLS failed."""
+    CLOSED_BY_PEER = auto()
+    """The peer closed the connection without giving a reason: end of stream, reset, broken pipe."""
+    DISCONNECTED = auto()
+    """The peer ended the session and said why (MQTT 5 DISCONNECT, WebSocket Close)."""
+    REFUSED = auto()
+    """The peer refused the session."""
+    REFUSED_CREDENTIALS = auto()
+    """The peer refused the credentials: dialling again soon is useless."""
+    TAKEN_OVER = auto()
+    """Another client with the same client id took the session over (MQTT 5, 0x8E)."""
+    TIMED_OUT = auto()
+    """The peer didn't answer in time."""
+    PROTOCOL = auto()
+    """The peer broke its protocol."""
+    GIVEN_UP = auto()
+    """The bridge gave the link up."""
+
+
 class Link:
-    """Base of the links to broker and GDN.
+    """Base of the links to broker and GDN. Its attributes are read-only for other classes.
 
     Args:
         sock: connected; becomes non-blocking.
         failed: how ``error`` begins when the socket fails.
-        closed: what ``error`` says when the peer closes it.
+        closed: what ``error`` says when the peer closes the connection.
+        client_not_after: when the client certificate expires, in seconds since the epoch; None without one.
     """
 
-    def __init__(self, sock: socket.socket, *, failed: str, closed: str) -> None:
+    def __init__(self, sock: socket.socket, *, failed: str, closed: str, client_not_after: float | None = None) -> None:
         sock.setblocking(False)
         self.sock = sock
         self.error: str | None = None
-        """Why the link is unusable; None while it isn't."""
+        """Why the link is unusable; None while it is usable."""
+        self.end: LinkEnd | None = None
+        """How the link ended; None while it is usable."""
         self.certificate_ends: dict[str, float] = {}
-        """When the certificates of its TLS end, ``peer`` and ``own``, in seconds since the epoch; those there are."""
-        ends = (sock.getpeercert() or {}).get("notAfter") if isinstance(sock, ssl.SSLSocket) else None
-        if isinstance(ends, str):
-            self.certificate_ends["peer"] = ssl.cert_time_to_seconds(ends)
+        """When the certificates of this connection expire, in seconds since the epoch: ``peer`` and ``own``, if any."""
+        expiry = (sock.getpeercert() or {}).get("notAfter") if isinstance(sock, ssl.SSLSocket) else None
+        if isinstance(expiry, str):
+            self.certificate_ends["peer"] = ssl.cert_time_to_seconds(expiry)
+        if client_not_after is not None:
+            self.certificate_ends["own"] = client_not_after
         self._failed = failed
         self._closed = closed
         self._outgoing = bytearray()
 
     @property
     def wants_write(self) -> bool:
-        """Whether bytes wait for the socket to take them."""
+        """Whether bytes wait for the socket."""
         return bool(self._outgoing)
 
     @property
     def has_buffered(self) -> bool:
-        """Whether TLS holds bytes that no selector will report."""
+        """Whether TLS holds decrypted bytes, which no selector reports."""
         return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
+
+    def fail(self, error: str, end: LinkEnd) -> None:
+        """Mark the link as over. The first call wins: what follows an error is its consequence.
+
+        Args:
+            error: why, for a person.
+            end: how.
+        """
+        if self.end is None:
+            self.error, self.end = error, end
 
     def flush(self) -> None:
         """Write what the socket takes now."""
         outgoing = self._outgoing
-        while outgoing and self.error is None:
+        while outgoing and self.end is None:
             try:
                 sent = self.sock.send(outgoing)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 if len(outgoing) > UNREAD_BYTES:
-                    self.error = f"{self._failed}: the far end doesn't read; over {UNREAD_BYTES} bytes wait for it"
+                    error = f"{self._failed}: the peer doesn't read; over {UNREAD_BYTES} bytes wait for it"
+                    self.fail(error, LinkEnd.GIVEN_UP)
                 return
             except OSError as exc:
-                self.error = f"{self._failed}: {exc}"
+                self._socket_failed(exc)
                 return
             del outgoing[:sent]
 
     def _receive(self) -> bytes:
-        """What has come; nothing if nothing has, or if the link is over (``error``)."""
+        """The bytes that have arrived; empty if there are none or the link is over."""
         try:
             data = self.sock.recv(READ_SIZE)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return b""
         except OSError as exc:
-            self.error = self.error or f"{self._failed}: {exc}"
+            self._socket_failed(exc)
             return b""
         if not data:
-            self.error = self.error or self._closed
+            self.fail(self._closed, LinkEnd.CLOSED_BY_PEER)
         return data
+
+    def _socket_failed(self, exc: OSError) -> None:
+        # A peer that closes while bytes are under way shows as ECONNRESET or EPIPE, not as an end of stream.
+        closed = isinstance(exc, ConnectionResetError | BrokenPipeError)
+        self.fail(f"{self._failed}: {exc}", LinkEnd.CLOSED_BY_PEER if closed else LinkEnd.FAILED)

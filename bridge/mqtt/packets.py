@@ -1,7 +1,7 @@
-"""PUBLISH packets by the block: what one read from the broker brought, split in one pass.
+"""PUBLISH packets in blocks: the bytes of one read from the broker, split in one pass.
 
-Pure. Only PUBLISH and PUBACK are read and written here (MQTT 5 and 3.1.1, sections 3.3 and 3.4), since one packet at
-a time through paho costs 40 µs; every other packet is passed through to it untouched.
+Pure. Only PUBLISH is read and only PUBACK written here (MQTT 5 and 3.1.1, sections 3.3 and 3.4), because paho takes
+40 µs for each packet; all other packets are passed on to it unchanged.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ PUBACK_HEADER = 0x4002
 
 
 class Block(NamedTuple):
-    """What a block of bytes held."""
+    """The content of a block of bytes."""
 
     messages: list[MqttMessage]
     other: bytes
-    """Whole packets of every other kind, in their order."""
+    """Complete packets of all other kinds, in order."""
     consumed: int
-    """Bytes used; what follows is an incomplete packet."""
+    """Bytes of complete packets; an incomplete packet follows."""
     needed: int
-    """Length of that incomplete packet, 0 while it isn't known."""
+    """Length of the incomplete packet; 0 if it isn't known yet."""
 
 
 def split(buffer: bytes, *, version: int, received_at: int) -> Block:
-    """The whole packets at the start of ``buffer``.
+    """The complete packets at the start of ``buffer``.
 
     Args:
         buffer: bytes from the broker, starting at a packet.
         version: of the protocol, 5 or 4 (3.1.1): only 5 has properties.
-        received_at: nanoseconds since the epoch, for all of them.
+        received_at: nanoseconds since the epoch, for all messages.
 
     Raises:
-        RemoteProtocolError: a packet's length doesn't hold what it must.
+        RemoteProtocolError: a packet is malformed.
     """
     messages: list[MqttMessage] = []
     other: list[bytes] = []
@@ -90,7 +90,7 @@ def _publish(buffer: bytes, head: int, start: int, stop: int, version: int, rece
     elif version == 5:
         payload_at = stop + 1
     if payload_at > stop or (qos and not packet_id):
-        raise RemoteProtocolError("the broker sent a PUBLISH packet that is too short for what it announces")
+        raise RemoteProtocolError("the broker sent a PUBLISH packet that is shorter than its fields")
     topic = buffer[at:topic_end].decode("utf-8", "surrogateescape")
     return MqttMessage(
         topic, buffer[payload_at:stop], qos, bool(head & 1), packet_id, received_at, bool(head & 8), properties
@@ -98,7 +98,7 @@ def _publish(buffer: bytes, head: int, start: int, stop: int, version: int, rece
 
 
 def _variable_length(buffer: bytes, at: int, end: int) -> tuple[int, int] | None:
-    """A variable byte integer (MQTT 5, 1.5.5) and where it ends; None if it is incomplete."""
+    """A variable byte integer (MQTT 5, 1.5.5) and the position after it; None if it is incomplete."""
     value = 0
     for n in range(4):
         if at + n >= end:
@@ -111,9 +111,9 @@ def _variable_length(buffer: bytes, at: int, end: int) -> tuple[int, int] | None
 
 
 def pubacks(messages: Sequence[MqttMessage]) -> bytes:
-    """The PUBACK of each message that wants one, in order (MQTT 5, 4.6), joined.
+    """The PUBACKs of the QoS 1 messages, in order (MQTT 5, 4.6), joined.
 
-    The short form (3.4.2.1: reason code 0 left out) is the same in both protocol versions.
+    The short form (3.4.2.1: without reason code 0) is the same in both protocol versions.
     """
     ids = [message.packet_id for message in messages if message.qos]
     words = [PUBACK_HEADER] * (2 * len(ids))

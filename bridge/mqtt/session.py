@@ -1,6 +1,6 @@
-"""What outlasts a connection to the broker: which filters its session holds, whether it was lost or taken, repetitions.
+"""What outlasts a connection to the broker: the filters that its session holds, its loss, and redelivered messages.
 
-The pipeline's thread owns it; the dialling thread reads ``known_filters`` and ``watch_drops``, which are swapped whole.
+The pipeline's thread owns it. The dialling thread reads ``known_filters`` and ``watch_drops``: they are replaced whole.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from bridge.outbox import Outbox
 from bridge.timing import Pace
 
 BRIEF_LINK = 10.0
-"""Seconds. A link that the broker ends sooner, without a word and several times over, looks like a twin's work."""
+"""Seconds. Links that the broker closes sooner, without a reason and several in a row, suggest a second client with
+the same client id."""
 
 BRIEF_LINKS = 3
 
@@ -24,24 +25,25 @@ log = get_logger(__name__)
 
 
 class MqttSession:
-    """The session under one client id at one broker.
+    """The session of one client id at one broker.
 
     Args:
-        name: client id and broker. What was remembered of another session doesn't count.
-        outbox: open; where it is remembered.
-        deduplicates: whether messages that the broker hands over again are to be told.
+        name: client id and broker. What is stored of another session is ignored.
+        outbox: open; stores what must survive a restart.
+        deduplicates: whether to recognise redelivered messages.
     """
 
     def __init__(self, *, name: str, outbox: Outbox, deduplicates: bool = False) -> None:
         self._name = name
         self._outbox = outbox
         self._brief_links = 0
-        remembered, filters = json.loads(outbox.recall(KEY) or '["", []]')
-        self.known_filters: tuple[str, ...] = tuple(filters) if remembered == name else ()
+        stored_name, filters = json.loads(outbox.recall(KEY) or '["", []]')
+        self.known_filters: tuple[str, ...] = tuple(filters) if stored_name == name else ()
         """Filters that the broker's session holds, as far as is known."""
-        self.repetitions: RedeliveryFilter | None = None
+        self.redelivery: RedeliveryFilter | None = None
+        """Recognises redelivered messages; None without deduplication."""
         if deduplicates:
-            self.repetitions = RedeliveryFilter(session=name, batches=outbox.handed_over())
+            self.redelivery = RedeliveryFilter(session=name, batches=outbox.handed_over())
         else:
             outbox.forget_handed_over()
         self.watch_drops = True
@@ -51,43 +53,44 @@ class MqttSession:
         """A link is subscribed: count the session as lost if the broker no longer had it.
 
         Raises:
-            OutboxUnavailable: the loss was said, but not counted.
+            OutboxUnavailable: the loss was logged, but not counted.
         """
         if not self.known_filters or link.session_present:
             return
         log.warning(
             "mqtt.session_lost",
-            hint="the broker no longer knew this client id's session: what it had queued, and what was published "
-            "while the bridge was away, is gone. See its persistence and session expiry",
+            hint="the broker no longer knew this client id's session: messages that it had queued, and those published "
+            "while the bridge was away, are lost. Check the broker's persistence and session expiry",
         )
         self._outbox.count("sessions_lost")
 
     def follow(self, link: MqttLink) -> None:
-        """Remember what the session holds, for the next connection and the next start.
+        """Store which filters the session holds, for the next connection and the next start.
 
         Raises:
-            OutboxUnavailable: it is known to this process only.
+            OutboxUnavailable: only this process knows it.
         """
         if link.held != self.known_filters:
             self.known_filters = link.held
             self._outbox.remember(**{KEY: json.dumps([self._name, list(link.held)])})
 
     def end(self, link: MqttLink, *, lasted: float, error: str) -> tuple[str, Pace | None]:
-        """A link has ended after ``lasted`` seconds; returns what to say of it, and the pace of the next attempt."""
-        if self.repetitions is not None:
-            self.repetitions.end()
+        """A link has ended after ``lasted`` seconds. Returns the error to report and the pace of the next attempt."""
+        if self.redelivery is not None:
+            self.redelivery.link_ended()
         if link.is_auth_error:
             return error, Pace.CREDENTIALS
         if link.counter_unanswered and link.closed_silently:
             self.watch_drops = False
             log.info("mqtt.no_drop_counter", hint="the broker closed when it was asked for it: not asked again")
             return error, None
-        # Many brokers don't say why they close: several brief links in a row are the only sign of a twin. They may as
-        # well be a bad network's, so the pace is a milder one.
-        self._brief_links = self._brief_links + 1 if link.closed_silently and lasted < BRIEF_LINK else 0
+        # Many brokers don't say why they close: several brief links in a row are the only sign of a second client with
+        # the same client id. A bad network looks the same, so the pace is milder than for a known take-over.
+        is_brief = link.closed_silently and lasted < BRIEF_LINK
+        self._brief_links = self._brief_links + 1 if is_brief else 0
         if link.taken_over:
             return error, Pace.TAKEN_OVER
         if self._brief_links >= BRIEF_LINKS:
-            hint = "If this goes on, look for another client with the same client id: each bridge needs its own"
+            hint = "If this continues, look for another client with the same client id: each bridge needs its own"
             return f"{error}. {hint}", Pace.BRIEF
         return error, None

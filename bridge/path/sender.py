@@ -9,6 +9,7 @@ from bridge.errors import OutboxUnavailable, RemoteProtocolError
 from bridge.gdn.producer import ProducerLink
 from bridge.histogram import Histogram
 from bridge.links.dialer import Dialer
+from bridge.links.link import LinkEnd
 from bridge.log import get_logger
 from bridge.message import OutboxRecord
 from bridge.outbox import Outbox
@@ -144,7 +145,7 @@ class Sender:
         link, self.link = self.link, None
         if link is None:
             return
-        link.error = link.error or error
+        link.fail(error, LinkEnd.GIVEN_UP)
         unreceipted = link.close()
         self.delivery.lost(unreceipted)
         if self.delivery.deduplicates:

@@ -1,6 +1,6 @@
-"""How broker and GDN are reached: their addresses, and the credentials and TLS files that stand there at each attempt.
+"""Connects to broker and GDN, with the credentials and TLS files that are current at each attempt.
 
-Called by the dialling threads; may take as long as the timeouts say.
+Called by the dialling threads; blocks up to the configured timeouts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from bridge.gdn.region import Region
 from bridge.gdn.rest import GdnRest
 from bridge.links.tls import Tls
 from bridge.log import register_secret
-from bridge.mqtt import link as mqtt_source
+from bridge.mqtt.link import MqttLink, MqttOptions
+from bridge.mqtt.link import dial as dial_broker
 from bridge.mqtt.session import MqttSession
 from bridge.service.credentials import Credentials, CredentialSource
 from bridge.streamql.streams import InputStream
@@ -28,9 +29,9 @@ class Connections:
 
     Args:
         settings: as the bridge was started with.
-        reload: loads them again from where they came from, for new credentials; raises ConfigError.
-        streams: what the worker reads, by GDN stream.
-        rest: for one-time passwords, and told new credentials.
+        reload: loads them again from the same sources, for new credentials; raises ConfigError.
+        streams: the worker's input streams, by GDN stream.
+        rest: for one-time passwords; gets new credentials.
         region: where the worker runs.
     """
 
@@ -52,7 +53,7 @@ class Connections:
         self._address = GdnAddress.parse(settings.gdn.url, prefixed=self._is_gdn)
 
     def refresh(self) -> Credentials:
-        """The credentials that stand there now, which GDN's REST uses from now on."""
+        """The current credentials, which requests to GDN use from now on."""
         credentials = self._credentials.now()
         if credentials.api_key is not None:
             self._rest.use_key(credentials.api_key)
@@ -60,20 +61,14 @@ class Connections:
             self._rest.use_account(credentials.account)
         return credentials
 
-    def dial_mqtt(self, filters: Sequence[str], session: MqttSession) -> mqtt_source.MqttLink:
+    def dial_mqtt(self, filters: Sequence[str], session: MqttSession) -> MqttLink:
         """A connection to the broker that wants ``filters``.
 
         Raises:
-            As ``mqtt_source.dial``.
+            MqttUnavailable: the broker can't be reached.
         """
         mqtt, credentials = self._settings.mqtt, self.refresh()
-        return mqtt_source.dial(
-            host=mqtt.host,
-            port=mqtt.port,
-            tls=Tls(mqtt.ca_file, mqtt.cert_file, mqtt.key_file) if mqtt.tls else None,
-            connect_timeout=mqtt.connect_timeout,
-            filters=filters,
-            known=session.known_filters,
+        options = MqttOptions(
             client_id=mqtt.client_id,
             version=5 if mqtt.protocol == "5" else 4,
             username=credentials.mqtt_username,
@@ -83,10 +78,21 @@ class Connections:
             receive_maximum=mqtt.receive_maximum,
             watch_drops=mqtt.watch_drops and session.watch_drops,
             silence_timeout=mqtt.silence_timeout,
+            # With deduplication the entries of a lost session must be cleared first: RedeliveryFilter.may_subscribe.
+            subscribe_on_connect=session.redelivery is None,
+        )
+        return dial_broker(
+            host=mqtt.host,
+            port=mqtt.port,
+            tls=Tls(mqtt.ca_file, mqtt.cert_file, mqtt.key_file) if mqtt.tls else None,
+            connect_timeout=mqtt.connect_timeout,
+            options=options,
+            filters=filters,
+            known=session.known_filters,
         )
 
     def dial_producer(self, stream: str, numbering: Numbering | None) -> producer.ProducerLink:
-        """A producer on the stream; without ``numbering`` if the far end refuses that.
+        """A producer on the stream; without ``numbering`` if the far end refuses it.
 
         Raises:
             As ``producer.dial`` and the requests of ``GdnRest``.

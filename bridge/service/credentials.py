@@ -1,6 +1,6 @@
-"""The credentials as they stand now: secrets are rotated in their files while the bridge runs.
+"""The current credentials: secrets may be rotated in their files while the bridge runs.
 
-Read before each attempt to connect, from any thread. Of the settings only these may change without a restart.
+Read before each attempt to connect, from any thread.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What the bridge logs in with. None where a setting isn't set."""
+    """What the bridge logs in with. None where a setting is absent."""
 
     api_key: str | None = field(repr=False)
     mqtt_username: str | None
     mqtt_password: str | None = field(repr=False)
     account: Account | None = None
-    """For GDN, in the API key's place."""
+    """For GDN, instead of the API key."""
 
     @classmethod
     def of(cls, settings: Settings) -> Credentials:
-        """Those in the settings."""
+        """The credentials in the settings."""
         gdn, key, password = settings.gdn, settings.gdn.api_key, settings.mqtt.password
         account = None
         if gdn.password is not None:
@@ -43,7 +43,7 @@ class Credentials:
 
 
 class CredentialSource:
-    """Reads the credentials anew for whoever is about to use them.
+    """Reads the credentials again for each use.
 
     Args:
         settings: as the bridge was started with.
@@ -57,9 +57,9 @@ class CredentialSource:
         self._problem: str | None = None  # under _lock
 
     def now(self) -> Credentials:
-        """The credentials that stand there now; the last good ones if they can't be read.
+        """The current credentials; the last good ones if they can't be read.
 
-        A file that is being replaced may be gone or half written for a moment: that is a warning, once for each text.
+        A file that is being replaced may be missing or half written for a moment: each problem is logged once.
         """
         with self._lock:
             try:
@@ -67,7 +67,9 @@ class CredentialSource:
             except ConfigError as exc:
                 if str(exc) != self._problem:
                     self._problem = str(exc)
-                    log.warning("credentials.unreadable", problems=exc.problems, hint="the last good ones are used")
+                    log.warning(
+                        "credentials.unreadable", problems=exc.problems, hint="the last good credentials are used"
+                    )
                 return self._last
             self._problem = None
             if found != self._last:

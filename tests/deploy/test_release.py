@@ -150,7 +150,7 @@ def test_the_guides_way_with_pip_works(wheel: Path, tmp_path: Path) -> None:
 
     assert f"gdn-bridge {__version__}" in first
     assert "the books balance" in demonstrated
-    assert "nothing to mend" in upgraded
+    assert "no problems found" in upgraded
 
 
 def test_the_guides_way_with_pipx_works(wheel: Path, tmp_path: Path) -> None:

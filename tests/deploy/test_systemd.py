@@ -242,7 +242,7 @@ def test_what_check_finds_doubtful_is_in_the_journal_before_the_start(service: S
 
     service.does("start")
 
-    checked, _, started = service.journal().partition("nothing that must be mended\n")
+    checked, _, started = service.journal().partition("no errors found\n")
     assert "routes[1].stream: 'unread': no query of the worker reads it" in checked
     assert '"event":"daemon.started"' in started
 
@@ -261,7 +261,7 @@ def test_the_guides_other_verbs_find_secrets_and_outbox(service: Service, broker
     service.does("start")
     service.wait_status("connected; no records waiting")
 
-    assert "nothing to mend" in service.machine.run(check)
+    assert "no problems found" in service.machine.run(check)
     assert "active" in service.machine.run(block("systemd.md", "export CREDENTIALS_DIRECTORY"))
 
 

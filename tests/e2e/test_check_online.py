@@ -35,7 +35,7 @@ def test_all_is_well_and_nothing_is_changed(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, tmp_path: Path, protocol: str
 ) -> None:
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url, BRIDGE_MQTT__PROTOCOL=protocol)
-    login = "login without user, under a throw-away client id"
+    login = "login without user, with a temporary client id"
 
     found = outcomes(bridge, code=0)
 
@@ -51,7 +51,7 @@ def test_all_is_well_and_nothing_is_changed(
         WORKER: "note",
         "one-time password": "ok",
     }
-    assert "not there" in found[WORKER][1]
+    assert "doesn't exist" in found[WORKER][1]
     assert "not there" in bridge.cli("worker", "status").stdout
     assert not (tmp_path / "outbox.db").exists()
 
@@ -62,7 +62,7 @@ def test_lines_for_people_name_what_was_asked_and_what_came(
     ended = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url).cli("check", "--online")
 
     assert ended.returncode == 0, ended.stderr
-    assert "nothing to mend" in ended.stdout
+    assert "no problems found" in ended.stdout
     assert f"ok      subscription {FILTER}: granted at QoS 1" in ended.stdout
 
 
@@ -126,7 +126,7 @@ def test_a_refused_login_is_told_and_gdn_is_asked_all_the_same(
     finally:
         broker.end()
 
-    login = "login as bridge, under a throw-away client id"
+    login = "login as bridge, with a temporary client id"
     assert refused[login][0] == "failed"
     assert "mqtt.password" in refused[login][1]
     assert "horse" not in str(refused)

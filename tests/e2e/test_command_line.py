@@ -88,7 +88,7 @@ def test_check_is_content_with_the_shipped_example(tmp_path: Path) -> None:
     )
 
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert "nothing to mend" in ended.stdout
+    assert "no problems found" in ended.stdout
 
 
 @pytest.mark.parametrize(

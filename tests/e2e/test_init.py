@@ -108,7 +108,7 @@ def test_a_visit_leaves_no_session_behind(mosquitto: Mosquitto, monkeypatch: pyt
             wait_for(lambda: turn(link, Deadline(1)) or link.subscribed, what="the subscription")
 
         assert link.session_present is False
-        assert link.refused == []
+        assert link.refused == {}
 
 
 def test_the_user_and_the_password_file_are_taken_from_the_environment(tmp_path: Path) -> None:

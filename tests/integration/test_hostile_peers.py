@@ -513,23 +513,16 @@ def test_an_mqtt_message_needs_no_connack_to_be_bounded(pair: tuple[socket.socke
 
 
 def test_a_broker_that_accepts_and_never_speaks_tls_is_given_up() -> None:
+    from bridge.mqtt.link import MqttOptions
     from bridge.mqtt.link import dial as dial_broker
 
+    options = MqttOptions(client_id="c", version=5, keepalive=30, session_expiry=60, receive_maximum=100)
     with peer(dripping(b"\x16")) as broker, cheap(), pytest.raises(MqttUnavailable):
         dial_broker(
             host="127.0.0.1",
             port=broker.port,
             tls=Tls(),
             connect_timeout=TIMEOUT,
+            options=options,
             filters=("a",),
-            known=(),
-            client_id="c",
-            version=5,
-            username=None,
-            password=None,
-            keepalive=30,
-            session_expiry=60,
-            receive_maximum=100,
-            watch_drops=False,
-            silence_timeout=0,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Iterator
@@ -18,8 +19,10 @@ from paho.mqtt import MQTTException
 
 from bridge.errors import RemoteProtocolError
 from bridge.gdn.producer import ProducerLink
+from bridge.links.link import LinkEnd
 from bridge.message import MqttMessage, OutboxRecord
-from bridge.mqtt.link import CONNECT_PATIENCE, DROPPED_TOPIC, MAX_OTHER, MAX_PACKET, MqttLink
+from bridge.mqtt.link import ANSWER_TIMEOUT, MAX_OTHER, MAX_PACKET, MqttLink, MqttOptions
+from bridge.mqtt.subscriptions import DROPPED_TOPIC
 
 pytestmark = pytest.mark.integration
 
@@ -52,6 +55,7 @@ def test_a_missing_receipt_ends_the_link_and_hands_its_records_back(pair: tuple[
     assert link.error is None
     link.tick(31.1)
     assert "no receipt for 30 s" in (link.error or "")
+    assert link.end is LinkEnd.TIMED_OUT
     assert link.close() == [RECORDS[1]]
 
 
@@ -63,6 +67,7 @@ def test_pings_go_out_and_silence_ends_the_link(pair: tuple[socket.socket, socke
     assert pair[1].recv(100)[:2] == b"\x89\x80"
     link.tick(40.1)
     assert "silent for 40 s" in (link.error or "")
+    assert link.end is LinkEnd.TIMED_OUT
 
 
 def test_a_ping_is_answered_and_a_close_is_understood(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -73,6 +78,7 @@ def test_a_ping_is_answered_and_a_close_is_understood(pair: tuple[socket.socket,
 
     assert link.wants_write
     assert link.error == "GDN closed the producer connection: 1011 ' broken'"
+    assert link.end is LinkEnd.DISCONNECTED
 
 
 def test_a_binary_message_is_a_broken_protocol(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -93,6 +99,7 @@ def test_what_is_no_receipt_ends_the_link_after_the_receipts_before_it(
 
     assert link.read(1.0).receipted == [1]
     assert "can't be read" in (link.error or "")
+    assert link.end is LinkEnd.PROTOCOL
     assert link.close() == [RECORDS[1]]
 
 
@@ -102,6 +109,46 @@ def test_an_end_of_the_stream_is_noticed(pair: tuple[socket.socket, socket.socke
 
     assert link.read(1.0).receipted == []
     assert link.error == "GDN closed the producer connection"
+    assert link.end is LinkEnd.CLOSED_BY_PEER
+
+
+def test_the_first_reason_wins_and_nothing_is_written_after_it(pair: tuple[socket.socket, socket.socket]) -> None:
+    link = producer(pair[0])
+
+    link.fail("first", LinkEnd.PROTOCOL)
+    link.fail("second", LinkEnd.GIVEN_UP)
+    link.send(RECORDS, 0.0)
+    pair[1].close()
+    link.read(1.0)
+
+    assert (link.error, link.end) == ("first", LinkEnd.PROTOCOL)
+    assert link.wants_write
+
+
+@pytest.mark.parametrize(
+    ("raised", "end"),
+    [
+        (ConnectionResetError(), LinkEnd.CLOSED_BY_PEER),
+        (BrokenPipeError(), LinkEnd.CLOSED_BY_PEER),
+        (TimeoutError(), LinkEnd.FAILED),
+        (ssl.SSLEOFError(), LinkEnd.FAILED),
+        (OSError("network unreachable"), LinkEnd.FAILED),
+    ],
+)
+def test_a_peer_that_closes_is_told_from_a_socket_that_fails(raised: OSError, end: LinkEnd) -> None:
+    class Broken(Wire):
+        def send(self, data: bytes) -> int:
+            raise raised
+
+        def recv(self, _size: int) -> bytes:
+            raise raised
+
+    reading, writing = mqtt(Broken()), mqtt(Broken())
+    reading.read(0)
+    writing.flush()
+
+    assert reading.end is end
+    assert writing.end is end
 
 
 # --- broker --------------------------------------------------------------------------------------------
@@ -115,23 +162,12 @@ def mqtt(
     filters: tuple[str, ...] = ("a/+", "b"),
     *,
     known: tuple[str, ...] = (),
-    watch_drops: bool = False,
-    silence_timeout: float = 0,
+    **options: Any,
 ) -> MqttLink:
-    return MqttLink(
-        sock=sock,
-        filters=filters,
-        known=known,
-        client_id="c",
-        version=version,
-        username=None,
-        password=None,
-        keepalive=30,
-        session_expiry=3600,
-        receive_maximum=100,
-        watch_drops=watch_drops,
-        silence_timeout=silence_timeout,
+    asked = MqttOptions(
+        client_id="c", version=version, keepalive=30, session_expiry=3600, receive_maximum=100, **options
     )
+    return MqttLink(sock=sock, options=asked, filters=filters, known=known)
 
 
 def packet(head: int, body: bytes) -> bytes:
@@ -314,7 +350,7 @@ def test_3_1_1_is_subscribed_at_once_when_nothing_is_new(pair: Pair) -> None:
 
     assert sent(link, pair[1]) == b""
     assert link.subscribed
-    assert (link.held, link.refused) == (("a/+", "b"), [])
+    assert (link.held, link.refused) == (("a/+", "b"), {})
 
 
 def test_5_asks_for_everything_at_each_connect_without_retained_messages(pair: Pair) -> None:
@@ -333,16 +369,17 @@ def test_refused_and_downgraded_filters_are_named(pair: Pair, version: int, code
     link = connected(pair, version, suback(version, 1, 1, code))
 
     assert link.subscribed
-    (refused,) = link.refused
-    assert refused.startswith("b (")
-    assert says in refused
+    ((filter_, reason),) = link.refused.items()
+    assert filter_ == "b"
+    assert says in reason
+    assert link.downgraded == ({"b"} if code == 0 else set())
 
 
 @both_versions
 def test_filters_that_a_suback_leaves_out_count_as_refused(pair: Pair, version: int) -> None:
     link = connected(pair, version, suback(version, 1, 1))
 
-    assert link.refused == ["b (not answered in the broker's SUBACK)"]
+    assert link.refused == {"b": "not answered in the broker's SUBACK"}
     assert link.held == ("a/+",)
 
 
@@ -379,7 +416,7 @@ def test_the_counter_has_a_subscribe_of_its_own_that_nothing_waits_for(pair: Pai
     assert sent(link, pair[1]) == subscribe(version, 2, DROPPED_TOPIC, options=0)
     assert link.counter_unanswered
     receive(link, pair[1], suback(version, 2, 0))
-    assert (link.held, link.refused) == ((DROPPED_TOPIC, "a/+", "b"), [])
+    assert (link.held, link.refused) == ((DROPPED_TOPIC, "a/+", "b"), {})
     assert not link.counter_unanswered
 
 
@@ -390,7 +427,7 @@ def test_a_broker_that_refuses_the_counter_is_no_trouble(pair: Pair, version: in
     receive(link, pair[1], suback(version, 2, 0x80))
 
     assert link.subscribed
-    assert (link.held, link.refused, link.error) == (("a/+", "b"), [], None)
+    assert (link.held, link.refused, link.error) == (("a/+", "b"), {}, None)
 
 
 @both_versions
@@ -505,10 +542,10 @@ def test_a_link_that_does_not_even_answer_the_subscribe_is_deaf(pair: Pair, vers
     link.tick(start)
     link.tick(start + 60)
 
-    link.tick(start + 60 + CONNECT_PATIENCE)
+    link.tick(start + 60 + ANSWER_TIMEOUT)
     assert link.error is None
-    link.tick(start + 60.1 + CONNECT_PATIENCE)
-    assert "connected but deaf: no message came for 70 s" in (link.error or "")
+    link.tick(start + 60.1 + ANSWER_TIMEOUT)
+    assert "connected, but no message came for 70 s" in (link.error or "")
     assert not link.closed_silently
 
 
@@ -520,7 +557,7 @@ def test_a_message_instead_of_the_suback_shows_that_the_link_hears(pair: Pair) -
     receive(link, pair[1], publish(4, "b"))
 
     link.tick(start + 65)
-    link.tick(start + 65 + 2 * CONNECT_PATIENCE)
+    link.tick(start + 65 + 2 * ANSWER_TIMEOUT)
 
     assert link.error is None
 
@@ -536,14 +573,14 @@ def test_without_a_timeout_silence_is_never_broken(pair: Pair) -> None:
 @both_versions
 def test_what_a_later_suback_refuses_or_grants_is_seen(pair: Pair, version: int) -> None:
     link = connected(pair, version, suback(version, 1, 0x80, 1), silence_timeout=60)
-    assert [text.split(" ")[0] for text in link.refused] == ["a/+"]
+    assert list(link.refused) == ["a/+"]
     start = whole_now()
     link.tick(start)
     link.tick(start + 60)
 
     receive(link, pair[1], suback(version, 2, 1, 0x80))
 
-    assert [text.split(" ")[0] for text in link.refused] == ["b"]
+    assert list(link.refused) == ["b"]
     assert link.held == ("a/+",)
 
 
@@ -618,10 +655,12 @@ def test_an_end_before_the_suback_or_of_our_own_making_is_not_silent(pair: Pair)
     assert link.error is not None
     assert not link.closed_silently
 
-    link = mqtt(pair[0])
-    link.subscribed = True
-    link.error = "the outbox can't store: nothing is acknowledged until it can"
-    assert not link.closed_silently
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        link = connected((ours, theirs), 4, suback(4, 1, 1, 1))
+        link.fail("the outbox can't store: nothing is acknowledged until it can", LinkEnd.GIVEN_UP)
+        assert link.subscribed
+        assert not link.closed_silently
 
 
 @pytest.mark.parametrize(
@@ -681,30 +720,23 @@ def test_a_refusal_quotes_the_brokers_words_and_where_it_sends_us(pair: Pair) ->
 
 
 @pytest.mark.parametrize(
-    ("properties", "expiry", "noted"),
-    [(b"", 3600, False), (b"\x11\x00\x00\x00\x3c", 60, True), (b"\x11\x00\x00\x0e\x10", 3600, False)],
+    ("properties", "noted"),
+    [(b"", False), (b"\x11\x00\x00\x00\x3c", True), (b"\x11\x00\x00\x0e\x10", False)],
 )
-def test_a_session_kept_shorter_than_asked_is_noted_and_no_error(
-    pair: Pair, properties: bytes, expiry: int, noted: bool
-) -> None:
+def test_a_session_kept_shorter_than_asked_is_noted_and_no_error(pair: Pair, properties: bytes, noted: bool) -> None:
     link = mqtt(pair[0], 5)
     receive(link, pair[1], connack(5, properties=properties))
 
-    assert link.session_expiry == expiry
     assert (link.note is not None) is noted
     assert not noted or "keeps the session 60 s, not 3600 s" in (link.note or "")
     assert link.error is None
-
-
-def test_3_1_1_knows_no_session_expiry(pair: Pair) -> None:
-    assert connected(pair, 4).session_expiry is None
 
 
 def test_a_broker_of_qos_0_only_is_told_of(pair: Pair) -> None:
     link = mqtt(pair[0], 5)
     receive(link, pair[1], connack(5, properties=b"\x24\x00"), suback(5, 1, 0, 0))
 
-    assert link.refused == [f"{f} (granted at QoS 0: messages may be lost)" for f in ("a/+", "b")]
+    assert link.refused == dict.fromkeys(("a/+", "b"), "granted at QoS 0: messages may be lost")
     assert link.error is None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import paho.mqtt.publish as paho
 import pytest
 
 from bridge.message import MqttMessage
-from bridge.mqtt.link import DROPPED_TOPIC, MqttLink, dial
+from bridge.mqtt.link import MqttLink, MqttOptions, dial
+from bridge.mqtt.subscriptions import DROPPED_TOPIC
 from tests.conftest import Mosquitto
 
 pytestmark = pytest.mark.integration
@@ -27,21 +29,13 @@ def connect(mosquitto: Mosquitto) -> Iterator[Connect]:
     """Dials, and closes at the end what the test has not closed."""
     links: list[MqttLink] = []
 
-    def connect(*filters: str, port: int = mosquitto.port, **options: Any) -> MqttLink:
-        defaults: dict[str, Any] = {
-            "known": (),
-            "client_id": "bridge",
-            "version": 5,
-            "username": None,
-            "password": None,
-            "keepalive": 30,
-            "session_expiry": 3600,
-            "receive_maximum": 100,
-            "watch_drops": False,
-            "silence_timeout": 0,
-        }
+    def connect(*filters: str, port: int = mosquitto.port, known: tuple[str, ...] = (), **changed: Any) -> MqttLink:
+        options = replace(
+            MqttOptions(client_id="bridge", version=5, keepalive=30, session_expiry=3600, receive_maximum=100),
+            **changed,
+        )
         link = dial(
-            host="127.0.0.1", port=port, tls=None, connect_timeout=5, filters=filters, **{**defaults, **options}
+            host="127.0.0.1", port=port, tls=None, connect_timeout=5, options=options, filters=filters, known=known
         )
         links.append(link)
         return link
@@ -193,7 +187,7 @@ def test_a_refused_subscription_is_named_and_the_others_work(
     link = subscribed(connect("ok/+", "no/+", port=strict_broker.port, version=version, watch_drops=True))
     publish(strict_broker.port, ("no/1", "hidden"), ("ok/1", "seen"))
 
-    assert link.refused == [f"no/+ ({reason})"]
+    assert link.refused == {"no/+": reason}
     assert [m.payload for m in run(link, len)] == [b"seen"]
     assert link.held == ("ok/+",)
 

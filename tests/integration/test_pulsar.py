@@ -189,7 +189,7 @@ def test_kills_and_cut_links_under_load_lose_nothing_and_with_deduplication_doub
 
     arrived = Counter(rooms(pulsar, namespace))
     doubled = arrived.total() - len(arrived)
-    skipped = process.text().count("mqtt.repetitions_skipped")
+    skipped = process.text().count("mqtt.redelivered_skipped")
     print(
         f"deduplicate={deduplicate}: {kills} kills, {cuts} cuts to Pulsar, {mqtt_cuts} to the broker, "
         f"{len(arrived)} rows, {doubled} stored twice; {skipped} times the broker handed over again what was stored"

@@ -21,7 +21,7 @@ from bridge.gdn.producer import ProducerLink
 from bridge.links.link import Link
 from bridge.mapping import Mapper, Route
 from bridge.message import OutboxRecord
-from bridge.mqtt.link import MqttLink
+from bridge.mqtt.link import MqttLink, MqttOptions
 from bridge.mqtt.session import MqttSession
 from bridge.outbox import Bounds, Outbox, Policy
 from bridge.path.delivery import Delivery
@@ -286,19 +286,19 @@ class DataPath:
     def dial_broker(self) -> Broker:
         """A connection to the broker, which has not answered it yet."""
         ours, theirs = self._pair()
-        link = MqttLink(
-            sock=ours,
-            filters=self.intake.filters,
-            known=self.session.known_filters,
+        options = MqttOptions(
             client_id=CLIENT,
             version=4,
-            username=None,
-            password=None,
             keepalive=60,
             session_expiry=3600,
             receive_maximum=100,
-            watch_drops=False,
-            silence_timeout=0,
+            subscribe_on_connect=self.session.redelivery is None,
+        )
+        link = MqttLink(
+            sock=ours,
+            options=options,
+            filters=self.intake.filters,
+            known=self.session.known_filters,
         )
         self.broker = Broker(theirs)
         self.inbox.hand_over_mqtt(link)

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from bridge.errors import GdnAuthError, GdnUnavailable, MqttUnavailable
 from bridge.links.dialer import Dialer
-from bridge.links.tls import EXPIRY_NOTICE, say_when_it_ends
+from bridge.links.tls import EXPIRY_NOTICE, warn_of_expiry
 from bridge.timing import Pace
 
 Step = Callable[[], object]
@@ -220,9 +220,9 @@ def test_since_stays_while_a_state_lasts() -> None:
         play.later(3.0),
         play.up,
         play.shows("connected", 1000.0),
-        lambda: play.dialer.trouble("refused"),
+        lambda: play.dialer.failing("refused"),
         play.later(2.0),
-        lambda: play.dialer.trouble("refused again"),
+        lambda: play.dialer.failing("refused again"),
         play.shows("failing", 1003.0, "refused again"),
         play.lost("gone"),
         play.shows("waiting", 1005.0, "gone", 1005.5),
@@ -476,7 +476,7 @@ def test_no_wake_up_is_lost_however_soon_it_comes() -> None:
 )
 def test_a_certificate_speaks_up_thirty_days_before_its_end(left: float, expected: dict[str, object] | None) -> None:
     with capture_logs() as logs:
-        say_when_it_ends(5000.0 + left, 5000.0, file="bridge.pem")
+        warn_of_expiry(5000.0 + left, 5000.0, file="bridge.pem")
 
     assert [{k: v for k, v in entry.items() if k != "hint"} for entry in logs] == (
         [] if expected is None else [{"file": "bridge.pem", **expected}]
@@ -485,6 +485,6 @@ def test_a_certificate_speaks_up_thirty_days_before_its_end(left: float, expecte
 
 def test_a_certificate_whose_end_is_not_known_says_nothing() -> None:
     with capture_logs() as logs:
-        say_when_it_ends(None, 5000.0, host="broker")
+        warn_of_expiry(None, 5000.0, host="broker")
 
     assert logs == []

@@ -353,7 +353,7 @@ def test_a_gdn_that_speaks_no_tls_is_said_to(web: responses.RequestsMock) -> Non
     failure.reason = "WRONG_VERSION_NUMBER"
     web.post(OTP, body=requests.exceptions.SSLError(failure))
 
-    with pytest.raises(GdnUnavailable, match="wrong version number; this port seems to speak no TLS"):
+    with pytest.raises(GdnUnavailable, match="wrong version number; this port doesn't seem to speak TLS"):
         make().otp()
 
 

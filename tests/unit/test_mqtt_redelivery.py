@@ -1,5 +1,5 @@
-"""Repetitions against a model of a broker that may choose: which packet ids it uses, how far it came with what was
-written to it, when the link is cut, when the session is lost. Devices send the same few payloads over and over.
+"""Redelivery against a model of a broker that may choose which packet ids it uses, how much of what was written to it
+it has read, when the link is cut, and when the session is lost. Devices send the same few payloads over and over.
 
 Nothing that the broker lets go of may be missing in the store. Nothing may be stored twice, but a message that was
 acknowledged after a commit that forgot it, and whose acknowledgement the broker never got.
@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 )
 
 from bridge.message import MqttMessage, SeenMessages
-from bridge.mqtt.redelivery import KEPT, PATIENCE, RedeliveryFilter
+from bridge.mqtt.redelivery import FENCE_TIMEOUT, MIN_REMEMBERED, RedeliveryFilter
 
 Allocate = Callable[[set[int], int], int]
 
@@ -96,7 +96,7 @@ class HandingOver(RuleBasedStateMachine):
         self.on_disk: dict[int, bytes] = {}
         self.may_be_doubled: set[int] = set()
         self.let_go: set[int] = set()
-        self.arrived: list[Published] = []  # in the order of the messages that sift gave back last
+        self.arrived: list[Published] = []  # in the order of the messages that split returned last
         self.linked = False
         self.lost_session = True
         self.subscribed = False
@@ -148,19 +148,19 @@ class HandingOver(RuleBasedStateMachine):
             self.numbers[message.number] = message.number
             messages.append(MqttMessage("t", message.content, 1, False, message.packet_id, message.number, dup))
         if not came and not self.broker.to_bridge:
-            self.now += 1.1 * PATIENCE * due  # a broker that has nothing to say takes its time
-        arrived, fresh = self.bridge.sift(messages, session_present=self.session_present, now=self.now)
-        kept = self.bridge.to_keep(arrived, fresh, due=due)
+            self.now += 1.1 * FENCE_TIMEOUT * due  # a broker that has nothing to say takes its time
+        arrived, new = self.bridge.split(messages, session_present=self.session_present, now=self.now)
+        stored = self.bridge.to_store(arrived, new, due=due)
         if fate == "before":
             self.kill()
             return
-        if fate == "store" and kept is not None:
+        if fate == "store" and stored is not None:
             self.cut()
             return
-        self.stored.update(message.received_at for message in fresh)
-        self.write(kept)
-        acked = self.bridge.committed(kept, arrived)
-        if kept is not None and not kept.messages:
+        self.stored.update(message.received_at for message in new)
+        self.write(stored)
+        acked = self.bridge.committed(stored, arrived)
+        if stored is not None and not stored.messages:
             self.may_be_doubled.update(message.received_at for message in acked)
         if fate == "after":
             self.kill()
@@ -170,11 +170,11 @@ class HandingOver(RuleBasedStateMachine):
             self.subscribed = True
         self.broker.fill()
 
-    def write(self, kept: SeenMessages | None) -> None:
-        if kept is not None:
-            self.on_disk = {n: messages for n, messages in self.on_disk.items() if n >= kept.oldest}
-            if kept.messages:
-                self.on_disk[kept.batch] = kept.messages
+    def write(self, stored: SeenMessages | None) -> None:
+        if stored is not None:
+            self.on_disk = {n: messages for n, messages in self.on_disk.items() if n >= stored.oldest}
+            if stored.messages:
+                self.on_disk[stored.batch] = stored.messages
 
     @precondition(lambda self: self.linked)
     @rule(count=st.integers(1, 6))
@@ -196,7 +196,7 @@ class HandingOver(RuleBasedStateMachine):
     @rule()
     def cut(self) -> None:
         self.broker.cut()
-        self.bridge.end()
+        self.bridge.link_ended()
         self.linked = False
 
     @rule()
@@ -273,90 +273,90 @@ def message(packet_id: int, content: bytes = b"on", *, dup: bool = False, qos: i
     return MqttMessage("t", content, qos, False, packet_id if qos else 0, 0, dup)
 
 
-def stored(*messages: MqttMessage, session: str = "s") -> list[tuple[int, bytes]]:
+def on_disk_after(*messages: MqttMessage, session: str = "s") -> list[tuple[int, bytes]]:
     """What is on disk after one commit of these."""
     bridge = RedeliveryFilter(session=session)
-    arrived, fresh = bridge.sift(messages, session_present=True, now=0)
-    kept = bridge.to_keep(arrived, fresh, due=False)
-    assert kept is not None
-    return [(kept.batch, kept.messages)]
+    arrived, new = bridge.split(messages, session_present=True, now=0)
+    stored = bridge.to_store(arrived, new, due=False)
+    assert stored is not None
+    return [(stored.batch, stored.messages)]
 
 
 def test_the_last_message_of_a_commit_is_acknowledged_after_the_next_one() -> None:
     bridge = RedeliveryFilter(session="s")
     first, second = [message(1), message(2)], [message(3)]
 
-    arrived, fresh = bridge.sift(first, session_present=True, now=0)
-    acked = bridge.committed(bridge.to_keep(arrived, fresh, due=False), arrived)
+    arrived, new = bridge.split(first, session_present=True, now=0)
+    acked = bridge.committed(bridge.to_store(arrived, new, due=False), arrived)
     assert [m.packet_id for m in acked] == [1]
 
-    arrived, fresh = bridge.sift(second, session_present=True, now=0)
-    acked = bridge.committed(bridge.to_keep(arrived, fresh, due=False), arrived)
+    arrived, new = bridge.split(second, session_present=True, now=0)
+    acked = bridge.committed(bridge.to_store(arrived, new, due=False), arrived)
     assert [m.packet_id for m in acked] == [2]
 
 
 def test_a_broker_that_sends_one_message_at_a_time_is_not_left_waiting() -> None:
     bridge = RedeliveryFilter(session="s")
-    arrived, fresh = bridge.sift([message(1)], session_present=True, now=0)
-    assert bridge.committed(bridge.to_keep(arrived, fresh, due=False), arrived) == []
+    arrived, new = bridge.split([message(1)], session_present=True, now=0)
+    assert bridge.committed(bridge.to_store(arrived, new, due=False), arrived) == []
     assert bridge.wants_commit
 
-    kept = bridge.to_keep([], [], due=True)
+    stored = bridge.to_store([], [], due=True)
 
-    assert kept is not None
-    assert kept.messages == b""
-    assert bridge.committed(kept, []) == [message(1)]
+    assert stored is not None
+    assert stored.messages == b""
+    assert bridge.committed(stored, []) == [message(1)]
     assert not bridge.wants_commit
 
 
 def test_messages_of_another_session_prove_nothing() -> None:
-    bridge = RedeliveryFilter(session="another", batches=stored(message(1), message(2)))
+    bridge = RedeliveryFilter(session="another", batches=on_disk_after(message(1), message(2)))
 
-    arrived, fresh = bridge.sift([message(1, dup=True), message(2, dup=True)], session_present=True, now=0)
+    arrived, new = bridge.split([message(1, dup=True), message(2, dup=True)], session_present=True, now=0)
 
-    assert (arrived, fresh) == ([], [])  # not known, and the fence may still come
-    assert len(bridge.sift([message(3)], session_present=True, now=0)[1]) == 3
+    assert (arrived, new) == ([], [])  # not known, and the fence may still come
+    assert len(bridge.split([message(3)], session_present=True, now=0)[1]) == 3
 
 
 def test_a_fence_that_does_not_come_is_waited_for_in_bounds() -> None:
-    bridge = RedeliveryFilter(session="s", batches=stored(message(1), message(2)))
+    bridge = RedeliveryFilter(session="s", batches=on_disk_after(message(1), message(2)))
 
-    assert bridge.sift([message(1, dup=True)], session_present=True, now=0) == ([], [])
-    assert bridge.sift([], session_present=True, now=PATIENCE - 1) == ([], [])
-    arrived, fresh = bridge.sift([], session_present=True, now=PATIENCE + 1)
+    assert bridge.split([message(1, dup=True)], session_present=True, now=0) == ([], [])
+    assert bridge.split([], session_present=True, now=FENCE_TIMEOUT - 1) == ([], [])
+    arrived, new = bridge.split([], session_present=True, now=FENCE_TIMEOUT + 1)
 
-    assert arrived == fresh == [message(1, dup=True)]
+    assert arrived == new == [message(1, dup=True)]
 
 
 def test_messages_that_wait_for_the_fence_take_bounded_memory() -> None:
-    bridge = RedeliveryFilter(session="s", batches=stored(message(1), message(2)))
+    bridge = RedeliveryFilter(session="s", batches=on_disk_after(message(1), message(2)))
     large = [message(n, bytes(1 << 20), dup=True) for n in range(10, 40)]
 
-    waited = [one for one in large if not bridge.sift([one], session_present=True, now=0)[1]]
+    waited = [one for one in large if not bridge.split([one], session_present=True, now=0)[1]]
 
     assert len(waited) == 16
 
 
 def test_qos_0_messages_go_through_and_keep_their_place() -> None:
-    bridge = RedeliveryFilter(session="s", batches=stored(message(1), message(2)))
+    bridge = RedeliveryFilter(session="s", batches=on_disk_after(message(1), message(2)))
     again = [message(1, dup=True), message(0, qos=0), message(2, dup=True), message(3)]
 
-    arrived, fresh = bridge.sift(again, session_present=True, now=0)
+    arrived, new = bridge.split(again, session_present=True, now=0)
 
     assert arrived == again
-    assert fresh == [message(0, qos=0), message(3)]
+    assert new == [message(0, qos=0), message(3)]
 
 
-def test_what_is_kept_is_bounded() -> None:
+def test_what_is_stored_is_bounded() -> None:
     bridge = RedeliveryFilter(session="s")
     on_disk: dict[int, int] = {}
     for batch in range(100):
         came = [message(1 + (batch * 500 + n) % 60_000) for n in range(500)]
-        arrived, fresh = bridge.sift(came, session_present=True, now=0)
-        kept = bridge.to_keep(arrived, fresh, due=False)
-        assert kept is not None
-        bridge.committed(kept, arrived)
-        on_disk = {n: size for n, size in on_disk.items() if n >= kept.oldest} | {kept.batch: 500}
-        assert sum(on_disk.values()) <= KEPT + 500
+        arrived, new = bridge.split(came, session_present=True, now=0)
+        stored = bridge.to_store(arrived, new, due=False)
+        assert stored is not None
+        bridge.committed(stored, arrived)
+        on_disk = {n: size for n, size in on_disk.items() if n >= stored.oldest} | {stored.batch: 500}
+        assert sum(on_disk.values()) <= MIN_REMEMBERED + 500
 
-    assert sum(on_disk.values()) >= KEPT
+    assert sum(on_disk.values()) >= MIN_REMEMBERED

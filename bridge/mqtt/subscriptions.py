@@ -1,0 +1,210 @@
+"""The topic filters of one connection: which are wanted, requested, held by the broker's session, and refused.
+
+Pure: it says which packets are to be sent (``Request``) and takes the broker's answers; the link sends and reads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum, auto
+from itertools import zip_longest
+from typing import NamedTuple
+
+from bridge.errors import RemoteProtocolError
+from bridge.mqtt.refusals import Reason
+
+DROPPED_TOPIC = "$SYS/broker/publish/messages/dropped"
+"""Where Mosquitto counts the messages that it has dropped since its start because a queue was full."""
+
+NO_ANSWER = "not answered in the broker's SUBACK"
+DOWNGRADED = "granted at QoS 0: messages may be lost"
+
+_SYS_FILTER = re.compile(r"(\$share/[^/]+/)?\$SYS/")
+
+
+class RequestKind(Enum):
+    """What a packet asks for."""
+
+    SUBSCRIBE = auto()
+    """The filters of routes."""
+    SUBSCRIBE_COUNTER = auto()
+    """The broker's counter of dropped messages."""
+    UNSUBSCRIBE = auto()
+
+
+class Request(NamedTuple):
+    """One SUBSCRIBE or UNSUBSCRIBE packet."""
+
+    kind: RequestKind
+    filters: list[str]
+
+
+class Subscriptions:
+    """Owned by the link. ``held``, ``refused`` and ``downgraded`` are replaced whole.
+
+    Args:
+        wanted: filters of the routes, at QoS 1.
+        known: filters that the broker's session held at the end of the last connection; empty if nothing is known.
+        version: of the protocol, 5 or 4 (3.1.1).
+        watch_drops: whether to subscribe to the broker's counter of dropped messages as well.
+    """
+
+    def __init__(self, wanted: Sequence[str], *, known: Sequence[str], version: int, watch_drops: bool) -> None:
+        self.is_requested = False
+        """Whether the first SUBSCRIBE is due or sent."""
+        self.is_answered = False
+        """Whether every wanted filter was answered, granted or refused."""
+        self.held: tuple[str, ...] = ()
+        """Filters that the session holds now, sorted, for ``known`` of the next connection: those granted, and those
+        no longer wanted until the broker has confirmed that they are gone. With 3.1.1 not those granted at QoS 0: the
+        next connection must request them again, so that they are granted at QoS 1 or named in ``refused``."""
+        self.refused: Mapping[str, str] = {}
+        """Wanted filters that the broker refused or granted at QoS 0, each with the reason; as of the last SUBACK."""
+        self.downgraded: frozenset[str] = frozenset()
+        """Those of ``refused`` that the broker granted at QoS 0."""
+        self.includes_sys = _includes_sys(wanted)
+        """Whether a wanted filter is one for the broker's own topics."""
+        self._wanted = list(wanted)
+        self._known = list(dict.fromkeys(known))
+        self._is_v5 = version == 5
+        # A route for the broker's own topics would get the counter's messages, which it didn't ask for.
+        self._watches_drops = watch_drops and not self.includes_sys
+        self._is_connected = False
+        self._held: set[str] = set()
+        self._reasons: dict[str, str] = {}
+        self._downgraded: set[str] = set()
+        self._subscribes: dict[int, Request] = {}  # by packet id, until the SUBACK
+        self._unsubscribes: dict[int, Request] = {}  # by packet id, until the UNSUBACK
+
+    @property
+    def has_unanswered(self) -> bool:
+        """Whether a SUBSCRIBE has no SUBACK yet."""
+        return bool(self._subscribes)
+
+    @property
+    def counter_unanswered(self) -> bool:
+        """Whether the SUBSCRIBE of the counter has no SUBACK yet."""
+        return any(request.kind is RequestKind.SUBSCRIBE_COUNTER for request in self._subscribes.values())
+
+    # --- requests -----------------------------------------------------------------------------------------
+
+    def connected(self, *, session_present: bool) -> list[Request]:
+        """The CONNACK has come. Returns what removes leftovers of earlier connections from a kept session."""
+        self._is_connected = True
+        if not session_present:
+            return []
+        self._held.update(self._known)
+        self._publish()
+        return self._unsubscribe(self._known)
+
+    def request(self) -> list[Request]:
+        """Request the wanted filters for the first time; only after the CONNACK.
+
+        MQTT 5 requests all of them at each connect: that costs one packet and repairs a session that lost some.
+        3.1.1 has no Retain Handling, so that each SUBSCRIBE brings all retained messages again: only new filters.
+        """
+        self.is_requested = True
+        missing = self._wanted if self._is_v5 else [f for f in self._wanted if f not in self._held]
+        if missing:
+            return [Request(RequestKind.SUBSCRIBE, list(missing))]
+        return self._answered()
+
+    def repeat(self) -> list[Request]:
+        """Request all wanted filters again. With 3.1.1 this brings retained messages again."""
+        return [Request(RequestKind.SUBSCRIBE, list(self._wanted))]
+
+    def change(self, wanted: Sequence[str]) -> list[Request]:
+        """Replace the wanted filters.
+
+        New ones are subscribed before old ones are unsubscribed: a message that matches both is not missed in between.
+        """
+        if list(wanted) == self._wanted:
+            return []
+        new = [f for f in wanted if f not in self._wanted]
+        # Filters whose SUBACK is still to come are not held yet, but may be granted.
+        candidates = [*self._held, *(self._wanted if self.is_requested else ())]
+        self._wanted = list(wanted)
+        self.includes_sys = _includes_sys(wanted)
+        self._publish()
+        requests = []
+        if new and self.is_requested:
+            requests.append(Request(RequestKind.SUBSCRIBE, new))
+        if self._is_connected:
+            requests += self._unsubscribe(candidates)
+        return requests
+
+    def sent(self, packet_id: int, request: Request) -> None:
+        """The request went out with this packet id."""
+        pending = self._unsubscribes if request.kind is RequestKind.UNSUBSCRIBE else self._subscribes
+        pending[packet_id] = request
+
+    # --- answers ------------------------------------------------------------------------------------------
+
+    def take_suback(self, packet_id: int, reasons: Sequence[Reason]) -> list[Request]:
+        """A SUBACK has come. Returns what is to be requested next.
+
+        Raises:
+            RemoteProtocolError: no SUBSCRIBE has this packet id.
+        """
+        request = self._subscribes.pop(packet_id, None)
+        if request is None:
+            raise RemoteProtocolError(
+                f"the broker sent a SUBACK for packet id {packet_id}, which no SUBSCRIBE is waiting for"
+            )
+        for filter_, reason in zip_longest(request.filters, reasons[: len(request.filters)]):
+            self._take_answer(filter_, reason)
+        self._publish()
+        return [] if request.kind is RequestKind.SUBSCRIBE_COUNTER else self._answered()
+
+    def take_unsuback(self, packet_id: int, reasons: Sequence[Reason]) -> None:
+        """An UNSUBACK has come; with 3.1.1 it has no reasons.
+
+        Raises:
+            RemoteProtocolError: no UNSUBSCRIBE has this packet id.
+        """
+        request = self._unsubscribes.pop(packet_id, None)
+        if request is None:
+            raise RemoteProtocolError(
+                f"the broker sent an UNSUBACK for packet id {packet_id}, which no UNSUBSCRIBE is waiting for"
+            )
+        gone = request.filters
+        if self._is_v5:
+            gone = [f for f, reason in zip(gone, reasons, strict=False) if not reason.is_failure]
+        self._held.difference_update(gone)
+        self._publish()
+
+    def _take_answer(self, filter_: str, reason: Reason | None) -> None:
+        self._held.discard(filter_)
+        self._downgraded.discard(filter_)
+        self._reasons.pop(filter_, None)
+        if reason is None or reason.is_failure:
+            self._reasons[filter_] = NO_ANSWER if reason is None else str(reason)
+            return
+        is_downgraded = reason.code == 0 and filter_ in self._wanted  # the counter is requested at QoS 0
+        if is_downgraded:
+            self._downgraded.add(filter_)
+            self._reasons[filter_] = DOWNGRADED
+        if self._is_v5 or not is_downgraded:
+            self._held.add(filter_)
+
+    def _answered(self) -> list[Request]:
+        is_first, self.is_answered = not self.is_answered, True
+        if is_first and self._watches_drops:
+            # Last, and in a packet of its own: some brokers end the connection for it.
+            return [Request(RequestKind.SUBSCRIBE_COUNTER, [DROPPED_TOPIC])]
+        return []
+
+    def _unsubscribe(self, candidates: Iterable[str]) -> list[Request]:
+        kept = {*self._wanted, *([DROPPED_TOPIC] if self._watches_drops else [])}
+        gone = [f for f in dict.fromkeys(candidates) if f not in kept]
+        return [Request(RequestKind.UNSUBSCRIBE, gone)] if gone else []
+
+    def _publish(self) -> None:
+        self.held = tuple(sorted(self._held))
+        self.refused = {f: self._reasons[f] for f in self._wanted if f in self._reasons}
+        self.downgraded = frozenset(self._downgraded.intersection(self.refused))
+
+
+def _includes_sys(filters: Iterable[str]) -> bool:
+    return any(_SYS_FILTER.match(filter_) for filter_ in filters)

@@ -1,0 +1,269 @@
+"""Which filters are requested, held and refused, for each answer that a broker may give. No socket, no paho."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.errors import RemoteProtocolError
+from bridge.mqtt.refusals import Reason
+from bridge.mqtt.subscriptions import DROPPED_TOPIC, Request, RequestKind, Subscriptions
+
+SUBSCRIBE, COUNTER, UNSUBSCRIBE = RequestKind.SUBSCRIBE, RequestKind.SUBSCRIBE_COUNTER, RequestKind.UNSUBSCRIBE
+
+QOS_0 = Reason(0, "Granted QoS 0")
+QOS_1 = Reason(1, "Granted QoS 1")
+DENIED = Reason(0x87, "Not authorized")
+SUCCESS = Reason(0, "Success")
+NEVER_THERE = Reason(0x11, "No subscription found")
+
+both_versions = pytest.mark.parametrize("version", [4, 5])
+
+
+def subscriptions(
+    *wanted: str, version: int = 5, known: tuple[str, ...] = (), watch_drops: bool = False
+) -> Subscriptions:
+    return Subscriptions(wanted or ("a", "b"), known=known, version=version, watch_drops=watch_drops)
+
+
+def subscribed(*reasons: Reason, version: int = 5, watch_drops: bool = False) -> Subscriptions:
+    """For ``a`` and ``b``, on a new session; both granted unless there are other reasons."""
+    made = subscriptions(version=version, watch_drops=watch_drops)
+    made.connected(session_present=False)
+    (request,) = made.request()
+    made.sent(1, request)
+    for counter in made.take_suback(1, reasons or (QOS_1, QOS_1)):
+        made.sent(2, counter)
+    return made
+
+
+@both_versions
+def test_a_new_session_is_asked_for_everything(version: int) -> None:
+    made = subscriptions(version=version, known=("a", "old"))
+
+    assert made.connected(session_present=False) == []
+    assert not made.is_requested
+    assert made.request() == [Request(SUBSCRIBE, ["a", "b"])]
+    assert (made.is_requested, made.is_answered, made.held) == (True, False, ())
+
+
+@pytest.mark.parametrize(("version", "asked"), [(5, ["a", "b"]), (4, ["b"])])
+def test_a_kept_session_is_cleaned_up_and_with_3_1_1_asked_only_for_what_is_new(version: int, asked: list[str]) -> None:
+    made = subscriptions(version=version, known=("old", "a", "older", "old"))
+
+    assert made.connected(session_present=True) == [Request(UNSUBSCRIBE, ["old", "older"])]
+    assert made.held == ("a", "old", "older")
+    assert made.request() == [Request(SUBSCRIBE, asked)]
+
+
+def test_3_1_1_with_nothing_new_is_answered_at_once() -> None:
+    made = subscriptions(version=4, known=("a", "b"), watch_drops=True)
+    made.connected(session_present=True)
+
+    assert made.request() == [Request(COUNTER, [DROPPED_TOPIC])]
+    assert made.is_answered
+
+
+@both_versions
+def test_granted_filters_are_held(version: int) -> None:
+    made = subscribed(version=version)
+
+    assert (made.is_answered, made.held, made.refused, made.downgraded) == (True, ("a", "b"), {}, frozenset())
+
+
+@both_versions
+def test_each_filter_that_is_not_granted_has_its_reason(version: int) -> None:
+    made = subscribed(DENIED, version=version)
+
+    assert made.is_answered
+    assert made.held == ()
+    assert made.refused == {"a": "Not authorized", "b": "not answered in the broker's SUBACK"}
+    assert made.downgraded == frozenset()
+
+
+@pytest.mark.parametrize(("version", "held"), [(5, ("a", "b")), (4, ("a",))])
+def test_a_filter_granted_at_qos_0_is_named_and_3_1_1_requests_it_again(version: int, held: tuple[str, ...]) -> None:
+    made = subscribed(QOS_1, QOS_0, version=version)
+
+    assert made.held == held
+    assert made.refused == {"b": "granted at QoS 0: messages may be lost"}
+    assert made.downgraded == {"b"}
+
+
+def test_a_later_answer_replaces_the_earlier_one() -> None:
+    made = subscribed(QOS_0, DENIED)
+    (again,) = made.repeat()
+    made.sent(9, again)
+
+    assert made.take_suback(9, (DENIED, QOS_1)) == []
+    assert (made.held, made.refused, made.downgraded) == (("b",), {"a": "Not authorized"}, frozenset())
+
+
+@both_versions
+def test_more_reasons_than_filters_are_ignored(version: int) -> None:
+    assert subscribed(QOS_1, QOS_1, DENIED, version=version).held == ("a", "b")
+
+
+# --- the counter ----------------------------------------------------------------------------------------
+
+
+@both_versions
+def test_the_counter_is_requested_once_and_after_all_others(version: int) -> None:
+    made = subscribed(version=version, watch_drops=True)
+    assert made.counter_unanswered
+
+    assert made.take_suback(2, (QOS_0,)) == []
+    assert not made.counter_unanswered
+    assert (made.held, made.refused, made.downgraded) == ((DROPPED_TOPIC, "a", "b"), {}, frozenset())
+    (again,) = made.repeat()
+    made.sent(3, again)
+    assert made.take_suback(3, (QOS_1, QOS_1)) == []
+
+
+def test_the_counter_is_kept_when_filters_change() -> None:
+    made = subscribed(watch_drops=True)
+    made.take_suback(2, (QOS_0,))
+
+    assert made.change(["b"]) == [Request(UNSUBSCRIBE, ["a"])]
+
+
+@pytest.mark.parametrize("filter_", ["$SYS/#", "$share/g/$SYS/+/x"])
+def test_the_counter_is_not_requested_beside_a_route_for_the_brokers_own_topics(filter_: str) -> None:
+    made = subscriptions("b", filter_, version=4, known=("b", filter_), watch_drops=True)
+    made.connected(session_present=True)
+
+    assert made.includes_sys
+    assert made.request() == []
+
+
+@pytest.mark.parametrize("filter_", ["a/$SYS/#", "$SYS", "#", "$share/$SYS/a"])
+def test_filters_that_do_not_match_the_brokers_own_topics(filter_: str) -> None:
+    assert not subscriptions(filter_).includes_sys
+
+
+# --- changes --------------------------------------------------------------------------------------------
+
+
+@both_versions
+def test_new_filters_are_subscribed_before_old_ones_are_unsubscribed(version: int) -> None:
+    made = subscribed(version=version)
+
+    assert made.change(["b", "c"]) == [Request(SUBSCRIBE, ["c"]), Request(UNSUBSCRIBE, ["a"])]
+    assert made.held == ("a", "b")
+
+
+def test_the_same_filters_are_no_change() -> None:
+    assert subscribed().change(["a", "b"]) == []
+
+
+def test_a_change_before_the_connack_is_requested_with_the_first_subscribe() -> None:
+    made = subscriptions(known=("a",))
+
+    assert made.change(["b", "c"]) == []
+    assert made.connected(session_present=True) == [Request(UNSUBSCRIBE, ["a"])]
+    assert made.request() == [Request(SUBSCRIBE, ["b", "c"])]
+
+
+def test_a_filter_that_goes_before_its_suback_is_unsubscribed() -> None:
+    made = subscriptions()
+    made.connected(session_present=False)
+    (request,) = made.request()
+    made.sent(1, request)
+
+    assert made.change(["b"]) == [Request(UNSUBSCRIBE, ["a"])]
+
+
+def test_a_refused_filter_that_is_no_longer_wanted_is_not_named() -> None:
+    made = subscribed(DENIED, QOS_0)
+
+    made.change(["b"])
+    assert list(made.refused) == ["b"]
+    made.change(["c"])
+    assert (made.refused, made.downgraded) == ({}, frozenset())
+
+
+# --- answers --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("version", "reasons", "held"),
+    [
+        (5, (SUCCESS, NEVER_THERE), ("c",)),
+        (5, (DENIED, SUCCESS), ("a", "c")),
+        (5, (SUCCESS,), ("b", "c")),
+        (4, (), ("c",)),
+    ],
+)
+def test_a_filter_is_held_until_the_broker_confirms_that_it_is_gone(
+    version: int, reasons: tuple[Reason, ...], held: tuple[str, ...]
+) -> None:
+    made = subscriptions("c", version=version, known=("a", "b", "c"))
+    (gone,) = made.connected(session_present=True)
+    made.sent(1, gone)
+
+    made.take_unsuback(1, reasons)
+
+    assert made.held == held
+
+
+def test_an_answer_to_no_request_breaks_the_protocol() -> None:
+    made = subscribed()
+    (gone,) = made.change(["b"])
+    made.sent(2, gone)
+
+    with pytest.raises(RemoteProtocolError, match="SUBACK for packet id 2"):
+        made.take_suback(2, (QOS_1,))
+    with pytest.raises(RemoteProtocolError, match="UNSUBACK for packet id 1"):
+        made.take_unsuback(1, (SUCCESS,))
+    made.take_unsuback(2, (SUCCESS,))
+    with pytest.raises(RemoteProtocolError, match="UNSUBACK for packet id 2"):
+        made.take_unsuback(2, (SUCCESS,))
+
+
+NAMES = st.sampled_from(["a", "b", "c", "d"])
+
+
+@given(st.sampled_from([4, 5]), st.booleans(), st.data())
+def test_once_all_is_answered_what_the_session_holds_is_known(
+    version: int, watch_drops: bool, data: st.DataObject
+) -> None:
+    """A broker that grants all it is asked for, one answer at a time, while the filters change."""
+    filters = st.lists(NAMES, min_size=1, unique=True)
+    wanted = data.draw(filters)
+    known = data.draw(st.lists(NAMES, unique=True))
+    made = Subscriptions(wanted, known=known, version=version, watch_drops=watch_drops)
+    session: set[str] = set(known)
+    pending: list[tuple[int, Request]] = []
+
+    def send(requests: list[Request]) -> None:
+        for request in requests:
+            number = len(sent) + 1
+            sent.append(request)
+            made.sent(number, request)
+            pending.append((number, request))
+
+    def answer() -> None:
+        number, request = pending.pop(0)
+        if request.kind is UNSUBSCRIBE:
+            session.difference_update(request.filters)
+            made.take_unsuback(number, [SUCCESS] * len(request.filters))
+        else:
+            session.update(request.filters)
+            granted = QOS_0 if request.kind is COUNTER else QOS_1
+            send(made.take_suback(number, [granted] * len(request.filters)))
+
+    sent: list[Request] = []
+    send(made.connected(session_present=True))
+    send(made.request())
+    for _ in range(data.draw(st.integers(0, 4))):
+        if pending and data.draw(st.booleans()):
+            answer()
+        wanted = data.draw(filters)
+        send(made.change(wanted))
+    while pending:
+        answer()
+
+    assert made.is_answered
+    assert session == set(made.held) == {*wanted, *([DROPPED_TOPIC] if watch_drops else [])}
+    assert made.refused == {}
