@@ -66,7 +66,9 @@ def test_lines_for_people_name_what_was_asked_and_what_came(
     assert f"ok      subscription {FILTER}: granted at QoS 1" in ended.stdout
 
 
-def test_a_workers_state_is_told(mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, tmp_path: Path) -> None:
+def test_the_workers_state_is_reported(
+    mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, tmp_path: Path
+) -> None:
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url)
     definition = Path(bridge.settings["BRIDGE_WORKER__DEFINITION"]).read_text()
     gdn.call("POST", "/_fabric/_system/_api/streamapps", {"definition": definition, "regions": []})
@@ -83,7 +85,7 @@ def test_a_workers_state_is_told(mosquitto: Mosquitto, gdn: LocalGdn, make_bridg
     assert "another definition" in lines
 
 
-def test_a_definition_that_gdn_cant_read_is_told_before_it_is_created(
+def test_a_definition_that_gdn_cant_read_is_reported_before_it_is_created(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, tmp_path: Path
 ) -> None:
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url)
@@ -98,7 +100,7 @@ def test_a_definition_that_gdn_cant_read_is_told_before_it_is_created(
     assert gdn.call("GET", "/_fabric/_system/_api/streamapps")["streamApps"] == []
 
 
-def test_what_cant_be_reached_is_told_at_both_ends(make_bridge: MakeBridge) -> None:
+def test_an_unreachable_broker_and_gdn_are_both_reported(make_bridge: MakeBridge) -> None:
     port = free_port()
 
     found = outcomes(make_bridge(mqtt_port=port, gdn_url=NOWHERE), code=69)
@@ -109,7 +111,7 @@ def test_what_cant_be_reached_is_told_at_both_ends(make_bridge: MakeBridge) -> N
     assert len(found) == 9
 
 
-def test_a_refused_login_is_told_and_gdn_is_asked_all_the_same(
+def test_a_refused_login_is_reported_and_gdn_is_checked_all_the_same(
     gdn: LocalGdn, make_bridge: MakeBridge, tmp_path: Path
 ) -> None:
     broker = guarded(tmp_path)
@@ -136,7 +138,7 @@ def test_a_refused_login_is_told_and_gdn_is_asked_all_the_same(
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_each_filter_is_told_whether_it_is_granted(
+def test_each_filter_is_reported_as_granted_or_refused(
     strict_broker: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, protocol: str
 ) -> None:
     topics = ["ok/{deviceID}/{roomNo}", "no/{deviceID}/{roomNo}"]
@@ -182,7 +184,7 @@ def test_a_shared_subscription_is_asked_for_another_group(
         ("BRIDGE_GDN__FABRIC", "nowhere", "fabric nowhere", "Check gdn.fabric"),
     ],
 )
-def test_a_wrong_key_tenant_or_fabric_is_told(
+def test_a_wrong_key_tenant_or_fabric_is_reported(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, variable: str, value: str, asked: str, says: str
 ) -> None:
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url, **{variable: value})

@@ -1,6 +1,6 @@
 """A SIGKILL between commit and PUBACK, with a real broker that hands the messages over again: each is stored once.
 
-All messages are equal, as those of a device that reports its state: only the order tells a repetition from news.
+All messages are equal, as those of a device that reports its state: only their order shows which are redelivered.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What happens to the MQTT session, seen from outside: lost by the broker, taken by a twin, left over from yesterday's
-configuration, dropped from by the broker. And a clock that is set while the bridge runs.
+"""The MQTT session seen from outside: lost by the broker, taken over by a second bridge, left over from an earlier
+configuration; messages that the broker dropped. And a clock that is set while the bridge runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def broker_says(bridge: Bridge) -> dict[str, Any]:
     return dict(bridge.readiness().get("broker") or {})
 
 
-def test_a_session_that_the_broker_lost_is_counted_and_said(
+def test_a_session_that_the_broker_lost_is_counted_and_logged(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, tmp_path: Path
 ) -> None:
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url)
@@ -52,7 +52,7 @@ def test_a_session_that_the_broker_lost_is_counted_and_said(
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_two_bridges_with_one_client_id_are_told_so_and_slow_down(
+def test_two_bridges_with_one_client_id_say_so_and_slow_down(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, tmp_path: Path, protocol: str
 ) -> None:
     settings = {"mqtt_port": mosquitto.port, "gdn_url": gdn.url, "BRIDGE_MQTT__PROTOCOL": protocol}
@@ -83,7 +83,7 @@ def test_two_bridges_with_one_client_id_are_told_so_and_slow_down(
     assert connects() - before <= 3, "they don't throw each other out many times a second"
 
 
-def test_a_subscription_of_yesterdays_configuration_is_removed(
+def test_a_subscription_of_an_earlier_configuration_is_removed(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
 ) -> None:
     routes = [{"topic": "devices/{deviceID}/rooms/{roomNo}/telemetry", "stream": "tutorialAppInputStream"}]

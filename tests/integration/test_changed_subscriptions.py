@@ -1,4 +1,4 @@
-"""What a link does whose filters change while it stands, packet by packet."""
+"""A link whose filters change while it is connected, packet by packet."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_filter_that_goes_before_its_suback_came_is_unsubscribed(pair: Pair) -
     assert link.held == ("a/+", "b")
 
 
-def test_a_new_filter_that_the_broker_refuses_is_said_and_the_others_stay(pair: Pair) -> None:
+def test_a_new_filter_that_the_broker_refuses_is_named_and_the_others_stay(pair: Pair) -> None:
     link = connected(pair, 5, suback(5, 1, 1, 1))
     link.want(["a/+", "b", "forbidden"])
 

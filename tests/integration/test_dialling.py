@@ -97,8 +97,8 @@ def test_each_connect_says_which_certificate_ends_soon(
     with served(context=server_context(authority, theirs)) as port, capture_logs() as logs:
         open_socket("localhost", port, tls=tls, timeout=10).close()
 
-    said = [(entry["event"], "file" if "file" in entry else "host") for entry in logs]
-    assert said == expected
+    logged = [(entry["event"], "file" if "file" in entry else "host") for entry in logs]
+    assert logged == expected
     for entry in logs:
         assert entry.get("file", str(tls.cert_file)) == str(tls.cert_file)
         assert entry.get("host", "localhost") == "localhost"
@@ -130,7 +130,7 @@ def test_an_expired_certificate_of_the_peer_is_refused_as_such(tmp_path: Path) -
         open_socket("localhost", port, tls=tls, timeout=10)
 
 
-def test_a_peer_that_speaks_no_tls_is_told_from_one_that_is_not_trusted() -> None:
+def test_a_peer_without_tls_gets_other_advice_than_one_that_is_not_trusted() -> None:
     with served(b"HTTP/1.1 400 Bad Request\r\n") as port, pytest.raises(OSError, match="doesn't seem to speak TLS"):
         open_socket("localhost", port, tls=Tls(), timeout=10)
     with served() as port, pytest.raises(OSError, match="doesn't seem to speak TLS"):

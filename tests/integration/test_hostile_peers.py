@@ -1,4 +1,4 @@
-"""A GDN and a broker that mean harm, as scripts on loopback sockets: they cost little memory and little time."""
+"""A hostile GDN and a hostile broker, as scripts on loopback sockets: they cost little memory and little time."""
 
 from __future__ import annotations
 
@@ -370,7 +370,7 @@ def test_what_a_receipt_says_cannot_steer_a_terminal(pair: tuple[socket.socket, 
     assert len(link.error or "") < 2000
 
 
-# --- links that stand -----------------------------------------------------------------------------------
+# --- connected links ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

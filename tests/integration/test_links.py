@@ -1,4 +1,4 @@
-"""The two links on real sockets, with a scripted peer on the other end: the exact cases that real peers rarely show."""
+"""The two links on real sockets with a scripted peer: exact cases that real peers rarely show."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_what_is_no_receipt_ends_the_link_after_the_receipts_before_it(
     assert link.close() == [RECORDS[1]]
 
 
-def test_an_end_of_the_stream_is_noticed(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_a_closed_connection_is_noticed(pair: tuple[socket.socket, socket.socket]) -> None:
     link = producer(pair[0])
     pair[1].close()
 
@@ -135,7 +135,7 @@ def test_the_first_reason_wins_and_nothing_is_written_after_it(pair: tuple[socke
         (OSError("network unreachable"), LinkEnd.FAILED),
     ],
 )
-def test_a_peer_that_closes_is_told_from_a_socket_that_fails(raised: OSError, end: LinkEnd) -> None:
+def test_a_peer_that_closes_and_a_socket_that_fails_are_different_ends(raised: OSError, end: LinkEnd) -> None:
     class Broken(Wire):
         def send(self, data: bytes) -> int:
             raise raised
@@ -276,7 +276,7 @@ def test_messages_are_read_in_pieces_and_acked_in_order(pair: Pair) -> None:
 
 
 @both_versions
-def test_closing_writes_what_is_left_and_says_goodbye(pair: Pair, version: int) -> None:
+def test_closing_writes_what_is_left_and_disconnects(pair: Pair, version: int) -> None:
     link = connected(pair, version)
     link.ack(receive(link, pair[1], publish(version, "b", packet_id=7)))
 
@@ -421,7 +421,7 @@ def test_the_counter_has_a_subscribe_of_its_own_that_nothing_waits_for(pair: Pai
 
 
 @both_versions
-def test_a_broker_that_refuses_the_counter_is_no_trouble(pair: Pair, version: int) -> None:
+def test_a_broker_that_refuses_the_counter_is_no_error(pair: Pair, version: int) -> None:
     link = connected(pair, version, suback(version, 1, 1, 1), watch_drops=True)
 
     receive(link, pair[1], suback(version, 2, 0x80))
@@ -431,7 +431,7 @@ def test_a_broker_that_refuses_the_counter_is_no_trouble(pair: Pair, version: in
 
 
 @both_versions
-def test_a_broker_that_ends_the_connection_for_the_counter_is_told_from_others(pair: Pair, version: int) -> None:
+def test_a_broker_that_closes_the_connection_because_of_the_counter_is_recognised(pair: Pair, version: int) -> None:
     link = connected(pair, version, suback(version, 1, 1, 1), watch_drops=True)
     pair[1].close()
     link.read(0)
@@ -521,7 +521,7 @@ def test_after_a_silence_the_subscriptions_are_asked_for_again(pair: Pair, versi
     assert link.error is None
 
 
-def test_messages_keep_the_silence_away_and_the_counter_does_not(pair: Pair) -> None:
+def test_messages_end_the_silence_and_the_counter_does_not(pair: Pair) -> None:
     link = connected(pair, 4, suback(4, 1, 1, 1), suback(4, 2, 0), silence_timeout=60, watch_drops=True)
     start = whole_now()
     link.tick(start)
@@ -536,7 +536,7 @@ def test_messages_keep_the_silence_away_and_the_counter_does_not(pair: Pair) -> 
 
 
 @both_versions
-def test_a_link_that_does_not_even_answer_the_subscribe_is_deaf(pair: Pair, version: int) -> None:
+def test_a_link_that_does_not_answer_the_repeated_subscribe_is_over(pair: Pair, version: int) -> None:
     link = connected(pair, version, suback(version, 1, 1, 1), silence_timeout=60)
     start = whole_now()
     link.tick(start)
@@ -549,7 +549,7 @@ def test_a_link_that_does_not_even_answer_the_subscribe_is_deaf(pair: Pair, vers
     assert not link.closed_silently
 
 
-def test_a_message_instead_of_the_suback_shows_that_the_link_hears(pair: Pair) -> None:
+def test_a_message_instead_of_the_suback_shows_that_the_subscriptions_work(pair: Pair) -> None:
     link = connected(pair, 4, suback(4, 1, 1, 1), silence_timeout=60)
     start = whole_now()
     link.tick(start)
@@ -562,7 +562,7 @@ def test_a_message_instead_of_the_suback_shows_that_the_link_hears(pair: Pair) -
     assert link.error is None
 
 
-def test_without_a_timeout_silence_is_never_broken(pair: Pair) -> None:
+def test_without_a_timeout_silence_has_no_effect(pair: Pair) -> None:
     link = connected(pair, 4, suback(4, 1, 1, 1), silence_timeout=0)
     for hours in range(3):
         link.tick(time.monotonic() + 3600 * hours)
@@ -596,7 +596,7 @@ def test_a_take_over_names_the_client_id_and_what_to_do(pair: Pair) -> None:
     assert not link.closed_silently
 
 
-def test_a_broker_that_says_goodbye_is_quoted(pair: Pair) -> None:
+def test_the_reason_of_a_disconnect_is_quoted(pair: Pair) -> None:
     words = b"\x1f" + text("back at noon")
     link = connected(pair, 5, suback(5, 1, 1, 1), packet(0xE0, b"\x8b" + bytes([len(words)]) + words))
 
@@ -616,7 +616,7 @@ def test_a_broker_that_ends_before_its_connack_may_want_tls(pair: Pair, version:
 
 
 @both_versions
-def test_an_end_without_a_word_is_told_from_others(pair: Pair, version: int) -> None:
+def test_a_close_without_a_reason_is_recognised(pair: Pair, version: int) -> None:
     link = connected(pair, version, suback(version, 1, 1, 1))
     assert not link.closed_silently
 
@@ -627,7 +627,7 @@ def test_an_end_without_a_word_is_told_from_others(pair: Pair, version: int) -> 
     assert link.closed_silently
 
 
-def test_a_reset_is_an_end_without_a_word(pair: Pair) -> None:
+def test_a_reset_is_a_close_without_a_reason(pair: Pair) -> None:
     link = connected(pair, 4, suback(4, 1, 1, 1))
     link.ack([MqttMessage("b", b"", 1, False, 1, 0)])
     link.flush()
@@ -639,7 +639,7 @@ def test_a_reset_is_an_end_without_a_word(pair: Pair) -> None:
     assert link.closed_silently
 
 
-def test_a_write_to_a_closed_connection_is_an_end_without_a_word(pair: Pair) -> None:
+def test_a_write_to_a_closed_connection_is_a_close_without_a_reason(pair: Pair) -> None:
     link = connected(pair, 4, suback(4, 1, 1, 1))
     pair[1].close()
     link.ack([MqttMessage("b", b"", 1, False, 1, 0)])
@@ -648,7 +648,7 @@ def test_a_write_to_a_closed_connection_is_an_end_without_a_word(pair: Pair) -> 
     assert link.closed_silently
 
 
-def test_an_end_before_the_suback_or_of_our_own_making_is_not_silent(pair: Pair) -> None:
+def test_an_end_before_the_suback_or_by_the_bridge_is_not_silent(pair: Pair) -> None:
     link = connected(pair, 4)
     pair[1].close()
     link.read(0)
@@ -732,7 +732,7 @@ def test_a_session_kept_shorter_than_asked_is_noted_and_no_error(pair: Pair, pro
     assert link.error is None
 
 
-def test_a_broker_of_qos_0_only_is_told_of(pair: Pair) -> None:
+def test_a_broker_of_qos_0_only_is_reported(pair: Pair) -> None:
     link = mqtt(pair[0], 5)
     receive(link, pair[1], connack(5, properties=b"\x24\x00"), suback(5, 1, 0, 0))
 

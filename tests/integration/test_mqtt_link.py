@@ -1,4 +1,4 @@
-"""The broker's link against a real Mosquitto: what a session keeps, and what a broker does unasked."""
+"""The MQTT link against a real Mosquitto: what a session keeps, and what a broker does on its own."""
 
 from __future__ import annotations
 
@@ -151,8 +151,8 @@ def test_silence_is_answered_by_a_broker_that_lives_and_brings_nothing_again(
 
 
 @both_versions
-def test_a_twin_shows_as_a_take_over_or_as_an_end_without_a_word(connect: Connect, version: int) -> None:
-    """Of the Mosquittos, 2.0.11 closes the connection without a word in MQTT 5, too, where others say 0x8E."""
+def test_a_second_client_shows_as_a_take_over_or_as_a_close_without_a_reason(connect: Connect, version: int) -> None:
+    """Mosquitto 2.0.11 closes the connection without a reason in MQTT 5, too, where other versions send 0x8E."""
     link = subscribed(connect("a/+", version=version))
     subscribed(connect("a/+", version=version))
 

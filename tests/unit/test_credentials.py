@@ -74,7 +74,7 @@ def test_credentials_may_come_and_go(files: Files, source: CredentialSource) -> 
     assert source.now() == Credentials("t.k.first", None, None)
 
 
-def test_a_change_is_told_once_and_without_values(files: Files, source: CredentialSource) -> None:
+def test_a_change_is_logged_once_and_without_values(files: Files, source: CredentialSource) -> None:
     files.write("gdn__api_key", "t.k.second")
 
     with capture_logs() as logs:
@@ -100,7 +100,7 @@ def test_files_that_cant_be_read_now_leave_the_last_good_credentials(
     assert source.now() == second == Credentials("t.k.first", "bridge", "pa55-second")
 
 
-def test_a_problem_is_told_once_until_it_changes_or_comes_back(files: Files, source: CredentialSource) -> None:
+def test_a_problem_is_logged_once_until_it_changes_or_returns(files: Files, source: CredentialSource) -> None:
     key, password = files.secrets / "gdn__api_key", files.secrets / "mqtt__password"
 
     with capture_logs() as logs:

@@ -35,7 +35,7 @@ def take(data: bytes, version: int = 5) -> Block:
 
 
 @pytest.mark.parametrize("version", [4, 5])
-def test_messages_and_other_packets_are_told_apart(version: int) -> None:
+def test_messages_and_other_packets_are_separated(version: int) -> None:
     pingresp, suback = b"\xd0\x00", b"\x90\x03\x00\x01\x01"
     data = pingresp + publish(b"a/b", b"{}", packet_id=258, version=version) + suback
 

@@ -187,8 +187,8 @@ class HandingOver(RuleBasedStateMachine):
 
     @precondition(lambda self: self.linked and self.resends_in_order)
     @rule()
-    def broker_nags(self) -> None:
-        """Some 3.1.1 brokers send again on a link that stands what they have no PUBACK for."""
+    def broker_repeats_its_first_unacknowledged_message(self) -> None:
+        """Some 3.1.1 brokers send an unacknowledged message again on the same link."""
         if self.broker.in_flight and not self.broker.to_bridge and not self.broker.to_broker:
             self.broker.send(self.broker.in_flight[0])
 

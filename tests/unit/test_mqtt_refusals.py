@@ -48,7 +48,7 @@ def test_the_server_that_a_broker_names_is_quoted() -> None:
     assert error.endswith("Server moved. It names 'mqtt.example:1884'. Set mqtt.url")
 
 
-def test_a_take_over_is_told_from_other_disconnects() -> None:
+def test_a_take_over_and_other_disconnects_end_differently() -> None:
     taken, end = disconnected(Reason(Code.SESSION_TAKEN_OVER, "Session taken over"), client_id="c")
     shut, other = disconnected(Reason(0x8B, "Server shutting down", words="back at noon"), client_id="c")
 
