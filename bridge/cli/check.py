@@ -120,18 +120,18 @@ def _as_json(configuration: Configuration, findings: list[Finding] | None) -> di
 
 def online(configuration: Configuration) -> Iterator[Finding]:
     """The checks of broker and GDN, each as soon as it is answered."""
-    yield from _broker(configuration)
+    yield from _check_broker(configuration)
     if configuration.settings.gdn.kind == "pulsar":
-        yield _pulsar(configuration)
+        yield _check_pulsar(configuration)
         return
     rest = gdn_rest(configuration)
     try:
-        yield from _gdn(configuration, rest)
+        yield from _check_gdn(configuration, rest)
     finally:
         rest.close()
 
 
-def _broker(configuration: Configuration) -> Iterator[Finding]:
+def _check_broker(configuration: Configuration) -> Iterator[Finding]:
     """Whether the broker can be reached, accepts the credentials and grants the subscriptions."""
     from bridge.cli.broker import visit  # noqa: PLC0415 - other verbs start faster without paho
 
@@ -140,21 +140,21 @@ def _broker(configuration: Configuration) -> Iterator[Finding]:
     user = "without user" if mqtt.username is None else f"as {mqtt.username}"
     login = f"login {user}, with a temporary client id"
     wanted = minimal_filters([TopicTemplate.parse(route.topic).filter for route in configuration.routes])
-    filters = {f"subscription {filter_}": _harmless(filter_) for filter_ in wanted}
+    subscriptions = {f"subscription {filter_}": _outside_group(filter_) for filter_ in wanted}
     try:
-        with visit(mqtt, list(filters.values())) as link:
-            error = _until_subscribed(link)
+        with visit(mqtt, list(subscriptions.values())) as link:
+            error = _wait_until_subscribed(link)
     except MqttUnavailable as exc:
         yield Finding(place, "failed", f"{redacted(str(exc))}. Check mqtt.url, and that the broker listens there")
-        yield from _skipped([login, *filters], "the broker was not reached")
+        yield from _skipped([login, *subscriptions], "the broker was not reached")
         return
-    yield Finding(place, "ok", "connected by TLS" if mqtt.tls else "connected")
+    yield Finding(place, "ok", "connected with TLS" if mqtt.tls else "connected")
     if link.session_present is None:
         yield Finding(login, "failed", error)
-        yield from _skipped(filters, "the login failed")
+        yield from _skipped(subscriptions, "the login failed")
         return
     yield Finding(login, "ok", "accepted")
-    for asked, filter_ in filters.items():
+    for asked, filter_ in subscriptions.items():
         reason = link.refused.get(filter_)
         if not link.subscribed:
             yield Finding(asked, "failed", error)
@@ -164,7 +164,7 @@ def _broker(configuration: Configuration) -> Iterator[Finding]:
             yield Finding(asked, "failed", f"{reason}. Check the broker's access rules for this user")
 
 
-def _until_subscribed(link: MqttLink) -> str:
+def _wait_until_subscribed(link: MqttLink) -> str:
     """Wait for the broker's answers; returns the error, empty if there was none."""
     from bridge.cli.broker import turn  # noqa: PLC0415 - as above
 
@@ -183,7 +183,7 @@ def _skipped(asked: Iterable[str], why: str) -> Iterator[Finding]:
     return (Finding(one, "skipped", why) for one in asked)
 
 
-def _harmless(filter_: str) -> str:
+def _outside_group(filter_: str) -> str:
     """The filter, a shared one with another group: messages for this client would be lost to the bridges of the real
     group, because no other member gets them when its session ends (MQTT 5, 4.8.2).
     """
@@ -192,7 +192,7 @@ def _harmless(filter_: str) -> str:
     return f"$share/check-{secrets.token_hex(4)}/{filter_.split('/', 2)[2]}"
 
 
-def _gdn(configuration: Configuration, rest: GdnRest) -> Iterator[Finding]:
+def _check_gdn(configuration: Configuration, rest: GdnRest) -> Iterator[Finding]:
     """Whether GDN can be reached and accepts the key; tenant, fabric, worker and one-time password."""
     gdn = configuration.settings.gdn
     place = f"GDN {GdnAddress.parse(gdn.url).base_url}"
@@ -213,30 +213,33 @@ def _gdn(configuration: Configuration, rest: GdnRest) -> Iterator[Finding]:
         return
     yield Finding(place, "ok", f"answers, region {region.name}")
     yield Finding(key, "ok", "accepted")
-    yield _asked(tenant, lambda: _tenant(tenant, gdn.tenant, rest, of=key))
-    yield from _fabric_and_worker(configuration, rest, fabric, worker)
+    yield _run(tenant, lambda: _check_tenant(tenant, gdn.tenant, rest, of=key))
+    yield from _check_fabric_and_worker(configuration, rest, fabric, worker)
     if gdn.authentication == "otp":
-        yield _asked(otp, lambda: _otp(otp, rest))
+        yield _run(otp, lambda: _check_otp(otp, rest))
 
 
-def _asked(what: str, ask: Callable[[], Finding]) -> Finding:
+def _run(what: str, ask: Callable[[], Finding]) -> Finding:
+    """The finding, or a failed one with GDN's error."""
     try:
         return ask()
     except GdnError as exc:
         return Finding(what, "failed", str(exc))
 
 
-def _tenant(asked: str, wanted: str | None, rest: GdnRest, *, of: str) -> Finding:
+def _check_tenant(asked: str, wanted: str | None, rest: GdnRest, *, of: str) -> Finding:
     found = rest.tenant()
     shown = redacted(ascii(found)[:80])
     if wanted is None:
         return Finding(asked, "ok", shown)
     if found == wanted:
-        return Finding(asked, "ok", f"that of the {of}")
+        return Finding(asked, "ok", f"the {of} belongs to it")
     return Finding(asked, "failed", f"the {of} belongs to {shown}. Set gdn.tenant to that")
 
 
-def _fabric_and_worker(configuration: Configuration, rest: GdnRest, fabric: str, worker: str) -> Iterator[Finding]:
+def _check_fabric_and_worker(
+    configuration: Configuration, rest: GdnRest, fabric: str, worker: str
+) -> Iterator[Finding]:
     try:
         state = rest.get_worker(configuration.worker.name)
     except GdnRejected as exc:
@@ -250,7 +253,7 @@ def _fabric_and_worker(configuration: Configuration, rest: GdnRest, fabric: str,
     yield Finding(fabric, "ok", "exists")
     if state is None or is_other(state, configuration.worker):
         read = f"definition {configuration.settings.worker.definition}"
-        yield _asked(read, lambda: _validated(read, configuration, rest))
+        yield _run(read, lambda: _check_definition(read, configuration, rest))
     if state is None:
         yield Finding(worker, "note", "doesn't exist; the bridge creates it when it runs")
         return
@@ -266,17 +269,17 @@ def _fabric_and_worker(configuration: Configuration, rest: GdnRest, fabric: str,
         yield Finding(worker, "note", "not active; the bridge activates it when it runs")
 
 
-def _validated(asked: str, configuration: Configuration, rest: GdnRest) -> Finding:
+def _check_definition(asked: str, configuration: Configuration, rest: GdnRest) -> Finding:
     rest.validate(configuration.worker.text)
     return Finding(asked, "ok", "GDN can read it")
 
 
-def _otp(asked: str, rest: GdnRest) -> Finding:
+def _check_otp(asked: str, rest: GdnRest) -> Finding:
     register_secret(rest.otp())
     return Finding(asked, "ok", "issued")
 
 
-def _pulsar(configuration: Configuration) -> Finding:
+def _check_pulsar(configuration: Configuration) -> Finding:
     """Whether Pulsar's web service can be reached. A request for a topic would create it."""
     gdn = configuration.settings.gdn
     address = GdnAddress.parse(gdn.url, prefixed=False)

@@ -71,16 +71,16 @@ class Dialer(Generic[L]):
         self._stopping = False
         self._held: str | None = None  # why nothing is dialled
         self._linked = False  # from just before the hand-over until the loss
-        self._up_at: float | None = None
-        self._lasted = 0.0  # seconds that the last link worked
-        self._lost_at_pace: Pace | None = None
-        self._own = PartStatus(name, "starting", wall_clock(), None, None)  # the status without a hold
+        self._working_since: float | None = None
+        self._worked_for = 0.0  # seconds that the last link worked
+        self._loss_pace: Pace | None = None
+        self._unheld_status = PartStatus(name, "starting", wall_clock(), None, None)  # the status without a hold
         self.attempts = 0
         self.failures: Mapping[str, int] = {"lost": 0, **{pace.name.lower(): 0 for pace in Pace}}
         """By the ``Pace`` of the failure; ``lost`` for an established link. Replaced whole, read by any thread."""
         self.beat: int | None = None
         """The number of the attempt under way, None while there is none; for the watchdog."""
-        self.status = self._own  # replaced whole, read by any thread
+        self.status = self._unheld_status  # replaced whole, read by any thread
 
     # --- any thread ---------------------------------------------------------------------------------------
 
@@ -98,25 +98,25 @@ class Dialer(Generic[L]):
         """
         with self._wake:
             self._held = reason
-            self._show()
+            self._update_status()
 
     def resume(self) -> None:
         """Dial again, once the back-off allows it. Without a ``hold`` it does nothing."""
         with self._wake:
             self._held = None
-            self._show()
+            self._update_status()
             self._wake.notify_all()
 
     def up(self) -> None:
         """The link works: for MQTT after the SUBACK, for a producer at once."""
         with self._wake:
-            self._up_at = self._clock()
-            self._move("connected")
+            self._working_since = self._clock()
+            self._set_state("connected")
 
     def failing(self, error: str) -> None:
         """The link is connected but doesn't work."""
         with self._wake:
-            self._move("failing", error)
+            self._set_state("failing", error)
 
     def lost(self, error: str, *, pace: Pace | None = None) -> None:
         """The link is gone; dial again, at once if it had worked for ``steady_after`` seconds.
@@ -128,23 +128,23 @@ class Dialer(Generic[L]):
         """
         with self._wake:
             self._linked = False
-            self._lasted = 0.0 if self._up_at is None else self._clock() - self._up_at
-            self._lost_at_pace = pace
+            self._worked_for = 0.0 if self._working_since is None else self._clock() - self._working_since
+            self._loss_pace = pace
             self._count("lost" if pace is None else pace.name.lower())
-            self._move("waiting", error)
+            self._set_state("waiting", error)
             self._wake.notify_all()
 
     # --- the dialling thread ------------------------------------------------------------------------------
 
     def run(self) -> None:
         """The thread's body: dial, hand over and wait for the loss, until asked to stop."""
-        while self._may_dial():
+        while self._wait_until_allowed():
             link = self._dial()
-            if link is not None and self._is_wanted(link):
+            if link is not None and self._accept(link):
                 self._hand_over(link)
                 self._wait_for_loss()
 
-    def _may_dial(self) -> bool:
+    def _wait_until_allowed(self) -> bool:
         """Wait until an attempt is allowed, and count it as begun. False: stop."""
         while self._gate is not None and not self._stopping and not self._gate.wait(0.2):
             pass
@@ -155,7 +155,7 @@ class Dialer(Generic[L]):
             self.attempts += 1
             self.beat = self.attempts
             # The status keeps the last error while the next attempt is under way.
-            self._move("connecting", self._own.error)
+            self._set_state("connecting", self._unheld_status.error)
             return True
 
     def _dial(self) -> L | None:
@@ -177,14 +177,14 @@ class Dialer(Generic[L]):
         self._back_off(wait, str(failure))
         return None
 
-    def _is_wanted(self, link: L) -> bool:
-        """Whether the link may still be handed over; closes it otherwise."""
+    def _accept(self, link: L) -> bool:
+        """Whether the link may be handed over; closes it if a stop or a hold came meanwhile."""
         with self._wake:
-            self._up_at = None
+            self._working_since = None
             self._linked = not self._stopping and self._held is None
             if self._linked:
                 return True
-            self._move("waiting")
+            self._set_state("waiting")
         link.close()
         return False
 
@@ -193,18 +193,19 @@ class Dialer(Generic[L]):
             self._wake.wait_for(lambda: self._stopping or not self._linked)
             if self._stopping:
                 return
-            was_steady = self._lasted >= self._steady_after
-            pace = self._lost_at_pace
+            was_steady = self._worked_for >= self._steady_after
+            pace = self._loss_pace
             if was_steady:
-                # The pace of the loss is reset only after a longer time: else two bridges that take each other's
-                # session over would go on for ever, each link lasting a while.
-                self._backoff.reset(except_for=pace if pace is not None and self._lasted <= pace.cap else None)
+                # The pace of the loss is reset only once a link has worked for longer than its longest wait: else two
+                # bridges that take each other's session over would go on for ever, each link lasting a while.
+                outlasted = pace is None or self._worked_for > pace.cap
+                self._backoff.reset(except_for=None if outlasted else pace)
             if not was_steady or pace is not None:
-                self._back_off(self._backoff.next(pace or Pace.UNREACHABLE), self._own.error)
+                self._back_off(self._backoff.next(pace or Pace.UNREACHABLE), self._unheld_status.error)
 
     def _back_off(self, seconds: float, error: str | None) -> None:
         with self._wake:
-            self._move("waiting", error, next_attempt_at=self._wall_clock() + seconds)
+            self._set_state("waiting", error, next_attempt_at=self._wall_clock() + seconds)
             self._wake.wait_for(lambda: self._stopping, timeout=seconds)
 
     # --- under _wake --------------------------------------------------------------------------------------
@@ -212,12 +213,14 @@ class Dialer(Generic[L]):
     def _count(self, cause: str) -> None:
         self.failures = {**self.failures, cause: self.failures[cause] + 1}
 
-    def _move(self, state: State, error: str | None = None, *, next_attempt_at: float | None = None) -> None:
-        self._own = self._own.moved(state, at=self._wall_clock(), error=error, next_attempt_at=next_attempt_at)
-        self._show()
+    def _set_state(self, state: State, error: str | None = None, *, next_attempt_at: float | None = None) -> None:
+        self._unheld_status = self._unheld_status.moved(
+            state, at=self._wall_clock(), error=error, next_attempt_at=next_attempt_at
+        )
+        self._update_status()
 
-    def _show(self) -> None:
-        if self._held is not None and self._own.state in {"starting", "waiting"}:
+    def _update_status(self) -> None:
+        if self._held is not None and self._unheld_status.state in {"starting", "waiting"}:
             self.status = self.status.moved("waiting", at=self._wall_clock(), error=self._held)
         else:
-            self.status = self._own
+            self.status = self._unheld_status

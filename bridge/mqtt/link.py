@@ -36,6 +36,9 @@ MAX_OTHER = 128 * 1024
 """Bytes of packets other than PUBLISH in one read. No sensible packet comes near it, and paho takes seconds for the
 properties of larger ones."""
 
+MAX_DIGITS = 20
+"""Of the broker's counter of dropped messages: a longer number is none, and slow to parse."""
+
 ANSWER_TIMEOUT = 10.0
 """Seconds that a broker has for its CONNACK and for each SUBACK."""
 
@@ -399,7 +402,8 @@ class MqttLink(Link):
             if not message.topic.startswith("$SYS/"):
                 passed.append(message)
                 continue
-            if message.topic == DROPPED_TOPIC and message.payload.isdigit() and len(message.payload) <= 20:
+            is_number = message.payload.isdigit() and len(message.payload) <= MAX_DIGITS
+            if message.topic == DROPPED_TOPIC and is_number:
                 self.broker_dropped = int(message.payload)
             if self._subscriptions.includes_sys or message.qos:
                 passed.append(message)
