@@ -87,6 +87,11 @@ class Subscriptions:
         """Whether the SUBSCRIBE of the counter has no SUBACK yet."""
         return any(request.kind is RequestKind.SUBSCRIBE_COUNTER for request in self._subscribes.values())
 
+    @property
+    def _leaving(self) -> set[str]:
+        """Filters that the session still holds but won't, once it has answered UNSUBSCRIBE."""
+        return {filter_ for request in self._unsubscribes.values() for filter_ in request.filters}
+
     # --- requests -----------------------------------------------------------------------------------------
 
     def connected(self, *, session_present: bool) -> list[Request]:
@@ -105,7 +110,7 @@ class Subscriptions:
         3.1.1 has no Retain Handling, so that each SUBSCRIBE brings all retained messages again: only new filters.
         """
         self.is_requested = True
-        missing = self._wanted if self._is_v5 else [f for f in self._wanted if f not in self._held]
+        missing = self._wanted if self._is_v5 else [f for f in self._wanted if f not in self._held - self._leaving]
         if missing:
             return [Request(RequestKind.SUBSCRIBE, list(missing))]
         return self._answered()

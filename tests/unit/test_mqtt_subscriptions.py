@@ -57,6 +57,19 @@ def test_a_kept_session_is_cleaned_up_and_with_3_1_1_asked_only_for_what_is_new(
     assert made.request() == [Request(SUBSCRIBE, asked)]
 
 
+def test_3_1_1_a_filter_that_comes_back_while_it_is_being_unsubscribed_is_asked_for_again() -> None:
+    """With deduplication the first SUBSCRIBE waits for the fence: a reload may come between the two."""
+    made = subscriptions("a", version=4, known=("a", "b"))
+    (leaving,) = made.connected(session_present=True)
+    made.sent(1, leaving)
+
+    made.change(["a", "b"])
+
+    assert made.request() == [Request(SUBSCRIBE, ["b"])]
+    made.take_unsuback(1, [])
+    assert made.held == ("a",)
+
+
 def test_3_1_1_with_nothing_new_is_answered_at_once() -> None:
     made = subscriptions(version=4, known=("a", "b"), watch_drops=True)
     made.connected(session_present=True)
