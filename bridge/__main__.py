@@ -1,4 +1,4 @@
-"""``python -m bridge``: the same as the command ``gdn-bridge``."""
+"""``python -m bridge``, the same as the command ``gdn-bridge``."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""Settings: from the command line, the environment, secret files and a TOML file to one checked, frozen value.
+"""Settings: read from the command line, environment, secret files and a TOML file into one checked, frozen value.
 
-The only pydantic. ``load`` reports all that is wrong at once, each problem with the name of its setting and its
-place, and never a value: what stands in the wrong place may be a secret.
+The only package that imports pydantic. ``load`` reports all problems at once, each with the setting's name and its
+source. It never shows a value, which may be a secret put in the wrong place.
 """
 
 from bridge.config.loading import SECRET_DIRECTORIES, load, load_placed

@@ -1,4 +1,4 @@
-"""``python -m bridge.config`` prints the reference of all settings."""
+"""``python -m bridge.config`` prints docs/settings.md."""
 
 from __future__ import annotations
 

@@ -13,80 +13,82 @@ from bridge.gdn.address import GdnAddress
 
 
 class GdnSettings(Group):
-    """The GDN account that rows go to."""
+    """The GDN account that receives the rows."""
 
     kind: Annotated[Literal["gdn", "pulsar"], BeforeValidator(lower)] = Field(
         default="gdn",
-        description="`pulsar`: a plain Apache Pulsar with its WebSocket service, instead of a GDN. Rows go to the "
-        "topic of the stream's name; there is no worker to keep and none to ask.",
+        description="`pulsar`: a plain Apache Pulsar with its WebSocket service instead of a GDN. Rows go to the "
+        "topic with the stream's name; there is no worker to create or check.",
     )
     url: str = Field(
-        description="The federation or region: `https://host` or just the host, with or without `api-` "
-        "before it. `http://` only for a GDN on this machine: the API key goes over it readable. With "
-        '`gdn.kind = "pulsar"`: where its web service listens, such as `http://pulsar:8080`.'
+        description="URL of the federation or region: `https://host` or just the host, with or without `api-` in "
+        "front. Use `http://` only for a GDN on this machine: it sends the API key unencrypted. With "
+        '`gdn.kind = "pulsar"`: the URL of its web service, such as `http://pulsar:8080`.'
     )
     email: Text | None = Field(
-        default=None, description="E-mail address of an account that logs in with `password`, in place of an API key."
+        default=None, description="E-mail address of an account that logs in with `password` instead of an API key."
     )
     username: Text | None = Field(
         default=None,
-        description="User name, in place of `email`; it needs `tenant`. Limited users log in this way.",
+        description="User name, instead of `email`; requires `tenant`. Users with limited rights log in this way.",
     )
     password: SecretStr | None = Field(
         default=None,
         validate_default=True,
-        description="Password for `email` or `username`. GDN gives a token for 12 hours for it, which is renewed in "
-        "time. An API key is better for a daemon: it can be limited and taken back alone.",
+        description="Password for `email` or `username`. GDN issues a token for it that is valid for 12 hours; the "
+        "bridge renews the token in time. An API key is better for a daemon: its rights can be limited, "
+        "and it can be revoked on its own.",
     )
     api_key: SecretStr | None = Field(
         default=None,
         validate_default=True,
-        description="The API key, bare, as GDN showed it. It needs the right to administrate the fabric (to "
-        "keep the worker) and to write the streams. Keep it out of the TOML file: use a secret "
-        'file. With `gdn.kind = "pulsar"`: the token, if Pulsar asks for one.',
+        description="The API key as GDN showed it, without a prefix. It needs the rights to administer the fabric (to "
+        "manage the worker) and to write to the streams. Don't put it in the TOML file: use a secret "
+        'file. With `gdn.kind = "pulsar"`: the token, if Pulsar requires one.',
     )
     tenant: Text | None = Field(
         default=None,
         validate_default=True,
-        description="The tenant's name, as GDN's account page shows it; not the e-mail address of the account. Not "
-        "set: GDN is asked for it, one more request for each connection. Required with `username` and with "
-        '`gdn.kind = "pulsar"`.',
+        description="The tenant's name, as GDN's account page shows it; not the account's e-mail address. Not set: "
+        "the bridge asks GDN for it, at the cost of one more request per connection. Required with "
+        '`username` and with `gdn.kind = "pulsar"`.',
     )
     fabric: Text = Field(
         default="_system",
-        description='The fabric that holds worker, streams and collections. With `gdn.kind = "pulsar"`: the namespace.',
+        description='The fabric that holds the worker, streams and collections. With `gdn.kind = "pulsar"`: the '
+        "namespace.",
     )
     authentication: Literal["otp", "header"] = Field(
         default="otp",
-        description="How a producer logs in. `otp`: with a one-time password, one more request for each "
+        description="How a producer logs in. `otp`: with a one-time password, at the cost of one more request per "
         "connection. `header`: with the API key in the header of the WebSocket request.",
     )
     ca_file: Path | None = Field(
         default=None,
-        description="PEM file with the authorities that may vouch for GDN. Not set: the usual public ones.",
+        description="PEM file with the CA certificates to verify GDN with. Not set: the usual public ones.",
     )
     request_timeout: float = Field(
         default=30,
         ge=1,
         le=600,
-        description="Seconds that a request may take. Activating a worker takes GDN 3 seconds and more; "
-        "after the time a request counts as failed and is made again later.",
+        description="Seconds that a request may take. GDN takes 3 seconds or more to activate a worker. A request "
+        "that takes longer counts as failed and is retried later.",
     )
     requests_per_minute: int = Field(
         default=400,
         ge=0,
         le=1_000_000,
-        description="Requests that the bridge makes in any minute at most; beyond it, it waits. At least 10, or 0: no "
-        "limit. GDN's free tier allows an account 500 a minute. Health checks take half of them at most, so that they "
-        "can't keep a link from being made anew.",
+        description="Most requests that the bridge makes in any 60 seconds; further requests wait. At least 10, or 0 "
+        "for no limit. GDN's free tier allows an account 500 a minute. Health checks may use at most "
+        "half, so that they can't delay a reconnect.",
     )
     requests_per_day: int = Field(
         default=18_000,
         ge=0,
         le=100_000_000,
-        description="Requests that the bridge makes in any 24 hours at most; beyond it, it waits. At least 100, or 0: "
-        "no limit. GDN's free tier allows an account 20,000 a day. Counted from the start of the bridge; health checks "
-        "as above.",
+        description="Most requests that the bridge makes in any 24 hours; further requests wait. At least 100, or 0 "
+        "for no limit. GDN's free tier allows an account 20,000 a day. Counted from the start of the "
+        "bridge; health checks may use at most half.",
     )
 
     @field_validator("url")
@@ -94,9 +96,9 @@ class GdnSettings(Group):
     def _check_url(cls, url: str) -> str:
         try:
             GdnAddress.parse(url)
-        except ValueError:  # its text repeats the host, which may be a secret here
+        except ValueError:  # its message repeats the host, which may be a secret here
             raise ValueError(
-                "must be https://host or host, without user, path or query, as in https://api-play.paas.macrometa.io"
+                "must be https://host or host, without user, path or query, such as https://api-play.paas.macrometa.io"
             ) from None
         return url
 
@@ -108,9 +110,9 @@ class GdnSettings(Group):
             raise ValueError(f"is required with gdn.{names[0]}")
         if password is not None:
             if info.data.get("kind") == "pulsar":
-                raise ValueError("is for a GDN: a plain Pulsar takes a token, as gdn.api_key")
+                raise ValueError("works only with a GDN; for a plain Pulsar, put the token in gdn.api_key")
             if len(names) != 1:
-                raise ValueError("needs either gdn.email, or gdn.username and gdn.tenant")
+                raise ValueError("requires either gdn.email, or gdn.username and gdn.tenant")
         return password
 
     @field_validator("api_key")
@@ -121,9 +123,9 @@ class GdnSettings(Group):
                 raise PydanticCustomError("missing", "Field required")
             return None
         if info.data.get("password") is not None:
-            raise ValueError("is set, and gdn.password, too; leave one of them out")
+            raise ValueError("is set together with gdn.password; remove one of them")
         if not KEY.fullmatch(key.get_secret_value()):
-            raise ValueError("must be the bare key: printable ASCII without spaces, and without `apikey` before it")
+            raise ValueError("must be the key alone: printable ASCII without spaces, and without `apikey` in front")
         return key
 
     @field_validator("requests_per_minute", "requests_per_day")
@@ -131,7 +133,7 @@ class GdnSettings(Group):
     def _check_requests(cls, requests: int, info: ValidationInfo) -> int:
         least = 10 if info.field_name == "requests_per_minute" else 100
         if 0 < requests < least:
-            raise ValueError(f"must be at least {least}, or 0 for no limit; with less the bridge couldn't connect")
+            raise ValueError(f"must be at least {least}, or 0 for no limit; with less, the bridge couldn't connect")
         return requests
 
     @field_validator("tenant", "fabric")
@@ -142,12 +144,12 @@ class GdnSettings(Group):
                 raise PydanticCustomError("missing", "Field required")
             return None
         if "/" in name or " " in name:
-            raise ValueError("must be the bare name, without slash or space")
+            raise ValueError("must be the name alone, without slash or space")
         return name
 
     @field_validator("ca_file")
     @classmethod
     def _check_file(cls, path: Path | None, info: ValidationInfo) -> Path | None:
         if path is not None and info.data.get("url", "").lower().startswith("http://"):
-            raise ValueError("is for TLS, but gdn.url starts with http://; write https:// or take this out")
+            raise ValueError("is for TLS, but gdn.url starts with http://; use https:// or remove this setting")
         return checked_file(path)

@@ -1,4 +1,4 @@
-"""A layer is what one source says, with the place of every value."""
+"""Layers: the values of one source each, with the place that every value comes from."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from bridge.config.tree import Location, annotation_at, container, dotted, is_pa
 
 @dataclass(frozen=True)
 class Layer:
-    """What one source says. ``locate`` names the place of a location that the tree holds, or None."""
+    """The values of one source. ``locate`` returns the place of a value in the tree, or None."""
 
     tree: dict[str, Any]
     locate: Callable[[Location], str | None]
 
     def place(self, location: Location) -> str | None:
-        """Where the value at ``location`` stands, None if this source hasn't got it."""
+        """The place of the value at ``location``; None if this source doesn't set it."""
         node: Any = self.tree
         for key in location:
             try:
@@ -32,7 +32,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Entry:
-    """One variable or file: where it stands, what it sets, its text."""
+    """One variable or file: its place, the location that it sets, and its text."""
 
     place: str
     location: Location
@@ -40,25 +40,25 @@ class Entry:
 
 
 class Problems:
-    """What was found wrong, and where values got lost by it: that they are missing is no second problem."""
+    """The problems found, and the settings that have no value because of them, which aren't reported as missing too."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
         self._lost: list[Location] = []
 
     def add(self, text: str, *, lost: Location | None = None) -> None:
-        """A sentence; ``lost``: the setting whose value couldn't be had."""
+        """Add a problem. ``lost`` is the setting that has no value because of it."""
         self.texts.append(text)
         if lost is not None:
             self._lost.append(lost)
 
     def explains(self, location: Location) -> bool:
-        """Whether a problem at ``location`` only follows from a known one."""
+        """Whether a missing value at ``location`` follows from a known problem."""
         return any(location == lost[: len(location)] or lost == location[: len(lost)] for lost in self._lost)
 
 
 def layer_of(entries: Iterable[Entry], *, base: Path, problems: Problems) -> Layer:
-    """Entries put together: a whole group or list as JSON first, single settings over it."""
+    """The entries as one layer. Single settings override a whole group or list given as JSON."""
     tree: dict[Any, Any] = {}
     places: dict[Location, str] = {}
     for entry in sorted(entries, key=lambda entry: len(entry.location)):
@@ -93,14 +93,14 @@ def layer_of(entries: Iterable[Entry], *, base: Path, problems: Problems) -> Lay
 
 
 def _numbered(value: Any) -> Any:
-    """Lists as dicts by number, so that single elements can be set."""
+    """The value with lists as dicts by index, so that single elements can be set."""
     if isinstance(value, list) and value:
         return {number: _numbered(element) for number, element in enumerate(value)}
     return {key: _numbered(element) for key, element in value.items()} if isinstance(value, dict) else value
 
 
 def _unnumbered(value: Any) -> Any:
-    """Back to lists. What is missing between two numbers becomes an empty table, to be reported as incomplete."""
+    """The value with lists again. An index that is missing becomes an empty table, which is reported as incomplete."""
     if not isinstance(value, dict):
         return value
     if value and all(isinstance(key, int) for key in value):

@@ -1,4 +1,4 @@
-"""From the sources to checked settings, or to everything that is wrong with them."""
+"""Merges the sources into checked settings, or reports all problems."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from bridge.config.values import TABLE_TAG, VALUE_TAG
 from bridge.errors import ConfigError
 
 SECRET_DIRECTORIES = (Path("/run/secrets"),)
-"""Where Docker and Podman mount secrets. systemd names its own in $CREDENTIALS_DIRECTORY."""
+"""Where Docker and Podman mount secrets. systemd uses $CREDENTIALS_DIRECTORY."""
 
 
 def load(
@@ -39,16 +39,16 @@ def load(
     overrides: Mapping[str, str] | None = None,
     secret_directories: Sequence[Path] = SECRET_DIRECTORIES,
 ) -> Settings:
-    """The settings. The strongest source first: overrides, environment, secret files, TOML file, defaults.
+    """The settings. Sources in order of precedence: overrides, environment, secret files, TOML file, defaults.
 
     Args:
-        config_file: the TOML file; None: there is none.
-        environ: variables; those that start with BRIDGE_ must all be settings.
-        overrides: what the caller fixes, dotted key to text: ``{"log.level": "debug"}``.
-        secret_directories: looked through after $CREDENTIALS_DIRECTORY.
+        config_file: the TOML file, or None.
+        environ: environment variables. Each one that starts with BRIDGE_ must be a setting.
+        overrides: dotted keys and their values as text, such as ``{"log.level": "debug"}``.
+        secret_directories: searched after $CREDENTIALS_DIRECTORY.
 
     Raises:
-        ConfigError: with every problem found; each names its variable or file and line, none shows a value.
+        ConfigError: lists every problem with its variable, or file and line; never shows a value.
     """
     return load_placed(
         config_file=config_file, environ=environ, overrides=overrides, secret_directories=secret_directories
@@ -62,7 +62,7 @@ def load_placed(
     overrides: Mapping[str, str] | None = None,
     secret_directories: Sequence[Path] = SECRET_DIRECTORIES,
 ) -> tuple[Settings, Callable[[Location], str]]:
-    """As ``load``, and what names the place of a setting: its file and line, or its variable."""
+    """Like ``load``, and a function that returns the place of a setting: its file and line, or its variable."""
     problems = Problems()
     here = Path()
     layers = [
@@ -74,10 +74,10 @@ def load_placed(
         try:
             layers.append(toml(config_file))
         except ConfigError as exc:
-            # Whatever it would have said is missing now, so nothing more can be judged.
+            # Without the file's values, further checks would report false problems.
             raise ConfigError(*exc.problems, *problems.texts) from None
     layers.append(layer_of(state_directory(environ), base=here, problems=problems))
-    # A group that nobody mentions is empty, not missing: then each required setting in it is named.
+    # An absent group counts as empty, so that each required setting in it is reported.
     groups = [name for name, field in Settings.model_fields.items() if is_group(field.annotation)]
     layers.append(Layer({name: {} for name in groups}, lambda _location: None))
 
@@ -94,7 +94,7 @@ def load_placed(
 
 
 def _place(location: Location, layers: Sequence[Layer]) -> str | None:
-    """Where the value stands that counts, None if nothing sets it."""
+    """The place of the value in use; None if no source sets it."""
     return next((found for layer in layers if (found := layer.place(location))), None)
 
 
@@ -113,7 +113,7 @@ def _merged(layers: Sequence[Layer]) -> tuple[Settings | None, list[ErrorDetails
 
 
 def _known(location: Location) -> Location:
-    """An error's location as far as it is a setting's; beyond it pydantic names members of unions and the like."""
+    """The part of an error's location that is a setting. The rest is pydantic's own, such as members of unions."""
     for end in range(1, len(location) + 1):
         if annotation_at(location[:end]) is None:
             return location[: end - 1]
@@ -131,7 +131,7 @@ def _explained(error: ErrorDetails, location: Location, layers: Sequence[Layer],
     if error["type"] == "value_error":
         what = str(error["ctx"]["error"])
     elif location == ("routes",) and error["type"] == "too_short":
-        what = "must hold at least one route"
+        what = "must contain at least one route"
     elif error["type"] == "string_too_short":
         what = "must not be empty"
     elif error["type"] == "string_too_long":
@@ -148,11 +148,9 @@ def _missing(location: Location, layers: Sequence[Layer], config_file: Path | No
         return f"{holder}: {location[-1]} is required and not set"
     file = "the configuration file that --config names" if config_file is None else str(config_file)
     if location == ("routes",):
-        return (
-            f"{variable(location)}: at least one route is required; write [[routes]] with topic and stream into {file}"
-        )
+        return f"{variable(location)}: at least one route is required; add [[routes]] with topic and stream to {file}"
     ways = [f"set the variable, or {dotted(location)} in {file}"]
     if is_secret(annotation_at(location)):
-        ways = ["set the variable", f"{variable(location)}{FILE_SUFFIX} to the path of a file that holds it"]
+        ways = ["set the variable", f"set {variable(location)}{FILE_SUFFIX} to the path of a file that contains it"]
         ways.append(f"or provide a secret file named {'__'.join(map(str, location))}")
     return f"{variable(location)}: is required and not set; {', '.join(ways)}"

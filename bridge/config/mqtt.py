@@ -14,79 +14,83 @@ class MqttSettings(Group):
     """The broker that devices publish to."""
 
     url: str = Field(
-        description="The broker: `mqtt://host[:port]` (port 1883) or `mqtts://host[:port]` (TLS, port 8883). "
-        "Without user and password: those have settings of their own."
+        description="Broker URL: `mqtt://host[:port]` (default port 1883) or `mqtts://host[:port]` (TLS, default port "
+        "8883). User name and password have settings of their own."
     )
-    username: Text | None = Field(default=None, description="User name for the broker. Not set: log in without.")
+    username: Text | None = Field(
+        default=None, description="User name for the broker. Not set: connect without credentials."
+    )
     password: SecretStr | None = Field(default=None, description="Password for `username`.")
     client_id: Text = Field(
         default="gdn-bridge",
         max_length=65535,
-        description="Name of the session at the broker. Keep it: under another name the bridge gets none of "
-        "what the broker kept. Two bridges with the same name throw each other out.",
+        description="Client ID, which names the session at the broker. Don't change it: a bridge with a new client ID "
+        "doesn't receive what the broker kept for the old one. Two bridges with the same client ID "
+        "disconnect each other in turn.",
     )
     protocol: Annotated[Literal["5", "3.1.1"], BeforeValidator(number_as_text)] = Field(
-        default="5", description="MQTT version. 3.1.1 only for a broker that doesn't speak 5."
+        default="5", description="MQTT version. Use 3.1.1 only if the broker doesn't support 5."
     )
     keepalive: int = Field(
         default=30,
         ge=5,
         le=65535,
-        description="Seconds between signs of life. A link that died without a word is noticed after at most "
-        "one and a half of them.",
+        description="Keep-alive interval in seconds. A dead link is detected after at most 1.5 times this.",
     )
     session_expiry: int = Field(
         default=604800,
         ge=60,
         le=4294967295,
-        description="Seconds that the broker keeps the session, and messages for it, while the bridge is "
-        "away (MQTT 5; the broker may allow less). An outage that lasts longer loses what was "
-        "published in it. 4294967295: for ever. With 3.1.1 the broker alone decides.",
+        description="Seconds that the broker keeps the session and its messages while the bridge is disconnected "
+        "(MQTT 5; the broker may allow less). A longer outage loses the messages published during it. "
+        "4294967295: never expires. With 3.1.1 the broker decides.",
     )
     receive_maximum: int = Field(
         default=1000,
         ge=1,
         le=65535,
-        description="Messages that the broker may have under way to the bridge, unacknowledged (MQTT 5). At "
-        "the bound it waits for acknowledgements; a small one slows a broker that is far away.",
+        description="Most messages that the broker may have in flight to the bridge without an acknowledgement (MQTT "
+        "5). At this limit the broker waits; a small value slows down a distant broker.",
     )
     silence_timeout: float = Field(
         default=300,
         ge=0,
         le=86400,
-        description="Seconds without any message after which the bridge asks the broker for its subscriptions "
-        "again, and makes a new connection if no answer comes: a link that lives and says nothing may have lost "
-        "them. Give more than the longest silence that is normal. 0: never.",
+        description="Seconds without any message after which the bridge subscribes again, and reconnects if the "
+        "broker doesn't answer: a link can be alive and still have lost its subscriptions. Set it above "
+        "the longest normal silence. 0: never.",
     )
     rebirth_requests: bool = Field(
         default=True,
-        description="Whether Sparkplug nodes are asked for their births where those are unknown: an NCMD is "
-        "published at QoS 0, which the broker must allow. Switch it off where another host does it.",
+        description="Whether to request births from Sparkplug edge nodes whose births are unknown. The request is an "
+        "NCMD published at QoS 0, which the broker must allow. Turn it off if another host application "
+        "does this.",
     )
     watch_drops: bool = Field(
         default=True,
-        description="Whether to read `$SYS/broker/publish/messages/dropped`, where Mosquitto tells how many "
-        "messages it dropped, for the metrics. A broker that has no such topic or refuses it is left in peace.",
+        description="Whether to subscribe to `$SYS/broker/publish/messages/dropped`, where Mosquitto publishes how "
+        "many messages it dropped, for the metrics. Harmless with a broker that doesn't have this topic "
+        "or refuses the subscription.",
     )
     ca_file: Path | None = Field(
         default=None,
-        description="PEM file with the authorities that may vouch for the broker, with `mqtts://`. Not set: "
-        "the system's.",
+        description="PEM file with the CA certificates to verify the broker with, for `mqtts://`. Not set: the "
+        "system's.",
     )
     cert_file: Path | None = Field(
-        default=None, description="PEM file with the bridge's own certificate, for brokers that ask for one."
+        default=None, description="PEM file with the bridge's client certificate, for brokers that require one."
     )
     key_file: Path | None = Field(
         default=None,
         validate_default=True,
-        description="PEM file with the key of `cert_file`, without passphrase.",
+        description="PEM file with the private key of `cert_file`, without a passphrase.",
     )
     connect_timeout: float = Field(
         default=10,
         ge=1,
         le=300,
-        description="Seconds that a connection attempt may take, TLS included. After them it is given up and "
-        "made again later.",
+        description="Seconds that a connection attempt may take, including TLS. After that it counts as failed and is "
+        "retried later.",
     )
 
     @field_validator("url")
@@ -99,7 +103,7 @@ class MqttSettings(Group):
     @classmethod
     def _check_password(cls, password: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if password is not None and info.data.get("username", "") is None:
-            raise ValueError("is set, but mqtt.username isn't; a broker takes a password only with a user name")
+            raise ValueError("is set, but mqtt.username isn't; a password needs a user name")
         return password
 
     @field_validator("ca_file", "cert_file", "key_file")
@@ -107,17 +111,17 @@ class MqttSettings(Group):
     def _check_file(cls, path: Path | None, info: ValidationInfo) -> Path | None:
         url = info.data.get("url")
         if path is not None and url is not None and not mqtt_endpoint(url)[0]:
-            raise ValueError("is for TLS, but mqtt.url starts with mqtt://; write mqtts:// or take this out")
+            raise ValueError("is for TLS, but mqtt.url starts with mqtt://; use mqtts:// or remove this setting")
         if info.field_name == "key_file" and "cert_file" in info.data:
             if path is None and info.data["cert_file"] is not None:
                 raise ValueError("is required with mqtt.cert_file")
             if path is not None and info.data["cert_file"] is None:
-                raise ValueError("is set, but mqtt.cert_file isn't; a key is of no use without its certificate")
+                raise ValueError("is set, but mqtt.cert_file isn't; a key needs its certificate")
         return checked_file(path)
 
     @property
     def tls(self) -> bool:
-        """Whether the URL asks for TLS."""
+        """Whether the URL's scheme is ``mqtts``."""
         return mqtt_endpoint(self.url)[0]
 
     @property
@@ -127,5 +131,5 @@ class MqttSettings(Group):
 
     @property
     def port(self) -> int:
-        """The broker's port, the scheme's own if the URL names none."""
+        """The broker's port; the scheme's default if the URL has none."""
         return mqtt_endpoint(self.url)[2]

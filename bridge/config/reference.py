@@ -1,4 +1,4 @@
-"""The reference of all settings, docs/settings.md."""
+"""Generates the reference of all settings, docs/settings.md."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ _INTRODUCTION = f"""\
 
 <!-- Generated: `{REGENERATE}` -->
 
-Every setting has a variable and a key in a TOML file (`config/bridge.toml` shows them all). Where several
-sources have one, the first of these counts:
+Every setting is an environment variable and a key in a TOML file (`config/bridge.toml` shows all keys). If several
+sources set it, the first in this list wins:
 
 1. `--set KEY=VALUE` on the command line (`--set log.level=debug`),
-2. the environment,
-3. secret files: the file that a variable like `BRIDGE_GDN__API_KEY_FILE` names (secrets only); in
-   `$CREDENTIALS_DIRECTORY` (systemd) and then in `/run/secrets` (Docker, Podman) a file named `gdn__api_key`
-   or `bridge_gdn__api_key`. A line break at the end doesn't count,
+2. environment variables,
+3. secret files: first the file that a variable such as `BRIDGE_GDN__API_KEY_FILE` names (secrets only), then a file
+   named `gdn__api_key` or `bridge_gdn__api_key` in `$CREDENTIALS_DIRECTORY` (systemd) or in `/run/secrets` (Docker,
+   Podman). Line breaks at the end are removed,
 4. the TOML file,
 5. the default.
 
-- An unknown `BRIDGE_` variable, an unknown key and a wrong value end the start with exit code 78 and a list of
-  all that is wrong. Values are never shown in it.
+- An unknown `BRIDGE_` variable, an unknown key or an invalid value prevents the start: the bridge lists all problems,
+  without any values, and ends with exit code 78.
 - An empty variable counts as not set.
-- Relative paths count from the TOML file's directory if they stand in it, else from the working directory.
-- A list or a whole table may be set by one variable, as JSON: `BRIDGE_WORKER__REGIONS='["gdn-us-west"]'`. A
-  number in the name means one element, from 0: `BRIDGE_ROUTES__0__TOPIC`. Routes in the environment replace those
-  of the file.
+- Relative paths in the TOML file are relative to the file's directory, all others to the working directory.
+- One variable can set a list or a whole table, as JSON: `BRIDGE_WORKER__REGIONS='["gdn-us-west"]'`. A number in the
+  name selects one element, counted from 0: `BRIDGE_ROUTES__0__TOPIC`. Routes in the environment replace those in the
+  file.
 """
 
 
@@ -49,12 +49,12 @@ def reference() -> str:
         inside = [(loc, inner) for loc, inner in every_setting() if loc[0] == name]
         sections.append(f"## `{heading}`\n\n{' '.join((model.__doc__ or '').split())}\n\n{_table(inside)}")
     top = [(location, field) for location, field in every_setting() if len(location) == 1]
-    sections.append(f"## Without a table\n\nIn the file these stand above the first table.\n\n{_table(top)}")
+    sections.append(f"## Top level\n\nIn the file, these keys come before the first table.\n\n{_table(top)}")
     return "\n".join(sections)
 
 
 def _table(fields: Sequence[tuple[Location, FieldInfo]]) -> str:
-    rows = ["| variable | key | value | default | what it does |", "|---|---|---|---|---|"]
+    rows = ["| variable | key | type | default | description |", "|---|---|---|---|---|"]
     for location, field in fields:
         article, _, rest = allowed(field.annotation, field.metadata).partition(" ")
         value = rest if article == "a" else f"{article} {rest}"

@@ -1,4 +1,4 @@
-"""The sources of settings: command line, environment, secret files, TOML file, state directory."""
+"""Reads the sources of settings: command line, environment, secret files, TOML file, state directory."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def environment(environ: Mapping[str, str], problems: Problems) -> Iterator[Entr
         location = resolve(name[len(PREFIX) :].split("__"))
         if location is None or variable(location) != name:
             problems.add(f"{name}: there is no such setting{suggest_variable(name)}")
-        elif value:  # compose files hand on an unset variable as an empty one
+        elif value:  # Docker Compose passes an unset variable on as an empty one
             yield Entry(name, location, value)
 
 
 def _secret_file_target(name: str) -> Location | None:
-    """The secret whose file the variable names: ``BRIDGE_GDN__API_KEY_FILE``."""
+    """The secret whose file a variable such as ``BRIDGE_GDN__API_KEY_FILE`` names; None for other variables."""
     if not (name.startswith(PREFIX) and name.endswith(FILE_SUFFIX)):
         return None
     location = resolve(name[len(PREFIX) : -len(FILE_SUFFIX)].split("__"))
@@ -47,7 +47,7 @@ def _secret_file_target(name: str) -> Location | None:
 
 
 def secret_files(environ: Mapping[str, str], directories: Sequence[Path], problems: Problems) -> Iterator[Entry]:
-    """Files that a variable names, then $CREDENTIALS_DIRECTORY, then ``directories``; the first one counts."""
+    """Files named by a variable, then those in $CREDENTIALS_DIRECTORY, then in ``directories``; the first one wins."""
     found: dict[Location, tuple[str, Path]] = {}
     for name, value in sorted(environ.items()):
         location = _secret_file_target(name)
@@ -60,7 +60,7 @@ def secret_files(environ: Mapping[str, str], directories: Sequence[Path], proble
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as exc:
-            problems.add(f"{directory}: the directory of secrets can't be read: {exc.strerror}")
+            problems.add(f"{directory}: the secrets directory can't be read: {exc.strerror}")
             continue
         for path in paths:
             location = _secret_location(path, problems)
@@ -76,7 +76,7 @@ def _secret_location(path: Path, problems: Problems) -> Location | None:
     prefixed = path.name.upper().startswith(PREFIX)
     names = (path.name[len(PREFIX) :] if prefixed else path.name).split("__")
     if not prefixed and len(names) == 1:
-        return None  # somebody else's: without prefix only group__name is ours
+        return None  # not ours: without the prefix, only group__name is
     location = resolve(names)
     if location is None and (prefixed or names[0].lower() in Settings.model_fields):
         problems.add(f"{path}: there is no such setting{suggest_variable(PREFIX + '__'.join(names).upper())}")
@@ -92,7 +92,7 @@ def _secret(path: Path, *, place: str, location: Location, problems: Problems) -
     except OSError as exc:
         problems.add(f"{place}: the secret file can't be read: {exc.strerror}", lost=location)
     except ValueError:
-        problems.add(f"{place}: the secret file holds no UTF-8 text", lost=location)
+        problems.add(f"{place}: the secret file is not UTF-8 text", lost=location)
     else:
         if text:
             return text
@@ -101,7 +101,7 @@ def _secret(path: Path, *, place: str, location: Location, problems: Problems) -
 
 
 def command_line(overrides: Mapping[str, str], problems: Problems) -> Iterator[Entry]:
-    """Dotted keys with their texts."""
+    """``--set``: dotted keys and their values as text."""
     for key, value in overrides.items():
         location = resolve(key.split("."))
         if location is None:
@@ -114,7 +114,7 @@ def toml(file: Path) -> Layer:
     """The configuration file.
 
     Raises:
-        ConfigError: it can't be read or isn't TOML.
+        ConfigError: the file can't be read or isn't valid TOML.
     """
     try:
         text = file.read_bytes().decode().replace("\r\n", "\n")
@@ -127,7 +127,7 @@ def toml(file: Path) -> Layer:
     except tomllib.TOMLDecodeError as exc:
         raise ConfigError(_toml_problem(file, text, str(exc))) from None
     except (ValueError, RecursionError):
-        raise ConfigError(f"{file}: the configuration file holds a number or a nesting beyond bounds") from None
+        raise ConfigError(f"{file}: the configuration file has a number too long or a nesting too deep") from None
     lines = cache(lambda: _toml_lines(text))
 
     def locate(location: Location) -> str | None:
@@ -142,16 +142,16 @@ def _toml_problem(file: Path, text: str, message: str) -> str:
     rows = text.split("\n")
     line, column = (found[1], found[2]) if found and found[1] else (len(rows), len(rows[-1]) + 1)
     what = message[: found.start()] if found else message
-    if what == "Invalid value":  # mostly a text that was written like a variable's
-        what += "; texts stand in quotes"
+    if what == "Invalid value":  # usually a string without quotes
+        what += "; strings need quotes"
     return f"{file}:{line}:{column}: not TOML: {what}"
 
 
 def _toml_lines(text: str) -> dict[Location, int]:
     """The line on which each key's statement begins.
 
-    tomllib keeps no places, so ever longer pieces are parsed: what a piece holds and the one before it didn't
-    was said in between. Only for error texts, where slow is soon enough.
+    tomllib doesn't report positions, so this parses ever longer prefixes of the text: the lines that were added define
+    the keys that are new. That is slow, but only error messages need it.
     """
     lines: dict[Location, int] = {}
     rows = text.split("\n")
@@ -159,7 +159,7 @@ def _toml_lines(text: str) -> dict[Location, int]:
     for number in range(1, len(rows) + 1):
         try:
             tree = tomllib.loads("\n".join(rows[:number]))
-        except ValueError:  # in the midst of a statement over several lines
+        except ValueError:  # within a statement of several lines
             continue
         for location in _locations(tree):
             lines.setdefault(location, parsed + 1)
@@ -179,7 +179,7 @@ def _locations(value: Any, above: Location = ()) -> Iterator[Location]:
 
 
 def state_directory(environ: Mapping[str, str]) -> Iterator[Entry]:
-    """The outbox's place if systemd provides one."""
-    directory = environ.get("STATE_DIRECTORY", "").partition(":")[0]  # systemd may name several, systemd.exec(5)
+    """The outbox's path, if systemd provides a state directory."""
+    directory = environ.get("STATE_DIRECTORY", "").partition(":")[0]  # may list several, systemd.exec(5)
     if directory:
         yield Entry("STATE_DIRECTORY", ("outbox", "path"), str(Path(directory) / "outbox.db"))

@@ -1,4 +1,4 @@
-"""The settings as a tree: from a name to its setting and back, and what a setting may be."""
+"""The settings as a tree: setting to name and back, the values that a setting may have, and suggestions for typos."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from pydantic.fields import FieldInfo
 
 from bridge.config.routes import FieldSetting, FieldTable, RouteSettings
 from bridge.config.settings import Settings
-from bridge.config.values import TomlScalar
+from bridge.mapping.fields import Scalar
 
 PREFIX = "BRIDGE_"
 FILE_SUFFIX = "_FILE"
 
 Location = tuple[str | int, ...]
-"""The way to a setting: ``("routes", 0, "topic")``."""
+"""The path to a setting: ``("routes", 0, "topic")``."""
 
 
 def is_group(annotation: Any) -> bool:
-    """Whether the type has settings in it."""
+    """Whether the type is a section or table with settings of its own."""
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def container(annotation: Any) -> str | None:
-    """What a setting with parts is called, in TOML and in JSON; None for one without."""
-    annotation = annotation if annotation == FieldSetting else _with_parts(annotation)
+    """What to call a setting that is a table or list, in TOML and in JSON; None for any other."""
+    annotation = annotation if annotation == FieldSetting else _unwrapped(annotation)
     if is_group(annotation) or get_origin(annotation) is dict:
         return "table (in JSON: an object)"
     return "list" if get_origin(annotation) is list else None
 
 
-def _with_parts(annotation: Any) -> Any:
-    """The one of several types that has settings in it, if there is one."""
+def _unwrapped(annotation: Any) -> Any:
+    """The type without ``| None``; of a column's source, the table."""
     if annotation == FieldSetting:
         return FieldTable
     options = [option for option in get_args(annotation) if option is not type(None)]
@@ -45,8 +45,8 @@ def _with_parts(annotation: Any) -> Any:
 
 
 def step(annotation: Any, key: str | int) -> Any:
-    """The type one step further, None if there is no such step."""
-    annotation = _with_parts(annotation)
+    """The type of a table's key or a list's element; None if there is none."""
+    annotation = _unwrapped(annotation)
     if is_group(annotation):
         field = annotation.model_fields.get(key)
         return None if field is None else field.annotation
@@ -58,7 +58,7 @@ def step(annotation: Any, key: str | int) -> Any:
 
 
 def annotation_at(location: Location) -> Any:
-    """The type at ``location``, None if there is no such setting."""
+    """The type at ``location``; None if there is no such setting."""
     annotation: Any = Settings
     for key in location:
         annotation = step(annotation, key)
@@ -72,7 +72,7 @@ def field_at(location: Location) -> FieldInfo | None:
 
 
 def resolve(names: Sequence[str]) -> Location | None:
-    """The location that the parts of a variable's name mean, None if there is no such setting."""
+    """The location for the parts of a variable's name; None if there is no such setting."""
     location: Location = ()
     for name in names:
         annotation = annotation_at(location)
@@ -90,7 +90,7 @@ def resolve(names: Sequence[str]) -> Location | None:
 
 
 def every_setting() -> Iterator[tuple[Location, FieldInfo]]:
-    """Every setting in the model's order; those of a route as of the first one."""
+    """Every setting in the model's order; a route's settings under index 0."""
     for name, field in Settings.model_fields.items():
         if name == "routes":
             yield from ((("routes", 0, key), inner) for key, inner in RouteSettings.model_fields.items())
@@ -101,7 +101,7 @@ def every_setting() -> Iterator[tuple[Location, FieldInfo]]:
 
 
 def variable(location: Location) -> str:
-    """The variable of a setting. Only columns, under a route's ``fields``, keep their case."""
+    """The environment variable of a setting. Only columns, under a route's ``fields``, keep their case."""
     upper = [str(key).upper() for key in location[:3]]
     return PREFIX + "__".join([*upper, *map(str, location[3:])])
 
@@ -112,7 +112,7 @@ def dotted(location: Location) -> str:
 
 
 def is_secret(annotation: Any) -> bool:
-    """Whether values of the type must never be shown."""
+    """Whether values of the type are secret."""
     return SecretStr in (annotation, *get_args(annotation))
 
 
@@ -122,39 +122,38 @@ def is_path(annotation: Any) -> bool:
 
 
 def allowed(annotation: Any, metadata: Sequence[object] = ()) -> str:
-    """What a value may be, with its article: "a whole number from 1 to 1000"."""
-    options = [arg for arg in get_args(annotation) if arg is not type(None)]
-    if get_origin(annotation) is Literal:
-        return ", ".join(map(str, options[:-1])) + f" or {options[-1]}"
-    if get_origin(annotation) is list:
-        if options[0] is RouteSettings:
-            return "a list of routes"
-        return "a list of tables" if is_group(options[0]) else "a list of texts"
-    if get_origin(_with_parts(annotation)) is dict:
-        return "a table of texts, numbers and booleans" + (", or of tables" if FieldSetting in options else "")
-    if annotation in (TomlScalar, TomlScalar | None):
-        return "a text, a number, true or false"
+    """The values of a type, with an article: "a whole number from 1 to 1000"."""
     if annotation == FieldSetting:
-        return "a text, a number, true or false, or a table with source"
-    if annotation is Any:
-        return "any value"
-    if get_origin(_with_parts(annotation)) is Literal:
-        return allowed(_with_parts(annotation))
-    if is_group(_with_parts(annotation)):
-        return "a table"
-    if is_path(annotation):
-        return "a path"
-    if annotation is bool:
-        return "true or false"
-    if int in (annotation, *options) or float in (annotation, *options):
+        return "a string, a number, true or false, or a table with source"
+    if annotation in (Scalar, Scalar | None):
+        return "a string, a number, true or false"
+    inner = _unwrapped(annotation)
+    if get_origin(inner) in (list, dict):
+        return _allowed_container(inner)
+    if get_origin(inner) is Literal:
+        *others, last = get_args(inner)
+        return ", ".join(map(str, others)) + f" or {last}"
+    if inner in (int, float):
         low = next(m.ge for m in metadata if isinstance(m, Ge))
         high = next(m.le for m in metadata if isinstance(m, Le))
-        return f"a {'whole ' if annotation is int else ''}number from {low} to {high}"
-    return "a text, secret" if is_secret(annotation) else "a text"
+        return f"a {'whole ' if inner is int else ''}number from {low} to {high}"
+    return "a table" if is_group(inner) else _NAMES.get(inner, "a string")
+
+
+_NAMES = {Any: "any value", Path: "a path", bool: "true or false", SecretStr: "a string, secret"}
+
+
+def _allowed_container(annotation: Any) -> str:
+    *_, element = get_args(annotation)
+    if get_origin(annotation) is dict:
+        return "a table of strings, numbers and booleans" + (", or of tables" if element == FieldSetting else "")
+    if element is RouteSettings:
+        return "a list of routes"
+    return "a list of tables" if is_group(element) else "a list of strings"
 
 
 def suggest_variable(name: str) -> str:
-    """The end of a sentence about an unknown variable: what may have been meant."""
+    """The end of a message about an unknown variable: the setting that was probably meant."""
     number = re.search("__([0-9]{1,2})(?:__|$)", name)
     known = {(*loc[:1], int(number[1]), *loc[2:]) if number and len(loc) == 3 else loc for loc, _ in every_setting()}
     names = [variable(loc)[len(PREFIX) :] for loc in known] + ["ROUTES"]
@@ -163,7 +162,7 @@ def suggest_variable(name: str) -> str:
 
 
 def suggest_key(key: str) -> str:
-    """The end of a sentence about an unknown dotted key."""
+    """The end of a message about an unknown dotted key."""
     number = re.search(r"\[[0-9]+\]", key)
     keys = [dotted(location).replace("[0]", number[0] if number else "[0]") for location, _ in every_setting()]
     return _suggestion(key, [*keys, "routes"], "")
@@ -171,8 +170,8 @@ def suggest_key(key: str) -> str:
 
 def _suggestion(name: str, known: Sequence[str], prefix: str) -> str:
     last = re.split(r"__|\.", name)[-1]
-    # A setting looked for in the wrong group, then a slip of the pen.
+    # First the same setting in another group, then a typo.
     namesakes = [other for other in known if re.split(r"__|\.", other)[-1] == last]
     close = difflib.get_close_matches(name, namesakes, n=1, cutoff=0)
     close += difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-    return f"; did you mean {prefix}{close[0]}?" if close else "; docs/settings.md lists all there are"
+    return f"; did you mean {prefix}{close[0]}?" if close else "; docs/settings.md lists all settings"

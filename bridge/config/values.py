@@ -1,4 +1,4 @@
-"""What sections have in common, and single values. Texts of errors say what was expected, never repeat the value."""
+"""Types and checks that several sections use. Error messages say what was expected and never repeat the value."""
 
 from __future__ import annotations
 
@@ -13,48 +13,47 @@ MQTT_PORT, MQTTS_PORT = 1883, 8883
 
 
 class Group(BaseModel):
-    """A section, or a table in one."""
+    """A section, or a table in a section."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
 def _printable(text: str) -> str:
     if not text.isprintable():
-        raise ValueError("holds a control character or an unprintable one; was it copied with a line break?")
+        raise ValueError("contains an unprintable character; was it copied with a line break?")
     return text
 
 
 def number_as_text(value: object) -> object:
-    """``protocol = 5`` is meant as ``"5"``."""
+    """``protocol = 5`` means ``"5"``."""
     return str(value) if type(value) is int else value
 
 
 def lower(value: object) -> object:
-    """``INFO`` is meant as ``info``."""
+    """``INFO`` means ``info``."""
     return value.lower() if isinstance(value, str) else value
 
 
 Text = Annotated[str, StringConstraints(min_length=1), AfterValidator(_printable)]
-TomlScalar = str | int | float | bool
 
 VALUE_TAG, TABLE_TAG = "<value>", "<table>"
-"""What pydantic puts into an error's location where a setting may be a value or a table; no setting's name."""
+"""Tags that pydantic adds to an error's location where a setting may be a value or a table."""
 
 _HOST = re.compile(r"[A-Za-z0-9._:%-]+")
 KEY = re.compile(r"[!-~]+")
-"""What can stand in an Authorization header without harm."""
+"""A key that is safe in an Authorization header."""
 
 
 def _endpoint(text: str, advice: str) -> tuple[str, int | None]:
     """Host and port of ``//host[:port]``.
 
     Raises:
-        ValueError: it is anything else. Says ``advice``, never the text.
+        ValueError: the text is anything else. The message is ``advice`` and doesn't repeat the text.
     """
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
-    except ValueError:  # its text repeats the netloc
+    except ValueError:  # its message repeats the netloc
         raise ValueError(advice) from None
     if "@" in parts.netloc or parts.path not in {"", "/"} or parts.query or parts.fragment:
         raise ValueError(advice)
@@ -64,19 +63,19 @@ def _endpoint(text: str, advice: str) -> tuple[str, int | None]:
 
 
 def mqtt_endpoint(url: str) -> tuple[bool, str, int]:
-    """(TLS, host, port) of a broker's URL.
+    """Whether a broker's URL asks for TLS, its host, and its port.
 
     Raises:
-        ValueError: it isn't one.
+        ValueError: it isn't a broker's URL.
     """
     scheme, separator, rest = url.partition("://")
     if not separator or scheme.lower() not in {"mqtt", "mqtts"}:
-        raise ValueError("must start with mqtt:// or mqtts:// (TLS), as in mqtts://broker.example.com")
+        raise ValueError("must start with mqtt:// or mqtts:// (TLS), such as mqtts://broker.example.com")
     if "@" in rest:
-        raise ValueError("must not hold a user or password; put them into mqtt.username and mqtt.password")
+        raise ValueError("must not contain a user or password; put them in mqtt.username and mqtt.password")
     host, port = _endpoint(f"//{rest}", "must be mqtt://host, mqtt://host:port or the same with mqtts://")
     if port == 0:
-        raise ValueError("port 0 can't be connected to")
+        raise ValueError("must not have port 0")
     tls = scheme.lower() == "mqtts"
     return tls, host, port or (MQTTS_PORT if tls else MQTT_PORT)
 
@@ -85,9 +84,9 @@ def listen_endpoint(text: str) -> tuple[str, int]:
     """Host and port of an address to listen on.
 
     Raises:
-        ValueError: it isn't one.
+        ValueError: it isn't ``host:port``.
     """
-    advice = "must be host:port, as in 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:8080"
+    advice = "must be host:port, such as 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:8080"
     host, port = _endpoint(f"//{text}", advice)
     if port is None:
         raise ValueError(advice)
@@ -95,14 +94,14 @@ def listen_endpoint(text: str) -> tuple[str, int]:
 
 
 def checked_file(path: Path | None) -> Path | None:
-    """The path, once it could be read.
+    """The path, if the file can be read.
 
     Raises:
-        ValueError: it couldn't.
+        ValueError: it can't be read.
     """
     if path is None:
         return None
-    where = "in the TOML file a relative path counts from its directory, elsewhere from the working directory"
+    where = "a relative path in the TOML file is relative to the file's directory, any other to the working directory"
     try:
         with path.open("rb") as file:
             file.read(1)

@@ -589,5 +589,5 @@ def test_a_key_in_the_environment_is_enough_and_no_key_is_a_sentence(images: Doc
 
     with_key.down("--volumes")
     assert refused.returncode == 78
-    assert "gdn__api_key: must be the bare key" in refused.stderr
+    assert "gdn__api_key: must be the key alone" in refused.stderr
     assert taken.returncode == 0, taken.stderr

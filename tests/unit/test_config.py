@@ -131,12 +131,12 @@ def test_every_problem_is_reported_at_once(environ: dict[str, str]) -> None:
     assert found == (
         "BRIDGE_LOGLEVEL: there is no such setting; did you mean BRIDGE_LOG__LEVEL?",
         "BRIDGE_MQTT__KEEPALIVE: must be a whole number from 5 to 65535",
-        "BRIDGE_GDN__TENANT: must be the bare name, without slash or space",
+        "BRIDGE_GDN__TENANT: must be the name alone, without slash or space",
         "BRIDGE_GDN__AUTHENTICATION: must be otp or header",
         "BRIDGE_OUTBOX__MAX_BYTES: must be a whole number from 1048576 to 1099511627776",
         "BRIDGE_DELIVERY__WINDOW: must be a whole number from 1 to 1000",
         "BRIDGE_CANARY__ENABLED: must be true or false",
-        "BRIDGE_STATUS__LISTEN: must be host:port, as in 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:8080",
+        "BRIDGE_STATUS__LISTEN: must be host:port, such as 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:8080",
         "BRIDGE_STOP_TIMEOUT: must be a number from 1 to 600",
     )
 
@@ -181,11 +181,11 @@ def test_a_password_stands_in_the_api_keys_place(environ: dict[str, str], change
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (LOGIN, "BRIDGE_GDN__API_KEY: is set, and gdn.password, too"),
+        (LOGIN, "BRIDGE_GDN__API_KEY: is set together with gdn.password"),
         ({"BRIDGE_GDN__EMAIL": "a@b.example"}, "BRIDGE_GDN__PASSWORD: is required with gdn.email"),
-        ({"BRIDGE_GDN__PASSWORD": "p"}, "BRIDGE_GDN__PASSWORD: needs either gdn.email, or gdn.username"),
-        ({**LOGIN, "BRIDGE_GDN__USERNAME": "b"}, "BRIDGE_GDN__PASSWORD: needs either gdn.email, or gdn.username"),
-        ({**LOGIN, "BRIDGE_GDN__KIND": "pulsar"}, "BRIDGE_GDN__PASSWORD: is for a GDN"),
+        ({"BRIDGE_GDN__PASSWORD": "p"}, "BRIDGE_GDN__PASSWORD: requires either gdn.email, or gdn.username"),
+        ({**LOGIN, "BRIDGE_GDN__USERNAME": "b"}, "BRIDGE_GDN__PASSWORD: requires either gdn.email, or gdn.username"),
+        ({**LOGIN, "BRIDGE_GDN__KIND": "pulsar"}, "BRIDGE_GDN__PASSWORD: works only with a GDN"),
     ],
 )
 def test_credentials_that_contradict_each_other_are_refused(
@@ -213,7 +213,7 @@ def test_a_tenant_that_nobody_can_be_asked_for_is_required(environ: dict[str, st
         ("BRIDGE_GDN__APIKEY_FILE", "did you mean BRIDGE_GDN__API_KEY_FILE?"),
         ("BRIDGE_ROUTES__3__TOPIK", "did you mean BRIDGE_ROUTES__3__TOPIC?"),
         ("bridge_mqtt__url", "did you mean BRIDGE_MQTT__URL?"),
-        ("BRIDGE_MQTT__URL__HOST", "docs/settings.md lists all there are"),
+        ("BRIDGE_MQTT__URL__HOST", "docs/settings.md lists all settings"),
         ("BRIDGE_ROUTES__X__TOPIC", ""),
         ("BRIDGE_ROUTES__01__TOPIC", ""),
         ("BRIDGE_", ""),
@@ -305,13 +305,13 @@ def test_a_gap_between_numbered_routes_is_named(environ: dict[str, str]) -> None
     [
         ("[{]", "BRIDGE_ROUTES: must be a list, written as JSON: "),
         ('{"topic": "a"}', "BRIDGE_ROUTES: must be a list of routes"),
-        ("[]", "BRIDGE_ROUTES: must hold at least one route"),
+        ("[]", "BRIDGE_ROUTES: must contain at least one route"),
         ("[5]", "BRIDGE_ROUTES, [0]: must be a table"),
         ('[{"topic": "a"}]', "BRIDGE_ROUTES, [0]: stream is required and not set"),
         ('[{"topic": "", "stream": "s"}]', "BRIDGE_ROUTES, [0].topic: must not be empty"),
         (
             '[{"topic": "a", "stream": "s", "fields": {"x": [1]}}]',
-            "BRIDGE_ROUTES, [0].fields.x: must be a text, a number, true or false",
+            "BRIDGE_ROUTES, [0].fields.x: must be a string, a number, true or false",
         ),
         (
             '[{"topic": "a", "stream": "s", "feilds": {}}]',
@@ -379,10 +379,10 @@ def test_problems_of_the_file_name_line_and_key(environ: dict[str, str], tmp_pat
     assert sorted(problems(environ, file)) == [
         f"{file}:14: routes[1]: topic is required and not set",
         f"{file}:15: routes[1].topik: there is no such setting; did you mean routes[1].topic?",
-        f"{file}:17: routes[1].fields.y: must be a text, a number, true or false, or a table with source",
+        f"{file}:17: routes[1].fields.y: must be a string, a number, true or false, or a table with source",
         f"{file}:1: stop_timeout: must be a number from 1 to 600",
         f"{file}:20: log.level: must be debug, info, warning or error",
-        f"{file}:5: mqtt.colour: there is no such setting; docs/settings.md lists all there are",
+        f"{file}:5: mqtt.colour: there is no such setting; docs/settings.md lists all settings",
         f"{file}:6: mqtt.keepalive: must be a whole number from 5 to 65535",
     ]
 
@@ -403,11 +403,11 @@ def test_a_table_that_is_none_is_refused(environ: dict[str, str], tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[mqtt]\nurl = mqtt://broker\n", ":2:7: not TOML: Invalid value; texts stand in quotes"),
+        ("[mqtt]\nurl = mqtt://broker\n", ":2:7: not TOML: Invalid value; strings need quotes"),
         ("[mqtt]\nurl = 'x", ":2:9: not TOML: Expected"),
         ("a = 1\na = 2\n", ":2:6: not TOML: Cannot overwrite a value"),
-        ("a = " + "[" * 100_000, ": the configuration file holds a number or a nesting beyond bounds"),
-        ("a = " + "1" * 5000, ": the configuration file holds a number or a nesting beyond bounds"),
+        ("a = " + "[" * 100_000, ": the configuration file has a number too long or a nesting too deep"),
+        ("a = " + "1" * 5000, ": the configuration file has a number too long or a nesting too deep"),
     ],
 )
 def test_a_file_that_is_no_toml_is_named_with_its_place(

@@ -98,7 +98,7 @@ def test_a_secret_file_must_be_text(environ: dict[str, str], tmp_path: Path) -> 
     secrets = directory(tmp_path / "secrets")
     (secrets / "gdn__api_key").write_bytes(b"\xff\xfe")
 
-    assert problem(environ, secrets) == f"{secrets / 'gdn__api_key'}: the secret file holds no UTF-8 text"
+    assert problem(environ, secrets) == f"{secrets / 'gdn__api_key'}: the secret file is not UTF-8 text"
 
 
 def test_a_directory_is_no_secret_file(environ: dict[str, str], tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_only_secrets_have_a_file_variable(environ: dict[str, str]) -> None:
 @pytest.mark.parametrize("value", [f"apikey {PLANTED}", f'"{PLANTED}" ', f"{PLANTED}\t", "schlüssel"])
 def test_a_key_that_is_not_bare_is_refused(environ: dict[str, str], value: str) -> None:
     assert problem(environ | {"BRIDGE_GDN__API_KEY": value}) == (
-        "BRIDGE_GDN__API_KEY: must be the bare key: printable ASCII without spaces, and without `apikey` before it"
+        "BRIDGE_GDN__API_KEY: must be the key alone: printable ASCII without spaces, and without `apikey` in front"
     )
 
 

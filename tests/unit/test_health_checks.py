@@ -311,7 +311,7 @@ def test_a_canary_that_no_route_matches_is_a_configuration_error() -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"health__checks": '[{"name": "a", "query": "q"}, {"name": "a", "query": "r"}]'}, "a name each"),
+        ({"health__checks": '[{"name": "a", "query": "q"}, {"name": "a", "query": "r"}]'}, "different names"),
         ({"health__checks": '[{"name": "a"}]'}, "query"),
         ({"health__checks": '[{"name": "a", "query": "q", "period": 0}]'}, "number from 1 to 86400"),
         ({"health__checks": '[{"name": "a", "query": "q", "most": 3}]'}, "no such setting"),
@@ -338,7 +338,7 @@ def test_checks_that_need_a_gdn_are_refused_without_one(changes: dict[str, str],
     pulsar = {"gdn__kind": "pulsar", "gdn__url": "http://pulsar:8080", "gdn__tenant": "public"}
     settings(**pulsar)  # valid without the changes
 
-    with pytest.raises(ConfigError, match=f"{what}: a plain Pulsar answers no queries"):
+    with pytest.raises(ConfigError, match=f"{what}: a plain Pulsar has no queries"):
         settings(**pulsar, **changes)
 
 
