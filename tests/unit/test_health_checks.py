@@ -316,9 +316,9 @@ def test_a_canary_that_no_route_matches_is_a_configuration_error() -> None:
         ({"health__checks": '[{"name": "a", "query": "q", "period": 0}]'}, "number from 1 to 86400"),
         ({"health__checks": '[{"name": "a", "query": "q", "most": 3}]'}, "no such setting"),
         ({"canary__enabled": "true"}, "canary.topic and canary.query isn't set"),
-        (CANARY | {"canary__topic": "devices/x/rooms/0/telemetry"}, r"holds \{marker\}"),
+        (CANARY | {"canary__topic": "devices/x/rooms/0/telemetry"}, r"contains \{marker\}"),
         (CANARY | {"canary__topic": "devices/+/rooms/0/telemetry"}, r"without \+ and #"),
-        (CANARY | {"canary__query": "RETURN 1"}, r"must hold \{marker\}"),
+        (CANARY | {"canary__query": "RETURN 1"}, r"must contain \{marker\}"),
     ],
 )
 def test_wrong_checks_are_refused_with_the_problem(changes: dict[str, str], problem: str) -> None:
