@@ -1,4 +1,4 @@
-"""What every verb begins with: the settings and what they name, read and checked."""
+"""Reads and checks the settings, the worker definition and the routes, for every verb that needs them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from bridge.streamql.streams import input_streams
 
 
 def read_configuration(arguments: argparse.Namespace) -> Configuration:
-    """Everything that can be known offline.
+    """The settings, worker, streams and routes, checked without asking broker or GDN.
 
     Raises:
-        ConfigError: with every problem that was found.
+        ConfigError: lists every problem.
     """
     settings, place = load_placed(config_file=arguments.config, environ=os.environ, overrides=dict(arguments.set))
     problems: list[str] = []
@@ -83,7 +83,7 @@ def read_worker(path: Path) -> Worker:
     """The worker in a definition file.
 
     Raises:
-        ConfigError: it can't be read, or holds none that the bridge can run.
+        ConfigError: the file can't be read, or has no worker that the bridge can run.
     """
     try:
         text = path.read_bytes().decode()
@@ -100,7 +100,7 @@ def read_worker(path: Path) -> Worker:
 
 
 def configure_log(settings: Settings) -> None:
-    """Log as the settings say, and keep their secrets out of it."""
+    """Configure the log from the settings, and redact their secrets in it."""
     secrets = [
         secret.get_secret_value()
         for secret in (settings.gdn.api_key, settings.gdn.password, settings.mqtt.password)
@@ -109,21 +109,21 @@ def configure_log(settings: Settings) -> None:
     configure(level=settings.log.level, format=settings.log.format, stream=sys.stderr, secrets=secrets)
 
 
-def far_end(arguments: argparse.Namespace) -> tuple[Configuration, GdnRest]:
-    """For the verbs that ask GDN.
+def configuration_for_gdn(arguments: argparse.Namespace) -> tuple[Configuration, GdnRest]:
+    """The configuration and a REST client, for the verbs that ask GDN.
 
     Raises:
-        ConfigError: also where the far end is no GDN.
+        ConfigError: as ``read_configuration``, or the far end is a plain Pulsar.
     """
     configuration = read_configuration(arguments)
     if configuration.settings.gdn.kind == "pulsar":
-        raise ConfigError("BRIDGE_GDN__KIND: a plain Pulsar has no stream workers and no queries: this needs a GDN")
+        raise ConfigError("BRIDGE_GDN__KIND: this command needs a GDN; a plain Pulsar has no workers and no queries")
     configure_log(configuration.settings)
     return configuration, gdn_rest(configuration)
 
 
 def gdn_rest(configuration: Configuration) -> GdnRest:
-    """A client of GDN's REST interface by the settings."""
+    """A client for GDN's REST API, from the settings."""
     gdn = configuration.settings.gdn
     rest = GdnRest(
         base_url=GdnAddress.parse(gdn.url).base_url,

@@ -1,4 +1,4 @@
-"""The verbs for people who write routes: ``explain`` what a message becomes, ``test`` the examples beside routes."""
+"""The verbs ``explain``, which shows what a message becomes, and ``test``, which runs the examples of the routes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from bridge.message import DeadLetter, MqttMessage
 from bridge.service.reload import Configuration
 
 OUTBOX = "outbox"
-"""Stands for the outbox's name in ids."""
+"""Used as the outbox's name in ids."""
 
 
 def explain_message(arguments: argparse.Namespace) -> int:
-    """What one message goes through. Exit code 1 if it becomes a dead letter."""
+    """Print the steps of mapping one message. Exit code 1 if it becomes a dead letter."""
     configuration = read_configuration(arguments)
     message = MqttMessage(
         topic=arguments.topic,
@@ -36,9 +36,9 @@ def explain_message(arguments: argparse.Namespace) -> int:
         received_at=time.time_ns(),
         properties=b"".join(_user_property(name, value) for name, value in arguments.user),
     )
-    mapping = _mapping(configuration)
-    mapped = mapping.map(message)
-    steps = explain(message, configuration.routes, mapping, mapped)
+    mapper = _mapper(configuration)
+    mapped = mapper.map(message)
+    steps = explain(message, configuration.routes, mapper, mapped)
     if arguments.json:
         print(json.dumps({"steps": [{"depth": s.depth, "text": s.text} for s in steps], **_outcome(mapped)}))
     else:
@@ -48,27 +48,28 @@ def explain_message(arguments: argparse.Namespace) -> int:
 
 
 def test_examples(arguments: argparse.Namespace) -> int:
-    """Every example's outcome against what it expects. Exit code 1 if one differs."""
+    """Compare every example's result with the expected one. Exit code 1 if any differs."""
     configuration = read_configuration(arguments)
     failed = total = 0
     for number, route in enumerate(configuration.routes):
         for position, example in enumerate(route.examples):
             total += 1
             place = configuration.place(("routes", number, "test", position))
-            difference = _difference(_mapping(configuration), example, place)
+            # A new mapper each time: an example must not depend on the ones before it.
+            difference = _difference(_mapper(configuration), example, place)
             if difference:
                 failed += 1
                 print(f"FAILED {place}\n{difference}")
             elif arguments.verbose:
                 print(f"ok     {place}")
     if not total:
-        print("no examples: write [[routes.test]] with topic, payload and expect below a route")
+        print("there are no examples: add [[routes.test]] with topic, payload and expect below a route")
         return 0
-    print(f"{total - failed} of {total} examples give what they expect")
+    print(f"{total - failed} of {total} examples pass")
     return exits.FAILED if failed else 0
 
 
-def _mapping(configuration: Configuration) -> Mapper:
+def _mapper(configuration: Configuration) -> Mapper:
     return Mapper(
         routes=configuration.routes,
         streams=configuration.streams,
@@ -89,7 +90,7 @@ def _payload(text: str) -> bytes:
 
 
 def _user_property(name: str, value: str) -> bytes:
-    """MQTT 5, 2.2.2.2 and 1.5.7."""
+    """An encoded user property (MQTT 5, 2.2.2.2 and 1.5.7)."""
     parts = [part.encode()[:65535] for part in (name, value)]
     return b"\x26" + b"".join(len(part).to_bytes(2, "big") + part for part in parts)
 
@@ -100,28 +101,28 @@ def _outcome(mapped: list[Any] | DeadLetter) -> dict[str, Any]:
     return {"rows": [{"stream": row.stream, "row": json.loads(row.payload)} for row in mapped], "reason": None}
 
 
-def _difference(mapping: Mapper, example: Example, place: str) -> str:
-    """What an example gives other than it expects, as a diff; empty if nothing."""
-    mapped = mapping.map(MqttMessage(example.topic, _example_payload(example, place), 1, False, 1, 0), 1)
+def _difference(mapper: Mapper, example: Example, place: str) -> str:
+    """The difference between the expected and the actual result, as a diff; empty if there is none."""
+    mapped = mapper.map(MqttMessage(example.topic, _example_payload(example, place), 1, False, 1, 0), 1)
     if isinstance(mapped, DeadLetter):
-        given: Any = mapped.reason
+        actual: Any = mapped.reason
         detail = f"  {mapped.reason}: {mapped.detail}\n"
     else:
-        given = [json.loads(row.payload) for row in mapped]
+        actual = [json.loads(row.payload) for row in mapped]
         detail = ""
     expected = [example.expect] if isinstance(example.expect, dict) else example.expect
-    if given == expected and _kinds(given) == _kinds(expected):
+    if actual == expected and _booleans(actual) == _booleans(expected):
         return ""
-    lines = difflib.unified_diff(_lines(expected), _lines(given), "expected", "given", lineterm="", n=20)
+    lines = difflib.unified_diff(_lines(expected), _lines(actual), "expected", "actual", lineterm="", n=20)
     return detail + "\n".join(f"  {line}" for line in lines)
 
 
-def _kinds(value: Any) -> Any:
-    """So that 1 is not true: Python thinks them equal."""
+def _booleans(value: Any) -> Any:
+    """Which values are booleans, to tell 1 from true: they are equal in Python."""
     if isinstance(value, dict):
-        return {key: _kinds(element) for key, element in value.items()}
+        return {key: _booleans(element) for key, element in value.items()}
     if isinstance(value, list):
-        return [_kinds(element) for element in value]
+        return [_booleans(element) for element in value]
     return isinstance(value, bool)
 
 
@@ -134,7 +135,7 @@ def _example_payload(example: Example, place: str) -> bytes:
         try:
             return base64.b64decode(str(example.payload), validate=True)
         except (binascii.Error, ValueError) as exc:
-            raise ConfigError(f"{place}: payload is no base64: {exc}") from exc
+            raise ConfigError(f"{place}: payload is not base64: {exc}") from exc
     if isinstance(example.payload, str):
         return example.payload.encode()
     return json.dumps(example.payload, ensure_ascii=False).encode()

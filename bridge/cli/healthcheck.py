@@ -1,6 +1,6 @@
-"""The verb ``healthcheck``: asks the bridge that runs with the same settings whether it is live, or ready.
+"""The verb ``healthcheck``: asks the bridge with the same settings on this machine whether it is live, or ready.
 
-For container engines and scripts on a machine without curl. It reaches nothing but this machine.
+For container engines and for scripts on a machine without curl.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from bridge.config import load
 from bridge.errors import ConfigError
 
 TIMEOUT = 5.0
-"""Seconds for each step of the exchange: a bridge that takes longer to answer isn't well."""
+"""Seconds for each step of the exchange: a bridge that takes longer counts as not live."""
 
 MAX_ANSWER = 1024 * 1024
-"""Bytes of the answer that are read."""
+"""Bytes to read from the answer."""
 
 
 def healthcheck(arguments: argparse.Namespace) -> int:
-    """Whether the bridge is live, or with ``--ready`` ready; what is wrong goes to stderr.
+    """Check that the bridge is live, or ready with ``--ready``; problems are printed to stderr.
 
     Returns:
-        0 or 1, the two codes that a container's health check may give; wrong settings are a 1, too.
+        0, or 1 for any problem including wrong settings: a container's health check has only these two codes.
     """
     try:
         settings = load(config_file=arguments.config, environ=os.environ, overrides=dict(arguments.set))
@@ -41,15 +41,15 @@ def healthcheck(arguments: argparse.Namespace) -> int:
 
 
 def ask(host: str, port: int, *, ready: bool) -> tuple[str, ...]:
-    """What is wrong with the bridge whose status server listens on this address; empty: nothing.
+    """The problems of the bridge whose status server listens on this address.
 
     Args:
-        host: as in ``status.listen``; where it stands for every address, the loopback one is asked.
+        host: as in ``status.listen``; for an address that means all interfaces, loopback is asked.
         port: as in ``status.listen``.
         ready: ask ``/readyz`` instead of ``/livez``.
     """
     if port == 0:
-        return ("BRIDGE_STATUS__LISTEN: port 0 is any free port, so nobody can know which; give a number",)
+        return ("BRIDGE_STATUS__LISTEN: with port 0 the bridge's port is unknown; set a fixed one",)
     path = "/readyz" if ready else "/livez"
     connection = http.client.HTTPConnection(reachable(host), port, timeout=TIMEOUT)
     try:
@@ -57,7 +57,7 @@ def ask(host: str, port: int, *, ready: bool) -> tuple[str, ...]:
         answer = connection.getresponse()
         status, body = answer.status, answer.read(MAX_ANSWER)
     except (OSError, http.client.HTTPException) as exc:
-        return (f"{host}:{port} doesn't answer to {path}: {exc or type(exc).__name__}",)
+        return (f"{host}:{port} doesn't answer {path}: {exc or type(exc).__name__}",)
     finally:
         connection.close()
     if status == http.HTTPStatus.OK:
@@ -66,7 +66,7 @@ def ask(host: str, port: int, *, ready: bool) -> tuple[str, ...]:
 
 
 def reachable(host: str) -> str:
-    """The address to ask: a server that listens on every address has one on the loopback interface."""
+    """The address to connect to; loopback for a server that listens on all interfaces."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -77,7 +77,7 @@ def reachable(host: str) -> str:
 
 
 def _failing_parts(body: bytes) -> tuple[str, ...]:
-    """Each part that isn't connected in the answer of ``/readyz``; empty where it says nothing of parts."""
+    """The parts that aren't connected, from the answer of ``/readyz``; empty if the answer has no parts."""
     try:
         parts: list[dict[str, Any]] = json.loads(body)["parts"]
         return tuple(

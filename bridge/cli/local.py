@@ -1,4 +1,4 @@
-"""The verbs that need no GDN: ``demo``, ``local-gdn`` and ``devices``."""
+"""The verbs for a demonstration on this machine, without a real GDN: ``demo``, ``local-gdn`` and ``devices``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import signal
 import ssl
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,47 @@ from bridge.config.values import mqtt_endpoint
 from bridge.errors import ConfigError
 
 
+def add_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the verbs and their arguments. ``verb`` takes a name, a function, a description and parent parsers."""
+    added = verb("demo", demo, "run broker, local GDN, devices and bridge on this machine", ())
+    added.add_argument("--seconds", type=float, default=10.0, help="how long the devices publish (default: 10)")
+    added.add_argument("--rate", type=float, default=200.0, help="messages per second (default: 200)")
+    added.add_argument("--json", action="store_true", help="print only one JSON object, at the end")
+
+    added = verb("local-gdn", local_gdn, "serve a local GDN, for demonstrations and tests", ())
+    added.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    added.add_argument("--port", type=int, required=True, help="port to listen on")
+    added.add_argument("--tls", action="store_true", help="serve https and wss with a temporary certificate")
+    added.add_argument(
+        "--host-name", default="localhost", help="host name that it reports for itself (default: localhost)"
+    )
+    added.add_argument("--api-key", default="demo.local.key", help="API key that it accepts (default: demo.local.key)")
+    added.add_argument("--tenant", default="demo", help="tenant that it serves (default: demo)")
+    added.add_argument("--password", help="password of root@TENANT.example, to log in instead of the API key")
+    added.add_argument(
+        "--token-seconds", type=float, default=43_200.0, help="how long such a login is valid (default: 43200)"
+    )
+    added.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        type=fault,
+        metavar="NAME[=VALUE]",
+        help="simulate a fault, such as slow=3; can be repeated (an unknown name lists all faults)",
+    )
+
+    added = verb("devices", devices, "publish as simulated devices until SIGTERM", ())
+    added.add_argument("--url", default="mqtt://127.0.0.1", help="broker URL (default: mqtt://127.0.0.1)")
+    added.add_argument("--rate", type=float, default=5.0, help="messages per second (default: 5)")
+    added.add_argument("--username", help="user name for the broker")
+    added.add_argument("--password-file", type=Path, metavar="FILE", help="file with the password")
+    added.add_argument("--ca-file", type=Path, metavar="FILE", help="CA certificates to verify the broker with")
+    added.add_argument("--cert-file", type=Path, metavar="FILE", help="client certificate of the devices")
+    added.add_argument("--key-file", type=Path, metavar="FILE", help="private key of --cert-file")
+
+
 def demo(arguments: argparse.Namespace) -> int:
-    """Broker, local GDN, devices and bridge on this machine."""
+    """Run broker, local GDN, devices and bridge on this machine."""
     _need_local()
     from bridge.local.demo import run_demo  # noqa: PLC0415 - needs the extra `local`
 
@@ -22,7 +62,7 @@ def demo(arguments: argparse.Namespace) -> int:
 
 
 def local_gdn(arguments: argparse.Namespace) -> int:
-    """A GDN on this machine."""
+    """Serve the local GDN."""
     _need_local()
     from bridge.local import gdn  # noqa: PLC0415 - needs the extra `local`
     from bridge.local.faults import Faults  # noqa: PLC0415 - as above
@@ -43,7 +83,7 @@ def local_gdn(arguments: argparse.Namespace) -> int:
 
 
 def fault(text: str) -> tuple[str, Any]:
-    """A ``--fault``, for argparse."""
+    """Parse a ``--fault``, for argparse."""
     from bridge.local.faults import parse  # noqa: PLC0415 - only this verb needs it
 
     try:
@@ -53,7 +93,7 @@ def fault(text: str) -> tuple[str, Any]:
 
 
 def devices(arguments: argparse.Namespace) -> int:
-    """Simulated devices that publish until SIGTERM."""
+    """Publish as simulated devices until SIGTERM."""
     from bridge.local.devices import publish_until  # noqa: PLC0415 - the other verbs start faster without paho
 
     try:
@@ -90,7 +130,7 @@ def _context(arguments: argparse.Namespace) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=arguments.ca_file)
         if arguments.cert_file is not None:
             context.load_cert_chain(arguments.cert_file, arguments.key_file)
-    except OSError as exc:  # ssl's own errors are some of these
+    except OSError as exc:  # includes ssl.SSLError
         raise ConfigError(f"the TLS files can't be used: {exc}") from exc
     return context
 
@@ -102,5 +142,5 @@ def _need_local() -> None:
         import rich  # noqa: F401, PLC0415
     except ImportError as exc:
         raise ConfigError(
-            f"this verb needs the extra `local` ({exc.name} is missing): pip install 'gdn-bridge[local]'"
+            f"this command needs the extra `local` ({exc.name} is missing): pip install 'gdn-bridge[local]'"
         ) from exc

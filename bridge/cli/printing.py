@@ -1,4 +1,4 @@
-"""What devices sent, on a terminal: it must not steer it."""
+"""Tables and payloads as text that is safe on a terminal: control characters from devices are replaced."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HEX_WIDTH = 16
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Rows under the names of their members; what is no text as JSON."""
+    """Rows as a table with their members' names as the header; values other than strings are shown as JSON."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     lines = [names] + [
         ["" if name not in r else str(r[name]) if isinstance(r[name], str) else json.dumps(r[name]) for name in names]
@@ -23,7 +23,7 @@ def table(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def content(payload: bytes) -> Iterator[str]:
-    """Lines that show a payload: its text, if all of it is printable UTF-8, else what its bytes are."""
+    """A payload's lines if all of it is printable UTF-8, else a hex dump."""
     try:
         text = payload.decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""The verb ``status``: asks a running bridge how it is, and prints that for a person."""
+"""The verb ``status``: asks a running bridge for its status and prints it for people."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from bridge.text import printable
 
 
 def status(arguments: argparse.Namespace) -> int:
-    """Each part, the books, the outbox and the far end, from ``/readyz``.
+    """Print the parts, books, outbox and far end, from ``/readyz``.
 
     Returns:
-        0 ready, 1 not ready, 69 the bridge can't be reached.
+        0 if the bridge is ready, 1 if it isn't, 69 if it can't be reached.
 
     Raises:
-        ConfigError: neither ``--url`` nor the settings say where it is.
+        ConfigError: neither ``--url`` nor the settings have the address.
     """
-    url = arguments.url or _url_of_settings(arguments)
+    url = arguments.url or _url_from_settings(arguments)
     try:
-        answer = _asked(url)
+        answer = _readiness(url)
     except (OSError, http.client.HTTPException, ValueError) as exc:
         why = printable(str(exc)) or type(exc).__name__
-        print(f"gdn-bridge: {url} can't be asked: {why}. Does the bridge run, and listen there?", file=sys.stderr)
+        print(f"gdn-bridge: no status from {url}: {why}. Is the bridge running, and listening there?", file=sys.stderr)
         return exits.UNAVAILABLE
     if arguments.json:
         print(json.dumps(answer))
@@ -43,7 +43,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 def lines(answer: Mapping[str, Any], url: str) -> Iterator[str]:
-    """What ``/readyz`` says, for a person."""
+    """The answer of ``/readyz`` for people."""
     yield f"The bridge at {url} is {'ready' if answer['ready'] is True else 'not ready'}."
     yield ""
     yield table(
@@ -62,12 +62,12 @@ def lines(answer: Mapping[str, Any], url: str) -> Iterator[str]:
         f"{'' if books['balanced'] else ': they do not balance'}"
     )
     yield (
-        f"outbox   {outbox['bytes']} bytes, the oldest record waits for {outbox['oldest_seconds']} s; "
+        f"outbox   {outbox['bytes']} bytes, the oldest record has waited {outbox['oldest_seconds']} s; "
         f"{outbox['dead_letters']} dead letters kept"
     )
     if outbox["holding"]:
-        yield printable(f"         nothing is taken from the broker: {outbox['holding']}")
-    yield f"far end  {', '.join(_far_end(health)) or 'nothing is known yet'}"
+        yield printable(f"         holding, disconnected from the broker: {outbox['holding']}")
+    yield f"far end  {', '.join(_far_end(health)) or 'not known yet'}"
 
 
 def _far_end(health: Mapping[str, Any]) -> Iterator[str]:
@@ -75,41 +75,41 @@ def _far_end(health: Mapping[str, Any]) -> Iterator[str]:
     if active is not None:
         yield f"the worker is {'active' if active else 'not active'}"
     if health["query_result"] is not None:
-        yield f"the query gives {health['query_result']}"
+        yield f"the query returns {health['query_result']}"
     if health["rows_behind"] is not None:
         yield f"{health['rows_behind']} rows behind, {health['rows_lost']} lost"
     if canary is not None:
         hops = ", ".join(f"{hop} {seconds:g} s" for hop, seconds in canary["seconds"].items())
         yield f"{canary['rounds']['found']} canaries found, {canary['rounds']['lost']} lost" + (
-            f" (the last one: {hops})" if hops else ""
+            f" (the latest: {hops})" if hops else ""
         )
 
 
 def _time(text: str | None) -> str:
-    """A moment to the second, as ``/readyz`` writes it in UTC."""
+    """A time from ``/readyz``, in UTC, to the second."""
     return "" if text is None else f"{text[:19].replace('T', ' ')} UTC"
 
 
-def _url_of_settings(arguments: argparse.Namespace) -> str:
+def _url_from_settings(arguments: argparse.Namespace) -> str:
     settings = load(config_file=arguments.config, environ=os.environ, overrides=dict(arguments.set)).status
     if settings.port == 0:
-        raise ConfigError("BRIDGE_STATUS__LISTEN: port 0 is any free port, so nobody can know which; give --url")
+        raise ConfigError("BRIDGE_STATUS__LISTEN: with port 0 the bridge's port is unknown; give --url")
     host = reachable(settings.host)
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
-def _asked(url: str) -> dict[str, Any]:
-    """What ``/readyz`` answers.
+def _readiness(url: str) -> dict[str, Any]:
+    """The answer of ``/readyz``.
 
     Raises:
         OSError, http.client.HTTPException: there is no answer.
-        ValueError: the URL is none, or the answer isn't a bridge's.
+        ValueError: the URL is invalid, or the answer isn't from a bridge.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("give it as http://host:port")
-    made = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = made(parts.hostname, parts.port, timeout=TIMEOUT)
+        raise ValueError("write the URL as http://host:port")
+    connection_type = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = connection_type(parts.hostname, parts.port, timeout=TIMEOUT)
     try:
         connection.request("GET", f"{parts.path.rstrip('/')}/readyz")
         response = connection.getresponse()
@@ -122,4 +122,4 @@ def _asked(url: str) -> dict[str, Any]:
             return dict(answer)
     except (ValueError, AttributeError):
         pass
-    raise ValueError(f"/readyz answered {response.status} with what is no bridge's answer; an older one, perhaps")
+    raise ValueError(f"the answer of /readyz ({response.status}) isn't this version's; is it an older bridge?")

@@ -1,4 +1,4 @@
-"""Who may ask: by API key, by a token got for a password, at sockets by one-time password too (gdn-api.md A)."""
+"""Authentication by API key or login token, and for WebSockets also by one-time password (gdn-api.md A)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOGIN_PATH = "/_open/auth"
 
 
 class Authentication:
-    """One tenant with one API key, and the user who gets ``tokens``."""
+    """One tenant with one API key, and one user who logs in for ``tokens``."""
 
     def __init__(self, tenant: str, api_key: str, tokens: IssuedTokens) -> None:
         self.counts = {"otps": 0, "logins": 0}
@@ -30,15 +30,15 @@ class Authentication:
         ]
 
     def check(self, request: web.Request) -> None:
-        """Let a request through.
+        """Authenticate a request.
 
         Raises:
-            RequestRefused: nobody knows who asks; in the shape of what was asked (gdn-api.md A.6).
+            RequestRefused: the credentials are wrong; the response has the form of that endpoint (gdn-api.md A.6).
         """
         if request.path in ("/_local/stats", LOGIN_PATH) or self._is_known(request.headers.get("Authorization", "")):
             return
         if request.path.startswith("/_ws/"):
-            # Used up by the attempt, whatever becomes of it.
+            # The attempt uses the password up, even if it fails.
             if self._otps.pop(request.query.get("otp", ""), 0.0) > time.monotonic():
                 return
             raise RequestRefused(web.Response(status=401, text="Failed to authenticate"))
@@ -51,7 +51,7 @@ class Authentication:
         scheme, _, secret = authorization.partition(" ")
         if scheme.lower() == "apikey":
             return secrets.compare_digest(secret.encode(), self._api_key.encode())
-        return scheme.lower() == "bearer" and self._tokens.is_good(secret)
+        return scheme.lower() == "bearer" and self._tokens.is_valid(secret)
 
     async def _log_in(self, request: web.Request) -> web.Response:
         token = self._tokens.log_in(await content(request))

@@ -1,4 +1,4 @@
-"""An MQTT broker for demonstrations: Mosquitto when it is on PATH, else the embedded one (iotcore)."""
+"""An MQTT broker for demonstrations: Mosquitto if it is installed, else the embedded one (iotcore)."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ class Broker(Protocol):
     name: str
     port: int
     protocol: str
-    """What a client should speak: ``5`` or ``3.1.1``."""
+    """The MQTT version that clients should use: ``5`` or ``3.1.1``."""
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the broker."""
 
 
 def start_broker(directory: Path) -> Broker:
-    """The best broker there is, on a free port, ready for clients. ``directory`` takes its configuration.
+    """A broker on a free port, ready for clients. Its configuration is written to ``directory``.
 
     Raises:
-        RuntimeError: it did not come up.
+        RuntimeError: the broker did not start.
     """
     mosquitto = shutil.which("mosquitto", path=_system_path())
     return Mosquitto(mosquitto, directory) if mosquitto else Embedded()
 
 
 def _system_path() -> str:
-    """PATH, with the place where Debian puts servers but leaves off an ordinary user's PATH."""
+    """PATH with /usr/sbin, where Debian installs servers and which an ordinary user's PATH lacks."""
     return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on at this moment."""
+    """A loopback port that is currently free."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
 
 
 class Mosquitto:
-    """A Mosquitto process with room for a demonstration's backlog."""
+    """A Mosquitto process without a limit on queued messages."""
 
     protocol = "5"
 
@@ -56,7 +56,7 @@ class Mosquitto:
         self.name = "Mosquitto"
         self.port = free_port()
         configuration = directory / "mosquitto.conf"
-        # Its default of 1,000 queued messages is where slow readers lose data; 0 is no limit.
+        # By default Mosquitto drops messages beyond 1,000 queued ones; 0 is no limit.
         configuration.write_text(
             f"listener {self.port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n"
             "max_inflight_messages 1000\nlog_type error\n"
@@ -76,18 +76,18 @@ class Mosquitto:
         raise RuntimeError(f"Mosquitto did not start: {error.decode(errors='replace').strip()}")
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the broker."""
         self._process.terminate()
         self._process.communicate(timeout=10)
 
 
 class Embedded:
-    """The embedded broker. It speaks MQTT 3.1.1 and forgets its sessions when it ends."""
+    """The embedded broker. It speaks MQTT 3.1.1 and loses its sessions when it stops."""
 
     protocol = "3.1.1"
 
     def __init__(self) -> None:
-        from iotcore import Broker as IotcoreBroker  # noqa: PLC0415 - not needed where Mosquitto is
+        from iotcore import Broker as IotcoreBroker  # noqa: PLC0415 - not needed with Mosquitto
 
         self.name = "the embedded broker"
         self.port = free_port()
@@ -95,5 +95,5 @@ class Embedded:
         self._broker.start()
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the broker."""
         self._broker.stop()

@@ -1,6 +1,6 @@
-"""The demonstration: broker, local GDN, simulated devices and bridge on this machine, and the books at the end.
+"""The verb ``demo``: runs broker, local GDN, simulated devices and bridge on this machine, then checks the books.
 
-Bridge and local GDN run as processes of their own, as they would in earnest; only the devices run in here.
+Bridge and local GDN run as separate processes, as in production; only the devices run in this one.
 """
 
 from __future__ import annotations
@@ -47,12 +47,15 @@ ROUTES = [{"topic": "devices/{deviceID}/rooms/{roomNo}/telemetry", "stream": "re
 
 
 def run_demo(*, seconds: float, rate: float, as_json: bool) -> int:
-    """Run it; returns the exit code: 0 if everything is accounted for.
+    """Run the demonstration.
 
     Args:
         seconds: how long the devices publish.
-        rate: their messages a second.
-        as_json: print one JSON object on stdout and nothing else.
+        rate: messages per second.
+        as_json: print only one JSON object to stdout.
+
+    Returns:
+        The exit code: 0 if every published reading is accounted for.
     """
     console = Console(stderr=as_json, quiet=as_json)
     with tempfile.TemporaryDirectory(prefix="gdn-bridge-demo-") as name:
@@ -60,7 +63,7 @@ def run_demo(*, seconds: float, rate: float, as_json: bool) -> int:
         try:
             result = demo.run(seconds=seconds, rate=rate)
         except (RuntimeError, OSError, KeyboardInterrupt) as exc:
-            print(f"gdn-bridge: the demonstration ended early: {exc or 'interrupted'}", file=sys.stderr)
+            print(f"gdn-bridge: the demonstration was aborted: {exc or 'interrupted'}", file=sys.stderr)
             return 1
         finally:
             demo.stop()
@@ -84,11 +87,11 @@ class _Demo:
 
     def run(self, *, seconds: float, rate: float) -> dict[str, Any]:
         self._broker = broker = start_broker(self._directory)
-        self._console.print(f"{broker.name} on port {broker.port}; the local GDN on {self._gdn}")
+        self._console.print(f"{broker.name} on port {broker.port}; local GDN at {self._gdn}")
         self._start("local-gdn", "--port", self._gdn.rpartition(":")[2], "--api-key", API_KEY, "--tenant", TENANT)
         bridge = self._start("run", environment=self._settings(broker))
         self._wait("the bridge", bridge, lambda: self._readiness()["ready"])
-        self._console.print(f"the bridge is ready; its status page is {self._status}\n")
+        self._console.print(f"the bridge is ready; its status page is at {self._status}\n")
 
         self._devices = devices = Devices(port=broker.port, rate=rate)
         ended = threading.Event()
@@ -147,7 +150,7 @@ class _Demo:
 
     def _start(self, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
         log = self._directory / f"{arguments[0]}.log"
-        # Settings of the person's own must not reach the demonstration.
+        # The user's own settings must not affect the demonstration.
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("BRIDGE_")}
         with log.open("wb") as stderr:
             process = subprocess.Popen(  # noqa: S603 - this program itself
@@ -182,7 +185,7 @@ class _Demo:
             )
 
     def _drain(self, published: int) -> None:
-        """Until what was published is delivered and the worker has made its rows, or the time is up."""
+        """Wait until everything published is delivered and its rows exist, or the time is up."""
         deadline = time.monotonic() + DRAIN_SECONDS
         while time.monotonic() < deadline:
             books = self._readiness()["books"]
@@ -201,7 +204,7 @@ class _Demo:
         return json.loads(body)  # type: ignore[no-any-return]
 
     def _query(self, query: str) -> list[Any]:
-        """All rows of a query, asked of the local GDN directly: the far end's word, not the bridge's."""
+        """All rows of a query, from the local GDN directly rather than through the bridge."""
         path = "/_fabric/_system/_api/cursor"
         answer = self._call("POST", path, {"query": query, "batchSize": 1000})
         rows = list(answer["result"])
@@ -234,6 +237,6 @@ def _show(console: Console, result: dict[str, Any], rows: list[dict[str, Any]]) 
         f"+ dead-lettered {result['dead_lettered']} + dropped {result['dropped']}"
     )
     if result["balanced"]:
-        console.print(f"all {result['published']} published readings are rows of the collection; the books balance")
+        console.print(f"all {result['published']} published readings are rows in the collection; the books balance")
     else:
-        console.print("[bold red]the books don't balance, or readings are missing[/]")
+        console.print("[bold red]the books don't balance, or rows are missing[/]")

@@ -1,4 +1,4 @@
-"""Simulated devices: thermometers that publish at QoS 1, for a while or until they are stopped."""
+"""Simulated devices: thermometers that publish at QoS 1, for a given time or until stopped."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 DEVICES = ("AD11", "AD12", "BK07", "CF31")
 TICK = 0.05
-"""Seconds between looks whether a reading is due."""
+"""Seconds between checks for a reading that is due."""
 REPORT_SECONDS = 10.0
 MAX_UNACKNOWLEDGED = 200
-"""Readings under way to the broker; with that many, thermometers without a memory of their own wait."""
+"""Readings in flight to the broker; at this limit the devices wait."""
 
 
 def reading(number: int) -> tuple[str, str]:
-    """Topic and payload of a reading. Its number is its room, so that its row can be found."""
+    """Topic and payload of a reading. Its number is used as the room number, so that its row can be found."""
     temperature = round(20 + 5 * math.sin(number / 50), 2)
     topic = f"devices/{DEVICES[number % len(DEVICES)]}/rooms/{number}/telemetry"
     return topic, json.dumps({"temperature": temperature})
@@ -36,19 +36,19 @@ def publish_until(
     password: str | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> tuple[int, int]:
-    """Publish until ``stop`` is set, to a broker that may come late and go away; says every ten seconds how far it is.
+    """Publish until ``stop`` is set; connect and reconnect to the broker as needed. Prints progress every ten seconds.
 
     Args:
         stop: may be set at any time, from any thread.
-        host: the broker's name or address.
-        port: the broker's.
-        rate: readings a second, of all devices together.
-        username: None: log in without.
+        host: the broker's host name or address.
+        port: the broker's port.
+        rate: readings per second, of all devices together.
+        username: None connects without credentials.
         password: for ``username``.
-        tls: None: without TLS.
+        tls: None connects without TLS.
 
     Returns:
-        How many readings were published, and how many of them the broker acknowledged.
+        The number of readings published, and of those acknowledged by the broker.
     """
     acknowledged = 0
 
@@ -85,18 +85,18 @@ def publish_until(
 
 
 class Devices:
-    """A few thermometers behind one connection. Every reading has a room number of its own: its row can be found.
+    """Devices that share one connection. Every reading has a different room number, so that its row can be found.
 
     Args:
-        port: of a broker on the loopback interface.
-        rate: readings a second, of all together.
+        port: port of a broker on the loopback interface.
+        rate: readings per second, of all devices together.
     """
 
     def __init__(self, *, port: int, rate: float) -> None:
         self._rate = rate
         self._lock = threading.Lock()
-        self._readings: dict[int, str] = {}  # by paho's number of the message
-        self._mids: set[int] = set()  # acknowledged; may be known before publish has returned the number
+        self._readings: dict[int, str] = {}  # id by paho's message id
+        self._mids: set[int] = set()  # acknowledged message ids; may be added before publish() has returned them
         self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id="gdn-bridge-demo-devices")
         self._client.on_publish = self._on_publish
         self._client.max_inflight_messages_set(200)
@@ -106,12 +106,12 @@ class Devices:
 
     @property
     def acknowledged(self) -> set[str]:
-        """Ids (room number, dash, device) of the readings that the broker acknowledged."""
+        """Ids (``room-device``) of the readings that the broker acknowledged."""
         with self._lock:
             return {self._readings[mid] for mid in self._mids & self._readings.keys()}
 
     def publish_for(self, seconds: float) -> None:
-        """Publish at the rate for so long, then wait until the broker acknowledged everything (at most 10 s)."""
+        """Publish for this time, then wait up to 10 s until the broker has acknowledged everything."""
         start = time.monotonic()
         while (elapsed := time.monotonic() - start) < seconds:
             while self._next < elapsed * self._rate:
@@ -132,7 +132,7 @@ class Devices:
         room, device = self._next, DEVICES[self._next % len(DEVICES)]
         self._next += 1
         topic, payload = reading(room)
-        # Not under our lock: paho calls back while it holds one of its own.
+        # Not under our lock: paho calls back while it holds its own, so that could deadlock.
         sent = self._client.publish(topic, payload, qos=1)
         with self._lock:
             self._readings[sent.mid] = f"{room}-{device}"

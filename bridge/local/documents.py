@@ -1,4 +1,4 @@
-"""Collections of documents, and the queries that read them and remove from them (gdn-api.md E)."""
+"""Collections of documents, and the endpoints for queries over them (gdn-api.md E)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_DOCUMENTS = 2_000_000
 
 
 class Documents:
-    """All collections, and the cursors of results that aren't fetched yet."""
+    """All collections, and the cursors with results not yet fetched."""
 
     def __init__(self) -> None:
         self._collections: dict[str, list[dict[str, Any]]] = {}
@@ -29,7 +29,7 @@ class Documents:
         ]
 
     def add_collection(self, name: str) -> None:
-        """Make a collection where there is none."""
+        """Create a collection if it doesn't exist."""
         self._collections.setdefault(name, [])
 
     def insert(self, collection: str, row: dict[str, Any]) -> None:
@@ -40,7 +40,7 @@ class Documents:
         """
         documents = self._collections.setdefault(collection, [])
         if len(documents) >= MAX_DOCUMENTS:
-            raise EventError(f"collection {collection} is full: {MAX_DOCUMENTS} documents is the local GDN's limit")
+            raise EventError(f"collection {collection} is full: the local GDN's limit is {MAX_DOCUMENTS} documents")
         self._inserted += 1
         key = str(row.get("_key") or self._inserted)
         document = {name: _shown(value) for name, value in row.items()}
@@ -91,5 +91,5 @@ class Documents:
 
 
 def _shown(value: Any) -> Any:
-    """A document's number as it is printed: 18, not 18.0."""
+    """A number as GDN prints it: 18, not 18.0."""
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value

@@ -1,7 +1,7 @@
-"""Executes a stream worker: rows of its streams through its queries into tables and further streams.
+"""Executes a stream worker: passes the rows of its streams through its queries to tables and further streams.
 
-What it can't execute it refuses when the worker is created, naming the construct. Numbers behave as in the engine
-(Java): whole numbers divide to whole numbers, anything with null is null, comparing with null is false.
+Constructs that can't be executed are refused by name when the worker is created. Numbers behave as in GDN's engine
+(Java): dividing whole numbers gives a whole number, arithmetic with null gives null, comparing with null is false.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ Event = dict[str, Any]
 EvaluateEvent = Callable[[Event], Any]
 
 MAX_HOPS = 20
-"""Streams a row may be passed on through: a worker that feeds itself must not run for ever."""
+"""Streams that a row may pass through: a worker that feeds its own input must not run for ever."""
 
 
 class NotExecutable(Exception):
-    """The worker uses what the local GDN can't execute, or what isn't there."""
+    """The worker uses something that the local GDN can't execute, or that doesn't exist."""
 
     def __init__(self, message: str, place: Place) -> None:
         super().__init__(message)
@@ -47,26 +47,27 @@ class NotExecutable(Exception):
 
 
 class EventError(Exception):
-    """One event can't be worked on; the engine drops it."""
+    """An event can't be processed; the engine drops it."""
 
 
 def beyond(construct: str, place: Place) -> NotExecutable:
-    """The refusal of a construct."""
-    return NotExecutable(f"{construct} can't be executed here: that is a limit of the local GDN, not of GDN", place)
+    """The refusal of a construct that GDN has and the local GDN hasn't."""
+    return NotExecutable(f"the local GDN can't execute {construct}; GDN itself may", place)
 
 
 class Executor:
-    """A worker made ready.
+    """A compiled worker.
 
     Args:
-        worker: its definition.
-        insert: takes a table's collection and a document.
+        worker: the parsed definition.
+        insert: inserts a document into a table's collection.
 
     Raises:
         NotExecutable: see there.
     """
 
     def __init__(self, worker: Worker, insert: Callable[[str, Event], None]) -> None:
+        _check_executable(worker)
         self._insert = insert
         self._tables = worker.tables
         streams = input_streams(worker)
@@ -83,16 +84,6 @@ class Executor:
             for name, stream in input_streams(replace(worker, definitions=(definition,))).items():
                 if stream.read_by_worker:
                     self._aliases[name].append(definition.name)
-        for other in worker.definitions:
-            if isinstance(other, OtherDefinition):
-                raise beyond(other.construct, other.place)
-            if isinstance(other, StreamDefinition) and other.kind in ("source", "sink"):
-                kind = other.properties.get("type", "stream")
-                if kind.lower() != "stream":
-                    raise beyond(f"a {other.kind} of type {kind}", other.place)
-        for function in worker.functions.values():
-            if function.language != "javascript":
-                raise beyond(f"a function in {function.language}", function.place)
         self._functions = worker.functions
         try:
             self._scripts = Scripts(worker.functions.values())
@@ -105,11 +96,14 @@ class Executor:
             self._queries.setdefault(query.source, []).append(self._compile(query))
 
     def reads(self, stream: str) -> bool:
-        """Whether the worker reads the GDN stream of this bare name."""
+        """Whether the worker reads the GDN stream with this name, given without prefix."""
         return stream in self._streams
 
     def accept(self, stream: str, event: object) -> bool:
-        """Work on one event of a GDN stream; False if it was dropped for lacking an attribute (gdn-api.md F.6).
+        """Process one event of a GDN stream.
+
+        Returns:
+            False if the event was dropped because an attribute is missing (gdn-api.md F.6).
 
         Raises:
             EventError: a type doesn't fit, or a function failed.
@@ -117,7 +111,7 @@ class Executor:
         if isinstance(event, dict) and isinstance(event.get("event"), dict):
             event = event["event"]
         if not isinstance(event, dict):
-            raise EventError("the event is no object")
+            raise EventError("the event is not an object")
         row: Event = {}
         for name, kind in self._streams[stream]:
             value = event.get(name)
@@ -137,7 +131,11 @@ class Executor:
     def _compile(self, query: Query) -> Callable[[Event, int], None]:
         source = self._declared.get(query.source)
         if source is None or source.attributes is None:
-            what = "a table read as a source" if query.source in self._tables else f"the unknown stream {query.source}"
+            what = (
+                "a query on a table"
+                if query.source in self._tables
+                else f"a query on {query.source}, which is not a stream"
+            )
             raise beyond(what, query.place)
         known = {a.name: a.type for a in source.attributes}
         filters = [self._expression(f, known, query.source) for f in query.filters]
@@ -200,18 +198,18 @@ class Executor:
                 except ScriptError as exc:
                     raise EventError(str(exc)) from exc
                 if isinstance(value, int) and not isinstance(value, bool):
-                    value = float(value)  # JavaScript's whole numbers arrive as doubles (gdn-api.md F.6)
+                    value = float(value)  # JavaScript's numbers are doubles (gdn-api.md F.6)
                 return _typed(value, returns, name)
 
             return script
         full = f"{node.namespace}:{node.name}" if node.namespace else node.name
         if full in ("convert", "cast"):
             if len(node.arguments) != 2 or not isinstance(node.arguments[1], Literal):
-                raise NotExecutable(f"{full} takes a value and a type's name", node.place)
+                raise NotExecutable(f"{full} takes a value and the name of a type", node.place)
             try:
                 kind = AttributeType(str(node.arguments[1].value).lower())
             except ValueError:
-                raise NotExecutable(f"{node.arguments[1].value!r} is no type", node.place) from None
+                raise NotExecutable(f"{node.arguments[1].value!r} is not a type", node.place) from None
             return lambda row: _converted(arguments[0](row), kind)
         builtin = _BUILTINS.get(full)
         if builtin is None:
@@ -221,6 +219,24 @@ class Executor:
         except TypeError:
             raise NotExecutable(f"{full} doesn't take {len(arguments)} arguments", node.place) from None
         return lambda row: builtin(*[a(row) for a in arguments])
+
+
+def _check_executable(worker: Worker) -> None:
+    """Refuse definitions that can't be executed.
+
+    Raises:
+        NotExecutable: there is one.
+    """
+    for definition in worker.definitions:
+        if isinstance(definition, OtherDefinition):
+            raise beyond(definition.construct, definition.place)
+        if isinstance(definition, StreamDefinition) and definition.kind in ("source", "sink"):
+            kind = definition.properties.get("type", "stream")
+            if kind.lower() != "stream":
+                raise beyond(f"a {definition.kind} of type {kind}", definition.place)
+    for function in worker.functions.values():
+        if function.language != "javascript":
+            raise beyond(f"a function in {function.language}", function.place)
 
 
 def _unary(operator: str, operand: EvaluateEvent) -> EvaluateEvent:
@@ -263,13 +279,13 @@ def _binary(operator: str, left: EvaluateEvent, right: EvaluateEvent) -> Evaluat
 
 
 def _kind(value: Any) -> type:
-    """What can be compared with what: numbers with numbers, anything else with its own kind."""
+    """The kind of a value for comparisons: all numbers are of one kind."""
     return float if isinstance(value, int | float) and not isinstance(value, bool) else type(value)
 
 
 def _number(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise EventError(f"{value!r} is no number")
+        raise EventError(f"{value!r} is not a number")
     return value
 
 
@@ -326,7 +342,7 @@ _BUILTINS: dict[str, Callable[..., Any]] = {
 
 
 def _converted(value: Any, kind: AttributeType) -> Any:
-    """convert(value, 'type'): null where the value spells none."""
+    """convert(value, 'type'): null if the value can't be parsed as the type."""
     if value is None:
         return None
     try:
@@ -345,11 +361,15 @@ _BITS = {AttributeType.INT: 31, AttributeType.LONG: 63}
 
 
 def _typed(value: Any, kind: AttributeType, name: str) -> Any:
-    """The value as the attribute's type; null stays null."""
+    """The value as the attribute's type; null stays null.
+
+    Raises:
+        EventError: the value doesn't fit.
+    """
     if value is None or kind is AttributeType.OBJECT:
         return value
     if kind is AttributeType.STRING:
-        # Numbers end up as text (gdn-api.md F.6).
+        # Numbers become text (gdn-api.md F.6).
         return value if isinstance(value, str) else _text(value)
     if kind is AttributeType.BOOL:
         if isinstance(value, bool):

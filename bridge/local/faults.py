@@ -1,6 +1,6 @@
-"""What a GDN does to its users, switched on and off: with ``--fault`` at the start, at ``/_local/faults`` later.
+"""Simulated faults of a GDN, switched on with ``--fault`` or ``/_local/faults``; each lasts until it is switched off.
 
-Each is a state that lasts until it is switched off. Pure: ``gdn`` plays them.
+Pure: ``gdn``, ``workers`` and ``regions`` play the faults.
 """
 
 from __future__ import annotations
@@ -14,41 +14,41 @@ from typing import Any
 MAX_SECONDS = 600.0
 
 RIGHTS = {"workers": "/streamapps", "queries": "/cursor", "streams": "/_ws/"}
-"""What ``no-right`` can take away, and what stands in the path of the requests that need it."""
+"""The rights that ``no-right`` can take away, and the part of a request's path that needs each."""
 
 _STREAM = re.compile(
     r"\bCREATE\s+(?:SOURCE\s+)?STREAM\s+(?:GLOBAL\s+|LOCAL\s+)?(?P<name>\w+)\s*\((?!addedElsewhere)", re.IGNORECASE
 )
 
 ADDED_COLUMN = "addedElsewhere string"
-"""The column that ``schema-changed`` puts first into each stream."""
+"""The column that ``schema-changed`` adds to each stream, as its first."""
 
 HELP = {
-    "acks-but-drops": "the worker takes rows and nothing comes out",
-    "worker-stopped": "workers are switched off, and an activation doesn't last",
-    "deleted": "workers are deleted, and new ones don't last",
-    "slow": "seconds that each REST answer takes",
-    "schema-changed": f"definitions get the column {ADDED_COLUMN!r} in each stream, new ones too",
-    "unpublish-every": "every N-th row is lost behind its receipt",
+    "acks-but-drops": "rows get receipts, but no rows come out",
+    "worker-stopped": "workers are deactivated, and so is each one that is activated",
+    "deleted": "workers are deleted, and so is each new one",
+    "slow": "seconds by which each REST answer is delayed",
+    "schema-changed": f"each stream of each definition, also of new ones, gets the column {ADDED_COLUMN!r}",
+    "unpublish-every": "every N-th row is lost after its receipt",
     "rest-errors": "status (400 to 599) of all REST answers",
-    "region-changed": "the address leads to the region elsewhere, at 127.0.0.2; it is there with --host 0.0.0.0",
-    "no-right": f"403 for {', '.join(RIGHTS)} (alone: workers)",
+    "region-changed": "the region elsewhere (127.0.0.2) answers at this address; requires --host 0.0.0.0",
+    "no-right": f"403 for {', '.join(RIGHTS)} (default: workers)",
 }
-"""Each fault and what it does. ``slow``, ``unpublish-every`` and ``rest-errors`` need a number."""
+"""Each fault and its effect. ``slow``, ``unpublish-every`` and ``rest-errors`` need a number."""
 
 
 @dataclass(slots=True)
 class Faults:
-    """The faults as they stand: name to value, of those that are on."""
+    """The current faults: name to value, of those that are on."""
 
     values: dict[str, Any] = field(default_factory=dict)
     _rows: int = 0
 
     def set(self, wanted: dict[str, Any]) -> None:
-        """Switch faults on, or off with false, 0 or None. All or, when one is wrong, none.
+        """Switch faults on, or off with false, 0 or None. If one of them is invalid, nothing changes.
 
         Raises:
-            ValueError: there is no such fault, or it can't have that value.
+            ValueError: there is no such fault, or it can't have this value.
         """
         checked = {name: _checked(name, value) for name, value in wanted.items()}
         for name, value in checked.items():
@@ -63,22 +63,22 @@ class Faults:
 
     @property
     def delay(self) -> float:
-        """Seconds that each REST answer takes longer."""
+        """Seconds by which each REST answer is delayed."""
         return float(self.values.get("slow", 0.0))
 
     @property
     def status(self) -> int | None:
-        """The status of all REST answers, if they are errors."""
+        """The error status of all REST answers; None without this fault."""
         status: int | None = self.values.get("rest-errors")
         return status
 
     def denies(self, path: str) -> bool:
-        """Whether the right is missing that a request to this path needs."""
+        """Whether a request to this path needs the right that is missing."""
         right = self.values.get("no-right")
         return right is not None and RIGHTS[right] in path
 
     def loses_next(self) -> bool:
-        """Whether the row that comes now is lost behind its receipt; each call is a row."""
+        """Whether the next row is lost after its receipt; each call counts one row."""
         every = self.values.get("unpublish-every")
         if every is None:
             return False
@@ -87,10 +87,10 @@ class Faults:
 
 
 def parse(text: str) -> tuple[str, Any]:
-    """A fault and its value in ``NAME`` or ``NAME=VALUE``.
+    """The fault and value in ``NAME`` or ``NAME=VALUE``.
 
     Raises:
-        ValueError: there is no such fault, or it can't have that value.
+        ValueError: there is no such fault, or it can't have this value.
     """
     name, separator, value = text.partition("=")
     if not separator:
@@ -103,7 +103,7 @@ def parse(text: str) -> tuple[str, Any]:
 
 
 def with_other_schema(definition: str, *, but: Collection[str]) -> str:
-    """The definition with a column more, first in each stream except those that its own queries fill."""
+    """The definition with ``ADDED_COLUMN`` in each stream except ``but``, those that its own queries fill."""
 
     def widened(match: re.Match[str]) -> str:
         return match[0] if match["name"] in but else f"{match[0]}{ADDED_COLUMN}, "
@@ -113,7 +113,7 @@ def with_other_schema(definition: str, *, but: Collection[str]) -> str:
 
 def _checked(name: str, value: Any) -> Any:
     if name not in HELP:
-        raise ValueError(f"there is no fault {name[:40]!a}; there are {', '.join(HELP)}")
+        raise ValueError(f"there is no fault {name[:40]!a}; the faults are {', '.join(HELP)}")
     if value in (False, None):
         return None
     if name == "slow":

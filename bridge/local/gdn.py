@@ -1,7 +1,7 @@
-"""A GDN on this machine: the REST and WebSocket endpoints that a bridge and the tutorial use (gdn-api.md), in memory.
+"""The local GDN: the REST and WebSocket endpoints that a bridge and the tutorial use (gdn-api.md), in memory.
 
-For demonstrations and tests. It really executes stream workers (``executor``) and queries (``c8ql``); nothing outlives
-the process. Here are the server, what each request meets first, and the command.
+For demonstrations and tests. It executes stream workers (``executor``) and queries (``c8ql``) for real; nothing
+outlives the process. This module has the server, its middleware and the function behind the verb ``local-gdn``.
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ FAULTS_PATH = "/_local/faults"
 
 
 class LocalGdn:
-    """One tenant, one fabric, and a region or two. The arguments are those of its parts, which say what they are."""
+    """One tenant, one fabric, one or two regions. The arguments are passed to the parts and described there."""
 
     def __init__(
         self, *, host: str, host_name: str, tenant: str, api_key: str, faults: Faults, tokens: IssuedTokens
     ) -> None:
         self._host = host
-        self._whose = f"tenant {tenant} key {api_key}"
+        self._account = f"tenant {tenant} key {api_key}"
         self._faults = faults
-        self._counts = {"requests": 0, "unauthorized": 0}  # what a plan counts, upgrades included; of these the 401s
+        # Requests that count towards a plan's quota, including WebSocket upgrades, and how many of them got a 401.
+        self._counts = {"requests": 0, "unauthorized": 0}
         self._authentication = Authentication(tenant, api_key, tokens)
         self._regions = Regions(host, host_name, faults)
         self._documents = Documents()
@@ -49,7 +50,7 @@ class LocalGdn:
         self._workers = Workers(self._regions, self._streams, self._documents, faults)
 
     async def serve(self, port: int, ssl_context: ssl.SSLContext | None) -> None:
-        """Listen and say so on stderr, until SIGTERM or SIGINT."""
+        """Serve until SIGTERM or SIGINT; print the address to stderr when ready."""
         app = web.Application(middlewares=[self._middleware], client_max_size=8 * MAX_FRAME)
         for part in (self._authentication, self._regions, self._documents, self._streams, self._workers):
             app.add_routes(part.routes)
@@ -64,7 +65,7 @@ class LocalGdn:
         await web.TCPSite(runner, self._host, port, ssl_context=ssl_context).start()
         working = asyncio.create_task(self._workers.run())
         url = f"{'https' if ssl_context else 'http'}://{self._host}:{runner.addresses[0][1]}"
-        print(f"local GDN ready: {url} {self._whose}", file=sys.stderr, flush=True)
+        print(f"local GDN ready: {url} {self._account}", file=sys.stderr, flush=True)
         await stop.wait()
         working.cancel()
         await runner.cleanup()
@@ -93,14 +94,14 @@ class LocalGdn:
         return response
 
     async def _fail(self, request: web.Request) -> None:
-        """Do what a fault does in the handler's place."""
+        """Play the faults that replace or delay a request's handler."""
         if request.path.startswith("/_ws/"):
             if self._faults.denies(request.path):
                 raise RequestRefused(web.Response(status=403, text="Not authorized"))
             return
         await asyncio.sleep(self._faults.delay)
         if self._faults.status is not None:
-            raise error(self._faults.status, self._faults.status, "the local GDN was told to fail")
+            raise error(self._faults.status, self._faults.status, "simulated fault of the local GDN")
         if self._faults.denies(request.path):
             raise error(403, 403, "forbidden")  # as recorded where a right is missing (gdn-api.md A.6)
 
@@ -112,19 +113,19 @@ class LocalGdn:
         return web.json_response(self._faults.values)
 
     async def _set_faults(self, request: web.Request) -> web.Response:
-        led_elsewhere = self._faults.is_on("region-changed")
+        was_elsewhere = self._faults.is_on("region-changed")
         try:
             self._faults.set(await content(request))
         except ValueError as exc:
             raise error(400, 400, str(exc)) from exc
         self._workers.play_faults()
-        if self._faults.is_on("region-changed") != led_elsewhere:
+        if self._faults.is_on("region-changed") != was_elsewhere:
             self._streams.cut()
         return web.json_response(self._faults.values)
 
 
 def _check_fabric(request: web.Request) -> None:
-    """404 for another fabric (gdn-api.md A.6)."""
+    """Refuse another fabric with 404 (gdn-api.md A.6)."""
     if request.match_info.get("fabric", FABRIC) != FABRIC:
         if "/streamapps" in request.path:
             raise error(404, 404, "Response: 404, Error: 1228 - database not found")
@@ -134,10 +135,14 @@ def _check_fabric(request: web.Request) -> None:
 def main(
     *, host: str, port: int, tls: bool, host_name: str, api_key: str, tenant: str, faults: Faults, tokens: IssuedTokens
 ) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit code."""
+    """Serve until SIGTERM or SIGINT.
+
+    Returns:
+        The exit code.
+    """
     with tempfile.TemporaryDirectory(prefix="gdn-bridge-tls-") as directory:
         try:
-            context = _throw_away_context(Path(directory), host_name) if tls else None
+            context = _temporary_context(Path(directory), host_name) if tls else None
             gdn = LocalGdn(host=host, host_name=host_name, tenant=tenant, api_key=api_key, faults=faults, tokens=tokens)
             asyncio.run(gdn.serve(port, context))
         except (OSError, RuntimeError) as exc:
@@ -146,18 +151,18 @@ def main(
     return 0
 
 
-def _throw_away_context(directory: Path, host_name: str) -> ssl.SSLContext:
-    """A server context with a certificate of its own making; the file is named on stderr for clients to trust.
+def _temporary_context(directory: Path, host_name: str) -> ssl.SSLContext:
+    """A server context with a new self-signed certificate, whose path is printed to stderr for clients to trust.
 
     Raises:
-        RuntimeError: there is no ``openssl`` command, or it failed.
+        RuntimeError: the command ``openssl`` is missing or failed.
     """
     openssl = shutil.which("openssl")
     if openssl is None:
-        raise RuntimeError("--tls needs the command openssl")
+        raise RuntimeError("--tls requires the command openssl")
     certificate, key = directory / "cert.pem", directory / "key.pem"
     names = f"DNS:localhost,DNS:{host_name},DNS:api-{host_name},IP:127.0.0.1"
-    made = subprocess.run(  # noqa: S603 - found on PATH
+    result = subprocess.run(  # noqa: S603 - found on PATH
         [
             *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=local GDN"),
             *("-addext", f"subjectAltName={names}", "-keyout", str(key), "-out", str(certificate)),
@@ -166,8 +171,8 @@ def _throw_away_context(directory: Path, host_name: str) -> ssl.SSLContext:
         text=True,
         check=False,
     )
-    if made.returncode:
-        raise RuntimeError(f"openssl made no certificate: {made.stderr.strip()[-200:]}")
+    if result.returncode:
+        raise RuntimeError(f"openssl failed: {result.stderr.strip()[-200:]}")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     print(f"local GDN: clients must trust {certificate}", file=sys.stderr)

@@ -1,6 +1,6 @@
-"""Script functions of a worker, run by QuickJS within limits of time and memory.
+"""A worker's JavaScript functions, run by QuickJS with limits on time and memory.
 
-Values cross as JSON text: QuickJS would turn integers above 2**53 into floats on the way, JSON keeps what it can.
+Arguments and results are passed as JSON text: passed directly, QuickJS turns integers above 2**53 into floats.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Scripts:
         self._context.set_time_limit(CALL_SECONDS)
         self._calls: dict[str, Any] = {}
         for function in functions:
-            # A function of its own for each body, so that nothing it declares outlives the call.
+            # The body is wrapped in a function, so that nothing it declares outlives the call.
             body = f"(function (data) {{{function.body}\n}})(JSON.parse(text))"
             source = f"(text) => JSON.stringify({body})"
             try:
@@ -39,10 +39,10 @@ class Scripts:
                 raise ScriptError(f"function {function.name}: {exc}") from exc
 
     def call(self, name: str, arguments: list[Any]) -> Any:
-        """What the function returns for ``data = arguments``; None for undefined and null.
+        """The function's result for ``data = arguments``; None for undefined and null.
 
         Raises:
-            ScriptError: it threw or took too much.
+            ScriptError: the function threw or exceeded a limit.
         """
         try:
             text = self._calls[name](json.dumps(arguments))

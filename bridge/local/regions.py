@@ -1,4 +1,4 @@
-"""The regions: which there are, which one answers, what each says of itself (gdn-api.md D)."""
+"""The regions: which ones exist, which one answers, and their descriptions (gdn-api.md D)."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from bridge.local.faults import Faults
 from bridge.local.rest import error
 
 HERE, ELSEWHERE = "local", "elsewhere"
-"""The second one is there where all addresses are listened on, and whoever dials its address is in it."""
+"""The second region exists if the server listens on all addresses; requests to its address reach it."""
 ELSEWHERE_ADDRESS = "127.0.0.2"
-EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - to compare with
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - only compared with
 
 
 class Regions:
-    """One region or two.
+    """One or two regions.
 
     Args:
-        host: the address that is listened on.
-        host_name: what the first calls itself; with an address or ``localhost`` the API host is that with the port.
-        faults: with one of them another region answers.
+        host: the address that the server listens on.
+        host_name: host name that the first region reports. Its API host has the prefix ``api-`` unless this is an IPv4
+            address or ``localhost``.
+        faults: ``region-changed`` makes the other region answer.
     """
 
     def __init__(self, host: str, host_name: str, faults: Faults) -> None:
@@ -47,7 +48,7 @@ class Regions:
         name = request.match_info["name"]
         if name not in self.names:
             raise error(404, 102024, "Datacenter does not exist")
-        # The name of the first is also GDN's word for the one that answers.
+        # "local" is both the first region's name and GDN's alias for the region that answers.
         return web.json_response(self._described(self.of(request) if name == HERE else name, request))
 
     def _described(self, name: str, request: web.Request) -> dict[str, Any]:
@@ -68,7 +69,7 @@ class Regions:
 
 
 def _dialled(request: web.Request) -> tuple[str, int]:
-    """The address and port of ours that the request came to."""
+    """The local address and port that the request was sent to."""
     assert request.transport is not None
     address, port, *_ = request.transport.get_extra_info("sockname")
     return address, port

@@ -1,4 +1,4 @@
-"""What the REST requests and answers have in common (gdn-api.md A)."""
+"""Common parts of REST requests and answers (gdn-api.md A)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ API = "/_fabric/{fabric}/_api"
 
 
 class RequestRefused(Exception):
-    """A request that gets ``response`` in its handler's place."""
+    """Ends a request with ``response`` instead of its handler's."""
 
     def __init__(self, response: web.Response) -> None:
         super().__init__(response.status)
@@ -20,26 +20,26 @@ class RequestRefused(Exception):
 
 
 def error(status: int, number: int, message: str) -> RequestRefused:
-    """The refusal in GDN's form; ``number`` is its errorNum (gdn-api.md A.6)."""
+    """A refusal in GDN's form; ``number`` is the errorNum (gdn-api.md A.6)."""
     body = {"error": True, "code": status, "errorNum": number, "errorMessage": message}
     return RequestRefused(web.json_response(body, status=status))
 
 
 def answer(status: int = 200, **members: Any) -> web.Response:
-    """What isn't refused, in GDN's form."""
+    """A successful answer in GDN's form."""
     return web.json_response({"error": False, "code": status, **members}, status=status)
 
 
 async def content(request: web.Request) -> dict[str, Any]:
-    """The request's JSON object.
+    """The JSON object in the request's body.
 
     Raises:
-        RequestRefused: it has none.
+        RequestRefused: the body isn't a JSON object.
     """
     try:
         body = json.loads(await request.read())
     except (ValueError, RecursionError):
-        raise error(400, 400, "the body is no JSON") from None
+        raise error(400, 400, "the body is not JSON") from None
     if not isinstance(body, dict):
-        raise error(400, 400, "the body is no object")
+        raise error(400, 400, "the body is not an object")
     return body

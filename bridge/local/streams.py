@@ -1,4 +1,4 @@
-"""Streams and the producers that publish to them (gdn-api.md C)."""
+"""Streams, and the WebSocket producers that publish to them (gdn-api.md C)."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from bridge.streamql import StreamScope
 MAX_FRAME = 1024 * 1024
 """Bytes, Pulsar's default (gdn-api.md C.5)."""
 MAX_WAITING = 50_000
-"""Events acknowledged and not yet worked on; beyond it producers wait for their answers."""
+"""Events received and not yet processed; beyond it, producers wait for their receipts."""
 
 
 class Streams:
     """All streams of a tenant. ``topics`` are their names with the prefix.
 
-    What is published comes out of ``events``: region, empty for a global stream; stream; payload.
+    ``events`` has what is published: the region (empty for a global stream), the stream and the payload.
     """
 
     def __init__(self, tenant: str, regions: Regions) -> None:
         self.topics: set[str] = set()
         self.events = asyncio.Queue[tuple[str, str, bytes]](MAX_WAITING)
-        self.counts: dict[str, Counter[str]] = {"received": Counter(), "received_in": Counter()}  # the latter by region
+        self.counts: dict[str, Counter[str]] = {"received": Counter(), "received_in": Counter()}  # by stream, by region
         self._tenant = tenant
         self._regions = regions
         self._sockets: dict[tuple[str, str], web.WebSocketResponse] = {}  # by topic and producer's name
@@ -46,7 +46,7 @@ class Streams:
 
     def cut(self) -> None:
         """Close all producers' connections."""
-        # Kept, since the loop alone doesn't keep a task.
+        # Kept in an attribute because the event loop holds only weak references to tasks.
         self._closing = [asyncio.create_task(socket.close()) for socket in self._sockets.values()]
 
     async def _list(self, request: web.Request) -> web.Response:
@@ -73,7 +73,7 @@ class Streams:
         return answer(202)
 
     async def _produce(self, request: web.Request) -> web.StreamResponse:
-        """The producer's socket (gdn-api.md C.4, C.5)."""
+        """Serve a producer's WebSocket (gdn-api.md C.4, C.5)."""
         topic = request.match_info["topic"]
         namespace, _, name = topic.partition("s.")
         if request.match_info["tenant"] != self._tenant or request.match_info["namespace"] != f"{namespace}.{FABRIC}":
@@ -82,7 +82,7 @@ class Streams:
             return web.Response(status=404, text="Topic not found")
         producer = (topic, request.query.get("producerName") or str(uuid.uuid4()))
         if producer in self._sockets:
-            return web.Response(status=409, text="Producer with that name is connected already")
+            return web.Response(status=409, text="A producer with this name is already connected")
         socket = web.WebSocketResponse(max_msg_size=MAX_FRAME, compress=False)
         region = self._regions.of(request) if namespace == "c8local" else ""
         self._sockets[producer] = socket
@@ -96,7 +96,7 @@ class Streams:
         return socket
 
     async def _take(self, region: str, stream: str, text: str) -> dict[str, Any]:
-        """The answer to one frame. ``region``: empty for a global stream."""
+        """Receive one frame; returns the answer. ``region`` is empty for a global stream."""
         try:
             frame = json.loads(text)
         except (ValueError, RecursionError):
@@ -120,7 +120,7 @@ def topic(name: str, scope: StreamScope) -> str:
 
 
 def _message_id(entry: int) -> str:
-    """Base64 of the protobuf (ledger 0, entry n), as Pulsar's are (gdn-api.md C.5)."""
+    """Base64 of a protobuf (ledger 0, entry n), like Pulsar's (gdn-api.md C.5)."""
     data = bytearray(b"\x08\x00\x10")
     while entry > 127:
         data.append(entry & 127 | 128)

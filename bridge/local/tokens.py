@@ -1,4 +1,4 @@
-"""Logging in with a password: the tokens that a GDN gives for it (gdn-api.md A.3)."""
+"""Tokens for a login with a password (gdn-api.md A.3)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from collections.abc import Mapping
 from typing import Any
 
 TOKEN_SECONDS = 43_200.0
-"""GDN's 12 hours."""
+"""12 hours, as in GDN."""
 
 USER = "root"
 
 
 class IssuedTokens:
-    """One user, known by e-mail address or by tenant and name.
+    """Issues and verifies the tokens of one user, who logs in by e-mail address or by tenant and name.
 
     Args:
-        tenant: the user's.
-        password: None: nobody can log in.
-        seconds: how long a token lasts.
+        tenant: the user's tenant.
+        password: None disables the login.
+        seconds: how long a token is valid.
     """
 
     def __init__(self, *, tenant: str, password: str | None, seconds: float = TOKEN_SECONDS) -> None:
@@ -33,7 +33,7 @@ class IssuedTokens:
         self._secret = secrets.token_bytes(32)
 
     def log_in(self, body: Mapping[str, Any]) -> str | None:
-        """A new token for what was sent to ``/_open/auth``; None for a wrong user or password."""
+        """A new token for a request to ``/_open/auth``; None for a wrong user or password."""
         password = body.get("password")
         is_user = body.get("email") == f"{USER}@{self._tenant}.example" or (
             body.get("tenant") == self._tenant and body.get("username") == USER
@@ -54,8 +54,8 @@ class IssuedTokens:
         text = f"{_coded({'alg': 'HS256', 'typ': 'JWT'})}.{_coded(claims)}"
         return f"{text}.{self._signature(text)}"
 
-    def is_good(self, token: str) -> bool:
-        """Whether it was given here and is not over."""
+    def is_valid(self, token: str) -> bool:
+        """Whether the token was issued here and hasn't expired."""
         text, _, signature = token.rpartition(".")
         if not secrets.compare_digest(signature.encode(), self._signature(text).encode()):
             return False

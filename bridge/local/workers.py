@@ -1,4 +1,4 @@
-"""Stream workers: their REST endpoints (gdn-api.md B), and the rows that they work on."""
+"""Stream workers: their REST endpoints (gdn-api.md B), and the processing of published rows."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from bridge.streamql import StreamQLError, Worker, input_streams, parse, require
 
 ACTIVATION_SECONDS = 0.1
 ATTACH_SECONDS = 0.2
-"""After activating, until the worker reads; what is published before is lost to it."""
+"""From the activation until the worker reads; it doesn't get what is published before."""
 EVENTS_AT_A_TIME = 200
-"""Worked on before connections get their turn."""
+"""Processed before the event loop serves connections again."""
 
 
 @dataclass
 class RunningWorker:
-    """A stream worker as it is served."""
+    """A stream worker and its state."""
 
     worker: Worker
     executor: Executor
@@ -40,10 +40,10 @@ class RunningWorker:
 
 
 class Workers:
-    """All workers. ``streams`` and ``documents`` get what an activation makes; rows go from the ones to the others."""
+    """All workers. Activating one creates its streams and collections; rows go from ``streams`` to ``documents``."""
 
     def __init__(self, regions: Regions, streams: Streams, documents: Documents, faults: Faults) -> None:
-        # Lost are messages that a fault took behind their receipts.
+        # "lost" counts the messages that a fault dropped after their receipts.
         self.counts: dict[str, Any] = {"executed": 0, "dropped": 0, "lost": 0, "errors": 0, "last_error": ""}
         self._regions = regions
         self._streams = streams
@@ -62,7 +62,7 @@ class Workers:
         ]
 
     def play_faults(self) -> None:
-        """Do to the workers what the faults say; to be called when faults have changed."""
+        """Apply the faults to the workers; call this when faults or workers have changed."""
         if self._faults.is_on("deleted"):
             self._workers.clear()
         for name, state in self._workers.items():
@@ -71,24 +71,24 @@ class Workers:
             if self._faults.is_on("schema-changed"):
                 filled = {query.target or "" for query in state.worker.queries}
                 definition = with_other_schema(state.worker.text, but=filled)
-                with suppress(RequestRefused):  # the column can't be added there
+                with suppress(RequestRefused):  # this definition can't have the column
                     changed = self._prepare({"definition": definition}, state.regions)
                     changed.active, changed.attached = state.active, state.attached
                     self._workers[name] = changed
 
     async def run(self) -> None:
-        """Work on what is published, without end, in turns with everything else."""
+        """Process published events until cancelled."""
         while True:
             for _ in range(EVENTS_AT_A_TIME):
-                self._work(*await self._streams.events.get())
+                self._process(*await self._streams.events.get())
             await asyncio.sleep(0)
 
-    def _work(self, region: str, stream: str, payload: bytes) -> None:
+    def _process(self, region: str, stream: str, payload: bytes) -> None:
         if self._faults.is_on("acks-but-drops") or self._faults.loses_next():
             self.counts["lost"] += 1
             return
         for state in list(self._workers.values()):
-            # The worker subscribes at Latest: what came before it attached is not for it (gdn-api.md B).
+            # The worker subscribes at Latest: it doesn't get what was published before it attached (gdn-api.md B).
             if state.attached and region in ("", *state.regions) and state.executor.reads(stream):
                 self._execute(state.executor, stream, payload)
 
@@ -100,7 +100,7 @@ class Workers:
                     self.counts["executed"] += 1
                 else:
                     self.counts["dropped"] += 1
-        except Exception as exc:  # whatever one event does, the next gets its turn
+        except Exception as exc:  # one bad event must not stop the others
             self.counts["errors"] += 1
             self.counts["last_error"] = f"{stream}: {exc}"
             print(f"local GDN: an event of stream {stream} was dropped: {exc}", file=sys.stderr)
@@ -136,9 +136,9 @@ class Workers:
         self._find(request)
         active = request.query.get("active") == "true"
         await asyncio.sleep(ACTIVATION_SECONDS)
-        state = self._find(request)  # it may have been replaced or deleted meanwhile
+        state = self._find(request)  # it may have been replaced or deleted during the sleep
         if active and not state.active:
-            # Activating makes the streams and collections that are missing (gdn-api.md B).
+            # Activating creates missing streams and collections (gdn-api.md B).
             for table in state.worker.tables.values():
                 self._documents.add_collection(table.collection)
             for stream in input_streams(state.worker).values():
@@ -151,7 +151,7 @@ class Workers:
         return described
 
     def _attach(self, state: RunningWorker) -> None:
-        state = self._workers.get(state.worker.name, state)  # by a fault it has another definition by now
+        state = self._workers.get(state.worker.name, state)  # a fault may have replaced it meanwhile
         state.attached = state.active
 
     async def _delete(self, request: web.Request) -> web.Response:
@@ -161,12 +161,12 @@ class Workers:
         return answer(message=f"Stream worker `{state.worker.name}` deleted successfully.")
 
     def _prepare(self, body: Mapping[str, Any], regions: tuple[str, ...]) -> RunningWorker:
-        """A worker, in these regions where the body names none."""
+        """The worker in a request's body. ``regions`` are used if the body has none."""
         definition = body.get("definition")
         if not isinstance(definition, str):
             raise error(400, 400, "definition is missing")
-        asked = body.get("regions") or ()
-        regions = tuple(name for name in self._regions.names if name in asked or "*" in asked) or regions
+        requested = body.get("regions") or ()
+        regions = tuple(name for name in self._regions.names if name in requested or "*" in requested) or regions
         if not re.search(r"@app:qlVersion\s*\(\s*['\"]2['\"]", definition, re.IGNORECASE):
             raise _unreadable(1, 0, "mismatched input expecting {'@', DEFINE, UNEXPECTED_CHAR}")
         try:
@@ -193,7 +193,7 @@ def _described(*states: RunningWorker, status: int = 200) -> web.Response:
 
 
 def _unreadable(line: int, column: int, message: str) -> RequestRefused:
-    """422 in the recorded form (gdn-api.md B)."""
+    """The refusal of a definition with status 422, in GDN's recorded form (gdn-api.md B)."""
     place = f"@ Line: {line}. Position: {column}"
     return error(
         422, 422, f"Error: Error between {place} and {place}. Syntax error in application definition, {message}."

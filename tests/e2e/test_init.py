@@ -177,7 +177,7 @@ def test_a_file_that_is_there_ends_with_78(tmp_path: Path) -> None:
     ended = cli("init", str(tmp_path), "--sample", "t", json.dumps({"n": 1}))
 
     assert ended.returncode == 78
-    assert f"{tmp_path / 'worker.sql'}: is there already" in ended.stderr
+    assert f"{tmp_path / 'worker.sql'}: exists already" in ended.stderr
     assert (tmp_path / "worker.sql").read_text() == "mine"
 
 

@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from bridge.cli.configuration import gdn_rest, read_configuration
-from bridge.cli.worker_plan import make_as_wanted
+from bridge.cli.worker import apply_definition
 from bridge.gdn.worker import Ensured, ensure_worker
 from tests.conftest import Bridge, LocalGdn
 
@@ -57,7 +57,7 @@ def test_a_missing_worker_is_planned_made_and_then_nothing_is_left_to_do(gdn: Lo
     assert state(gdn)["isActive"]
     assert apply(bridge) == []
     ended = bridge.cli("worker", "plan")
-    assert (ended.returncode, ended.stdout) == (0, f"worker {NAME}: nothing to do\n")
+    assert (ended.returncode, ended.stdout) == (0, f"worker {NAME}: up to date, nothing to do\n")
 
 
 def test_a_worker_that_was_switched_off_is_only_activated(gdn: LocalGdn, bridge: Bridge) -> None:
@@ -172,7 +172,7 @@ def test_many_that_replace_it_at_once_end_with_the_wanted_definition_active_and_
         bridge,
         monkeypatch,
         8,
-        lambda configuration, rest: make_as_wanted(configuration, rest, pause=lambda _: pause.wait(0.3)),
+        lambda configuration, rest: apply_definition(configuration, rest, pause=lambda _: pause.wait(0.3)),
     )
 
     assert (state(gdn)["isActive"], "addedElsewhere" in state(gdn)["definition"]) == (True, False)

@@ -81,7 +81,7 @@ def test_a_bridge_that_listens_on_all_addresses_is_asked_on_the_loopback_address
 def test_a_missing_bridge_is_a_problem(unused_port: int) -> None:
     (problem,) = ask("127.0.0.1", unused_port, ready=False)
 
-    assert problem.startswith(f"127.0.0.1:{unused_port} doesn't answer to /livez: ")
+    assert problem.startswith(f"127.0.0.1:{unused_port} doesn't answer /livez: ")
 
 
 @pytest.mark.parametrize("answer", [b"\x00" * 100, b"220 mail ESMTP\r\n", b"", b'HTTP/1.1 503 x\r\n\r\n{"parts": [7]}'])
@@ -105,7 +105,7 @@ def test_another_program_on_the_port_is_a_problem_not_a_crash(answer: bytes) -> 
 def test_port_0_cant_be_asked() -> None:
     (problem,) = ask("127.0.0.1", 0, ready=False)
 
-    assert problem.startswith("BRIDGE_STATUS__LISTEN: port 0")
+    assert problem.startswith("BRIDGE_STATUS__LISTEN: with port 0")
 
 
 def test_the_verb_finds_file_and_address_as_run_does(

@@ -89,7 +89,7 @@ def test_a_worker_is_created_inactive_listed_activated_and_deleted(client: Clien
     ("statement", "says"),
     [
         ("CREAT STREAM s (a int);", "Line: 3. Position: 1"),
-        ("CREATE WINDOW w (a int) SLIDING_TIME(1 min);", "limit of the local GDN"),
+        ("CREATE WINDOW w (a int) SLIDING_TIME(1 min);", "the local GDN can't execute"),
         (
             "CREATE STREAM s (a int); CREATE TABLE q (a int); INSERT INTO q SELECT a FROM s WINDOW SLIDING_TIME(1 m);",
             "local GDN",

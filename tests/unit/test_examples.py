@@ -103,7 +103,7 @@ def test_examples_that_give_what_they_expect_pass(run: Run) -> None:
         f't = 21.5, who = "b1" }}]\n[[routes.test]]\ntopic = "x"\npayload = ""\nexpect = "no_route"\n',
     )
 
-    assert (exit_code, out) == (0, "3 of 3 examples give what they expect\n")
+    assert (exit_code, out) == (0, "3 of 3 examples pass\n")
 
 
 @pytest.mark.parametrize(
@@ -147,4 +147,4 @@ def test_a_payload_that_is_no_base64_names_its_place(run: Run) -> None:
     )
 
     assert exit_code == 78
-    assert "routes[0].test[0]: payload is no base64" in err
+    assert "routes[0].test[0]: payload is not base64" in err

@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.cli import examples, init
-from bridge.cli.columns import MAX_COLUMNS
 from bridge.cli.configuration import route_of
-from bridge.cli.drafts import CONFIG_FILE, WORKER_FILE, configuration, definition
-from bridge.cli.findings import MAX_EXAMPLES, Findings, Found, Sample
-from bridge.cli.inference import MAX_ROUTES, MAX_SAMPLES, infer
-from bridge.cli.init import _filter, files_of
-from bridge.cli.naming import safe_name
+from bridge.cli.init.columns import MAX_COLUMNS
+from bridge.cli.init.command import _filter, files_of
+from bridge.cli.init.files import CONFIG_FILE, WORKER_FILE, configuration_text, definition_text
+from bridge.cli.init.inference import MAX_ROUTES, MAX_SAMPLES, infer
+from bridge.cli.init.names import safe_name
+from bridge.cli.init.results import MAX_EXAMPLES, Inference, InferredRoute, Sample
 from bridge.config import load
 from bridge.errors import ConfigError
 from bridge.mapping import Mapper
@@ -31,21 +31,21 @@ from bridge.streamql import input_streams, parse
 from tests.conftest import API_KEY
 
 
-def found_in(*samples: tuple[str, Any]) -> tuple[Found, ...]:
+def found_in(*samples: tuple[str, Any]) -> tuple[InferredRoute, ...]:
     """Routes from samples whose payloads are bytes, or else written as JSON."""
-    return infer([Sample(topic, p if isinstance(p, bytes) else json.dumps(p).encode()) for topic, p in samples]).found
+    return infer([Sample(topic, p if isinstance(p, bytes) else json.dumps(p).encode()) for topic, p in samples]).routes
 
 
-def the_one(*samples: tuple[str, Any]) -> Found:
+def the_one(*samples: tuple[str, Any]) -> InferredRoute:
     (found,) = found_in(*samples)
     return found
 
 
-def columns(found: Found) -> dict[str, str]:
+def columns(found: InferredRoute) -> dict[str, str]:
     return {column.name: column.type.value for column in found.columns}
 
 
-def rows(found: Found) -> list[Any]:
+def rows(found: InferredRoute) -> list[Any]:
     return [example.expect for example in found.route.examples]
 
 
@@ -240,14 +240,14 @@ def test_a_payload_without_members_still_gives_a_row() -> None:
         ("$a{b}/t", b"1", "first level"),
         ("/".join("a" * 40), b"1", "32 levels"),
         ("a", b"", "empty"),
-        ("a", b"1" * (MAX_PAYLOAD + 1), "over"),
+        ("a", b"1" * (MAX_PAYLOAD + 1), "more than"),
     ],
 )
 def test_what_can_be_no_sample_is_left_out_with_its_reason(topic: str, payload: bytes, says: str) -> None:
-    findings = infer([Sample(topic, payload), Sample("good", b"1")])
+    inference = infer([Sample(topic, payload), Sample("good", b"1")])
 
-    assert [one.route.topic for one in findings.found] == ["good"]
-    assert [(one.topic, says in one.reason) for one in findings.left_out] == [(topic, True)]
+    assert [one.route.topic for one in inference.routes] == ["good"]
+    assert [(one.topic, says in one.reason) for one in inference.left_out] == [(topic, True)]
 
 
 def test_routes_columns_and_samples_are_bounded() -> None:
@@ -255,11 +255,11 @@ def test_routes_columns_and_samples_are_bounded() -> None:
     wide = the_one(("t", {f"m{n}": n for n in range(2000)}))
     many_samples = infer([Sample("t", b"%d" % n) for n in range(MAX_SAMPLES + 5)])
 
-    assert (len(many_topics.found), len(many_topics.left_out)) == (MAX_ROUTES, 5)
+    assert (len(many_topics.routes), len(many_topics.left_out)) == (MAX_ROUTES, 5)
     assert len(wide.columns) == MAX_COLUMNS
     assert len(wide.notes) < 100
-    assert many_samples.found[0].samples == MAX_SAMPLES
-    assert len(many_samples.found[0].route.examples) == MAX_EXAMPLES
+    assert many_samples.routes[0].samples == MAX_SAMPLES
+    assert len(many_samples.routes[0].route.examples) == MAX_EXAMPLES
 
 
 def test_names_that_differ_in_case_only_are_kept_apart() -> None:
@@ -295,39 +295,39 @@ many_samples = st.lists(st.builds(Sample, topics, payloads), min_size=1, max_siz
 @settings(max_examples=400)
 @given(many_samples)
 def test_any_samples_give_files_that_load_and_map_them_or_are_left_out_with_a_sentence(samples: list[Sample]) -> None:
-    findings = infer(samples)
+    inference = infer(samples)
 
-    assert len(findings.taken) + len(findings.left_out) == len(samples)
-    assert all(one.reason for one in findings.left_out)
-    if not findings.found:
+    assert len(inference.taken) + len(inference.left_out) == len(samples)
+    assert all(one.reason for one in inference.left_out)
+    if not inference.routes:
         return
-    config = tomllib.loads(configuration(findings.found, broker="mqtt://b", protocol="5"))
-    streams = input_streams(parse(definition(findings.found)))
+    config = tomllib.loads(configuration_text(inference.routes, broker="mqtt://b", protocol="5"))
+    streams = input_streams(parse(definition_text(inference.routes)))
     assert {r["stream"] for r in config["routes"]} == set(streams)
-    files_of(findings, broker="mqtt://b", protocol="3.1.1")  # loads, checks and maps; raises if not
+    files_of(inference, broker="mqtt://b", protocol="3.1.1")  # loads, checks and maps; raises if not
 
 
 @settings(max_examples=200)
 @given(many_samples)
 def test_the_examples_beside_routes_are_what_the_files_give(samples: list[Sample]) -> None:
-    findings = infer(samples)
-    if not findings.found:
+    inference = infer(samples)
+    if not inference.routes:
         return
-    mapping = loaded(findings)
+    mapping = loaded(inference)
 
-    for one in findings.found:
+    for one in inference.routes:
         for example in one.route.examples:
             assert not examples._difference(mapping, example, "here")
 
 
-def loaded(findings: Findings) -> Mapper:
+def loaded(inference: Inference) -> Mapper:
     """The mapping of the files, with the examples replaced by those that the file says."""
-    config = tomllib.loads(configuration(findings.found, broker="mqtt://b", protocol="5"))
-    for one, route in zip(findings.found, config["routes"], strict=True):
+    config = tomllib.loads(configuration_text(inference.routes, broker="mqtt://b", protocol="5"))
+    for one, route in zip(inference.routes, config["routes"], strict=True):
         said = [(test["topic"], test["payload"], test["expect"]) for test in route.get("test", [])]
         assert said == [(e.topic, e.payload, e.expect) for e in one.route.examples]
     return Mapper(
-        routes=[one.route for one in findings.found], streams=input_streams(parse(definition(findings.found)))
+        routes=[one.route for one in inference.routes], streams=input_streams(parse(definition_text(inference.routes)))
     )
 
 
@@ -376,14 +376,14 @@ def test_one_sample_is_said_to_be_little_where_a_number_in_it_is_whole(
 ) -> None:
     run("--sample", "devices/AD11/telemetry", payload)
 
-    assert ("one sample says little" in capsys.readouterr().out) == warned
+    assert ("based on a single sample" in capsys.readouterr().out) == warned
 
 
 @pytest.mark.parametrize("name", [CONFIG_FILE, WORKER_FILE])
 def test_a_file_that_is_there_is_named_and_kept(run: Callable[..., int], tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
 
-    with pytest.raises(ConfigError, match=f"{name}: is there already"):
+    with pytest.raises(ConfigError, match=f"{name}: exists already"):
         run(*SAMPLE)
 
     assert (tmp_path / name).read_text() == "mine"

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.cli import main
-from bridge.cli.edge_nodes import NO_BIRTH
-from bridge.cli.findings import Findings, Found, Sample
-from bridge.cli.inference import infer
-from bridge.cli.init import files_of
+from bridge.cli.init.command import files_of
+from bridge.cli.init.inference import infer
+from bridge.cli.init.results import Inference, InferredRoute, Sample
+from bridge.cli.init.sparkplug import NO_BIRTH
 from bridge.mapping.sparkplug_payload import message_class
 from tests.conftest import uninstall
 
@@ -36,12 +36,12 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def the_one(*payloads: bytes) -> Found:
-    (found,) = infer([Sample(f"devices/A{number}/data", payload) for number, payload in enumerate(payloads)]).found
+def the_one(*payloads: bytes) -> InferredRoute:
+    (found,) = infer([Sample(f"devices/A{number}/data", payload) for number, payload in enumerate(payloads)]).routes
     return found
 
 
-def written(found: Found) -> tuple[str, str]:
+def written(found: InferredRoute) -> tuple[str, str]:
     return found.route.format.name, found.route.format.compression
 
 
@@ -133,12 +133,12 @@ def test_a_compressed_payload_that_turns_out_to_be_nothing_stays_as_it_is() -> N
 
 @pytest.mark.parametrize("payload", [msgpack(VALUE), cbor(VALUE), LINE])
 def test_a_format_that_the_payload_does_not_name_is_said_to_be_a_guess(payload: bytes) -> None:
-    assert "see that the values make sense" in the_one(payload).notes[0]
+    assert "check that the values make sense" in the_one(payload).notes[0]
     assert not the_one(json.dumps(VALUE).encode()).notes
 
 
 def test_measurements_on_topics_of_their_own_get_routes_of_their_own() -> None:
-    found = infer([Sample("tele/web1/cpu", LINE), Sample("tele/web1/mem", b"mem,host=web1 used=5i")]).found
+    found = infer([Sample("tele/web1/cpu", LINE), Sample("tele/web1/mem", b"mem,host=web1 used=5i")]).routes
 
     assert {one.route.topic for one in found} == {"tele/{tele}/cpu", "tele/{tele}/mem"}
 
@@ -157,11 +157,11 @@ def test_a_library_that_is_not_installed_is_named_with_the_command_that_installs
     uninstall(module, monkeypatch)
     message_class.cache_clear()
 
-    findings = infer([Sample(topic, payload), Sample("good", b"1")])
+    inference = infer([Sample(topic, payload), Sample("good", b"1")])
 
-    assert [one.route.topic for one in findings.found] == ["good"]
-    assert [one.topic for one in findings.left_out] == [topic]
-    assert f"{module}, which isn't installed: pip install 'gdn-bridge[formats]'" in findings.left_out[0].reason
+    assert [one.route.topic for one in inference.routes] == ["good"]
+    assert [one.topic for one in inference.left_out] == [topic]
+    assert f"{module}, which isn't installed: pip install 'gdn-bridge[formats]'" in inference.left_out[0].reason
 
 
 def test_without_zstd_mixed_payloads_fall_back_to_raw(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,15 +173,15 @@ def test_without_zstd_mixed_payloads_fall_back_to_raw(monkeypatch: pytest.Monkey
 # --- Sparkplug B ------------------------------------------------------------------------------------------
 
 
-def rows(found: Found) -> list[Any]:
+def rows(found: InferredRoute) -> list[Any]:
     return [example.expect for example in found.route.examples]
 
 
 def test_edge_nodes_and_their_devices_share_a_route() -> None:
     device = sparkplug("DBIRTH", "n/d", {**BORN, "name": "flow", "alias": 8}, timestamp=1002)
-    findings = infer([BIRTH, DATA, device, Sample("other/A1", b"1")])
+    inference = infer([BIRTH, DATA, device, Sample("other/A1", b"1")])
 
-    first, other = findings.found
+    first, other = inference.routes
     assert (first.route.topic, first.route.format.name, first.samples) == (
         "spBv1.0/{group_id}/+/{edge_node_id}/#",
         "sparkplug",
@@ -193,17 +193,17 @@ def test_edge_nodes_and_their_devices_share_a_route() -> None:
         {**row, "device_id": "", "metric": "level", "value": 1.5, "timestamp": 1000},
         {**row, "device_id": "d", "metric": "flow", "value": 1.5, "timestamp": 1002},
     ]
-    assert findings.left_out == ()
+    assert inference.left_out == ()
 
 
 def test_data_alone_is_enough_for_the_route_and_the_missing_birth_is_said() -> None:
-    findings = infer([DATA])
+    inference = infer([DATA])
 
-    (found,) = findings.found
+    (found,) = inference.routes
     assert (found.samples, found.route.examples) == (0, ())
-    assert [one.reason for one in findings.left_out] == [NO_BIRTH]
+    assert [one.reason for one in inference.left_out] == [NO_BIRTH]
     assert "is a guess" in found.notes[0]
-    files_of(findings, broker="mqtt://b", protocol="5")
+    files_of(inference, broker="mqtt://b", protocol="5")
 
 
 @pytest.mark.parametrize(
@@ -217,10 +217,10 @@ def test_the_value_is_of_the_type_that_most_metrics_have_and_the_others_are_name
     other = {"name": "raw", "datatype": 17, "bytes_value": b"\0"} if type_ != "string" else BORN
     control = {"name": "Node Control/Rebirth", "datatype": 11, "boolean_value": False}
 
-    (found,) = infer([sparkplug("NBIRTH", "n", *most, other, control)]).found
+    (found,) = infer([sparkplug("NBIRTH", "n", *most, other, control)]).routes
 
     assert {column.name: column.type.value for column in found.columns}["value"] == type_
-    assert f"1 metric has another type of value, as '{other['name']}'" in found.notes[0]
+    assert f"1 metric has values of another type, such as '{other['name']}'" in found.notes[0]
     assert [row["metric"] for row in rows(found)[0] if row["metric"] != "Node Control/Rebirth"] == ["a", "b"]
 
 
@@ -234,19 +234,19 @@ def test_the_value_is_of_the_type_that_most_metrics_have_and_the_others_are_name
     ],
 )
 def test_what_the_route_would_not_take_is_left_out_with_its_reason(sample: Sample, says: str) -> None:
-    findings = infer([BIRTH, sample])
+    inference = infer([BIRTH, sample])
 
-    assert [one.samples for one in findings.found] == [1]
-    assert [(one.topic, says in one.reason) for one in findings.left_out] == [(sample.topic, True)]
+    assert [one.samples for one in inference.routes] == [1]
+    assert [(one.topic, says in one.reason) for one in inference.left_out] == [(sample.topic, True)]
 
 
 def test_data_after_a_birth_that_was_left_out_is_left_out_as_well() -> None:
     unfit = sparkplug("NBIRTH", "n", BORN, {"name": "huge", "datatype": 8, "long_value": 2**60})
 
-    findings = infer([unfit, DATA])
+    inference = infer([unfit, DATA])
 
-    assert len(findings.left_out) == 2
-    files_of(findings, broker="mqtt://b", protocol="5")
+    assert len(inference.left_out) == 2
+    files_of(inference, broker="mqtt://b", protocol="5")
 
 
 # --- the files --------------------------------------------------------------------------------------------
@@ -319,9 +319,9 @@ topics = st.sampled_from(["a/b", "devices/1/t", "devices/2/t", "7/8/9/10", "spBv
 
 @given(st.lists(st.builds(Sample, topics, payloads) | edge_nodes, min_size=1, max_size=8))
 def test_any_samples_give_files_that_load_and_map_them_or_are_left_out_with_a_sentence(samples: list[Sample]) -> None:
-    findings: Findings = infer(samples)
+    inference: Inference = infer(samples)
 
-    assert len(findings.taken) + len(findings.left_out) == len(samples)
-    assert all(one.reason for one in findings.left_out)
-    if findings.found:
-        files_of(findings, broker="mqtt://b", protocol="5")  # loads, checks and maps; raises if not
+    assert len(inference.taken) + len(inference.left_out) == len(samples)
+    assert all(one.reason for one in inference.left_out)
+    if inference.routes:
+        files_of(inference, broker="mqtt://b", protocol="5")  # loads, checks and maps; raises if not

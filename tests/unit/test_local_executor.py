@@ -109,10 +109,10 @@ def test_a_script_that_takes_too_much_memory_is_an_error_of_that_event() -> None
 @pytest.mark.parametrize(
     ("expression", "says"),
     [
-        ("convert(a, 'number')", "is no type"),
+        ("convert(a, 'number')", "is not a type"),
         ("str:upper(a, a)", "str:upper doesn't take 2 arguments"),
         ("ifThenElse(a)", "ifThenElse doesn't take 1"),
-        ("geo:distance(a)", "limit of the local GDN"),
+        ("geo:distance(a)", "the local GDN can.t execute"),
         ("other.a", "no attribute a"),
     ],
 )

@@ -1,7 +1,7 @@
-"""C8QL, the part that health checks and the tutorial use (gdn-api.md G): read by recursive descent, run over documents.
+"""Runs the part of C8QL that health checks and the tutorial use (gdn-api.md G): a recursive descent parser.
 
 ``FOR v IN collection`` with FILTER, SORT, LIMIT and ``COLLECT WITH COUNT INTO n`` in any order, then RETURN or REMOVE;
-or one of these alone. Everything else is refused by name.
+or RETURN or REMOVE alone. Everything else is refused by name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Expressions: read once, evaluated for each document."""
+"""Expressions: parsed once, evaluated for each document."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ MAX_DEPTH = 50
 _CONSTANTS = {"TRUE": True, "FALSE": False, "NULL": None}
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
 _LEVELS = [level.split() for level in ("OR ||", "AND &&", "== != <= >= < > IN", "+ -", "* / %")]
-"""Operators between two operands, the loosest first; those of one level bind from the left."""
+"""Binary operators by precedence, lowest first; all are left-associative."""
 SUM = 3
-"""The loosest level that has no IN."""
+"""The precedence level of + and -, above IN and the other comparisons."""
 
 
 class Expressions:
-    """Reads expressions from where a cursor stands.
+    """Parses expressions at a cursor's position.
 
     Args:
-        cursor: in the query.
-        bind_vars: as in the request; those never used are left in ``unused``.
-        collections: a collection's documents by name.
+        cursor: the reader of the query's tokens.
+        bind_vars: as in the request; those not used remain in ``unused``.
+        collections: returns a collection's documents.
     """
 
     def __init__(self, cursor: QueryTokenReader, bind_vars: Mapping[str, Any], collections: Collections) -> None:
         self.names: set[str] = set()
-        """The variables there are."""
+        """The variables in scope."""
         self.unused = dict(bind_vars)
         self._cursor = cursor
         self._bind_vars = bind_vars
@@ -43,10 +43,10 @@ class Expressions:
         self._depth = 0
 
     def read(self, level: int = 0) -> Evaluate:
-        """The expression that comes, with operators of this level at the loosest.
+        """Parse an expression with operators of this precedence or higher.
 
         Raises:
-            C8QLError: none comes, or one that can't be evaluated here.
+            C8QLError: there is no expression, or it isn't supported.
         """
         self._depth += 1
         if self._depth > MAX_DEPTH:
@@ -60,24 +60,24 @@ class Expressions:
         return value
 
     def object(self) -> Evaluate:
-        """An object, whose brace has been taken."""
+        """Parse an object whose opening brace has been taken."""
         members: list[tuple[str, Evaluate]] = []
         for _ in self._cursor.items("}"):
             kind, text, start = self._cursor.next()
             if kind not in ("name", "string"):
-                raise self._cursor.error("an attribute's name was expected", start)
+                raise self._cursor.error("the name of an attribute was expected", start)
             self._cursor.expect(":")
             members.append((text[1:-1] if kind == "string" else text.strip("`"), self.read()))
         return lambda scope: {key: value(scope) for key, value in members}
 
     def collection(self) -> list[dict[str, Any]]:
-        """The documents of the collection that is named here, or bound."""
+        """The documents of the collection that the next token names or binds."""
         if self._cursor.peek().text.startswith("@@"):
             return self._collections(str(self.bound(self._cursor.next().text)))
         return self._collections(self._cursor.expect_name())
 
     def bound(self, parameter: str) -> Any:
-        """A bind parameter's value. ``parameter`` is the token, with its @."""
+        """The value of a bind parameter, given with its @."""
         name = parameter[1:]
         if name not in self._bind_vars:
             raise C8QLError(f"no value specified for declared bind parameter '{name}'", number=1551)
@@ -116,8 +116,14 @@ class Expressions:
             return _constant(re.sub(r"\\(.)", lambda m: _ESCAPED.get(m[1], m[1]), text[1:-1]))
         if kind == "bind":
             if text.startswith("@@"):
-                raise self._cursor.error("a collection can only stand after IN", start)
+                raise self._cursor.error("a collection is only allowed after IN", start)
             return _constant(self.bound(text))
+        if kind == "name":
+            return self._named(text, start)
+        return self._bracketed(text, start)
+
+    def _bracketed(self, text: str, start: int) -> Evaluate:
+        """A parenthesis, an array or an object, whose opening symbol has been taken."""
         if text == "(":
             value = self.read()
             self._cursor.expect(")")
@@ -127,8 +133,10 @@ class Expressions:
             return lambda scope: [item(scope) for item in items]
         if text == "{":
             return self.object()
-        if kind != "name":
-            raise self._cursor.error(f"unexpected {text or 'end of the query'!r}", start)
+        raise self._cursor.error(f"unexpected {text or 'end of the query'!r}", start)
+
+    def _named(self, text: str, start: int) -> Evaluate:
+        """A constant, a function call or a variable, whose name has been taken."""
         if text.upper() in _CONSTANTS:
             return _constant(_CONSTANTS[text.upper()])
         if self._cursor.take("("):
@@ -138,13 +146,12 @@ class Expressions:
             return lambda scope: scope[name]
         if name.upper() in BEYOND:
             raise self._cursor.beyond(name.upper())
-        self._collections(name)  # says so if there is none
-        raise self._cursor.error(f"the collection {name} can't stand here", start)
+        self._collections(name)  # raises if there is no such collection
+        raise self._cursor.error(f"the collection {name} is not allowed here", start)
 
     def _call(self, function: str, start: int) -> Evaluate:
         if function not in ("LENGTH", "COUNT", "COLLECTION_COUNT"):
-            what = f"the function {function} can't be executed here: that is a limit of the local GDN"
-            raise self._cursor.error(what, start)
+            raise self._cursor.error(f"the local GDN doesn't support the function {function}", start)
         kind, text, _ = self._cursor.peek()
         is_name = text.startswith("@@") or (kind == "name" and text.strip("`") not in self.names)
         value = _constant(self.collection()) if is_name and self._cursor.peek(1).text == ")" else self.read()

@@ -1,4 +1,4 @@
-"""Whole queries: FOR and its steps, RETURN and REMOVE."""
+"""Parses and runs whole queries: FOR and its steps, RETURN and REMOVE."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def run(query: str, bind_vars: Mapping[str, Any], collections: Collections) -> l
 
     Args:
         query: C8QL text.
-        bind_vars: as in the request; a collection's key starts with ``@``.
-        collections: a collection's documents by name, which a REMOVE takes them from; raises C8QLError where there is
-            none.
+        bind_vars: as in the request; the key of a collection starts with ``@``.
+        collections: returns a collection's list of documents, from which REMOVE deletes; raises C8QLError if there is
+            no such collection.
 
     Raises:
-        C8QLError: it can't be read, is beyond what runs here, or failed; then nothing was removed.
+        C8QLError: the query can't be parsed, isn't supported, or failed; nothing was removed.
     """
     if not query.strip():
         raise C8QLError("query is empty", number=1502)
@@ -93,8 +93,8 @@ class _Query:
         raise self._cursor.error("FILTER, SORT, LIMIT, COLLECT WITH COUNT INTO, REMOVE or RETURN was expected")
 
     def _remove(self) -> Operation:
-        """REMOVE: all of the documents or, where one of them isn't there, none; each is OLD afterwards."""
-        which = self._expressions.read(SUM)  # an IN in it would be a comparison's
+        """REMOVE: all of the documents, or none if one doesn't exist; afterwards each is bound to OLD."""
+        which = self._expressions.read(SUM)  # without comparisons, so that the next IN is REMOVE's own
         self._cursor.expect("IN")
         documents = self._expressions.collection()
         options: dict[str, Any] = {}
@@ -106,16 +106,16 @@ class _Query:
         self._expressions.names = {"OLD"}
 
         def remove(scopes: list[Bindings]) -> list[Bindings]:
-            there = {document["_key"]: document for document in documents}
+            by_key = {document["_key"]: document for document in documents}
             removed = []
             for scope in scopes:
                 found = which(scope)
                 key = found.get("_key") if isinstance(found, dict) else found
-                if isinstance(key, str) and key in there:
-                    removed.append(there.pop(key))
+                if isinstance(key, str) and key in by_key:
+                    removed.append(by_key.pop(key))
                 elif not is_true(options.get("ignoreErrors")):
                     raise C8QLError(f"C8QL: document not found: {key} (while executing)", number=1202, status=404)
-            documents[:] = there.values()
+            documents[:] = by_key.values()
             return [{"OLD": document} for document in removed]
 
         return remove
@@ -126,7 +126,7 @@ class _Query:
             keys.append((self._expressions.read(), self._cursor.take("ASC", "DESC") == "DESC"))
 
         def sort(scopes: list[Bindings]) -> list[Bindings]:
-            for key, descending in reversed(keys):  # stable: the last key first
+            for key, descending in reversed(keys):  # sorting is stable, so the last key goes first
                 scopes = sorted(scopes, key=_ordered_by(key), reverse=descending)
             return scopes
 

@@ -1,4 +1,4 @@
-"""A reader's position among a query's tokens, and what it says when something else was expected there."""
+"""Splits a query into tokens and reads them one by one; makes the errors for unexpected tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TOKEN = re.compile(
 )
 
 BEYOND = frozenset(["INSERT", "UPDATE", "UPSERT", "REPLACE", "LET", "WITH", "WINDOW", "FOR", "SEARCH", "GRAPH"])
-"""Keywords of what C8QL has and the local GDN hasn't; some can stand in a few places."""
+"""Keywords that C8QL has and the local GDN doesn't support; some are supported in certain places."""
 
 
 class C8QLError(Exception):
@@ -40,10 +40,10 @@ class QueryToken(NamedTuple):
 
 
 class QueryTokenReader:
-    """The tokens of a query one after the other.
+    """Reads the tokens of a query in order.
 
     Raises:
-        C8QLError: there is a character that no token begins with.
+        C8QLError: there is a character that can't begin a token.
     """
 
     def __init__(self, query: str) -> None:
@@ -61,33 +61,37 @@ class QueryTokenReader:
         self._tokens.append(QueryToken("end", "", len(query)))
 
     def peek(self, ahead: int = 0) -> QueryToken:
-        """The token that comes, or one behind it; the end comes again and again."""
+        """The next token, or one further ahead; after the last, always the end token."""
         return self._tokens[min(self._index + ahead, len(self._tokens) - 1)]
 
     @property
     def word(self) -> str:
-        """What comes, in capitals: a keyword or symbol is the only token that looks like one."""
+        """The next token in upper case, to compare with keywords and symbols."""
         return self.peek().text.upper()
 
     def next(self) -> QueryToken:
-        """Take the token that comes."""
+        """Take the next token."""
         token = self.peek()
         self._index += 1
         return token
 
     def take(self, *words: str) -> str:
-        """Take one of these keywords or symbols and return it; empty if none comes."""
+        """Take the next token if it is one of these keywords or symbols, and return it; else return an empty string."""
         return self.next().text.upper() if self.word in words else ""
 
     def expect(self, *words: str) -> None:
-        """Take these keywords or symbols, all and in this order, or raise."""
+        """Take all these keywords or symbols in this order.
+
+        Raises:
+            C8QLError: the next tokens are others.
+        """
         for word in words:
             if not self.take(word):
                 shown = word if word.isalpha() else repr(word)
                 raise self.beyond(self.word) if self.word in BEYOND else self.error(f"{shown} was expected")
 
     def items(self, closing: str) -> Iterator[None]:
-        """Comes to each item of a list whose opening symbol has been taken; commas and the closing one it takes."""
+        """Yield at each item of a list whose opening symbol has been taken; takes the commas and the closing symbol."""
         while not self.take(closing):
             yield
             if not self.take(","):
@@ -95,18 +99,22 @@ class QueryTokenReader:
                 return
 
     def expect_name(self) -> str:
-        """Take a name or raise."""
+        """Take a name.
+
+        Raises:
+            C8QLError: the next token is something else.
+        """
         kind, text, start = self.next()
         if kind != "name":
             raise self.error("a name was expected", start)
         return text.strip("`")
 
     def beyond(self, construct: str) -> C8QLError:
-        """The refusal of what C8QL has and the local GDN hasn't."""
-        return self.error(f"{construct} can't be executed here: that is a limit of the local GDN")
+        """The refusal of a construct that C8QL has and the local GDN doesn't support."""
+        return self.error(f"the local GDN doesn't support {construct}")
 
     def error(self, message: str, at: int | None = None) -> C8QLError:
-        """What is wrong at the token that comes, or at this index."""
+        """A syntax error at the next token, or at an index into the query."""
         at = self.peek().start if at is None else at
         line = self._query.count("\n", 0, at) + 1
         column = at - self._query.rfind("\n", 0, at)

@@ -1,4 +1,4 @@
-"""How C8QL's values compare and calculate, and what is true."""
+"""Comparison, arithmetic and truth of C8QL values."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _RANKS = {type(None): 0, bool: 1, int: 2, float: 2, str: 3, list: 4, dict: 5}
 
 
 def is_true(value: Any) -> bool:
-    """Whether a condition is met by it."""
+    """Whether the value counts as true in a condition."""
     return value not in (None, False, 0, "") or isinstance(value, list | dict)
 
 
 def member(value: Any, key: Any) -> Any:
-    """An attribute or item; None where there is none."""
+    """An object's attribute or an array's item; None if there is none."""
     if isinstance(value, dict):
         return value.get(str(key))
     if isinstance(value, list) and isinstance(key, int) and -len(value) <= key < len(value):
@@ -26,12 +26,12 @@ def member(value: Any, key: Any) -> Any:
 
 
 def contains(array: Any, value: Any) -> bool:
-    """Whether it is an array that has the value."""
+    """Whether ``array`` is an array that contains the value."""
     return isinstance(array, list) and any(compare(value, item) == 0 for item in array)
 
 
 def compare(a: Any, b: Any) -> int:
-    """Less than, equal to or greater than 0, as ``a`` stands to ``b``. Values of different kinds go by their kinds."""
+    """Negative, zero or positive if ``a`` is less than, equal to or greater than ``b``. Kinds are ordered too."""
     rank = _RANKS[type(a)]
     if other := rank - _RANKS[type(b)]:
         return other

@@ -232,7 +232,7 @@ def test_what_devices_sent_does_not_steer_the_terminal(offline: Bridge) -> None:
         (["purge"], 2, "--all"),
         (["show", "99"], 1, "no dead letter 99"),
         (["list", "--since", "yesterday"], 2, "15m, 2h, 3d"),
-        (["list", "--limit", "0"], 2, "number from 1 on"),
+        (["list", "--limit", "0"], 2, "not a positive number"),
         (["list", "--reason", "none_such"], 0, "no dead letters"),
         (["export", "--reason", "none_such"], 0, "no dead letters"),
         (["replay", "--reason", "none_such"], 0, "no dead letters"),

@@ -1,4 +1,4 @@
-"""What ``init`` takes and finds: samples, the routes that they need, and examples made of them. Pure."""
+"""Samples, the routes inferred from them, and examples made from them. Pure."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from bridge.streamql.streams import InputStream
 from bridge.streamql.syntax import Attribute, Place, StreamScope
 
 MAX_EXAMPLES = 3
-"""Of a route."""
+"""Per route."""
 
-MAX_EXAMPLE = 4096
-"""Bytes of an example's payload, and of the rows that it gives."""
+MAX_EXAMPLE_BYTES = 4096
+"""Of an example's payload, and of the rows that it becomes."""
 
 
 class Sample(NamedTuple):
@@ -28,13 +28,13 @@ class Sample(NamedTuple):
 
     @property
     def message(self) -> MqttMessage:
-        """It as the broker would hand it over."""
+        """The sample as the broker would deliver it."""
         return MqttMessage(self.topic, self.payload, 1, False, 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A route with its stream's columns. ``notes`` are sentences for a person, one line each."""
+class InferredRoute:
+    """A route with its stream's columns, and the number of samples it takes. ``notes`` are one-line remarks."""
 
     route: Route
     columns: tuple[Attribute, ...]
@@ -43,51 +43,51 @@ class Found:
 
 
 class LeftOut(NamedTuple):
-    """A sample that no route was made for."""
+    """A sample that no route takes."""
 
     topic: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
-    """What was inferred: routes in the order in which they are to stand."""
+class Inference:
+    """The result of ``infer``. ``routes`` are in the order in which they must be tried."""
 
-    found: tuple[Found, ...]
+    routes: tuple[InferredRoute, ...]
     left_out: tuple[LeftOut, ...]
     taken: tuple[Sample, ...] = ()
     """The samples that become rows."""
 
 
 def table_of(stream: str) -> str:
-    """The name of the table that a stream's rows go to."""
+    """The name of the table for a stream's rows."""
     return f"{stream}_rows"
 
 
-def mapping_of(found: Iterable[Found]) -> Mapper:
-    """The routes at work, feeding streams as their definition will say."""
-    found = tuple(found)
+def mapper_of(inferred: Iterable[InferredRoute]) -> Mapper:
+    """A mapper with these routes and their streams."""
+    inferred = tuple(inferred)
     streams = {
-        f.route.stream: InputStream(
-            name=f.route.stream,
+        one.route.stream: InputStream(
+            name=one.route.stream,
             scope=StreamScope.LOCAL,
-            attributes=f.columns,
+            attributes=one.columns,
             read_by_worker=True,
             place=Place(1, 1),
             fail_on_missing=True,
         )
-        for f in found
+        for one in inferred
     }
-    return Mapper(routes=[f.route for f in found], streams=streams)
+    return Mapper(routes=[one.route for one in inferred], streams=streams)
 
 
 def example_of(sample: Sample, mapping: Mapper) -> Example | None:
-    """The sample with the rows it gives; None if it gives none, or a TOML file can't say it, or not briefly."""
+    """The sample with its rows; None if it has no rows, is too long, or can't be written in TOML."""
     mapped = mapping.map(sample.message)
-    if isinstance(mapped, DeadLetter) or not sample.topic.isprintable() or len(sample.payload) > MAX_EXAMPLE:
+    if isinstance(mapped, DeadLetter) or not sample.topic.isprintable() or len(sample.payload) > MAX_EXAMPLE_BYTES:
         return None
     rows = [json.loads(row.payload) for row in mapped]
-    if not rows or sum(len(row.payload) for row in mapped) > MAX_EXAMPLE or _has_null(rows):
+    if not rows or sum(len(row.payload) for row in mapped) > MAX_EXAMPLE_BYTES or _has_null(rows):
         return None
     expected = rows[0] if len(rows) == 1 else rows
     try:
@@ -97,7 +97,7 @@ def example_of(sample: Sample, mapping: Mapper) -> Example | None:
 
 
 def _has_null(value: Any) -> bool:
-    """Whether there is a null anywhere in it, which TOML has no word for."""
+    """Whether the value contains a null, which TOML doesn't have."""
     waiting = [value]
     while waiting:
         one = waiting.pop()

@@ -1,7 +1,7 @@
-"""The verb ``deadletter``: look at dead letters, have them replayed or purged, take them elsewhere.
+"""The verb ``deadletter``: lists, shows, replays, purges and exports dead letters.
 
-The outbox has one owner. While a bridge runs, ``replay`` and ``purge`` mark the letters and the bridge does it; while
-none runs, the command is the owner itself.
+The outbox has one owner. While a bridge runs, ``replay`` and ``purge`` only mark dead letters, and the bridge does the
+work. While none runs, this command is the owner.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from bridge.service.reload import Configuration
 from bridge.text import printable
 
 LISTED = 100
-"""Letters that ``list`` shows unless it is told otherwise."""
+"""Dead letters that ``list`` shows by default."""
 
 SHOWN = 80
 """Characters of a topic or a detail in a list."""
@@ -38,14 +38,14 @@ SHOWN = 80
 PATIENCE = 10.0
 """Seconds to wait for a running bridge that makes no progress."""
 
-LOOK_EVERY = 0.2
+POLL_INTERVAL = 0.2
 """Seconds."""
 
-NOTHING = "no dead letters are meant"
+NOTHING = "no dead letters match"
 
 
 def add_actions(verb: argparse.ArgumentParser, configured: argparse.ArgumentParser) -> None:
-    """Give the verb its actions; ``configured`` has the options that every verb with settings takes."""
+    """Add the verb's actions. ``configured`` has the options of every verb that reads settings."""
     actions = verb.add_subparsers(title="actions", required=True, metavar="ACTION")
 
     def action(name: str, run: Any, text: str) -> argparse.ArgumentParser:
@@ -53,38 +53,47 @@ def add_actions(verb: argparse.ArgumentParser, configured: argparse.ArgumentPars
         added.set_defaults(verb=run)
         return added
 
-    listed = action("list", _list, "list dead letters, the oldest first")
-    _add_selection(listed)
-    listed.set_defaults(limit=LISTED)
-    listed.add_argument("--json", action="store_true", help="print JSON")
-    shown = action("show", _show, "show all of a dead letter")
-    shown.add_argument("id", metavar="ID", type=_positive)
-    shown.add_argument("--json", action="store_true", help="print JSON")
-    replayed = action("replay", _replay, "map dead letters once more, by today's routes, and send their rows")
-    purged = action("purge", _purge, "delete dead letters")
-    purged.add_argument("--all", action="store_true", help="all of them, where nothing else says which")
-    for asked in (replayed, purged):
-        _add_selection(asked)
-        asked.add_argument("--dry-run", action="store_true", help="say what would become of them, and change nothing")
-        asked.add_argument("--no-wait", action="store_true", help="don't wait for the running bridge to do it")
-    exported = action("export", _export, "write dead letters as JSON, one a line")
-    _add_selection(exported)
-    exported.add_argument("--output", type=Path, metavar="FILE", help="a new file, readable by its owner alone")
+    added = action("list", _list, "list dead letters, oldest first")
+    _add_selection(added)
+    added.set_defaults(limit=LISTED)
+    added.add_argument("--json", action="store_true", help="print JSON")
+    added = action("show", _show, "show everything about one dead letter")
+    added.add_argument("id", metavar="ID", type=_positive, help="number of the dead letter")
+    added.add_argument("--json", action="store_true", help="print JSON")
+    replay = action("replay", _replay, "map dead letters again with the current routes, and send their rows")
+    purge = action("purge", _purge, "delete dead letters")
+    purge.add_argument("--all", action="store_true", help="purge all of them; required if nothing else selects any")
+    for added in (replay, purge):
+        _add_selection(added)
+        added.add_argument("--dry-run", action="store_true", help="show what would happen, without changing anything")
+        added.add_argument("--no-wait", action="store_true", help="don't wait for the running bridge to finish")
+    added = action("export", _export, "write dead letters as JSON, one per line")
+    _add_selection(added)
+    added.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="a new file, readable only by its owner (default: standard output)",
+    )
 
 
 def _add_selection(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("ids", metavar="ID", type=_positive, nargs="*", help="these; without: all that fit the rest")
-    parser.add_argument("--reason", action="append", default=[], help="of this reason; may be given more than once")
-    parser.add_argument("--route", action="append", default=[], help="taken by this route, given by its topic")
     parser.add_argument(
-        "--since", type=_since, metavar="TIME", help="received since: 15m, 2h, 3d ago, or ISO 8601 (UTC)"
+        "ids", metavar="ID", type=_positive, nargs="*", help="only these (default: all that match the options)"
     )
-    parser.add_argument("--limit", type=_positive, metavar="N", help="the oldest N of them")
+    parser.add_argument("--reason", action="append", default=[], help="only with this reason; can be repeated")
+    parser.add_argument(
+        "--route", action="append", default=[], help="only from this route, given by its topic; can be repeated"
+    )
+    parser.add_argument(
+        "--since", type=_since, metavar="TIME", help="only those received since 15m, 2h or 3d ago, or ISO 8601 (UTC)"
+    )
+    parser.add_argument("--limit", type=_positive, metavar="N", help="only the oldest N")
 
 
 def _positive(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and 0 < int(text) < 1 << 63):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return int(text)
 
 
@@ -105,7 +114,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     return settings
 
 
-# --- looking --------------------------------------------------------------------------------------------------
+# --- list, show and export ------------------------------------------------------------------------------------
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -121,7 +130,7 @@ def _list(arguments: argparse.Namespace) -> int:
         shown = [{name: v if isinstance(v, int) else _short(v) for name, v in row.items()} for row in found]
         print(table(shown))
     if more > 0:
-        print(f"{more} more: --limit shows them", file=sys.stderr)
+        print(f"{more} more; use --limit to show them", file=sys.stderr)
     return 0
 
 
@@ -133,16 +142,16 @@ def _show(arguments: argparse.Namespace) -> int:
     with Visitor(_settings(arguments).outbox.path) as visitor:
         letter = next(visitor.letters(Selection(ids=[arguments.id])), None)
     if letter is None:
-        raise BridgeError(f"there is no dead letter {arguments.id}: it was replayed or purged, or never was")
+        raise BridgeError(f"there is no dead letter {arguments.id}; it may have been replayed or purged")
     if arguments.json:
         print(json.dumps(export(letter)))
     else:
-        for line in _all_of(letter):
+        for line in _details(letter):
             print(line)
     return 0
 
 
-def _all_of(letter: Letter) -> Iterator[str]:
+def _details(letter: Letter) -> Iterator[str]:
     dead = letter.dead_letter
     for name, value in (
         ("id", letter.id),
@@ -181,10 +190,10 @@ def _output(path: Path | None) -> Iterator[TextIO]:
         yield sys.stdout
         return
     try:
-        # A new one only: what stands there already may be readable for others, or a device.
+        # Only a new file: an existing one may be readable by others, or a device.
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as exc:
-        raise ConfigError(f"--output: {path} can't be made: {exc.strerror}") from exc
+        raise ConfigError(f"--output: {path} can't be created: {exc.strerror}") from exc
     try:
         with os.fdopen(handle, "w") as file:
             yield file
@@ -205,11 +214,11 @@ def _purge(arguments: argparse.Namespace) -> int:
     selection = _selection(arguments)
     if arguments.dry_run:
         with Visitor(_settings(arguments).outbox.path) as visitor:
-            meant = visitor.count(selection)
-        print(f"would purge {min(meant, arguments.limit or meant)} dead letters" if meant else NOTHING)
+            count = visitor.count(selection)
+        print(f"would purge {min(count, arguments.limit or count)} dead letters" if count else NOTHING)
         return 0
     if selection.is_everything and not arguments.all:
-        print("gdn-bridge: purge deletes for good: say which dead letters, or --all", file=sys.stderr)
+        print("gdn-bridge: purge can't be undone: select dead letters, or use --all", file=sys.stderr)
         return exits.USAGE
     return _act(arguments, "purge")
 
@@ -228,7 +237,7 @@ def _try_replay(arguments: argparse.Namespace) -> int:
     if not done and not failed:
         print(NOTHING)
         return 0
-    print(f"would replay {done} dead letters as {rows} rows, by the settings that this command sees")
+    print(f"would replay {done} dead letters as {rows} rows, with this command's settings")
     if failed:
         print(f"{failed.total()} would fail again: {_by_count(failed)}")
     return 0
@@ -257,8 +266,8 @@ def _act(arguments: argparse.Namespace, action: Wanted) -> int:
             else:
                 _replay_here(outbox, arguments)
         except KeyboardInterrupt:
-            print("stopped: what is not done waits for a bridge", file=sys.stderr)
-        _report(visitor, marked, action, before=before, waits="the outbox is full: a bridge replays them when it isn't")
+            print("interrupted: a bridge will do the rest when it runs", file=sys.stderr)
+        _report(visitor, marked, action, before=before, waits="the outbox is full; a bridge replays them later")
     return 0
 
 
@@ -293,13 +302,13 @@ def _ask_the_bridge(path: Path, selection: Selection, action: Wanted, *, limit: 
             try:
                 _wait(visitor, marked, action)
             except KeyboardInterrupt:
-                print("not waiting any longer", file=sys.stderr)
-            _report(visitor, marked, action, before=before, waits="the running bridge does it as soon as it can")
+                print("interrupted: the running bridge goes on", file=sys.stderr)
+            _report(visitor, marked, action, before=before, waits="the running bridge will do it as soon as it can")
     return 0
 
 
 def _wait(visitor: Visitor, marked: Sequence[int], action: Wanted) -> None:
-    """Wait while the bridge makes progress."""
+    """Wait until the bridge is done or makes no progress."""
     left = len(marked)
     give_up = time.monotonic() + PATIENCE
     while time.monotonic() < give_up:
@@ -308,8 +317,8 @@ def _wait(visitor: Visitor, marked: Sequence[int], action: Wanted) -> None:
             return
         if now_left < left:
             left, give_up = now_left, time.monotonic() + PATIENCE
-            print(f"{left} to go", file=sys.stderr)
-        time.sleep(LOOK_EVERY)
+            print(f"{left} left", file=sys.stderr)
+        time.sleep(POLL_INTERVAL)
 
 
 def _report(visitor: Visitor, marked: Sequence[int], action: Wanted, *, before: int, waits: str) -> None:

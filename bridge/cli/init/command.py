@@ -1,6 +1,6 @@
-"""The verb ``init``: a first ``bridge.toml`` and ``worker.sql``, made from messages that devices send.
+"""The verb ``init``: takes samples from arguments or a broker, and writes and reports the two files.
 
-What it writes was tried before: it loads, and every sample becomes the rows that stand beside it.
+The files are tried out before they are written: they load, and every sample becomes rows.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from bridge.cli import exits
 from bridge.cli.configuration import read_worker, route_of
-from bridge.cli.drafts import CONFIG_FILE, WORKER_FILE, configuration, definition
-from bridge.cli.findings import Findings, Sample
-from bridge.cli.inference import MAX_BYTES, MAX_SAMPLES, infer
+from bridge.cli.init.files import CONFIG_FILE, WORKER_FILE, configuration_text, definition_text
+from bridge.cli.init.inference import MAX_BYTES, MAX_SAMPLES, infer
+from bridge.cli.init.results import Inference, Sample
 from bridge.config import load
 from bridge.errors import BridgeError, ConfigError, MqttUnavailable
 from bridge.mapping import Mapper
@@ -35,49 +35,67 @@ if TYPE_CHECKING:
 
 
 BROKER = "mqtt://127.0.0.1:1883"
-"""What the configuration names where nothing else is said."""
+"""The broker's URL in the configuration if neither option nor variable gives one."""
 
 MAX_SECONDS = 3600.0
 SHOWN_LEFT_OUT = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What ``init`` takes."""
-    parser.add_argument("directory", nargs="?", type=Path, default=Path(), metavar="DIR", help="default: this one")
+    """Add the arguments of ``init``."""
+    parser.add_argument(
+        "directory",
+        nargs="?",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="where to write the files (default: the working directory)",
+    )
     parser.add_argument(
         "--sample",
         action="append",
         nargs=2,
         default=[],
         metavar=("TOPIC", "PAYLOAD"),
-        help="a message: text, @FILE, or - for standard input; may be given again",
+        help="a message; PAYLOAD is text, @FILE, or - for standard input; can be repeated",
     )
-    parser.add_argument("--from-topic", metavar="FILTER", help="listen to the broker for samples, as in devices/#")
+    parser.add_argument(
+        "--from-topic", metavar="FILTER", help="subscribe to this topic filter at the broker for samples: devices/#"
+    )
     parser.add_argument("--broker", metavar="URL", help="mqtt://host[:port] (default: $BRIDGE_MQTT__URL)")
-    parser.add_argument("--seconds", type=_seconds, default=10.0, help="how long to listen at most (default 10)")
-    parser.add_argument("--protocol", choices=["5", "3.1.1"], help="of MQTT (default: $BRIDGE_MQTT__PROTOCOL, else 5)")
-    parser.add_argument("--force", action="store_true", help="replace files that are there")
+    parser.add_argument("--seconds", type=_seconds, default=10.0, help="longest time to wait for samples (default: 10)")
+    parser.add_argument(
+        "--protocol", choices=["5", "3.1.1"], help="MQTT version (default: $BRIDGE_MQTT__PROTOCOL, else 5)"
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite existing files")
 
 
 def init(arguments: argparse.Namespace) -> int:
     """Write the two files.
 
+    Returns:
+        0, or 69 if the broker can't be reached or refuses.
+
     Raises:
-        ConfigError: a file is there already or can't be written, or there is nothing to write it from.
+        ConfigError: a file exists or can't be written, or the samples give no route.
+        BridgeError: no message was received.
     """
     if not arguments.sample and arguments.from_topic is None:
-        raise ConfigError("init needs messages to begin with: give --sample TOPIC PAYLOAD, or --from-topic FILTER")
+        raise ConfigError("init needs sample messages: give --sample TOPIC PAYLOAD or --from-topic FILTER")
     directory: Path = arguments.directory
     paths = [directory / CONFIG_FILE, directory / WORKER_FILE]
-    if not arguments.force and (there := [path for path in paths if path.exists()]):
-        raise ConfigError(*(f"{path}: is there already; --force replaces it" for path in there))
+    if not arguments.force and (existing := [path for path in paths if path.exists()]):
+        raise ConfigError(*(f"{path}: exists already; use --force to overwrite it" for path in existing))
     samples = [Sample(topic, _payload(payload)) for topic, payload in arguments.sample]
     broker, protocol = arguments.broker or os.environ.get("BRIDGE_MQTT__URL") or BROKER, arguments.protocol
     if arguments.from_topic is not None:
         filter_ = _filter(arguments.from_topic)
         mqtt = _mqtt(arguments)
         broker, protocol = mqtt.url, mqtt.protocol
-        print(f"listening to {arguments.from_topic} at {mqtt.url}, {arguments.seconds:g} s at most …", file=sys.stderr)
+        print(
+            f"subscribing to {arguments.from_topic} at {mqtt.url} for at most {arguments.seconds:g} s …",
+            file=sys.stderr,
+        )
         try:
             samples += listen(mqtt, filter_, arguments.seconds)
         except MqttUnavailable as exc:
@@ -85,20 +103,20 @@ def init(arguments: argparse.Namespace) -> int:
             return exits.UNAVAILABLE
         if not samples:
             raise BridgeError(
-                f"nothing came on {arguments.from_topic} within {arguments.seconds:g} s; "
-                "listen longer with --seconds, or give a message with --sample"
+                f"no message on {arguments.from_topic} within {arguments.seconds:g} s; "
+                "wait longer with --seconds, or give a message with --sample"
             )
-    findings = infer(samples)
-    if not findings.found:
-        raise ConfigError(*(f"{printable(topic)}: {reason}" for topic, reason in findings.left_out[:SHOWN_LEFT_OUT]))
-    files = files_of(findings, broker=broker, protocol=protocol or "5")
+    inference = infer(samples)
+    if not inference.routes:
+        raise ConfigError(*(f"{printable(topic)}: {reason}" for topic, reason in inference.left_out[:SHOWN_LEFT_OUT]))
+    files = files_of(inference, broker=broker, protocol=protocol or "5")
     _write(directory, files, replace=arguments.force)
-    _tell(findings, paths)
+    _report(inference, paths)
     return 0
 
 
 def listen(mqtt: MqttSettings, filter_: str, seconds: float) -> list[Sample]:
-    """Messages as they come, retained ones first; for so long at most, and no more than ``infer`` takes.
+    """The messages received in this time, retained ones first; no more than ``infer`` takes.
 
     Raises:
         MqttUnavailable: the broker can't be reached, or refuses.
@@ -121,23 +139,23 @@ def listen(mqtt: MqttSettings, filter_: str, seconds: float) -> list[Sample]:
     return samples[:MAX_SAMPLES]
 
 
-def files_of(findings: Findings, *, broker: str, protocol: str) -> dict[str, str]:
-    """The files' texts by name, tried out.
+def files_of(inference: Inference, *, broker: str, protocol: str) -> dict[str, str]:
+    """The files' contents by name, tried out.
 
     Raises:
-        ConfigError: what was inferred doesn't hold.
+        ConfigError: the files don't work.
     """
     files = {
-        CONFIG_FILE: configuration(findings.found, broker=broker, protocol=protocol),
-        WORKER_FILE: definition(findings.found),
+        CONFIG_FILE: configuration_text(inference.routes, broker=broker, protocol=protocol),
+        WORKER_FILE: definition_text(inference.routes),
     }
-    if problems := _tried(files, findings.taken):
-        raise ConfigError(*(f"what was inferred from the samples doesn't hold: {problem}" for problem in problems))
+    if problems := _problems(files, inference.taken):
+        raise ConfigError(*(f"the files inferred from the samples don't work: {problem}" for problem in problems))
     return files
 
 
-def _tried(files: Mapping[str, str], samples: Sequence[Sample]) -> Sequence[str]:
-    """What is wrong with the files: whether they load, and whether the samples become rows."""
+def _problems(files: Mapping[str, str], samples: Sequence[Sample]) -> Sequence[str]:
+    """Problems found when the files are loaded and the samples mapped."""
     with tempfile.TemporaryDirectory() as name:
         for file, text in files.items():
             (Path(name) / file).write_text(text, encoding="utf-8")
@@ -162,7 +180,7 @@ def _tried(files: Mapping[str, str], samples: Sequence[Sample]) -> Sequence[str]
     return []
 
 
-# --- what comes in ----------------------------------------------------------------------------------------
+# --- input ------------------------------------------------------------------------------------------------
 
 
 def _seconds(text: str) -> float:
@@ -173,7 +191,7 @@ def _seconds(text: str) -> float:
 
 
 def _payload(text: str) -> bytes:
-    """A sample's payload; of what is too long, enough to say so.
+    """A sample's payload. One that is too long is cut to a length that is still too long.
 
     Raises:
         ConfigError: the file can't be read.
@@ -190,16 +208,16 @@ def _payload(text: str) -> bytes:
 
 
 def _mqtt(arguments: argparse.Namespace) -> MqttSettings:
-    """The broker's settings from the sources there are before a configuration: command line, environment, secrets.
+    """The broker's settings, from the sources that exist without a configuration file.
 
     Raises:
-        ConfigError: they are wrong.
+        ConfigError: they are invalid.
     """
     if not (arguments.broker or os.environ.get("BRIDGE_MQTT__URL")):
         raise ConfigError("--from-topic needs a broker: give --broker mqtt://host, or set BRIDGE_MQTT__URL")
     names = ("BRIDGE_MQTT__", "CREDENTIALS_DIRECTORY")
     overrides = {"mqtt.url": arguments.broker, "mqtt.protocol": arguments.protocol}
-    # What isn't known yet, and isn't looked at.
+    # Placeholders for required settings that aren't used here.
     others = {"gdn.url": "localhost", "gdn.tenant": "-", "gdn.api_key": "-", "worker.definition": os.devnull}
     routes = {"routes": '[{"topic": "-", "stream": "-"}]'}
     return load(
@@ -210,26 +228,26 @@ def _mqtt(arguments: argparse.Namespace) -> MqttSettings:
 
 
 def _filter(text: str) -> str:
-    """What to subscribe.
+    """The topic filter to subscribe to.
 
     Raises:
-        ConfigError: it is no filter, or one that would take messages from others.
+        ConfigError: it isn't a topic filter, or it is a shared subscription.
     """
     try:
         parsed = TopicTemplate.parse(text)
     except ValueError as exc:
         raise ConfigError(f"--from-topic {text!r}: {exc}") from exc
     if parsed.filter.startswith("$share/"):
-        raise ConfigError(f"--from-topic {text!r}: a shared subscription would take messages from those who share it")
+        raise ConfigError(f"--from-topic {text!r}: a shared subscription would take messages from its other members")
     return parsed.filter
 
 
 def _samples(messages: Sequence[MqttMessage]) -> list[Sample]:
-    # An empty one clears a retained message (MQTT 5, 3.3.1.3): no device's data.
+    # An empty payload clears a retained message (MQTT 5, 3.3.1.3): it isn't a device's data.
     return [Sample(message.topic, message.payload) for message in messages if message.payload]
 
 
-# --- what goes out ----------------------------------------------------------------------------------------
+# --- output -----------------------------------------------------------------------------------------------
 
 
 def _write(directory: Path, files: Mapping[str, str], *, replace: bool) -> None:
@@ -243,25 +261,25 @@ def _write(directory: Path, files: Mapping[str, str], *, replace: bool) -> None:
             raise ConfigError(f"{path}: can't be written: {exc.strerror}") from exc
 
 
-def _tell(findings: Findings, paths: Sequence[Path]) -> None:
-    for found in findings.found:
-        columns = ", ".join(f"{column.name} {column.type.value}" for column in found.columns)
-        route = found.route
-        count = f"{found.samples} sample{'s' if found.samples != 1 else ''}"
+def _report(inference: Inference, paths: Sequence[Path]) -> None:
+    for inferred in inference.routes:
+        columns = ", ".join(f"{column.name} {column.type.value}" for column in inferred.columns)
+        route = inferred.route
+        count = f"{inferred.samples} sample{'s' if inferred.samples != 1 else ''}"
         compression = "" if route.format.compression == "none" else f", {route.format.compression}"
         print(f"route {route.topic} -> {route.stream} ({columns}), {route.format.name}{compression}, from {count}")
-        for note in found.notes:
+        for note in inferred.notes:
             print(f"  {note}")
-        if found.samples == 1 and any(column.type is AttributeType.LONG for column in found.columns):
-            print("  one sample says little: numbers that are whole in it make a column of whole numbers")
-    reasons = Counter(one.reason for one in findings.left_out)
+        if inferred.samples == 1 and any(column.type is AttributeType.LONG for column in inferred.columns):
+            print("  based on a single sample: numbers that are whole in it became columns of whole numbers")
+    reasons = Counter(one.reason for one in inference.left_out)
     for reason, number in reasons.most_common(SHOWN_LEFT_OUT):
-        first = next(one.topic for one in findings.left_out if one.reason == reason)
+        first = next(one.topic for one in inference.left_out if one.reason == reason)
         more = f" and {number - 1} more" if number > 1 else ""
         print(f"left out: {printable(first)}{more}: {reason}")
     config, worker = paths
-    print(f"written: {config}, {worker}")
-    print(f"next: set gdn.url and gdn.tenant in {config}, and BRIDGE_GDN__API_KEY to your API key; then")
-    print(f"  gdn-bridge test --config {config}    # the samples against the rows that they give")
+    print(f"wrote {config} and {worker}")
+    print(f"next: set gdn.url and gdn.tenant in {config}, set BRIDGE_GDN__API_KEY to your API key, then run:")
+    print(f"  gdn-bridge test --config {config}    # the rows that the samples become")
     print(f"  gdn-bridge check --online --config {config}    # broker, GDN, credentials")
     print(f"  gdn-bridge run --config {config}")

@@ -1,6 +1,6 @@
-"""What a sample's payload seems to be written in. Pure.
+"""Guesses the format of a sample's payload. Pure.
 
-A format is believed only where the whole payload can be read as it: magic bytes, or a first letter, are not enough.
+A format is accepted only if the whole payload can be decoded: magic bytes or a first character are not enough.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
 
-from bridge.cli.columns import MAX_COLUMNS, MAX_MEMBERS, NUMBER
+from bridge.cli.init.columns import MAX_COLUMNS, MAX_MEMBERS, NUMBER
 from bridge.mapping import FormatOptions
 from bridge.mapping.formats import MissingExtra, compile_decoder
 from bridge.mapping.formats.compressed import compile_decompressor, compression_of
@@ -21,12 +21,12 @@ from bridge.mapping.payload import MAX_PAYLOAD, elements, objects
 from bridge.mapping.unmappable import Unmappable
 
 EVERY_ELEMENT = "jmespath:@"
-"""``each`` for arrays whose elements are no objects."""
+"""``each`` for arrays whose elements aren't objects."""
 
 DELIMITERS = (",", ";", "|")
 
-NAMELESS = {"msgpack": "MessagePack", "cbor": "CBOR", "influx": "InfluxDB line protocol"}
-"""Formats that nothing in a payload names: that it can be read as one may be chance."""
+UNMARKED = {"msgpack": "MessagePack", "cbor": "CBOR", "influx": "InfluxDB line protocol"}
+"""Formats without magic bytes: a payload may be decodable by chance."""
 
 RAW = FormatOptions(name="raw")
 
@@ -34,8 +34,7 @@ _JSON, _SCALAR, _INFLUX = FormatOptions(), FormatOptions(name="scalar"), FormatO
 _BINARY = (FormatOptions(name="msgpack"), FormatOptions(name="cbor"))
 _HEADER = re.compile(r"[^\W\d][\w .()/%°-]*")
 
-# The first point's measurement, tags, and a field with a value as the line protocol writes it; white space and
-# punctuation may be escaped.
+# Measurement, tags and first field of the first point in line protocol; white space and punctuation may be escaped.
 _WORD = r"(?:\\.|[^\s,=\\])++"
 _POINT = re.compile(
     rf"(?:\s|\#[^\n]*\n)*+ {_WORD} (?:,{_WORD}={_WORD})*+ \ ++ {_WORD}="
@@ -44,22 +43,22 @@ _POINT = re.compile(
 )
 
 
-class PayloadKind(NamedTuple):
-    """How a payload seems to be written."""
+class GuessedFormat(NamedTuple):
+    """A payload's format, as guessed."""
 
     options: FormatOptions
     each: str | None
     signature: frozenset[str]
-    """What payloads of one kind have in common: names of members, or the type of a single value."""
+    """What similar payloads have in common: names of members, or the type of a single value."""
 
 
-def kind_of(payload: bytes) -> PayloadKind:
-    """What the payload seems to be, ``raw`` if nothing else.
+def guess_format(payload: bytes) -> GuessedFormat:
+    """The format that the payload seems to have; ``raw`` if no other fits.
 
     Raises:
-        MissingExtra: it looks like what an optional library reads that isn't installed.
+        MissingExtra: it seems to need an optional library that isn't installed.
     """
-    # 78 5E begins zlib too, but may also be text: here the rest tells.
+    # 78 5E may be the start of zlib or text; decompressing shows which.
     compression = compression_of(payload) or ("zlib" if payload.startswith(b"x^") else None)
     if compression is not None:
         decompress = compile_decompressor(compression, MAX_PAYLOAD)
@@ -72,8 +71,8 @@ def kind_of(payload: bytes) -> PayloadKind:
     return _plain(payload)
 
 
-def common(one: FormatOptions, other: FormatOptions) -> FormatOptions:
-    """How payloads of both kinds can be read."""
+def common_format(one: FormatOptions, other: FormatOptions) -> FormatOptions:
+    """A format that decodes the payloads of both."""
     if one == other:
         return one
     compression = one.compression if one.compression == other.compression else "auto"
@@ -85,7 +84,7 @@ def common(one: FormatOptions, other: FormatOptions) -> FormatOptions:
         both = replace(_SCALAR, compression=compression)
     if compression == "auto":
         if both.name == "raw":
-            return RAW  # any bytes may be a payload: those that happen to begin like a compression too
+            return RAW  # any bytes may be a payload, also bytes that happen to look compressed
         try:
             compile_decoder(both)
         except MissingExtra:
@@ -93,8 +92,8 @@ def common(one: FormatOptions, other: FormatOptions) -> FormatOptions:
     return both
 
 
-def simpler(options: FormatOptions) -> FormatOptions | None:
-    """The next simpler format, which takes all that this one takes, and more; None: there is none."""
+def simpler_format(options: FormatOptions) -> FormatOptions | None:
+    """The next simpler format, which decodes everything that this one does and more; None if there is none."""
     if options.name == "raw":
         return None if options.compression == "none" else RAW
     if options == replace(_SCALAR, compression=options.compression) or options.name in ("msgpack", "cbor"):
@@ -103,16 +102,16 @@ def simpler(options: FormatOptions) -> FormatOptions | None:
 
 
 def rows_of(options: FormatOptions, each: str | None, payload: bytes) -> list[dict[str, Any]]:
-    """What becomes a row each.
+    """The objects in the payload that become one row each.
 
     Raises:
-        Unmappable: the payload is of another kind.
+        Unmappable: the payload doesn't have this format.
     """
     decoded = compile_decoder(options)(payload)
     return objects(decoded) if each is None else elements(decoded, each)
 
 
-def _plain(payload: bytes) -> PayloadKind:
+def _plain(payload: bytes) -> GuessedFormat:
     kind = _json(payload)
     if kind is not None:
         return kind
@@ -124,45 +123,45 @@ def _plain(payload: bytes) -> PayloadKind:
         return kind
     table = _csv(text)
     if table is not None:
-        return PayloadKind(table[0], None, frozenset(table[1]))
+        return GuessedFormat(table[0], None, frozenset(table[1]))
     try:
         value = rows_of(_SCALAR, None, payload)[0]["value"]
     except Unmappable:
         return _raw()
-    return PayloadKind(_SCALAR, None, frozenset({"number" if type(value) in (int, float) else type(value).__name__}))
+    return GuessedFormat(_SCALAR, None, frozenset({"number" if type(value) in (int, float) else type(value).__name__}))
 
 
-def _raw() -> PayloadKind:
-    return PayloadKind(RAW, None, frozenset())
+def _raw() -> GuessedFormat:
+    return GuessedFormat(RAW, None, frozenset())
 
 
-def _json(payload: bytes) -> PayloadKind | None:
+def _json(payload: bytes) -> GuessedFormat | None:
     try:
         decoded = compile_decoder(_JSON)(payload)
         try:
-            return PayloadKind(_JSON, None, _names(objects(decoded)))
+            return GuessedFormat(_JSON, None, _names(objects(decoded)))
         except Unmappable:
             if isinstance(decoded, list):
                 elements(decoded, EVERY_ELEMENT)
-                return PayloadKind(_JSON, EVERY_ELEMENT, frozenset({"value"}))
+                return GuessedFormat(_JSON, EVERY_ELEMENT, frozenset({"value"}))
     except Unmappable:
         pass
     return None
 
 
-def _structured(options: FormatOptions, payload: bytes) -> PayloadKind | None:
-    """The kind, if the payload is an object or several and each says something."""
+def _structured(options: FormatOptions, payload: bytes) -> GuessedFormat | None:
+    """The guess, if the payload is one or more objects and none is empty."""
     try:
         found = rows_of(options, None, payload)
     except Unmappable:
         return None
     if not all(found):
         return None
-    if options.name == "influx":  # all points have the same members
-        return PayloadKind(
+    if options.name == "influx":  # all points have the same members, so the fields tell them apart
+        return GuessedFormat(
             options, None, _names([f"{one['measurement']} {name}" for name in one["fields"]] for one in found)
         )
-    return PayloadKind(options, None, _names(found))
+    return GuessedFormat(options, None, _names(found))
 
 
 def _names(found: Iterable[Iterable[str]]) -> frozenset[str]:
@@ -170,7 +169,7 @@ def _names(found: Iterable[Iterable[str]]) -> frozenset[str]:
 
 
 def _csv(text: str) -> tuple[FormatOptions, Sequence[str]] | None:
-    """The table that a text seems to be, and its columns: names over lines of as many cells, or lines with a number."""
+    """The format and columns, if every line has the same number of cells and the first is a header or has a number."""
     for delimiter in DELIMITERS:
         if delimiter not in text:
             continue

@@ -1,6 +1,6 @@
-"""From samples of Sparkplug edge nodes to one route for all of them. Pure.
+"""Infers one route from all samples of Sparkplug edge nodes. Pure.
 
-Topics and members are given by the specification; what has to be found out is what most values are.
+The specification fixes topics and members; only the type that most values have must be inferred.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from bridge.cli.findings import MAX_EXAMPLES, Findings, Found, LeftOut, Sample, example_of, mapping_of
+from bridge.cli.init.results import MAX_EXAMPLES, Inference, InferredRoute, LeftOut, Sample, example_of, mapper_of
 from bridge.mapping import Example, FieldSpec, FormatOptions, Route
 from bridge.mapping.formats import MissingExtra
 from bridge.mapping.sparkplug import NAMESPACE, Sparkplug
@@ -21,13 +21,11 @@ from bridge.streamql.syntax import Attribute, AttributeType
 
 STREAM = "sparkplug"
 
-NO_BIRTH = (
-    "its metrics are named by a birth certificate that is not among the samples; the running bridge asks for births"
-)
-"""Why data was left out that the route will take."""
+NO_BIRTH = "the birth certificate that names its metrics is not among the samples; the running bridge requests births"
+"""Why a sample is left out although the route will take such messages."""
 
-_TRIED = 50
-"""Samples of which examples are tried to be made."""
+_EXAMPLE_CANDIDATES = 50
+"""Samples that are tried as examples."""
 
 _NUMBER = ("number", AttributeType.DOUBLE)
 _KINDS: dict[type, tuple[str, AttributeType]] = {
@@ -38,22 +36,22 @@ _KINDS: dict[type, tuple[str, AttributeType]] = {
     list: ("array", AttributeType.OBJECT),
     dict: ("object", AttributeType.OBJECT),
 }
-"""What JMESPath calls a value, and the column that takes it."""
+"""JMESPath's name for a value's type, and the column type that takes it."""
 
 
-def is_of(sample: Sample) -> bool:
-    """Whether it can only be Sparkplug B."""
+def is_sparkplug(sample: Sample) -> bool:
+    """Whether the topic is in Sparkplug B's namespace."""
     return sample.topic.startswith(f"{NAMESPACE}/")
 
 
-def infer(samples: Sequence[Sample]) -> Findings:
-    """A route for the samples, in the order in which they came, or the reasons why there is none."""
+def infer(samples: Sequence[Sample]) -> Inference:
+    """A route for the samples, given in the order received, or the reasons why there is none."""
     if not samples:
-        return Findings((), ())
+        return Inference((), ())
     try:
         state = Sparkplug()
     except MissingExtra as exc:
-        return Findings((), tuple(LeftOut(sample.topic, str(exc)) for sample in samples))
+        return Inference((), tuple(LeftOut(sample.topic, str(exc)) for sample in samples))
     taken: list[Sample] = []
     left_out: list[LeftOut] = []
     rows: list[dict[str, Any]] = []
@@ -66,21 +64,21 @@ def infer(samples: Sequence[Sample]) -> Findings:
         except Unmappable as exc:
             left_out.append(LeftOut(sample.topic, NO_BIRTH if exc.reason is Reason.UNKNOWN_ALIAS else str(exc)))
     if not taken and not any(one.reason == NO_BIRTH for one in left_out):
-        return Findings((), tuple(left_out))
-    found = _found(rows)
+        return Inference((), tuple(left_out))
+    inferred = _inferred(rows)
     while taken:
-        mapping = mapping_of([found])
+        mapping = mapper_of([inferred])
         failed = [(s, mapped) for s in taken if isinstance(mapped := mapping.map(s.message), DeadLetter)]
         if not failed:
             break
-        # Once more without them: what a birth said that is left out is not known to the samples after it either.
-        left_out += [LeftOut(sample.topic, letter.detail) for sample, letter in failed]
+        # Try again without them: later samples may depend on a birth that was left out.
+        left_out += [LeftOut(sample.topic, dead_letter.detail) for sample, dead_letter in failed]
         taken = [sample for sample in taken if not any(sample is other for other, _ in failed)]
-    route = replace(found.route, examples=_examples(found, taken))
-    return Findings((replace(found, route=route, samples=len(taken)),), tuple(left_out), tuple(taken))
+    route = replace(inferred.route, examples=_examples(inferred, taken))
+    return Inference((replace(inferred, route=route, samples=len(taken)),), tuple(left_out), tuple(taken))
 
 
-def _found(rows: Sequence[dict[str, Any]]) -> Found:
+def _inferred(rows: Sequence[dict[str, Any]]) -> InferredRoute:
     kinds = {
         row["metric"]: _KINDS[type(row["value"])]
         for row in rows
@@ -89,13 +87,13 @@ def _found(rows: Sequence[dict[str, Any]]) -> Found:
     kind, wanted = Counter(kinds.values()).most_common(1)[0][0] if kinds else _NUMBER
     notes = []
     if not kinds:
-        notes.append("no values were among the samples: that they are numbers is a guess")
+        notes.append("the samples contain no values; their type, number, is a guess")
     if others := [(name, other) for name, (other, _) in kinds.items() if other != kind]:
         count = "1 metric has" if len(others) == 1 else f"{len(others)} metrics have"
         name, other = others[0]
         notes.append(
-            f"{count} another type of value, as {preview(name)} ({other}): the condition (when) passes them over; "
-            "a later route, with a stream of its own, can take them"
+            f"{count} values of another type, such as {preview(name)} ({other}): the condition (when) excludes them; "
+            "a later route with its own stream can take them"
         )
     route = Route(
         topic=f"{NAMESPACE}/{{group_id}}/+/{{edge_node_id}}/#",
@@ -110,14 +108,14 @@ def _found(rows: Sequence[dict[str, Any]]) -> Found:
         ("value", wanted),
         ("timestamp", AttributeType.LONG),
     ]
-    return Found(route, tuple(Attribute(name, type_) for name, type_ in columns), tuple(notes), 0)
+    return InferredRoute(route, tuple(Attribute(name, type_) for name, type_ in columns), tuple(notes), 0)
 
 
-def _examples(found: Found, taken: Sequence[Sample]) -> tuple[Example, ...]:
-    """Examples that need no message before them: births, most of all."""
+def _examples(inferred: InferredRoute, taken: Sequence[Sample]) -> tuple[Example, ...]:
+    """Examples that work without earlier messages; births come first."""
     examples: list[Example] = []
-    for sample in sorted(taken, key=lambda sample: "BIRTH/" not in sample.topic)[:_TRIED]:
-        example = example_of(sample, mapping_of([found]))
+    for sample in sorted(taken, key=lambda sample: "BIRTH/" not in sample.topic)[:_EXAMPLE_CANDIDATES]:
+        example = example_of(sample, mapper_of([inferred]))
         if example is not None and example not in examples and len(examples) < MAX_EXAMPLES:
             examples.append(example)
     return tuple(examples)

@@ -1,4 +1,4 @@
-"""From the members of sample payloads to a stream's columns, and the fields that fill them. Pure."""
+"""Infers a stream's columns, and the fields that fill them, from the members of sample payloads. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridge.cli.naming import joined, safe_name
+from bridge.cli.init.names import join_name, safe_name
 from bridge.mapping import FieldSpec
 from bridge.mapping.fields import Scalar
 from bridge.mapping.times import NANOSECONDS, parse_time
@@ -15,22 +15,22 @@ from bridge.mapping.unmappable import Unmappable, preview
 from bridge.streamql.syntax import Attribute, AttributeType
 
 MAX_COLUMNS = 100
-"""Of a stream; what comes later is named in a comment."""
+"""Per stream; further members are only named in a note."""
 
 MAX_MEMBERS = 1000
-"""Members of a group's payloads that are looked at: names may be what varies."""
+"""Members of a group's payloads that are examined: names of members may be unbounded."""
 
 MAX_NOTES = 50
-"""Of a route."""
+"""Per route."""
 
 FLATTENED = 2
-"""Levels of objects within an object whose members become columns: ``meta_site`` for ``meta.site``."""
+"""Levels of nested objects whose members become columns: ``meta_site`` for ``meta.site``."""
 
 NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
-"""A number as devices write it in a text."""
+"""A number written as text."""
 
 _EPOCHS = {unit: (10**9 * 10**9 // size, 4 * 10**9 * 10**9 // size) for unit, size in NANOSECONDS.items()}
-"""From 2001 to 2096, in each unit: numbers that large are hardly anything else."""
+"""The years 2001 to 2096 in each unit: such large numbers are rarely anything but times."""
 
 _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}.{0,20}")
@@ -46,27 +46,27 @@ _DEFAULTS: dict[AttributeType, Scalar] = {
 
 @dataclass(slots=True)
 class Member:
-    """What was seen of a member in all rows, and of the members within it."""
+    """What the values of a member are in all rows, and the members inside it. The root stands for whole rows."""
 
     seen: int = 0
     kinds: set[str] = field(default_factory=set)
     is_huge: bool = False
-    """Whether a whole number doesn't fit 64 bits."""
+    """Whether a whole number doesn't fit in 64 bits."""
     is_inexact: bool = False
     """Whether a whole number would lose digits in a double."""
-    holds_objects: bool = False
+    has_objects: bool = False
     times: set[str] | None = None
-    """Formats that all values could be points in time of; None: no value yet."""
+    """Time formats that fit all values; None before the first value."""
     inner: dict[str, Member] = field(default_factory=dict)
     room: int = MAX_MEMBERS
     is_full: bool = False
 
     def add(self, row: dict[str, Any], *, is_text: bool) -> None:
-        """Take note of a row; ``is_text``: its values are texts that count as what they spell."""
+        """Record a row. ``is_text``: its values are text, parsed as the type they look like."""
         self.seen += 1
-        waiting: list[tuple[Member, dict[str, Any], int]] = [(self, row, 0)]
-        while waiting:
-            member, members, depth = waiting.pop()
+        pending: list[tuple[Member, dict[str, Any], int]] = [(self, row, 0)]
+        while pending:
+            member, members, depth = pending.pop()
             for name, value in members.items():
                 inner = member.inner.get(name)
                 if inner is None:
@@ -75,12 +75,12 @@ class Member:
                         continue
                     self.room -= 1
                     inner = member.inner[name] = Member()
-                inner.note(_spelled(value) if is_text else value)
+                inner.record(_parsed(value) if is_text else value)
                 if isinstance(value, dict) and depth < FLATTENED:
-                    waiting.append((inner, value, depth + 1))
+                    pending.append((inner, value, depth + 1))
 
-    def note(self, value: Any) -> None:
-        """Take note of a value."""
+    def record(self, value: Any) -> None:
+        """Record a value of this member."""
         if value is None:
             return
         self.seen += 1
@@ -89,14 +89,14 @@ class Member:
             self.is_huge = self.is_huge or not -(2**63) <= value < 2**63
             self.is_inexact = self.is_inexact or abs(value) > _EXACT_DOUBLE
         elif isinstance(value, list):
-            self.holds_objects = self.holds_objects or bool(value and isinstance(value[0], dict))
+            self.has_objects = self.has_objects or bool(value and isinstance(value[0], dict))
         if self.times is None or self.times:
             formats = _time_formats(value)
             self.times = formats if self.times is None else self.times & formats
 
     @property
     def type(self) -> AttributeType | None:
-        """The type that takes every value; None: no type does."""
+        """The column type that takes every value; None if there is none."""
         if self.kinds & {"dict", "list"}:
             return AttributeType.OBJECT if self.kinds <= {"dict", "list"} else None
         if self.kinds == {"bool"}:
@@ -110,7 +110,7 @@ class Member:
 
 @dataclass(slots=True)
 class Columns:
-    """A stream's columns as they come together. ``names`` are those taken."""
+    """Collects a stream's columns. ``names`` are those in use, in lower case."""
 
     names: set[str]
     columns: list[Attribute]
@@ -118,70 +118,70 @@ class Columns:
     notes: list[str] = field(default_factory=list)
 
     def take(self, tree: Member) -> None:
-        """Columns for the members, those within objects included."""
+        """Add columns for all members, including those of nested objects."""
         self._take(tree, tree.seen, ())
 
     def _take(self, member: Member, rows: int, path: tuple[str, ...]) -> None:
         for name, inner in member.inner.items():
-            way = (*path, name)
+            inner_path = (*path, name)
             if inner.kinds == {"dict"} and inner.inner:
-                self._take(inner, rows, way)
+                self._take(inner, rows, inner_path)
                 continue
-            text = preview(".".join(way))
+            text, source = preview(".".join(inner_path)), source_of(inner_path)
             wanted = inner.type
             is_missing = inner.seen < rows
             if wanted is None:
-                self.say(f"{text}: no type takes both its values and its objects or arrays; left out")
+                self.note(f"{text}: left out: no column type takes both its plain values and its objects or arrays")
             elif wanted is AttributeType.OBJECT and is_missing:
-                self.say(f"{text}: not in every message, and an object can't have a default; left out")
+                self.note(f"{text}: left out: not in every message, and an object can't have a default")
             elif len(self.columns) >= MAX_COLUMNS:
-                self.say(f"{text}: left out, after {MAX_COLUMNS} columns")
+                self.note(f"{text}: left out: there are already {MAX_COLUMNS} columns")
             else:
-                column = self.column(way, wanted, source_of(way), is_missing=is_missing)
-                self._note(column, inner, text, wanted, source_of(way), is_missing)
-            if inner.holds_objects:
-                self.say(f"{text}: an array of objects; each = {json.dumps(source_of(way))} makes a row of each")
+                column = self.column(inner_path, wanted, source, is_missing=is_missing)
+                self._note(column, inner, text, wanted, source, is_missing)
+            if inner.has_objects:
+                self.note(f"{text}: an array of objects; each = {json.dumps(source)} makes each of them a row")
 
-    def say(self, note: str) -> None:
-        """Add a note, within bounds."""
+    def note(self, text: str) -> None:
+        """Add a note, up to ``MAX_NOTES``."""
         if len(self.notes) < MAX_NOTES:
-            self.notes.append(note)
+            self.notes.append(text)
         elif len(self.notes) == MAX_NOTES:
-            self.notes.append("and more of that kind")
+            self.notes.append("further notes are left out")
 
-    def column(self, way: tuple[str, ...], wanted: AttributeType, source: str, *, is_missing: bool) -> str:
-        """Add a column; returns its name."""
-        name = safe_name(joined(way), self.names)
+    def column(self, path: tuple[str, ...], wanted: AttributeType, source: str, *, is_missing: bool) -> str:
+        """Add a column for the member at ``path``; returns the column's name."""
+        name = safe_name(join_name(path), self.names)
         self.columns.append(Attribute(name, wanted))
         if is_missing:
             self.fields[name] = FieldSpec(source, default=_DEFAULTS[wanted])
-        elif way != (name,):
+        elif path != (name,):
             self.fields[name] = source
         return name
 
     def _note(self, name: str, member: Member, text: str, wanted: AttributeType, source: str, is_missing: bool) -> None:
         if not member.seen:
-            self.say(f"{name}: {text} was null or missing in every sample; its type is a guess")
+            self.note(f"{name}: {text} is null or missing in every sample; its type is a guess")
         elif is_missing:
-            self.say(f"{name}: {text} isn't in every sample; its default stands in: choose one")
+            self.note(f"{name}: {text} isn't in every sample; choose the default to use without it")
         if member.times and wanted is not AttributeType.BOOL:
-            (format_,) = member.times  # no number is within two of the ranges
+            (format_,) = member.times  # the units' ranges don't overlap
             entry = f"{{ source = {json.dumps(source)}, time = {json.dumps(format_)} }}"
-            self.say(f"{name}: looks like a point in time; {entry} reads it, in fields or as event_time")
+            self.note(f"{name}: looks like a point in time; to convert it, use {entry} in fields or as event_time")
 
 
-def source_of(way: tuple[str, ...]) -> str:
-    """The path to a member, as ``fields`` writes it."""
-    if any("{" in step or "}" in step for step in way):
-        # Braces mean captures there, also in quotes.
-        return "jmespath:" + ".".join(json.dumps(step) for step in way)
+def source_of(path: tuple[str, ...]) -> str:
+    """The path to a member, as written in ``fields``."""
+    if any("{" in step or "}" in step for step in path):
+        # In other sources, braces are captures even inside quotes.
+        return "jmespath:" + ".".join(json.dumps(step) for step in path)
     return ".".join(
-        step if _PLAIN_STEP.fullmatch(step) else '"' + re.sub(r'(["\\])', r"\\\1", step) + '"' for step in way
+        step if _PLAIN_STEP.fullmatch(step) else '"' + re.sub(r'(["\\])', r"\\\1", step) + '"' for step in path
     )
 
 
-def _spelled(cell: str) -> Any:
-    """What a text cell counts as in a column of that type."""
+def _parsed(cell: str) -> Any:
+    """A text cell as the type it looks like."""
     text = cell.strip()
     if len(text) > 40:
         return cell

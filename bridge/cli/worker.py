@@ -1,4 +1,4 @@
-"""``worker plan``, ``apply`` and ``validate``: what the worker in GDN has become, and making it what the file says."""
+"""The verb ``worker``: shows, plans, applies, validates or deletes the stream worker in GDN."""
 
 from __future__ import annotations
 
@@ -10,39 +10,87 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridge.cli import exits
-from bridge.cli.configuration import far_end
+from bridge.cli.configuration import configuration_for_gdn
 from bridge.errors import GdnRejected, GdnUnavailable
 from bridge.gdn.drift import column_changes, losses, text_changes
 from bridge.gdn.rest import GdnRest, WorkerState
-from bridge.gdn.worker import ensure_worker, runs_elsewhere
+from bridge.gdn.worker import ensure_worker, is_other, runs_elsewhere
 from bridge.log import get_logger
 from bridge.service.reload import Configuration
 from bridge.text import printable
 from bridge.timing import Pace
 
-ROUNDS = 6
-"""Of applying, where someone else switches the worker off meanwhile: another one that applies does, for seconds."""
+ATTEMPTS = 6
+"""To apply while something else deactivates the worker: another ``worker apply`` does so for some seconds."""
 
 PAUSE = 3.0
-"""Seconds between them."""
+"""Seconds between attempts."""
 
 UNREADABLE = 422
+"""GDN's status for a definition that it can't read."""
 
 log = get_logger(__name__)
 
 
+def worker(arguments: argparse.Namespace) -> int:
+    """Run the action that was given."""
+    return _ACTIONS[arguments.action](arguments)
+
+
+# --- status and delete ----------------------------------------------------------------------------------------
+
+
+def show_status(arguments: argparse.Namespace) -> int:
+    """``worker status``: print the worker's state in GDN."""
+    configuration, rest = configuration_for_gdn(arguments)
+    name = configuration.worker.name
+    state = rest.get_worker(name)
+    found = {
+        "worker": name,
+        "exists": state is not None,
+        "active": state is not None and state.is_active,
+        "regions": [] if state is None else list(state.regions),
+        "definition": "missing" if state is None else "differs" if is_other(state, configuration.worker) else "same",
+    }
+    if arguments.json:
+        print(json.dumps(found))
+    elif state is None:
+        print(f"worker {name}: does not exist; the bridge creates it when it runs")
+    else:
+        active = "active" if state.is_active else "not active"
+        same = "is the same as" if found["definition"] == "same" else "differs from"
+        file = configuration.settings.worker.definition
+        print(f"worker {name}: {active} in {', '.join(state.regions)}; its definition {same} {file}")
+    return 0
+
+
+def delete(arguments: argparse.Namespace) -> int:
+    """``worker delete``: streams and collections are kept."""
+    configuration, rest = configuration_for_gdn(arguments)
+    name = configuration.worker.name
+    deleted = rest.delete_worker(name)
+    if arguments.json:
+        print(json.dumps({"worker": name, "deleted": deleted}))
+    else:
+        print(f"worker {name}: {'deleted; its streams and collections are kept' if deleted else 'does not exist'}")
+    return 0
+
+
+# --- plan, apply and validate ---------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What ``apply`` would change and why."""
+    """What ``apply`` would change, and why."""
 
     state: WorkerState | None
     diff: list[str]
-    """The definition's, line by line."""
+    """Lines of the definitions' unified diff."""
     columns: list[str]
     regions: tuple[str, ...] | None
-    """The wanted ones, where the worker runs in others."""
+    """The wanted regions, if the worker runs in others."""
     broken: list[dict[str, str]]
-    """Routes whose rows are lost to the worker as it is: topic, stream and why."""
+    """Routes whose rows the current worker would drop: topic, stream and why."""
 
     @property
     def steps(self) -> list[str]:
@@ -55,7 +103,7 @@ class Changes:
 
 
 def find_changes(configuration: Configuration, state: WorkerState | None) -> Changes:
-    """What of the worker in GDN isn't as the settings and the file want it."""
+    """How the worker in GDN differs from the settings and the file."""
     wanted = configuration.settings.worker
     if state is None:
         return Changes(None, [], [], None, [])
@@ -76,39 +124,41 @@ def find_changes(configuration: Configuration, state: WorkerState | None) -> Cha
 
 
 def show_plan(arguments: argparse.Namespace) -> int:
-    """``worker plan``: changes nothing. Exit code 0: nothing to do; 2: there is."""
-    configuration, rest = far_end(arguments)
+    """``worker plan``: print what ``apply`` would do. Exit code 0: nothing; 2: something."""
+    configuration, rest = configuration_for_gdn(arguments)
     changes = find_changes(configuration, rest.get_worker(configuration.worker.name))
     print(json.dumps(_as_json(configuration, changes)) if arguments.json else "\n".join(_lines(configuration, changes)))
     return exits.CHANGES if changes.steps else 0
 
 
 def apply(arguments: argparse.Namespace) -> int:
-    """``worker apply``: returns once rows may be sent."""
-    configuration, rest = far_end(arguments)
+    """``worker apply``: make the worker match the file; returns once rows can be sent."""
+    configuration, rest = configuration_for_gdn(arguments)
     name, settle = configuration.worker.name, configuration.settings.worker.settle_time
     steps = find_changes(configuration, rest.get_worker(name)).steps
-    if steps and make_as_wanted(configuration, rest):
+    if steps and apply_definition(configuration, rest):
         if not arguments.json:
-            print(f"worker {name}: {', '.join(steps)}: done; waiting {settle:g} s until it reads", flush=True)
+            print(
+                f"worker {name}: {', '.join(steps)}: done; waiting {settle:g} s until it reads its streams", flush=True
+            )
         time.sleep(settle)
-    print(json.dumps({"worker": name, "steps": steps}) if arguments.json else f"worker {name}: as wanted")
+    print(json.dumps({"worker": name, "steps": steps}) if arguments.json else f"worker {name}: up to date")
     return 0
 
 
-def make_as_wanted(
+def apply_definition(
     configuration: Configuration, rest: GdnRest, *, pause: Callable[[float], object] = time.sleep
 ) -> bool:
-    """Make the worker what the file says, also while another does the same.
+    """Make the worker match the file, even if another process does so at the same time.
 
     Returns:
-        Whether anything was changed: then the worker has to settle.
+        Whether anything was changed; then the worker has to settle.
 
     Raises:
         GdnError: as ``ensure_worker`` does.
     """
-    begun: list[bool] = []
-    left = ROUNDS
+    activations: list[bool] = []
+    left = ATTEMPTS
     while True:
         left -= 1
         try:
@@ -116,11 +166,11 @@ def make_as_wanted(
                 rest,
                 worker=configuration.worker,
                 regions=configuration.settings.worker.regions,
-                before_activation=lambda: begun.append(True),
+                before_activation=lambda: activations.append(True),
                 log=log,
                 replace=True,
             )
-            return bool(begun)
+            return bool(activations)
         except GdnUnavailable as exc:
             if exc.pace is not Pace.SWITCHED_OFF or not left:
                 raise
@@ -128,8 +178,8 @@ def make_as_wanted(
 
 
 def validate(arguments: argparse.Namespace) -> int:
-    """``worker validate``: whether GDN can parse the definition; nothing is changed there."""
-    configuration, rest = far_end(arguments)
+    """``worker validate``: check that GDN can read the definition, without changing anything."""
+    configuration, rest = configuration_for_gdn(arguments)
     error = None
     try:
         rest.validate(configuration.worker.text)
@@ -167,10 +217,10 @@ def _as_json(configuration: Configuration, changes: Changes) -> dict[str, Any]:
 def _lines(configuration: Configuration, changes: Changes) -> Sequence[str]:
     name, state = configuration.worker.name, changes.state
     if not changes.steps:
-        return [f"worker {name}: nothing to do"]
+        return [f"worker {name}: up to date, nothing to do"]
     lines = [f"worker {name}:"]
     if state is None:
-        lines.append("  missing")
+        lines.append("  it does not exist")
     else:
         if changes.diff:
             lines += ["  its definition differs:", *(f"    {printable(line)}" for line in changes.diff)]
@@ -180,7 +230,15 @@ def _lines(configuration: Configuration, changes: Changes) -> Sequence[str]:
         if not state.is_active:
             lines.append("  it is not active")
         lines += [f"  route {broken['topic']} is broken: {broken['why']}" for broken in changes.broken]
-    lines.append(
-        f"to do: {', '.join(changes.steps)}; then {configuration.settings.worker.settle_time:g} s until it reads"
-    )
+    settle = configuration.settings.worker.settle_time
+    lines.append(f"to do: {', '.join(changes.steps)}; then {settle:g} s until it reads its streams")
     return lines
+
+
+_ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "status": show_status,
+    "plan": show_plan,
+    "apply": apply,
+    "validate": validate,
+    "delete": delete,
+}

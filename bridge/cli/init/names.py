@@ -1,4 +1,4 @@
-"""Names for captures, columns and streams, out of what devices call things. Pure."""
+"""Makes valid names for captures, columns and streams from the names that devices use. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 MAX_NAME = 48
-"""Characters. GDN's collections have at most 64 (gdn-api.md F.5), and a table's name has an ending."""
+"""Characters. GDN allows 64 for a collection (gdn-api.md F.5), and a table's name has a suffix."""
 
 _KEYWORDS = frozenset(
     [
@@ -19,19 +19,19 @@ _KEYWORDS = frozenset(
         *("window", "with", "within"),
     ]
 )
-"""Words of the worker's language. It lets attributes be called like many of them; a name that isn't one is safe."""
+"""Keywords of StreamQL. Some are allowed as names of attributes; avoiding all of them is safe."""
 
 
-def joined(parts: Iterable[str]) -> str:
-    """The parts as one name, not safe yet."""
+def join_name(parts: Iterable[str]) -> str:
+    """The parts as one name, which may not be valid yet."""
     return "_".join(part for part in parts if part)
 
 
 def safe_name(text: str, taken: set[str]) -> str:
-    """An identifier of the worker's language near to ``text``, which ``taken`` gets in lower case.
+    """A StreamQL identifier close to ``text``; it is added to ``taken`` in lower case.
 
-    Names that differ in case only would be two columns; they are kept apart. None begins with an underscore: such
-    names are the collection's own, as ``_key``.
+    It differs from the names taken in more than case. It doesn't begin with an underscore, which is reserved for the
+    collection's own attributes, such as ``_key``.
     """
     name = re.sub(r"[^A-Za-z0-9_]+", "_", text).strip("_")[:MAX_NAME].rstrip("_") or "member"
     if name[0].isdigit():
@@ -47,7 +47,7 @@ def safe_name(text: str, taken: set[str]) -> str:
 
 
 def capture_name(number: int, before: str | None, taken: set[str]) -> str:
-    """A name for the topic's level ``number``, counted from 0: the singular of the level before it, if that is plain.
+    """A name for the topic level ``number``, counted from 0: the singular of the level before it, if that has letters.
 
     ``devices/AD11`` gives ``device``.
     """
