@@ -147,8 +147,8 @@ def test_silence_and_an_absent_broker_are_said(mosquitto: Mosquitto, tmp_path: P
     absent = cli("init", str(tmp_path / "made"), "--from-topic", "t", "--broker", f"mqtt://127.0.0.1:{free_port()}")
 
     assert (silent.returncode, absent.returncode) == (1, 69)
-    assert "listening to nobody/speaks" in silent.stderr
-    assert "nothing came on nobody/speaks" in silent.stderr
+    assert "subscribing to nobody/speaks" in silent.stderr
+    assert "no message on nobody/speaks" in silent.stderr
     assert "can't be reached" in absent.stderr
     assert "Traceback" not in silent.stderr + absent.stderr
     assert not (tmp_path / "made").exists()

@@ -205,8 +205,8 @@ def test_status_prints_the_status_as_text(
     assert code == 0
     assert "is ready" in text
     assert "10 received = 5 delivered + 3 in the outbox + 2 dead-lettered + 0 dropped\n" in text
-    assert "nothing is taken from the broker: the outbox is <full>" in text
-    assert "the worker is active, the query gives 42, 3 rows behind" in text
+    assert "holding, disconnected from the broker: the outbox is <full>" in text
+    assert "the worker is active, the query returns 42, 3 rows behind" in text
 
     state.parts = [PartStatus("mqtt", "waiting", 5.0, "the broker is \x1b[31maway", 6.5)]
     state.books = Books(received=10)
