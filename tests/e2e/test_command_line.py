@@ -1,4 +1,4 @@
-"""The verbs, as a person types them."""
+"""The verbs, as a user types them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_embedded_broker_carries_messages_too(embedded: Embedded, gdn: Local
     wait_for(lambda: gdn.count() == 500, what="500 rows")
 
 
-def test_the_tutorials_last_steps_are_verbs(mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge) -> None:
+def test_verbs_cover_the_tutorials_last_steps(mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge) -> None:
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url)
     assert "does not exist" in bridge.cli("worker", "status").stdout
     process = bridge.start()
@@ -77,7 +77,7 @@ def test_the_tutorials_last_steps_are_verbs(mosquitto: Mosquitto, gdn: LocalGdn,
     assert "does not exist" in bridge.cli("worker", "delete").stdout
 
 
-def test_check_is_content_with_the_shipped_example(tmp_path: Path) -> None:
+def test_check_accepts_the_shipped_example(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "bridge", "check", "--config", "config/bridge.toml"],
         env={"PATH": "/usr/bin", "BRIDGE_GDN__API_KEY": API_KEY},
@@ -108,7 +108,7 @@ def test_check_is_content_with_the_shipped_example(tmp_path: Path) -> None:
         ("BRIDGE_STATUS__LISTEN", "256.0.0.1:99999", "BRIDGE_STATUS__LISTEN"),
     ],
 )
-def test_wrong_settings_end_with_78_and_a_sentence(offline: Bridge, variable: str, value: str, says: str) -> None:
+def test_wrong_settings_end_with_78_and_a_message(offline: Bridge, variable: str, value: str, says: str) -> None:
     offline.settings[variable] = value
 
     ended = offline.cli("run")
@@ -119,7 +119,7 @@ def test_wrong_settings_end_with_78_and_a_sentence(offline: Bridge, variable: st
     assert API_KEY not in ended.stderr
 
 
-def test_a_broken_definition_is_named_with_line_and_column(offline: Bridge, tmp_path: Path) -> None:
+def test_a_broken_definition_is_reported_with_line_and_column(offline: Bridge, tmp_path: Path) -> None:
     definition = tmp_path / "broken.sql"
     definition.write_text("@App:name('x')\n@App:qlVersion(\"2\")\nCREAT STREAM s (a int);\n")
     offline.settings["BRIDGE_WORKER__DEFINITION"] = str(definition)
@@ -138,14 +138,14 @@ def test_a_gdn_that_cant_be_reached_ends_a_verb_with_69(offline: Bridge) -> None
     assert "Traceback" not in ended.stderr
 
 
-def test_set_goes_before_everything_else(offline: Bridge) -> None:
+def test_set_overrides_every_other_source(offline: Bridge) -> None:
     ended = offline.cli("check", "--set", "mqtt.url=nonsense://x")
 
     assert ended.returncode == 78
     assert "mqtt.url" in ended.stderr or "BRIDGE_MQTT__URL" in ended.stderr
 
 
-def test_a_busy_port_of_the_local_gdn_is_said(gdn: LocalGdn) -> None:
+def test_a_port_in_use_is_reported_by_the_local_gdn(gdn: LocalGdn) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "bridge", "local-gdn", "--port", str(gdn.port)],
         capture_output=True,

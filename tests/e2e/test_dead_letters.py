@@ -1,4 +1,4 @@
-"""The verb ``deadletter``, beside the daemon and without it: a real broker, the local GDN, real files."""
+"""The verb ``deadletter``, with and without a running bridge: a real broker, the local GDN, real files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TOPIC = "devices/{deviceID}/rooms/{roomNo}/telemetry"
 
 
 def mend(bridge: Bridge) -> None:
-    """Give the route the field that the messages have."""
+    """Make the route use the field that the messages have."""
     route = {"topic": TOPIC, "stream": "tutorialAppInputStream", "fields": {"temperature": "temp"}}
     bridge.settings["BRIDGE_ROUTES"] = json.dumps([route])
 
@@ -54,7 +54,7 @@ def ids(gdn: LocalGdn) -> list[str]:
 
 @pytest.fixture
 def offline(make_bridge: MakeBridge) -> Bridge:
-    """A bridge that doesn't run, and its outbox with dead letters."""
+    """A stopped bridge with dead letters in its outbox."""
     bridge = make_bridge(mqtt_port=1, gdn_url="http://127.0.0.1:1")
     outbox = Outbox(Path(bridge.settings["BRIDGE_OUTBOX__PATH"]))
     outbox.open()
@@ -66,7 +66,7 @@ def offline(make_bridge: MakeBridge) -> Bridge:
     return bridge
 
 
-def test_bad_messages_become_rows_exactly_once_after_the_route_was_mended(
+def test_bad_messages_become_rows_exactly_once_after_the_route_is_fixed(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
 ) -> None:
     count = 700
@@ -108,7 +108,7 @@ def test_bad_messages_become_rows_exactly_once_after_the_route_was_mended(
     assert bridge.readiness()["outbox"]["dead_letters"] == 0
 
 
-def test_a_bridge_that_is_killed_in_the_middle_of_a_replay_completes_it_when_it_starts_again(
+def test_a_bridge_killed_during_a_replay_completes_it_after_a_restart(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
 ) -> None:
     count = 3000
@@ -129,7 +129,7 @@ def test_a_bridge_that_is_killed_in_the_middle_of_a_replay_completes_it_when_it_
 
     wait_for(lambda: bridge.readiness().get("outbox", {}).get("dead_letters") == 0, what="the others")
     wait_for(lambda: bridge.books()["outbox"] == 0, what="the delivery")
-    # At least once: what had no receipt when the bridge was killed is sent again.
+    # At least once: rows without a receipt when the bridge was killed are sent again.
     wait_for(lambda: len(set(ids(gdn))) == count, what="the rows")
     books = bridge.books()
     assert (books["received"], books["delivered"], books["balanced"]) == (2 * count, count, True)
@@ -151,9 +151,7 @@ def test_without_a_bridge_the_command_replays_itself_and_the_next_start_delivers
     assert offline.books()["balanced"]
 
 
-def test_while_the_outbox_is_full_a_replay_waits_and_is_not_forgotten(
-    mosquitto: Mosquitto, make_bridge: MakeBridge, tmp_path: Path
-) -> None:
+def test_a_replay_waits_while_the_outbox_is_full(mosquitto: Mosquitto, make_bridge: MakeBridge, tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=url, BRIDGE_OUTBOX__MAX_BYTES=str(1 << 20))
     mend(bridge)
@@ -180,7 +178,7 @@ def test_while_the_outbox_is_full_a_replay_waits_and_is_not_forgotten(
         gdn.end()
 
 
-def test_a_running_bridge_is_asked_and_not_waited_for_where_it_is_stuck(
+def test_the_command_stops_waiting_for_a_stuck_bridge(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
 ) -> None:
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url)
@@ -201,7 +199,7 @@ def test_a_running_bridge_is_asked_and_not_waited_for_where_it_is_stuck(
     wait_for(lambda: [row["id"] for row in listed(bridge)] == [3], what="the purge")
 
 
-def test_letters_are_exported_to_a_new_file_of_its_owner(offline: Bridge, tmp_path: Path) -> None:
+def test_dead_letters_are_exported_to_a_new_file_only_its_owner_can_read(offline: Bridge, tmp_path: Path) -> None:
     file = tmp_path / "letters.jsonl"
 
     ended = offline.cli("deadletter", "export", "--output", str(file))
@@ -217,7 +215,7 @@ def test_letters_are_exported_to_a_new_file_of_its_owner(offline: Bridge, tmp_pa
     assert json.loads(printed.stdout) == lines[1]
 
 
-def test_what_devices_sent_does_not_steer_the_terminal(offline: Bridge) -> None:
+def test_payloads_cant_control_the_terminal(offline: Bridge) -> None:
     for arguments in (["list"], ["show", "1"], ["list", "--json"], ["show", "1", "--json"], ["export"]):
         ended = offline.cli("deadletter", *arguments)
 
@@ -251,7 +249,7 @@ def test_each_answer_has_its_exit_code(offline: Bridge, arguments: list[str], co
     assert "Traceback" not in ended.stderr
 
 
-def test_what_is_wanted_of_a_letter_stands_in_the_list_only_if_something_is(offline: Bridge) -> None:
+def test_the_list_shows_a_requested_action_only_if_there_is_one(offline: Bridge) -> None:
     with Visitor(Path(offline.settings["BRIDGE_OUTBOX__PATH"]), may_mark=True) as visitor:
         visitor.mark(Selection(ids=[2]), "purge")
 
@@ -264,7 +262,7 @@ def test_what_is_wanted_of_a_letter_stands_in_the_list_only_if_something_is(offl
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["show", "1"], ["replay"], ["purge", "--all"], ["export"]])
-def test_an_outbox_that_is_not_there_is_named_and_not_made(offline: Bridge, arguments: list[str]) -> None:
+def test_a_missing_outbox_is_reported_and_not_created(offline: Bridge, arguments: list[str]) -> None:
     offline.settings["BRIDGE_OUTBOX__PATH"] = str(offline.directory / "none.db")
 
     ended = offline.cli("deadletter", *arguments)
@@ -274,7 +272,7 @@ def test_an_outbox_that_is_not_there_is_named_and_not_made(offline: Bridge, argu
     assert not (offline.directory / "none.db").exists()
 
 
-def test_letters_can_be_looked_at_while_the_routes_are_wrong(offline: Bridge) -> None:
+def test_dead_letters_can_be_listed_while_the_routes_are_invalid(offline: Bridge) -> None:
     offline.settings["BRIDGE_ROUTES"] = json.dumps([{"topic": "a", "stream": "no_such_stream"}])
 
     assert len(listed(offline)) == 6
@@ -282,7 +280,7 @@ def test_letters_can_be_looked_at_while_the_routes_are_wrong(offline: Bridge) ->
     assert len(listed(offline)) == 6
 
 
-def test_a_reader_that_has_seen_enough_ends_an_export_quietly(offline: Bridge) -> None:
+def test_an_export_ends_quietly_when_its_reader_closes_the_pipe(offline: Bridge) -> None:
     command = f"{sys.executable} -m bridge deadletter export | head -c 1"
 
     ended = subprocess.run(

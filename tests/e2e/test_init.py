@@ -1,4 +1,4 @@
-"""``init``: from devices that publish to files with which the bridge runs."""
+"""``init``: samples from publishing devices become files that the bridge runs with."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def cli(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 
 def retain(port: int, *messages: tuple[str, bytes], username: str | None = None, password: str | None = None) -> None:
-    """Retained messages come whenever somebody listens: no test has to wait for a publisher."""
+    """Retained messages are sent on every subscription, so that no test has to wait for a publisher."""
     client = paho.Client(CallbackAPIVersion.VERSION2)
     if username is not None:
         client.username_pw_set(username, password)
@@ -53,7 +53,7 @@ def retain(port: int, *messages: tuple[str, bytes], username: str | None = None,
 
 
 @both_versions
-def test_what_init_writes_from_a_broker_carries_messages_to_the_table(
+def test_files_from_a_brokers_messages_carry_messages_to_the_table(
     mosquitto: Mosquitto, gdn: LocalGdn, tmp_path: Path, protocol: str
 ) -> None:
     url = f"mqtt://127.0.0.1:{mosquitto.port}"
@@ -139,7 +139,7 @@ def test_the_user_and_the_password_file_are_taken_from_the_environment(tmp_path:
     assert not (tmp_path / "other").exists()
 
 
-def test_silence_and_an_absent_broker_are_said(mosquitto: Mosquitto, tmp_path: Path) -> None:
+def test_silence_and_an_unreachable_broker_are_reported(mosquitto: Mosquitto, tmp_path: Path) -> None:
     silent = cli(
         *("init", str(tmp_path / "made"), "--from-topic", "nobody/speaks", "--seconds", "0.5"),
         *("--broker", f"mqtt://127.0.0.1:{mosquitto.port}"),
@@ -154,7 +154,7 @@ def test_silence_and_an_absent_broker_are_said(mosquitto: Mosquitto, tmp_path: P
     assert not (tmp_path / "made").exists()
 
 
-def test_listening_stops_early_when_it_has_enough(mosquitto: Mosquitto, tmp_path: Path) -> None:
+def test_subscribing_stops_early_with_enough_samples(mosquitto: Mosquitto, tmp_path: Path) -> None:
     publisher = Process(
         [sys.executable, "-m", "bridge", "devices", "--url", f"mqtt://127.0.0.1:{mosquitto.port}", "--rate", "2000"],
         tmp_path / "devices.log",
@@ -171,7 +171,7 @@ def test_listening_stops_early_when_it_has_enough(mosquitto: Mosquitto, tmp_path
     assert "from 2000 samples" in ended.stdout
 
 
-def test_a_file_that_is_there_ends_with_78(tmp_path: Path) -> None:
+def test_an_existing_file_ends_with_78(tmp_path: Path) -> None:
     (tmp_path / "worker.sql").write_text("mine")
 
     ended = cli("init", str(tmp_path), "--sample", "t", json.dumps({"n": 1}))
@@ -182,11 +182,11 @@ def test_a_file_that_is_there_ends_with_78(tmp_path: Path) -> None:
 
 
 def guarded(directory: Path) -> Mosquitto:
-    """A broker that takes the user ``bridge`` only."""
+    """A broker that accepts only the user ``bridge``."""
     passwords = directory / "passwords"
     subprocess.run(["mosquitto_passwd", "-c", "-b", str(passwords), "bridge", "correct horse"], check=True)
     passwords.chmod(0o600)
     home = directory / "guarded"
     home.mkdir()
-    # Started by root it would become another user, who may not read the test's directory.
+    # Started by root, Mosquitto would switch to another user, who can't read the test's directory.
     return Mosquitto(home, "allow_anonymous false", "user root", f"password_file {passwords}")

@@ -1,4 +1,4 @@
-"""``worker plan``, ``apply`` and ``validate`` against the local GDN, alone and many at once."""
+"""``worker plan``, ``apply`` and ``validate`` against the local GDN, alone and concurrently."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def state(gdn: LocalGdn) -> dict[str, Any]:
     return app
 
 
-def test_a_missing_worker_is_planned_made_and_then_nothing_is_left_to_do(gdn: LocalGdn, bridge: Bridge) -> None:
+def test_a_missing_worker_is_planned_and_created_and_then_nothing_is_left_to_do(gdn: LocalGdn, bridge: Bridge) -> None:
     assert planned_by(bridge)[0] == 2
     assert planned_by(bridge)[1]["steps"] == ["create", "activate"]
     assert gdn.call("GET", "/_fabric/_system/_api/streamapps")["streamApps"] == []  # planning changes nothing
@@ -60,7 +60,7 @@ def test_a_missing_worker_is_planned_made_and_then_nothing_is_left_to_do(gdn: Lo
     assert (ended.returncode, ended.stdout) == (0, f"worker {NAME}: up to date, nothing to do\n")
 
 
-def test_a_worker_that_was_switched_off_is_only_activated(gdn: LocalGdn, bridge: Bridge) -> None:
+def test_a_deactivated_worker_is_only_activated(gdn: LocalGdn, bridge: Bridge) -> None:
     apply(bridge)
     gdn.call("PATCH", f"{APP}/active?active=false")
 
@@ -69,9 +69,7 @@ def test_a_worker_that_was_switched_off_is_only_activated(gdn: LocalGdn, bridge:
     assert apply(bridge) == ["activate"]
 
 
-def test_a_changed_schema_is_shown_with_the_route_it_breaks_and_put_right_in_order(
-    gdn: LocalGdn, bridge: Bridge
-) -> None:
+def test_a_changed_schema_is_shown_with_the_route_it_breaks_and_fixed_in_order(gdn: LocalGdn, bridge: Bridge) -> None:
     apply(bridge)
     gdn.set_faults(schema_changed=True)
     gdn.set_faults(schema_changed=False)
@@ -98,7 +96,7 @@ def test_other_regions_are_a_change(gdn: LocalGdn, bridge: Bridge) -> None:
     assert found["steps"] == ["deactivate", "replace", "activate"]
 
 
-def test_gdn_that_cannot_be_asked_is_neither_something_nor_nothing_to_do(gdn: LocalGdn, bridge: Bridge) -> None:
+def test_an_unreachable_gdn_is_neither_changes_nor_no_changes(gdn: LocalGdn, bridge: Bridge) -> None:
     gdn.set_faults(rest_errors=503)
 
     for action in ("plan", "apply", "validate"):
@@ -106,7 +104,7 @@ def test_gdn_that_cannot_be_asked_is_neither_something_nor_nothing_to_do(gdn: Lo
         assert (ended.returncode, ended.stdout, "503" in ended.stderr) == (69, "", True)
 
 
-def test_gdn_is_asked_whether_it_can_read_the_definition(gdn: LocalGdn, bridge: Bridge, tmp_path: Path) -> None:
+def test_validate_has_gdn_read_the_definition(gdn: LocalGdn, bridge: Bridge, tmp_path: Path) -> None:
     assert bridge.cli("worker", "validate").returncode == 0
     definition = tmp_path / "worker.sql"
     text = Path(bridge.settings["BRIDGE_WORKER__DEFINITION"]).read_text()
@@ -120,7 +118,7 @@ def test_gdn_is_asked_whether_it_can_read_the_definition(gdn: LocalGdn, bridge: 
     assert gdn.call("GET", "/_fabric/_system/_api/streamapps")["streamApps"] == []
 
 
-def test_what_gdn_holds_does_not_steer_the_terminal(gdn: LocalGdn, bridge: Bridge) -> None:
+def test_a_definition_in_gdn_cant_control_the_terminal(gdn: LocalGdn, bridge: Bridge) -> None:
     text = Path(bridge.settings["BRIDGE_WORKER__DEFINITION"]).read_text()
     gdn.call("POST", "/_fabric/_system/_api/streamapps", {"definition": f"{text}-- \x1b[2J\n", "regions": []})
 
@@ -133,7 +131,7 @@ def test_what_gdn_holds_does_not_steer_the_terminal(gdn: LocalGdn, bridge: Bridg
 
 
 def at_once(bridge: Bridge, monkeypatch: pytest.MonkeyPatch, number: int, ask: Callable[[Any, Any], Any]) -> list[Any]:
-    """What so many get that each ask GDN with a client of their own, as processes of their own would."""
+    """The results of this many threads, each with its own REST client, like separate processes."""
     for name, value in bridge.settings.items():
         monkeypatch.setenv(name, value)
     configuration = read_configuration(argparse.Namespace(config=None, set=[]))
@@ -146,7 +144,7 @@ def at_once(bridge: Bridge, monkeypatch: pytest.MonkeyPatch, number: int, ask: C
             rest.close()
 
 
-def test_fifty_that_ensure_it_at_once_make_one_worker_and_no_error(
+def test_fifty_concurrent_provisioners_create_one_worker_without_errors(
     gdn: LocalGdn, bridge: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ensure(configuration: Any, rest: Any) -> Ensured:
@@ -160,13 +158,13 @@ def test_fifty_that_ensure_it_at_once_make_one_worker_and_no_error(
     assert state(gdn)["isActive"]
 
 
-def test_many_that_replace_it_at_once_end_with_the_wanted_definition_active_and_no_error(
+def test_concurrent_replacements_end_with_the_wanted_definition_active_without_errors(
     gdn: LocalGdn, bridge: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     apply(bridge)
     gdn.set_faults(schema_changed=True)
     gdn.set_faults(schema_changed=False)
-    pause = threading.Event()  # never set: a wait of its own length
+    pause = threading.Event()  # never set, so that wait() sleeps
 
     at_once(
         bridge,
@@ -179,9 +177,7 @@ def test_many_that_replace_it_at_once_end_with_the_wanted_definition_active_and_
 
 
 @pytest.mark.parametrize("done", [["create"], ["deactivate"], ["deactivate", "replace"]])
-def test_a_run_that_was_killed_between_steps_is_completed_by_the_next(
-    gdn: LocalGdn, bridge: Bridge, done: list[str]
-) -> None:
+def test_a_run_killed_between_steps_is_completed_by_the_next(gdn: LocalGdn, bridge: Bridge, done: list[str]) -> None:
     text = Path(bridge.settings["BRIDGE_WORKER__DEFINITION"]).read_text()
     if done != ["create"]:
         apply(bridge)

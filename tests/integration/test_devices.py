@@ -20,7 +20,7 @@ WITH_PASSWORD = ("allow_anonymous false", "password_file {0}", "log_type all", "
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    """A broker that asks for a password."""
+    """A broker that requires a password."""
     users = tmp_path / "users"
     users.touch(mode=0o600)
     subprocess.run(["mosquitto_passwd", "-b", users, "devices", "s3cret"], check=True, capture_output=True)
@@ -43,7 +43,7 @@ def test_a_readings_row_can_be_found_by_its_number() -> None:
     assert set(json.loads(payload)) == {"temperature"}
 
 
-def test_devices_publish_with_a_password_until_they_are_stopped_and_outlast_their_broker(
+def test_devices_publish_with_a_password_until_stopped_and_survive_a_broker_restart(
     broker: Mosquitto, tmp_path: Path
 ) -> None:
     devices = start_devices(tmp_path, broker.port)
@@ -75,7 +75,7 @@ def test_devices_publish_with_a_password_until_they_are_stopped_and_outlast_thei
         (["--url", "mqtts://x", "--ca-file", "/nowhere/ca"], "the TLS files can't be used"),
     ],
 )
-def test_wrong_arguments_are_a_sentence(arguments: list[str], says: str) -> None:
+def test_wrong_arguments_are_reported(arguments: list[str], says: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bridge", "devices", *arguments], capture_output=True, text=True, check=False
     )

@@ -52,7 +52,7 @@ def test_a_live_bridge_has_no_problems(serve: Callable[..., StatusServer]) -> No
     assert ask("127.0.0.1", server.port, ready=False) == ()
 
 
-def test_a_stuck_bridge_isnt_live(serve: Callable[..., StatusServer]) -> None:
+def test_a_stuck_bridge_is_not_live(serve: Callable[..., StatusServer]) -> None:
     server = serve(live=False)
 
     assert ask("127.0.0.1", server.port, ready=False) == ("/livez answered 503",)
@@ -102,7 +102,7 @@ def test_another_program_on_the_port_is_a_problem_not_a_crash(answer: bytes) -> 
     assert len(problems) == 1
 
 
-def test_port_0_cant_be_asked() -> None:
+def test_port_0_is_reported() -> None:
     (problem,) = ask("127.0.0.1", 0, ready=False)
 
     assert problem.startswith("BRIDGE_STATUS__LISTEN: with port 0")

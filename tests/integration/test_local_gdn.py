@@ -1,4 +1,4 @@
-"""The local GDN as a client that is not ours sees it: requests and websocket-client."""
+"""The local GDN as seen by other clients: requests and websocket-client."""
 
 from __future__ import annotations
 
@@ -110,14 +110,14 @@ def test_what_cant_be_executed_is_refused_with_its_place(client: Client, stateme
     assert "Line: 3." in answer.json()["errorMessage"]
 
 
-def test_a_definition_without_version_goes_to_the_old_grammar(client: Client) -> None:
+def test_a_definition_without_version_is_parsed_by_the_old_grammar(client: Client) -> None:
     answer = client("POST", APPS, {"definition": "@App:name('t') CREATE STREAM s (a int);", "regions": []})
 
     assert answer.status_code == 422
     assert "DEFINE" in answer.json()["errorMessage"]
 
 
-def test_a_definition_without_a_name_is_refused_and_no_worker_is_made_of_it(client: Client) -> None:
+def test_a_definition_without_a_name_is_refused_and_creates_no_worker(client: Client) -> None:
     answer = client("POST", APPS, {"definition": '@App:qlVersion("2")\nCREATE STREAM s (a int);', "regions": []})
 
     assert (answer.status_code, answer.json()["errorNum"]) == (422, 422)
@@ -125,7 +125,7 @@ def test_a_definition_without_a_name_is_refused_and_no_worker_is_made_of_it(clie
     assert client("GET", APPS).json()["streamApps"] == []
 
 
-def test_wrong_keys_and_fabrics_are_refused_in_the_recorded_shapes(client: Client) -> None:
+def test_wrong_keys_and_fabrics_are_refused_in_the_recorded_form(client: Client) -> None:
     wrong = {"Authorization": "apikey nonsense"}
 
     assert client("GET", APPS, headers=wrong).json() == {
@@ -193,7 +193,7 @@ def test_events_go_through_filter_stream_function_and_arithmetic_into_the_table(
     assert rows == [{"d": 26, "h": 6, "l": "b-13"}]
 
 
-def test_what_is_published_before_the_worker_is_active_is_not_for_it(client: Client) -> None:
+def test_the_worker_doesnt_get_what_is_published_before_it_is_active(client: Client) -> None:
     assert client("POST", "/_fabric/_system/_api/streams/input?global=false").status_code == 202
     early = client.producer("c8locals.input")
     assert send(early, {"n": 20, "who": "early"})["result"] == "ok"
@@ -205,7 +205,7 @@ def test_what_is_published_before_the_worker_is_active_is_not_for_it(client: Cli
     assert rows == ["late-21"]
 
 
-def test_bad_frames_get_error_answers_and_the_socket_stays(client: Client) -> None:
+def test_bad_frames_get_error_answers_and_the_socket_stays_open(client: Client) -> None:
     client.activate()
     socket = client.producer("c8locals.input")
     socket.send("{")
@@ -220,7 +220,7 @@ def test_bad_frames_get_error_answers_and_the_socket_stays(client: Client) -> No
     socket.close()
 
 
-def test_an_event_that_lacks_an_attribute_is_dropped_and_one_that_hangs_costs_itself(client: Client) -> None:
+def test_an_event_without_an_attribute_is_dropped_and_one_that_hangs_fails_alone(client: Client) -> None:
     client.activate()
     socket, slow = client.producer("c8locals.input"), client.producer("c8locals.slow")
     send(socket, {"n": 50})
@@ -235,7 +235,7 @@ def test_an_event_that_lacks_an_attribute_is_dropped_and_one_that_hangs_costs_it
     assert "stuck" in stats["last_error"]
 
 
-def test_cursors_come_in_batches_and_end(client: Client) -> None:
+def test_results_come_in_batches(client: Client) -> None:
     query = {
         "query": "FOR n IN [1, 2, 3, 4, 5] FILTER n > @least SORT n DESC LIMIT 4 RETURN n",
         "bindVars": {"least": 1},
@@ -298,7 +298,7 @@ def test_documents_that_a_query_removes_are_gone_and_others_stay(client: Client)
         ("RETURN " + "(" * 5000, 400, 1501),
     ],
 )
-def test_queries_that_cant_run_say_so(client: Client, query: str, status: int, number: int) -> None:
+def test_unsupported_queries_are_refused(client: Client, query: str, status: int, number: int) -> None:
     answer = client("POST", CURSOR, {"query": query})
 
     assert (answer.status_code, answer.json()["errorNum"]) == (status, number)
@@ -317,7 +317,7 @@ def labels(client: Client) -> list[str]:
     return [str(label) for label in client.gdn.query("FOR d IN big SORT d.half RETURN d.label")]
 
 
-def test_a_fault_that_is_not_known_or_has_a_wrong_value_changes_nothing(client: Client) -> None:
+def test_an_unknown_fault_or_a_wrong_value_changes_nothing(client: Client) -> None:
     for wrong in (
         {"nonsense": True},
         {"slow": -1},
@@ -330,13 +330,13 @@ def test_a_fault_that_is_not_known_or_has_a_wrong_value_changes_nothing(client: 
     assert client("GET", "/_local/faults").json() == {}
 
 
-def test_faults_are_switched_by_who_has_the_key(client: Client) -> None:
+def test_switching_faults_requires_the_key(client: Client) -> None:
     answer = client("POST", "/_local/faults", {"deleted": True}, headers={"Authorization": "apikey nonsense"})
 
     assert answer.status_code == 401
 
 
-def test_faults_can_stand_from_the_start(tmp_path: Path) -> None:
+def test_faults_can_be_set_at_the_start(tmp_path: Path) -> None:
     gdn = LocalGdn(tmp_path, options=["--fault", "slow=0.25", "--fault", "acks-but-drops"])
     try:
         begun = time.monotonic()
@@ -348,7 +348,7 @@ def test_faults_can_stand_from_the_start(tmp_path: Path) -> None:
         gdn.end()
 
 
-def test_rows_can_be_acked_and_dropped(client: Client) -> None:
+def test_rows_can_be_dropped_after_their_receipts(client: Client) -> None:
     client.activate()
     client.gdn.set_faults(acks_but_drops=True)
     socket = client.producer("c8locals.input")
@@ -361,7 +361,7 @@ def test_rows_can_be_acked_and_dropped(client: Client) -> None:
     wait_for(lambda: labels(client) == ["kept-12"], what="the row after it")
 
 
-def test_every_nth_row_can_be_lost_behind_its_receipt(client: Client) -> None:
+def test_every_nth_row_can_be_lost_after_its_receipt(client: Client) -> None:
     client.activate()
     client.gdn.set_faults(unpublish_every=3)
     socket = client.producer("c8locals.input")
@@ -387,7 +387,7 @@ def test_a_stopped_worker_stays_stopped_until_it_is_activated_again(client: Clie
     assert active()
 
 
-def test_deleted_workers_are_gone_and_new_ones_do_not_last(client: Client) -> None:
+def test_workers_and_new_ones_are_deleted(client: Client) -> None:
     client.activate()
     client.gdn.set_faults(deleted=True)
     assert client("GET", f"{APPS}/t").status_code == 404
@@ -437,7 +437,7 @@ def test_a_right_can_be_missing(client: Client, right: str) -> None:
         assert asked[right].json() == {"error": True, "code": 403, "errorNum": 403, "errorMessage": "forbidden"}
 
 
-def test_what_a_plan_counts_is_counted_and_looking_at_the_counts_is_not(client: Client) -> None:
+def test_requests_of_a_plan_are_counted_but_not_those_for_the_counts(client: Client) -> None:
     client("GET", APPS)
     client("GET", APPS, headers={"Authorization": "apikey nonsense"})
     client.activate()  # two more
@@ -460,19 +460,19 @@ def two_regions(tmp_path: Path) -> Iterator[Client]:
 
 
 def names(client: Client) -> tuple[str, str]:
-    """The region that answers, as it says in the body and in the header."""
+    """The region that answers, from the body and from the header."""
     answer = client("GET", "/datacenter/local")
     return answer.json()["name"], answer.headers["x-gdn-region"]
 
 
-def test_the_second_region_is_there_where_it_can_be_reached(client: Client, two_regions: Client) -> None:
+def test_the_second_region_exists_where_it_can_be_reached(client: Client, two_regions: Client) -> None:
     assert [region["name"] for region in two_regions("GET", "/datacenter/all").json()] == ["local", "elsewhere"]
     assert two_regions("GET", "/datacenter/elsewhere").json()["tags"]["api"] == f"127.0.0.2:{two_regions.gdn.port}"
     unknown = client("GET", "/datacenter/elsewhere")
     assert (unknown.status_code, unknown.json()["errorNum"]) == (404, 102024)
 
 
-def test_the_address_can_lead_to_another_region_and_links_are_cut_then(two_regions: Client) -> None:
+def test_another_region_can_answer_and_then_links_are_cut(two_regions: Client) -> None:
     two_regions.activate()
     socket = two_regions.producer("c8locals.input")
     assert names(two_regions) == ("local", "local")
@@ -495,7 +495,7 @@ def test_the_address_can_lead_to_another_region_and_links_are_cut_then(two_regio
         (["of another GDN"], ["local"]),
     ],
 )
-def test_a_worker_runs_where_it_was_asked_to_and_reads_only_that_regions_local_streams(
+def test_a_worker_runs_in_the_requested_region_and_reads_only_its_local_streams(
     two_regions: Client, asked: list[str], regions: list[str]
 ) -> None:
     created = two_regions("POST", APPS, {"definition": DEFINITION, "regions": asked}).json()["streamApps"][0]

@@ -1,4 +1,4 @@
-"""Settings from their sources: what counts, what is refused, and how it is said."""
+"""Settings from their sources: precedence, what is refused, and the messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROUTE = {"topic": "devices/{deviceID}", "stream": "readings"}
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
-    """The least that makes a configuration."""
+    """The smallest valid configuration."""
     definition = tmp_path / "worker.sql"
     definition.write_text("@App:name('w')")
     return {
@@ -58,7 +58,7 @@ def test_the_least_configuration_has_safe_defaults(environ: dict[str, str]) -> N
     assert settings.routes[0].fields == {}
 
 
-def test_nothing_is_read_but_what_is_handed_over(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_values_passed_in_are_read(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BRIDGE_MQTT__URL", "mqtt://elsewhere")
     monkeypatch.setenv("mqtt", '{"url": "mqtt://elsewhere"}')
 
@@ -79,7 +79,9 @@ def test_settings_cannot_be_changed(environ: dict[str, str]) -> None:
         ("mqtts://[::1]:18883", (True, "::1", 18883)),
     ],
 )
-def test_the_broker_url_is_taken_apart(environ: dict[str, str], url: str, expected: tuple[bool, str, int]) -> None:
+def test_the_broker_url_is_split_into_tls_host_and_port(
+    environ: dict[str, str], url: str, expected: tuple[bool, str, int]
+) -> None:
     mqtt = read(environ, BRIDGE_MQTT__URL=url).mqtt
 
     assert (mqtt.tls, mqtt.host, mqtt.port) == expected
@@ -107,7 +109,7 @@ def test_a_wrong_broker_url_is_refused_by_its_variable(environ: dict[str, str], 
     assert problem.startswith("BRIDGE_MQTT__URL: ")
 
 
-def test_user_and_password_in_the_broker_url_are_sent_to_their_own_settings(environ: dict[str, str]) -> None:
+def test_user_and_password_in_the_broker_url_are_refused_and_their_settings_named(environ: dict[str, str]) -> None:
     (problem,) = problems(environ, BRIDGE_MQTT__URL="mqtt://user:hunter2@broker")
 
     assert "mqtt.username and mqtt.password" in problem
@@ -153,7 +155,7 @@ def test_nothing_set_names_every_required_setting() -> None:
     ]
 
 
-def test_what_is_missing_for_want_of_a_file_says_how_to_name_one() -> None:
+def test_a_missing_setting_without_a_file_mentions_the_config_option() -> None:
     assert all("--config" in problem for problem in problems({}) if "API_KEY" not in problem)
 
 
@@ -167,7 +169,7 @@ LOGIN = {"BRIDGE_GDN__EMAIL": "a@b.example", "BRIDGE_GDN__PASSWORD": "pass word"
         {"BRIDGE_GDN__USERNAME": "bridge", "BRIDGE_GDN__TENANT": "tenant", "BRIDGE_GDN__PASSWORD": "p"},
     ],
 )
-def test_a_password_stands_in_the_api_keys_place(environ: dict[str, str], changes: dict[str, str]) -> None:
+def test_a_password_replaces_the_api_key(environ: dict[str, str], changes: dict[str, str]) -> None:
     del environ["BRIDGE_GDN__API_KEY"]
     del environ["BRIDGE_GDN__TENANT"]
 
@@ -197,7 +199,9 @@ def test_credentials_that_contradict_each_other_are_refused(
 @pytest.mark.parametrize(
     "changes", [{"BRIDGE_GDN__KIND": "pulsar"}, {"BRIDGE_GDN__USERNAME": "b", "BRIDGE_GDN__PASSWORD": "p"}]
 )
-def test_a_tenant_that_nobody_can_be_asked_for_is_required(environ: dict[str, str], changes: dict[str, str]) -> None:
+def test_the_tenant_is_required_where_gdn_cant_be_asked_for_it(
+    environ: dict[str, str], changes: dict[str, str]
+) -> None:
     for name in ("BRIDGE_GDN__API_KEY", "BRIDGE_GDN__TENANT"):
         del environ[name]
 
@@ -231,7 +235,7 @@ def test_an_empty_variable_counts_as_not_set(environ: dict[str, str]) -> None:
     assert read(environ, BRIDGE_MQTT__USERNAME="").mqtt.username is None
 
 
-def test_the_environment_comes_before_the_file(environ: dict[str, str], tmp_path: Path) -> None:
+def test_the_environment_overrides_the_file(environ: dict[str, str], tmp_path: Path) -> None:
     file = toml(tmp_path, '[mqtt]\nurl = "mqtt://other"\nkeepalive = 60\n')
 
     settings = read(environ, file)
@@ -239,7 +243,7 @@ def test_the_environment_comes_before_the_file(environ: dict[str, str], tmp_path
     assert (settings.mqtt.host, settings.mqtt.keepalive) == ("broker", 60)
 
 
-def test_overrides_come_before_the_environment(environ: dict[str, str]) -> None:
+def test_overrides_override_the_environment(environ: dict[str, str]) -> None:
     settings = load(
         config_file=None,
         environ=environ | {"BRIDGE_LOG__LEVEL": "error"},
@@ -271,7 +275,7 @@ def test_routes_may_be_json_or_numbered_variables(environ: dict[str, str]) -> No
     assert numbered == as_json
 
 
-def test_a_single_setting_goes_over_its_group_in_json(environ: dict[str, str]) -> None:
+def test_a_single_setting_overrides_its_group_in_json(environ: dict[str, str]) -> None:
     settings = read(
         environ,
         BRIDGE_ROUTES__0__STREAM="other",
@@ -320,7 +324,7 @@ def test_a_gap_between_numbered_routes_is_named(environ: dict[str, str]) -> None
         ("[" * 100_000, "BRIDGE_ROUTES: must be a list, written as JSON"),
     ],
 )
-def test_wrong_routes_are_one_problem_with_its_place(environ: dict[str, str], text: str, expected: str) -> None:
+def test_invalid_routes_are_one_problem_with_its_place(environ: dict[str, str], text: str, expected: str) -> None:
     (problem,) = problems(environ, BRIDGE_ROUTES=text)
 
     assert problem.startswith(expected)
@@ -394,7 +398,7 @@ def test_lines_are_right_in_a_file_from_windows(environ: dict[str, str], tmp_pat
     assert problems(environ, file) == (f"{file}:3: log.level: must be debug, info, warning or error",)
 
 
-def test_a_table_that_is_none_is_refused(environ: dict[str, str], tmp_path: Path) -> None:
+def test_a_value_instead_of_a_table_is_refused(environ: dict[str, str], tmp_path: Path) -> None:
     file = toml(tmp_path, "log = 5\n")
 
     assert problems(environ, file) == (f"{file}:1: log: must be a table",)
@@ -410,7 +414,7 @@ def test_a_table_that_is_none_is_refused(environ: dict[str, str], tmp_path: Path
         ("a = " + "1" * 5000, ": the configuration file has a number too long or a nesting too deep"),
     ],
 )
-def test_a_file_that_is_no_toml_is_named_with_its_place(
+def test_invalid_toml_is_reported_with_its_place(
     environ: dict[str, str], tmp_path: Path, text: str, expected: str
 ) -> None:
     file = toml(tmp_path, text)
@@ -426,14 +430,14 @@ def test_a_missing_file_is_named(environ: dict[str, str], tmp_path: Path) -> Non
     assert problems(environ, file) == (f"{file}: the configuration file can't be read: No such file or directory",)
 
 
-def test_a_file_in_another_coding_is_refused(environ: dict[str, str], tmp_path: Path) -> None:
+def test_a_file_in_another_encoding_is_refused(environ: dict[str, str], tmp_path: Path) -> None:
     file = tmp_path / "bridge.toml"
     file.write_bytes(b"# \xff")
 
     assert problems(environ, file) == (f"{file}: the configuration file is not UTF-8 text",)
 
 
-def test_what_the_environment_gets_wrong_is_reported_beside_a_broken_file(
+def test_problems_of_the_environment_are_reported_together_with_a_broken_file(
     environ: dict[str, str], tmp_path: Path
 ) -> None:
     found = problems(environ, toml(tmp_path, "["), BRIDGE_LOGLEVEL="info")
@@ -444,7 +448,7 @@ def test_what_the_environment_gets_wrong_is_reported_beside_a_broken_file(
 # --- paths -----------------------------------------------------------------------------------------------
 
 
-def test_paths_in_the_file_count_from_its_directory(environ: dict[str, str], tmp_path: Path) -> None:
+def test_paths_in_the_file_are_relative_to_its_directory(environ: dict[str, str], tmp_path: Path) -> None:
     directory = tmp_path / "etc"
     directory.mkdir()
     (directory / "w.sql").write_text("x")
@@ -457,7 +461,7 @@ def test_paths_in_the_file_count_from_its_directory(environ: dict[str, str], tmp
     assert settings.outbox.path == Path("/var/o.db")
 
 
-def test_paths_in_the_environment_count_from_the_working_directory(
+def test_paths_in_the_environment_are_relative_to_the_working_directory(
     environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -468,7 +472,7 @@ def test_paths_in_the_environment_count_from_the_working_directory(
     assert settings.worker.definition == Path("worker.sql")
 
 
-def test_the_outbox_lies_in_the_state_directory_unless_set(environ: dict[str, str], tmp_path: Path) -> None:
+def test_the_outbox_is_in_the_state_directory_by_default(environ: dict[str, str], tmp_path: Path) -> None:
     file = toml(tmp_path, '[outbox]\npath = "o.db"\n')
 
     assert read(environ, STATE_DIRECTORY="/var/lib/b:/var/lib/c").outbox.path == Path("/var/lib/b/outbox.db")
@@ -482,7 +486,7 @@ def test_a_file_that_cannot_be_read_is_refused(environ: dict[str, str], tmp_path
     assert problem.startswith(f"{name}: can't be read: No such file or directory")
 
 
-def test_a_directory_is_no_outbox(environ: dict[str, str], tmp_path: Path) -> None:
+def test_a_directory_as_outbox_is_refused(environ: dict[str, str], tmp_path: Path) -> None:
     (problem,) = problems(environ, BRIDGE_OUTBOX__PATH=str(tmp_path))
 
     assert problem.startswith("BRIDGE_OUTBOX__PATH: is a directory")
@@ -545,7 +549,7 @@ JSON_VALUES = st.recursive(
     name=st.sampled_from(["MQTT", "GDN", "WORKER", "ROUTES", "ROUTES__0", "ROUTES__0__FIELDS", "OUTBOX", "LOG"]),
     value=JSON_VALUES,
 )
-def test_whatever_json_is_set_is_answered_in_problems(name: str, value: object) -> None:
+def test_any_json_is_accepted_or_reported_as_a_problem(name: str, value: object) -> None:
     found = problems({f"BRIDGE_{name}": json.dumps(value), "BRIDGE_ROUTES__0__TOPIC": "a"})
 
     assert [problem for problem in found if not problem.startswith("BRIDGE_")] == []
@@ -559,7 +563,7 @@ def test_whatever_json_is_set_is_answered_in_problems(name: str, value: object) 
         ("BRIDGE_GDN__REQUESTS_PER_DAY", "99", "must be at least 100, or 0"),
     ],
 )
-def test_a_request_limit_that_could_not_be_lived_with_is_refused(
+def test_a_request_limit_too_low_to_connect_is_refused(
     environ: dict[str, str], name: str, value: str, expected: str
 ) -> None:
     (problem,) = problems(environ, **{name: value})
@@ -567,7 +571,7 @@ def test_a_request_limit_that_could_not_be_lived_with_is_refused(
     assert problem.startswith(f"{name}: {expected}")
 
 
-def test_request_limits_may_be_lifted(environ: dict[str, str]) -> None:
+def test_request_limits_can_be_switched_off(environ: dict[str, str]) -> None:
     settings = read(environ, BRIDGE_GDN__REQUESTS_PER_MINUTE="0", BRIDGE_GDN__REQUESTS_PER_DAY="0")
 
     assert (settings.gdn.requests_per_minute, settings.gdn.requests_per_day) == (0, 0)

@@ -1,4 +1,4 @@
-"""The reference and the example say what the model says."""
+"""docs/settings.md and config/bridge.toml match the settings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_reference_has_every_setting_with_a_description() -> None:
     assert [variable(location) for location, field in every_setting() if not field.description] == []
 
 
-def test_the_example_needs_nothing_but_the_key() -> None:
+def test_the_example_needs_only_the_api_key() -> None:
     settings = load(config_file=EXAMPLE, environ={"BRIDGE_GDN__API_KEY": "t.k.s"}, secret_directories=())
 
     (route,) = settings.routes
@@ -36,7 +36,7 @@ def test_the_example_needs_nothing_but_the_key() -> None:
     assert f"STREAM {route.stream} " in settings.worker.definition.read_text()
 
 
-def test_what_the_guides_show_can_be_put_at_the_end_of_the_example(tmp_path: Path) -> None:
+def test_snippets_of_the_guides_can_be_appended_to_the_example(tmp_path: Path) -> None:
     (tmp_path / "worker.sql").write_text((EXAMPLE.parent / "worker.sql").read_text())
     file = tmp_path / EXAMPLE.name
     check = '[[health.checks]]\nname = "n"\nquery = "RETURN 1"\n'

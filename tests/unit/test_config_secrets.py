@@ -1,4 +1,4 @@
-"""Secrets come from files as well, and are in no message and no repr, wherever somebody puts them."""
+"""Secrets can come from files, and appear in no message and no repr, wherever they are put."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PLANTED = "hunter2-PLANTED"
 
 @pytest.fixture
 def environ() -> dict[str, str]:
-    """A configuration that lacks its key."""
+    """A configuration without its API key."""
     return {
         "BRIDGE_MQTT__URL": "mqtt://broker",
         "BRIDGE_MQTT__USERNAME": "bridge",
@@ -54,7 +54,7 @@ def test_a_secret_file_is_found_by_its_name(environ: dict[str, str], tmp_path: P
     assert key(environ, secrets) == "k.e.y"
 
 
-def test_only_line_breaks_at_the_end_are_taken_off(environ: dict[str, str], tmp_path: Path) -> None:
+def test_only_line_breaks_at_the_end_are_removed(environ: dict[str, str], tmp_path: Path) -> None:
     secrets = directory(tmp_path / "secrets", mqtt__password=" pass word \r\n", gdn__api_key="k")
 
     settings = load(config_file=None, environ=environ, secret_directories=[secrets])
@@ -63,7 +63,7 @@ def test_only_line_breaks_at_the_end_are_taken_off(environ: dict[str, str], tmp_
     assert settings.mqtt.password.get_secret_value() == " pass word "
 
 
-def test_the_strongest_source_of_a_secret_counts(environ: dict[str, str], tmp_path: Path) -> None:
+def test_the_source_of_a_secret_with_the_highest_precedence_wins(environ: dict[str, str], tmp_path: Path) -> None:
     mounted = directory(tmp_path / "mounted", gdn__api_key="mounted")
     credentials = directory(tmp_path / "credentials", gdn__api_key="credentials")
     named = tmp_path / "named"
@@ -101,14 +101,14 @@ def test_a_secret_file_must_be_text(environ: dict[str, str], tmp_path: Path) -> 
     assert problem(environ, secrets) == f"{secrets / 'gdn__api_key'}: the secret file is not UTF-8 text"
 
 
-def test_a_directory_is_no_secret_file(environ: dict[str, str], tmp_path: Path) -> None:
+def test_a_directory_as_secret_file_is_refused(environ: dict[str, str], tmp_path: Path) -> None:
     secrets = directory(tmp_path / "secrets")
     (secrets / "gdn__api_key").mkdir()
 
     assert problem(environ, secrets) == f"{secrets / 'gdn__api_key'}: is not a regular file"
 
 
-def test_a_secret_written_where_its_files_path_belongs_is_not_shown(environ: dict[str, str]) -> None:
+def test_a_secret_given_instead_of_its_files_path_is_not_shown(environ: dict[str, str]) -> None:
     found = problem(environ | {"BRIDGE_GDN__API_KEY_FILE": PLANTED})
 
     assert found == "BRIDGE_GDN__API_KEY_FILE: the secret file can't be read: No such file or directory"
@@ -121,14 +121,14 @@ def test_only_secrets_have_a_file_variable(environ: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("value", [f"apikey {PLANTED}", f'"{PLANTED}" ', f"{PLANTED}\t", "schlüssel"])
-def test_a_key_that_is_not_bare_is_refused(environ: dict[str, str], value: str) -> None:
+def test_a_key_with_a_prefix_or_spaces_is_refused(environ: dict[str, str], value: str) -> None:
     assert problem(environ | {"BRIDGE_GDN__API_KEY": value}) == (
         "BRIDGE_GDN__API_KEY: must be the key alone: printable ASCII without spaces, and without `apikey` in front"
     )
 
 
 def shown(environ: dict[str, str], config_file: Path | None = None) -> str:
-    """Everything that a person could get to see of a configuration."""
+    """Everything of a configuration that a user can see."""
     try:
         settings = load(config_file=config_file, environ=environ, secret_directories=())
     except ConfigError as exc:

@@ -1,4 +1,4 @@
-"""``gdn-bridge explain`` and ``gdn-bridge test``: what a person who writes routes sees."""
+"""``gdn-bridge explain`` and ``gdn-bridge test``, for people who write routes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     return run
 
 
-def test_explain_tells_each_step_and_the_row(run: Run) -> None:
+def test_explain_prints_each_step_and_the_row(run: Run) -> None:
     exit_code, out, _ = run("explain", "rooms/7", '{"t": 215, "x": "\\u001b[2J"}')
 
     assert exit_code == 0
@@ -96,7 +96,7 @@ def test_explain_takes_files_and_prints_json(run: Run, tmp_path: Path) -> None:
     assert run("explain", "rooms/7", "@missing")[0] == 78
 
 
-def test_examples_that_give_what_they_expect_pass(run: Run) -> None:
+def test_examples_with_the_expected_result_pass(run: Run) -> None:
     exit_code, out, _ = run(
         "test",
         settings=f'{SETTINGS}{EXAMPLE}expect = {{ room = 7, t = 21.5, who = "b1" }}\n{EXAMPLE}expect = [{{ room = 7, '
@@ -110,9 +110,7 @@ def test_examples_that_give_what_they_expect_pass(run: Run) -> None:
     "expect",
     ['{ room = 7, t = 21.5, who = "b2" }', "{ room = 7, t = 21.5 }", "[]", '"type_mismatch"', "true"],
 )
-def test_an_example_that_gives_something_else_fails_with_a_diff_and_its_place(
-    run: Run, expect: str, tmp_path: Path
-) -> None:
+def test_an_example_with_another_result_fails_with_a_diff_and_its_place(run: Run, expect: str, tmp_path: Path) -> None:
     exit_code, out, _ = run("test", settings=f"{SETTINGS}{EXAMPLE}expect = {expect}\n")
 
     assert exit_code == 1
@@ -121,7 +119,7 @@ def test_an_example_that_gives_something_else_fails_with_a_diff_and_its_place(
     assert "0 of 1 examples" in out
 
 
-def test_one_is_not_true_in_examples(run: Run) -> None:
+def test_examples_distinguish_1_from_true(run: Run) -> None:
     settings = SETTINGS.replace('"$client"', '"=x"').replace("scale = 0.1", "scale = 1")
 
     assert (
@@ -134,14 +132,14 @@ def test_one_is_not_true_in_examples(run: Run) -> None:
     )
 
 
-def test_without_examples_it_says_how_to_write_them(run: Run) -> None:
+def test_without_examples_the_command_explains_how_to_write_them(run: Run) -> None:
     exit_code, out, _ = run("test")
 
     assert exit_code == 0
     assert "[[routes.test]]" in out
 
 
-def test_a_payload_that_is_no_base64_names_its_place(run: Run) -> None:
+def test_a_payload_that_isnt_base64_is_reported_with_its_place(run: Run) -> None:
     exit_code, _, err = run(
         "test", settings=f'{SETTINGS}{EXAMPLE}encoding = "base64"\nexpect = []\n'.replace("{ t = 215 }", '"?"')
     )

@@ -1,4 +1,4 @@
-"""``init``: from samples to files that load and map them."""
+"""``init``: samples become files that load and map them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.conftest import API_KEY
 
 
 def found_in(*samples: tuple[str, Any]) -> tuple[InferredRoute, ...]:
-    """Routes from samples whose payloads are bytes, or else written as JSON."""
+    """Routes from samples. Payloads that aren't bytes are encoded as JSON."""
     return infer([Sample(topic, p if isinstance(p, bytes) else json.dumps(p).encode()) for topic, p in samples]).routes
 
 
@@ -74,13 +74,13 @@ def test_levels_that_differ_or_look_like_identifiers_become_captures(topics: lis
     assert found.route.topic == template
 
 
-def test_topics_with_nothing_in_common_get_routes_of_their_own() -> None:
+def test_topics_with_nothing_in_common_get_separate_routes() -> None:
     found = found_in(("kitchen/temp", {"t": 1}), ("garden/soil", {"t": 1}))
 
     assert {one.route.topic for one in found} == {"kitchen/temp", "garden/soil"}
 
 
-def test_kinds_of_payload_get_a_route_each() -> None:
+def test_different_payloads_get_separate_routes() -> None:
     found = found_in(
         ("devices/a/telemetry", {"temperature": 1.5}),
         ("devices/b/telemetry", {"temperature": 2}),
@@ -96,7 +96,7 @@ def test_kinds_of_payload_get_a_route_each() -> None:
     assert len({one.route.stream for one in found}) == 3
 
 
-def test_kinds_that_no_topic_tells_apart_share_a_route() -> None:
+def test_different_payloads_on_the_same_topics_share_a_route() -> None:
     found = the_one(("devices/A1", {"t": 1}), ("devices/A1", b"hello"), ("devices/A2", b"21"))
 
     assert found.route.format.name == "scalar"
@@ -104,7 +104,7 @@ def test_kinds_that_no_topic_tells_apart_share_a_route() -> None:
     assert {"device": "A1", "value": '{"t": 1}'} in rows(found)
 
 
-def test_a_capture_and_a_member_of_one_name_are_two_columns() -> None:
+def test_a_capture_and_a_member_of_the_same_name_become_two_columns() -> None:
     found = the_one(("devices/a", {"device": 7}), ("devices/b", {"device": 8}))
 
     assert columns(found) == {"device": "string", "device_2": "long"}
@@ -159,14 +159,14 @@ def test_a_column_has_the_type_that_takes_every_value(values: list[Any], type_: 
     assert len(found.route.examples) == len({json.dumps(value) for value in values})
 
 
-def test_a_member_that_no_type_takes_is_left_out_and_named() -> None:
+def test_a_member_that_fits_no_type_is_left_out_with_a_note() -> None:
     found = the_one(("t", {"a": 1, "m": 1}), ("t", {"a": 1, "m": [1]}))
 
     assert columns(found) == {"a": "long"}
     assert any("'m'" in note for note in found.notes)
 
 
-def test_members_within_objects_become_columns_two_levels_deep() -> None:
+def test_members_of_nested_objects_become_columns_down_to_two_levels() -> None:
     found = the_one(("t", {"meta": {"site": "x", "pos": {"lat": 1.5, "deep": {"er": 1}}}}))
 
     assert columns(found) == {"meta_site": "string", "meta_pos_lat": "double", "meta_pos_deep": "object"}
@@ -187,7 +187,7 @@ def test_any_name_becomes_a_column_with_a_safe_name(name: str) -> None:
     assert rows(found) == [{column.name: 1}]
 
 
-def test_a_member_that_is_not_in_every_sample_gets_a_default_and_is_named() -> None:
+def test_a_member_missing_from_some_samples_gets_a_default_and_a_note() -> None:
     found = the_one(("t", {"a": 1, "b": 2.5, "c": "x"}), ("t", {"a": 2, "c": None}))
 
     assert rows(found) == [{"a": 1, "b": 2.5, "c": "x"}, {"a": 2, "b": 0.0, "c": ""}]
@@ -198,20 +198,20 @@ def test_a_member_that_is_not_in_every_sample_gets_a_default_and_is_named() -> N
     ("value", "time"),
     [(1764000000, '"s"'), (1764000000123, '"ms"'), ("2026-01-02T03:04:05Z", '"iso8601"'), (17, None), ("2026", None)],
 )
-def test_points_in_time_are_recognised_and_only_said(value: Any, time: str | None) -> None:
+def test_points_in_time_are_recognised_and_only_noted(value: Any, time: str | None) -> None:
     found = the_one(("t", {"at": value}))
 
     assert rows(found) == [{"at": value}]
     assert ([time in note for note in found.notes] == [True]) if time else not found.notes
 
 
-def test_an_array_of_objects_in_a_member_is_pointed_out() -> None:
+def test_an_array_of_objects_in_a_member_is_noted() -> None:
     found = the_one(("t", {"readings": [{"t": 1}]}))
 
     assert any('each = "readings"' in note for note in found.notes)
 
 
-def test_a_table_without_names_gets_some() -> None:
+def test_csv_without_a_header_gets_column_names() -> None:
     found = the_one(("t", b"21.5;open\n22;shut"))
 
     assert columns(found) == {"cell_1": "double", "cell_2": "string"}
@@ -243,7 +243,7 @@ def test_a_payload_without_members_still_gives_a_row() -> None:
         ("a", b"1" * (MAX_PAYLOAD + 1), "more than"),
     ],
 )
-def test_what_can_be_no_sample_is_left_out_with_its_reason(topic: str, payload: bytes, says: str) -> None:
+def test_an_unusable_sample_is_left_out_with_the_reason(topic: str, payload: bytes, says: str) -> None:
     inference = infer([Sample(topic, payload), Sample("good", b"1")])
 
     assert [one.route.topic for one in inference.routes] == ["good"]
@@ -262,7 +262,7 @@ def test_routes_columns_and_samples_are_bounded() -> None:
     assert len(many_samples.routes[0].route.examples) == MAX_EXAMPLES
 
 
-def test_names_that_differ_in_case_only_are_kept_apart() -> None:
+def test_names_that_differ_only_in_case_become_different_columns() -> None:
     taken: set[str] = set()
 
     assert [safe_name(text, taken) for text in ("Temp", "temp", "temp_2")] == ["Temp", "temp_2", "temp_2_2"]
@@ -294,7 +294,7 @@ many_samples = st.lists(st.builds(Sample, topics, payloads), min_size=1, max_siz
 
 @settings(max_examples=400)
 @given(many_samples)
-def test_any_samples_give_files_that_load_and_map_them_or_are_left_out_with_a_sentence(samples: list[Sample]) -> None:
+def test_any_samples_give_files_that_map_them_or_are_left_out_with_a_reason(samples: list[Sample]) -> None:
     inference = infer(samples)
 
     assert len(inference.taken) + len(inference.left_out) == len(samples)
@@ -309,7 +309,7 @@ def test_any_samples_give_files_that_load_and_map_them_or_are_left_out_with_a_se
 
 @settings(max_examples=200)
 @given(many_samples)
-def test_the_examples_beside_routes_are_what_the_files_give(samples: list[Sample]) -> None:
+def test_the_examples_in_the_files_pass(samples: list[Sample]) -> None:
     inference = infer(samples)
     if not inference.routes:
         return
@@ -321,7 +321,7 @@ def test_the_examples_beside_routes_are_what_the_files_give(samples: list[Sample
 
 
 def loaded(inference: Inference) -> Mapper:
-    """The mapping of the files, with the examples replaced by those that the file says."""
+    """A mapper for the files, and the examples in the file."""
     config = tomllib.loads(configuration_text(inference.routes, broker="mqtt://b", protocol="5"))
     for one, route in zip(inference.routes, config["routes"], strict=True):
         said = [(test["topic"], test["payload"], test["expect"]) for test in route.get("test", [])]
@@ -371,7 +371,7 @@ def test_the_files_load_and_the_sample_maps(
 
 
 @pytest.mark.parametrize(("payload", "warned"), [('{"temperature": 18}', True), ('{"temperature": 18.5}', False)])
-def test_one_sample_is_said_to_be_little_where_a_number_in_it_is_whole(
+def test_a_single_sample_with_a_whole_number_gets_a_warning(
     run: Callable[..., int], capsys: pytest.CaptureFixture[str], payload: str, warned: bool
 ) -> None:
     run("--sample", "devices/AD11/telemetry", payload)
@@ -380,7 +380,7 @@ def test_one_sample_is_said_to_be_little_where_a_number_in_it_is_whole(
 
 
 @pytest.mark.parametrize("name", [CONFIG_FILE, WORKER_FILE])
-def test_a_file_that_is_there_is_named_and_kept(run: Callable[..., int], tmp_path: Path, name: str) -> None:
+def test_an_existing_file_is_reported_and_kept(run: Callable[..., int], tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
 
     with pytest.raises(ConfigError, match=f"{name}: exists already"):
@@ -392,7 +392,7 @@ def test_a_file_that_is_there_is_named_and_kept(run: Callable[..., int], tmp_pat
     assert "mine" not in (tmp_path / name).read_text()
 
 
-def test_a_payload_may_stand_in_a_file(run: Callable[..., int], tmp_path: Path) -> None:
+def test_a_payload_can_be_read_from_a_file(run: Callable[..., int], tmp_path: Path) -> None:
     file = tmp_path / "payload"
     file.write_bytes(b'{"from_file": true}')
 
@@ -413,7 +413,7 @@ def test_a_payload_may_stand_in_a_file(run: Callable[..., int], tmp_path: Path) 
         (("--from-topic", "a/#/b", "--broker", "mqtt://h"), "# can only be the last level"),
     ],
 )
-def test_what_init_cant_begin_with_is_said(run: Callable[..., int], arguments: tuple[str, ...], says: str) -> None:
+def test_invalid_arguments_of_init_are_reported(run: Callable[..., int], arguments: tuple[str, ...], says: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(says)):
         run(*arguments)
 

@@ -1,4 +1,4 @@
-"""``init`` with devices that send no JSON: binary, compressed, line protocol, Sparkplug B."""
+"""``init`` with devices that don't send JSON: binary, compressed, line protocol, Sparkplug B."""
 
 from __future__ import annotations
 
@@ -90,9 +90,9 @@ def test_zlib_is_recognised_at_each_level(level: int) -> None:
 @pytest.mark.parametrize(
     ("payload", "name"),
     [
-        (msgpack(VALUE) + b"\0", "raw"),  # not to the last byte
+        (msgpack(VALUE) + b"\0", "raw"),  # trailing byte
         (cbor(VALUE)[:-1] + b"\xff\xff", "raw"),
-        (msgpack({}), "raw"),  # one byte, that may be anything
+        (msgpack({}), "raw"),  # a single byte can be anything
         (b"\xa0", "raw"),
         (msgpack([{}, {}]), "raw"),
         (msgpack([1, 2]), "raw"),
@@ -107,11 +107,11 @@ def test_zlib_is_recognised_at_each_level(level: int) -> None:
         (LINE + b"\nand text", "scalar"),
     ],
 )
-def test_what_cant_be_read_to_its_end_is_not_taken_for_it(payload: bytes, name: str) -> None:
+def test_a_format_is_rejected_if_the_payload_cant_be_decoded_to_its_end(payload: bytes, name: str) -> None:
     assert written(the_one(payload)) == (name, "none")
 
 
-def test_one_sample_that_is_none_is_enough_against_a_binary_format() -> None:
+def test_one_sample_that_doesnt_decode_rules_out_a_binary_format() -> None:
     found = the_one(msgpack(VALUE), msgpack(VALUE), b"\x01\xff\xfe")
 
     assert written(found) == ("raw", "none")
@@ -127,17 +127,17 @@ def test_compressed_and_plain_payloads_on_one_topic_share_a_route() -> None:
     assert written(the_one(gzip.compress(b"\xff\xfe"), gzip.compress(plain))) == ("raw", "gzip")
 
 
-def test_a_compressed_payload_that_turns_out_to_be_nothing_stays_as_it_is() -> None:
+def test_a_compressed_empty_payload_stays_raw() -> None:
     assert written(the_one(gzip.compress(b""))) == ("raw", "none")
 
 
 @pytest.mark.parametrize("payload", [msgpack(VALUE), cbor(VALUE), LINE])
-def test_a_format_that_the_payload_does_not_name_is_said_to_be_a_guess(payload: bytes) -> None:
+def test_a_format_without_magic_bytes_is_noted_as_a_guess(payload: bytes) -> None:
     assert "check that the values make sense" in the_one(payload).notes[0]
     assert not the_one(json.dumps(VALUE).encode()).notes
 
 
-def test_measurements_on_topics_of_their_own_get_routes_of_their_own() -> None:
+def test_measurements_on_different_topics_get_separate_routes() -> None:
     found = infer([Sample("tele/web1/cpu", LINE), Sample("tele/web1/mem", b"mem,host=web1 used=5i")]).routes
 
     assert {one.route.topic for one in found} == {"tele/{tele}/cpu", "tele/{tele}/mem"}
@@ -151,7 +151,7 @@ def test_measurements_on_topics_of_their_own_get_routes_of_their_own() -> None:
         (BIRTH.topic, BIRTH.payload, "google.protobuf.message_factory"),
     ],
 )
-def test_a_library_that_is_not_installed_is_named_with_the_command_that_installs_it(
+def test_a_missing_library_is_reported_with_the_command_that_installs_it(
     topic: str, payload: bytes, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uninstall(module, monkeypatch)
@@ -196,7 +196,7 @@ def test_edge_nodes_and_their_devices_share_a_route() -> None:
     assert inference.left_out == ()
 
 
-def test_data_alone_is_enough_for_the_route_and_the_missing_birth_is_said() -> None:
+def test_data_alone_gives_the_route_and_the_missing_birth_is_reported() -> None:
     inference = infer([DATA])
 
     (found,) = inference.routes
@@ -210,7 +210,7 @@ def test_data_alone_is_enough_for_the_route_and_the_missing_birth_is_said() -> N
     ("datatype", "field", "value", "type_"),
     [(3, "int_value", 5, "double"), (11, "boolean_value", True, "bool"), (12, "string_value", "x", "string")],
 )
-def test_the_value_is_of_the_type_that_most_metrics_have_and_the_others_are_named(
+def test_the_value_has_the_type_of_most_metrics_and_the_others_are_noted(
     datatype: int, field: str, value: Any, type_: str
 ) -> None:
     most = [{"name": name, "datatype": datatype, field: value} for name in ("a", "b")]
@@ -233,14 +233,14 @@ def test_the_value_is_of_the_type_that_most_metrics_have_and_the_others_are_name
         (sparkplug("NBIRTH", "n", {"name": "huge", "datatype": 8, "long_value": 2**60}), "out of range"),
     ],
 )
-def test_what_the_route_would_not_take_is_left_out_with_its_reason(sample: Sample, says: str) -> None:
+def test_samples_that_the_route_would_not_take_are_left_out_with_the_reason(sample: Sample, says: str) -> None:
     inference = infer([BIRTH, sample])
 
     assert [one.samples for one in inference.routes] == [1]
     assert [(one.topic, says in one.reason) for one in inference.left_out] == [(sample.topic, True)]
 
 
-def test_data_after_a_birth_that_was_left_out_is_left_out_as_well() -> None:
+def test_data_after_a_left_out_birth_is_left_out_too() -> None:
     unfit = sparkplug("NBIRTH", "n", BORN, {"name": "huge", "datatype": 8, "long_value": 2**60})
 
     inference = infer([unfit, DATA])
@@ -267,7 +267,7 @@ def test_data_after_a_birth_that_was_left_out_is_left_out_as_well() -> None:
         pytest.param([BIRTH], id="sparkplug"),
     ],
 )
-def test_what_init_wrote_passes_check_and_gives_the_samples_rows(
+def test_files_from_init_pass_check_and_map_the_samples(
     samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in {"API_KEY": "t.k.s", "TENANT": "t"}.items():
@@ -318,7 +318,7 @@ topics = st.sampled_from(["a/b", "devices/1/t", "devices/2/t", "7/8/9/10", "spBv
 
 
 @given(st.lists(st.builds(Sample, topics, payloads) | edge_nodes, min_size=1, max_size=8))
-def test_any_samples_give_files_that_load_and_map_them_or_are_left_out_with_a_sentence(samples: list[Sample]) -> None:
+def test_any_samples_give_files_that_map_them_or_are_left_out_with_a_reason(samples: list[Sample]) -> None:
     inference: Inference = infer(samples)
 
     assert len(inference.taken) + len(inference.left_out) == len(samples)

@@ -1,4 +1,4 @@
-"""The local GDN's C8QL over documents in memory."""
+"""The local GDN's C8QL on documents in memory."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_bound_values_and_collections_are_used() -> None:
         ("RETURN LENGTH(", {}, 1501),
     ],
 )
-def test_what_is_wrong_has_its_number(query: str, binds: dict[str, Any], number: int) -> None:
+def test_errors_have_gdns_error_number(query: str, binds: dict[str, Any], number: int) -> None:
     with pytest.raises(C8QLError) as refused:
         run(query, binds, collections)
 
@@ -65,7 +65,7 @@ def test_what_is_wrong_has_its_number(query: str, binds: dict[str, Any], number:
 
 
 def removing(query: str, binds: dict[str, Any] | None = None) -> tuple[list[Any], list[str]]:
-    """What a query gives, and the keys of the documents that are left of a, b and c. Another collection stays."""
+    """A query's result, and which of the documents a, b and c remain. Another collection must stay unchanged."""
     there = [{"_key": key, "n": n} for n, key in enumerate("abc", 1)]
     kept = [{"_key": "a", "n": 1}]
 
@@ -91,9 +91,7 @@ def removing(query: str, binds: dict[str, Any] | None = None) -> tuple[list[Any]
         ("FOR d IN kept REMOVE d IN t", [], ["b", "c"]),
     ],
 )
-def test_documents_are_removed_by_key_from_the_collection_that_is_named(
-    query: str, result: list[Any], left: list[str]
-) -> None:
+def test_documents_are_removed_by_key_from_the_named_collection(query: str, result: list[Any], left: list[str]) -> None:
     assert removing(query) == (result, left)
 
 
@@ -102,7 +100,7 @@ def test_a_collection_to_remove_from_may_be_bound() -> None:
 
 
 @pytest.mark.parametrize("query", ["FOR k IN ['b', 'z'] REMOVE k IN t", "FOR k IN ['b', 'b'] REMOVE k IN t"])
-def test_where_one_document_is_missing_none_is_removed(query: str) -> None:
+def test_no_document_is_removed_if_one_is_missing(query: str) -> None:
     there = [{"_key": "a"}, {"_key": "b"}]
 
     with pytest.raises(C8QLError) as refused:
@@ -122,7 +120,7 @@ def test_where_one_document_is_missing_none_is_removed(query: str) -> None:
         "FOR d IN t REMOVE d IN t RETURN LENGTH(d)",
     ],
 )
-def test_a_removal_that_cannot_be_read_removes_nothing(query: str) -> None:
+def test_a_removal_that_cannot_be_parsed_removes_nothing(query: str) -> None:
     there = [{"_key": "a"}, {"_key": "b"}]
 
     with pytest.raises(C8QLError):

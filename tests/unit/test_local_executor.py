@@ -1,4 +1,4 @@
-"""What the local GDN's executor makes of events, without a socket."""
+"""The local GDN's executor, without a socket."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def test_expressions_follow_the_engine_s_arithmetic(expression: str, kind: str, 
     assert (result, type(result)) == (expected, type(expected))
 
 
-def test_an_int_keeps_its_spelling_in_a_script_even_from_18_point_0() -> None:
+def test_an_int_has_no_decimals_in_a_script_even_if_sent_as_18_point_0() -> None:
     assert result_of("join(a, '-')", "string", {"a": 200.0}) == "200-"
 
 
 @pytest.mark.parametrize("event", [{"a": "7"}, {"a": 1.5}, {"a": 2**31}, {"b": float("inf")}, {"a": True}])
-def test_values_of_another_type_are_an_error_of_that_event(event: dict[str, Any]) -> None:
+def test_a_value_of_another_type_fails_only_its_event(event: dict[str, Any]) -> None:
     with pytest.raises(EventError, match="doesn't fit"):
         result_of("a", "int", event)
 
@@ -88,14 +88,14 @@ def test_every_source_on_a_stream_gets_its_events() -> None:
     assert rows == [{"a": 1}, {"a": 2}]
 
 
-def test_a_stream_that_feeds_itself_ends() -> None:
+def test_a_stream_that_feeds_itself_is_stopped() -> None:
     ready = executor("CREATE STREAM i (a int); INSERT INTO i SELECT a FROM i;", [])
 
     with pytest.raises(EventError, match="feeds itself"):
         ready.accept("i", {"a": 1})
 
 
-def test_a_script_that_takes_too_much_memory_is_an_error_of_that_event() -> None:
+def test_a_script_that_uses_too_much_memory_fails_only_its_event() -> None:
     ready = executor(
         "CREATE FUNCTION eat[javascript] return int { var all = []; while (true) { all.push(new Array(100000)); } };"
         "CREATE STREAM i (a int); CREATE TABLE t (a int); INSERT INTO t SELECT eat(a) AS a FROM i;",
@@ -116,6 +116,6 @@ def test_a_script_that_takes_too_much_memory_is_an_error_of_that_event() -> None
         ("other.a", "no attribute a"),
     ],
 )
-def test_a_call_that_cant_work_is_refused_when_the_worker_is_made(expression: str, says: str) -> None:
+def test_an_invalid_call_is_refused_when_the_worker_is_created(expression: str, says: str) -> None:
     with pytest.raises(NotExecutable, match=says):
         result_of(expression, "int", {})

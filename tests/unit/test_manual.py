@@ -1,4 +1,4 @@
-"""The manual page and the completions that a release has, from the command line's own description."""
+"""A release's manual page and completions, generated from the command line's parser."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_page_is_the_same_each_time(manual: ModuleType) -> None:
     assert manual.manual_page(moment) == manual.manual_page(moment)
 
 
-def test_the_page_is_sound_troff(manual: ModuleType, tmp_path: Path) -> None:
+def test_the_page_is_valid_troff(manual: ModuleType, tmp_path: Path) -> None:
     groff = shutil.which("groff")
     if groff is None:
         pytest.skip("groff is not installed")
