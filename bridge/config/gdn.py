@@ -78,17 +78,17 @@ class GdnSettings(Group):
         default=400,
         ge=0,
         le=1_000_000,
-        description="Most requests that the bridge makes in any 60 seconds; further requests wait. At least 10, or 0 "
-        "for no limit. GDN's free tier allows an account 500 a minute. Health checks may use at most "
-        "half, so that they can't delay a reconnect.",
+        description="Maximum number of requests in any 60 seconds; further requests wait. At least 10, or 0 for no "
+        "limit. GDN's free tier allows an account 500 a minute. Health checks may use at most half, so "
+        "that they can't delay a reconnect.",
     )
     requests_per_day: int = Field(
         default=18_000,
         ge=0,
         le=100_000_000,
-        description="Most requests that the bridge makes in any 24 hours; further requests wait. At least 100, or 0 "
-        "for no limit. GDN's free tier allows an account 20,000 a day. Counted from the start of the "
-        "bridge; health checks may use at most half.",
+        description="Maximum number of requests in any 24 hours; further requests wait. At least 100, or 0 for no "
+        "limit. GDN's free tier allows an account 20,000 a day. Counted from the start of the bridge; "
+        "health checks may use at most half.",
     )
 
     @field_validator("url")

@@ -35,7 +35,7 @@ class MqttSettings(Group):
         default=30,
         ge=5,
         le=65535,
-        description="Keep-alive interval in seconds. A dead link is detected after at most 1.5 times this.",
+        description="Keep-alive interval in seconds. A dead link is detected after at most 1.5 times this interval.",
     )
     session_expiry: int = Field(
         default=604800,
@@ -49,8 +49,8 @@ class MqttSettings(Group):
         default=1000,
         ge=1,
         le=65535,
-        description="Most messages that the broker may have in flight to the bridge without an acknowledgement (MQTT "
-        "5). At this limit the broker waits; a small value slows down a distant broker.",
+        description="Maximum number of messages in flight to the bridge without an acknowledgement (MQTT 5). At this "
+        "limit the broker waits; a small value slows down a distant broker.",
     )
     silence_timeout: float = Field(
         default=300,

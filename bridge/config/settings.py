@@ -40,9 +40,9 @@ class WorkerSettings(Group):
         description="What to do when the definition in GDN differs from the file, the worker runs in other regions "
         "than `regions`, or it is deleted while the bridge runs. Checked at the start and every "
         "`health.worker_interval`. `report`: report it in the log and the status; send nothing to a "
-        "worker that is missing or whose columns would cost rows. `apply`: make the worker match the file "
-        "and the settings, and send nothing meanwhile. `fail`: end with exit code 1. A worker that was "
-        "only deactivated is always activated again.",
+        "worker that is missing or whose columns would make it drop rows. `apply`: make the worker match "
+        "the file and the settings, and send nothing meanwhile. `fail`: end with exit code 1. A worker "
+        "that was only deactivated is always activated again.",
     )
 
 
@@ -59,14 +59,15 @@ class OutboxSettings(Group):
         default=1 << 30,
         ge=1 << 20,
         le=1 << 40,
-        description="Most bytes on disk for rows that wait for delivery, including all overhead. At this limit, "
-        "`outbox.full` applies. Freed space in the file is reused.",
+        description="Maximum size on disk, in bytes, of the rows that wait for delivery, including all overhead. At "
+        "this limit, `outbox.full` applies. Freed space in the file is reused.",
     )
     max_age: float = Field(
         default=0,
         ge=0,
         le=315360000,
-        description="Most seconds that the oldest row may wait; beyond that, the outbox counts as full. 0: no limit.",
+        description="Maximum time in seconds that the oldest row may wait; beyond that, the outbox counts as full. 0: "
+        "no limit.",
     )
     full: Annotated[Literal["hold", "drop_oldest", "reject_new"], BeforeValidator(lower)] = Field(
         default="hold",
@@ -80,7 +81,7 @@ class OutboxSettings(Group):
         default=100 << 20,
         ge=1 << 20,
         le=1 << 40,
-        description="Most bytes of dead letters to keep; beyond that, the oldest are purged and counted.",
+        description="Maximum size of the dead letters, in bytes; beyond that, the oldest are purged and counted.",
     )
     dead_letter_age: float = Field(
         default=0,
@@ -104,7 +105,7 @@ class DeliverySettings(Group):
         default=500,
         ge=1,
         le=1000,
-        description="Most rows per stream that may be in flight without a receipt. At this limit, rows wait in the "
+        description="Maximum number of rows per stream in flight without a receipt. At this limit, rows wait in the "
         "outbox. It must cover rate x round-trip time (500 at 20 ms: about 20,000 a second); GDN refuses "
         "more than 1000. Rows without a receipt are sent again when a link breaks, so a smaller window "
         "means fewer duplicates.",
