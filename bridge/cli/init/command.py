@@ -170,11 +170,11 @@ def _problems(files: Mapping[str, str], samples: Sequence[Sample]) -> Sequence[s
         except ConfigError as exc:
             return exc.problems
     try:
-        mapping = Mapper(routes=[route_of(route) for route in settings.routes], streams=streams)
+        mapper = Mapper(routes=[route_of(route) for route in settings.routes], streams=streams)
     except ValueError as exc:
         return [str(exc)]
     for sample in samples:
-        mapped = mapping.map(sample.message)
+        mapped = mapper.map(sample.message)
         if isinstance(mapped, DeadLetter):
             return [f"{printable(sample.topic)}: {mapped.reason}: {mapped.detail}"]
     return []

@@ -65,15 +65,15 @@ def infer(samples: Iterable[Sample]) -> Inference:
     while groups:
         groups = _disjoint(groups)
         inferred = _named(groups)
-        mapping = mapper_of(inferred)
+        mapper = mapper_of(inferred)
         failed: dict[int, list[tuple[_ParsedSample, DeadLetter]]] = {}
         for number, group in enumerate(groups):
             for one in group.samples:
-                mapped = mapping.map(one.sample.message)
+                mapped = mapper.map(one.sample.message)
                 if isinstance(mapped, DeadLetter):
                     failed.setdefault(number, []).append((one, mapped))
         if not failed:
-            inferred = [_with_examples(i, g, mapping) for i, g in zip(inferred, groups, strict=True)]
+            inferred = [_with_examples(i, g, mapper) for i, g in zip(inferred, groups, strict=True)]
             taken = (one.sample for group in groups for one in group.samples)
             # The first route that matches takes a message; no group has topics in Sparkplug's namespace.
             return Inference((*edge_nodes.routes, *inferred), left_out, (*edge_nodes.taken, *taken))
@@ -327,12 +327,12 @@ def _inferred(group: _Group, stream: str) -> InferredRoute:
 # --- examples ---------------------------------------------------------------------------------------------
 
 
-def _with_examples(inferred: InferredRoute, group: _Group, mapping: Mapper) -> InferredRoute:
+def _with_examples(inferred: InferredRoute, group: _Group, mapper: Mapper) -> InferredRoute:
     examples: list[Example] = []
     for one in group.samples:
         if len(examples) == MAX_EXAMPLES:
             break
-        example = example_of(one.sample, mapping)
+        example = example_of(one.sample, mapper)
         if example is not None and example not in examples:
             examples.append(example)
     return replace(inferred, route=replace(inferred.route, examples=tuple(examples)))

@@ -81,9 +81,9 @@ def mapper_of(inferred: Iterable[InferredRoute]) -> Mapper:
     return Mapper(routes=[one.route for one in inferred], streams=streams)
 
 
-def example_of(sample: Sample, mapping: Mapper) -> Example | None:
+def example_of(sample: Sample, mapper: Mapper) -> Example | None:
     """The sample with its rows; None if it has no rows, is too long, or can't be written in TOML."""
-    mapped = mapping.map(sample.message)
+    mapped = mapper.map(sample.message)
     if isinstance(mapped, DeadLetter) or not sample.topic.isprintable() or len(sample.payload) > MAX_EXAMPLE_BYTES:
         return None
     rows = [json.loads(row.payload) for row in mapped]

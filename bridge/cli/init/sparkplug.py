@@ -67,8 +67,8 @@ def infer(samples: Sequence[Sample]) -> Inference:
         return Inference((), tuple(left_out))
     inferred = _inferred(rows)
     while taken:
-        mapping = mapper_of([inferred])
-        failed = [(s, mapped) for s in taken if isinstance(mapped := mapping.map(s.message), DeadLetter)]
+        mapper = mapper_of([inferred])
+        failed = [(s, mapped) for s in taken if isinstance(mapped := mapper.map(s.message), DeadLetter)]
         if not failed:
             break
         # Try again without them: later samples may depend on a birth that was left out.
