@@ -55,7 +55,7 @@ def show_status(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(found))
     elif state is None:
-        print(f"worker {name}: does not exist; the bridge creates it when it runs")
+        print(f"worker {name}: doesn't exist; the bridge creates it when it runs")
     else:
         active = "active" if state.is_active else "not active"
         same = "is the same as" if found["definition"] == "same" else "differs from"
@@ -72,7 +72,8 @@ def delete(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"worker": name, "deleted": deleted}))
     else:
-        print(f"worker {name}: {'deleted; its streams and collections are kept' if deleted else 'does not exist'}")
+        outcome = "deleted; its streams and collections are kept" if deleted else "doesn't exist"
+        print(f"worker {name}: {outcome}")
     return 0
 
 
@@ -220,7 +221,7 @@ def _lines(configuration: Configuration, changes: Changes) -> Sequence[str]:
         return [f"worker {name}: up to date, nothing to do"]
     lines = [f"worker {name}:"]
     if state is None:
-        lines.append("  it does not exist")
+        lines.append("  it doesn't exist")
     else:
         if changes.diff:
             lines += ["  its definition differs:", *(f"    {printable(line)}" for line in changes.diff)]

@@ -52,7 +52,7 @@ def test_all_is_well_and_nothing_is_changed(
         "one-time password": "ok",
     }
     assert "doesn't exist" in found[WORKER][1]
-    assert "does not exist" in bridge.cli("worker", "status").stdout
+    assert "doesn't exist" in bridge.cli("worker", "status").stdout
     assert not (tmp_path / "outbox.db").exists()
 
 

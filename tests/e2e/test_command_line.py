@@ -62,7 +62,7 @@ def test_the_embedded_broker_carries_messages_too(embedded: Embedded, gdn: Local
 
 def test_verbs_cover_the_tutorials_last_steps(mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge) -> None:
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url)
-    assert "does not exist" in bridge.cli("worker", "status").stdout
+    assert "doesn't exist" in bridge.cli("worker", "status").stdout
     process = bridge.start()
     bridge.wait_ready()
     publish_all(mosquitto.port, [("devices/AD11/rooms/200/telemetry", b'{"temperature":18}')])
@@ -74,7 +74,7 @@ def test_verbs_cover_the_tutorials_last_steps(mosquitto: Mosquitto, gdn: LocalGd
     (row,) = json.loads(bridge.cli("query", "FOR doc IN tutorialAppOutputTable RETURN doc", "--json").stdout)
     assert (row["id"], row["temperature"]) == ("200-AD11", 18)
     assert "deleted" in bridge.cli("worker", "delete").stdout
-    assert "does not exist" in bridge.cli("worker", "delete").stdout
+    assert "doesn't exist" in bridge.cli("worker", "delete").stdout
 
 
 def test_check_accepts_the_shipped_example(tmp_path: Path) -> None:
