@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bridge.errors import ConfigError, OutboxInUse
 from bridge.log import get_logger
+from bridge.outbox import directories
 
 SEAL_BYTES = 64
 
@@ -29,7 +30,8 @@ class Lock:
             ConfigError: there is no writing beside the store.
         """
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not Path(f"{self._path}.lock").exists():  # else an earlier start has synced the path
+                directories.make(self._path.parent)
             self._handle = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as exc:
             raise not_writable(self._path, exc) from exc

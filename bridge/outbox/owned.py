@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from bridge.errors import ConfigError, OutboxDamaged, OutboxUnavailable
 from bridge.log import get_logger
-from bridge.outbox import rescue, schema
+from bridge.outbox import directories, rescue, schema
 from bridge.outbox.database import Database
 from bridge.outbox.lock import Lock, not_writable
 from bridge.outbox.reserve import Reserve
@@ -59,6 +59,7 @@ class OwnedDatabase(Database, ABC):
         try:
             rescue.finish(self._path)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            directories.sync(self._path.parent)  # SQLite does it for its log alone, and not in every build
         except OSError as exc:
             raise not_writable(self._path, exc) from exc
         try:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from bridge.outbox import schema
+from bridge.outbox import directories, schema
 from bridge.reasons import DropReason
 
 UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
@@ -88,11 +88,14 @@ def is_damage(exc: Exception) -> bool:
 
 
 def finish(path: Path) -> None:
-    """Finish a rescue that a crash cut short between its two renames; throw away one that was not ready."""
+    """Finish a rescue that a crash cut short between its renames; throw away one that was not ready."""
     made = _made(path)
     if made.exists() and not path.exists():
+        for left in _beside(path):  # of the damaged file: what they hold is in the new one
+            left.unlink(missing_ok=True)
+        directories.sync(path.parent)
         made.replace(path)
-    for left in (made, Path(f"{made}-wal"), Path(f"{made}-shm")):
+    for left in (made, *_beside(made)):
         left.unlink(missing_ok=True)
 
 
@@ -117,12 +120,17 @@ def rescue(path: Path, *, stamp: str) -> Rescued:
     finally:
         new.close()
     kept_at = path.with_name(f"{path.name}.damaged-{stamp}")
-    for suffix in ("-wal", "-shm", ""):  # the store itself last: while it is there the rescue can start over
-        beside = Path(f"{path}{suffix}")
+    # Until the damaged file is moved, a crash starts the rescue over, and needs its log; from then on the new file
+    # counts, and must not meet that log. The syncs keep this order on disk.
+    directories.sync(path.parent)
+    path.replace(kept_at)
+    directories.sync(path.parent)
+    for beside in _beside(path):
         if beside.exists():
-            beside.replace(f"{kept_at}{suffix}")
+            beside.replace(f"{kept_at}{beside.name.removeprefix(path.name)}")
+    directories.sync(path.parent)
     made.replace(path)
-    _sync_directory(path.parent)
+    directories.sync(path.parent)
     return Rescued(kept_at, records, dead_letters, lost)
 
 
@@ -226,9 +234,6 @@ def _made(path: Path) -> Path:
     return path.with_name(f"{path.name}.rescue")
 
 
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _beside(path: Path) -> tuple[Path, Path]:
+    """SQLite's write-ahead log of a file, and its index."""
+    return Path(f"{path}-wal"), Path(f"{path}-shm")
