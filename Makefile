@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SEED ?= 1
 MINUTES ?= 5
 
-.PHONY: demo test check faults soak bench deb release sbom clean
+.PHONY: demo test check faults power soak bench deb release sbom clean
 
 demo: $(VENV)/.local
 	$(BIN)/gdn-bridge demo
@@ -22,6 +22,11 @@ check: $(VENV)/.dev
 # Tries to lose messages for MINUTES minutes; the same SEED makes the same faults.
 faults: $(VENV)/.dev
 	$(BIN)/python -m tests.faults.run --seed $(SEED) --minutes $(MINUTES)
+
+# Rebuilds what power losses at POINTS moments could leave on disk; the same SEED rebuilds the same of a recording.
+power: POINTS = 1000
+power: $(VENV)/.dev
+	$(BIN)/python -m tests.faults.power --seed $(SEED) --points $(POINTS)
 
 # A bridge whose far end is well, for MINUTES minutes beside a Prometheus: no alarm, few requests, memory stays flat.
 soak: MINUTES = 20

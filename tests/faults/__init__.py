@@ -30,4 +30,5 @@ that the broker handed over twice, which the proxy sees. A record may reach the 
 than before or after ``send-error:8``. Any other duplicate is a failure.
 
 What can't be seen here: SIGKILL leaves the operating system's cache alive, so a missing fsync is not found by it.
+``power.py`` finds it.
 """
