@@ -24,7 +24,7 @@ from bridge.config import Settings, load
 from bridge.errors import BridgeError, ConfigError, OutboxInUse
 from bridge.mapping import Mapper
 from bridge.mapping.sparkplug import KEY_PREFIX
-from bridge.outbox import Bounds, Letter, Outbox, Selection, Visitor, Wanted, check_is_there
+from bridge.outbox import Bounds, DeadLetterClient, Outbox, RequestedAction, Selection, StoredDeadLetter, check_exists
 from bridge.path.replay import carry_out, export, iso_time, map_again, parse_since, summary
 from bridge.service.reload import Configuration
 from bridge.text import printable
@@ -119,9 +119,9 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 
 def _list(arguments: argparse.Namespace) -> int:
     selection = _selection(arguments)
-    with Visitor(_settings(arguments).outbox.path) as visitor:
-        found = [summary(letter) for letter in visitor.letters(selection, limit=arguments.limit)]
-        more = visitor.count(selection) - len(found)
+    with DeadLetterClient(_settings(arguments).outbox.path) as client:
+        found = [summary(letter) for letter in client.dead_letters(selection, limit=arguments.limit)]
+        more = client.count(selection) - len(found)
     if arguments.json:
         print(json.dumps(found))
     elif not found:
@@ -139,8 +139,8 @@ def _short(text: str | None) -> str:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    with Visitor(_settings(arguments).outbox.path) as visitor:
-        letter = next(visitor.letters(Selection(ids=[arguments.id])), None)
+    with DeadLetterClient(_settings(arguments).outbox.path) as client:
+        letter = next(client.dead_letters(Selection(ids=[arguments.id])), None)
     if letter is None:
         raise BridgeError(f"there is no dead letter {arguments.id}; it may have been replayed or purged")
     if arguments.json:
@@ -151,7 +151,7 @@ def _show(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _details(letter: Letter) -> Iterator[str]:
+def _details(letter: StoredDeadLetter) -> Iterator[str]:
     dead = letter.dead_letter
     for name, value in (
         ("id", letter.id),
@@ -165,7 +165,7 @@ def _details(letter: Letter) -> Iterator[str]:
         ("mapping", dead.mapping),
         ("stream", letter.stream),
         ("extras", letter.extras.decode(errors="replace")),
-        ("wanted", letter.wanted),
+        ("wanted", letter.requested),
         ("properties", f"{len(dead.properties)} bytes"),
     ):
         yield f"{name:<12} {'-' if value in (None, '') else printable(str(value))}"
@@ -176,8 +176,8 @@ def _details(letter: Letter) -> Iterator[str]:
 
 def _export(arguments: argparse.Namespace) -> int:
     written = 0
-    with Visitor(_settings(arguments).outbox.path) as visitor, _output(arguments.output) as file:
-        for letter in visitor.letters(_selection(arguments), limit=arguments.limit):
+    with DeadLetterClient(_settings(arguments).outbox.path) as client, _output(arguments.output) as file:
+        for letter in client.dead_letters(_selection(arguments), limit=arguments.limit):
             print(json.dumps(export(letter)), file=file)
             written += 1
     print(f"{written} dead letters written" if written else NOTHING, file=sys.stderr)
@@ -213,8 +213,8 @@ def _replay(arguments: argparse.Namespace) -> int:
 def _purge(arguments: argparse.Namespace) -> int:
     selection = _selection(arguments)
     if arguments.dry_run:
-        with Visitor(_settings(arguments).outbox.path) as visitor:
-            count = visitor.count(selection)
+        with DeadLetterClient(_settings(arguments).outbox.path) as client:
+            count = client.count(selection)
         print(f"would purge {min(count, arguments.limit or count)} dead letters" if count else NOTHING)
         return 0
     if selection.is_everything and not arguments.all:
@@ -227,9 +227,9 @@ def _try_replay(arguments: argparse.Namespace) -> int:
     configuration = read_configuration(arguments)
     done = rows = 0
     failed: Counter[str] = Counter()
-    with Visitor(configuration.settings.outbox.path) as visitor:
-        mapping = _mapping(configuration, memory=visitor)
-        for letter in visitor.letters(_selection(arguments), limit=arguments.limit):
+    with DeadLetterClient(configuration.settings.outbox.path) as client:
+        mapping = _mapping(configuration, memory=client)
+        for letter in client.dead_letters(_selection(arguments), limit=arguments.limit):
             trial = map_again([letter], mapping, streams=configuration.streams, next_id=1)
             done += len(trial.replayed.done)
             rows += len(trial.rows)
@@ -243,31 +243,31 @@ def _try_replay(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _act(arguments: argparse.Namespace, action: Wanted) -> int:
+def _act(arguments: argparse.Namespace, action: RequestedAction) -> int:
     settings = _settings(arguments)
     selection = _selection(arguments)
     path, bounds = settings.outbox.path, settings.outbox
-    check_is_there(path)
+    check_exists(path)
     outbox = Outbox(path, Bounds(bounds.max_bytes, bounds.max_age, bounds.dead_letter_bytes, bounds.dead_letter_age))
     try:
         outbox.open()
     except OutboxInUse:
         return _ask_the_bridge(path, selection, action, limit=arguments.limit, wait=not arguments.no_wait)
-    with closing(outbox), Visitor(path, may_mark=True) as visitor:
-        before = visitor.counter("dead_letters_replayed")
-        marked = visitor.mark(selection, action, limit=arguments.limit)
+    with closing(outbox), DeadLetterClient(path, may_mark=True) as client:
+        before = client.counter("dead_letters_replayed")
+        marked = client.mark(selection, action, limit=arguments.limit)
         if not marked:
             print(NOTHING)
             return 0
         try:
             if action == "purge":
-                while outbox.purge_wanted():
+                while outbox.purge_requested():
                     pass
             else:
                 _replay_here(outbox, arguments)
         except KeyboardInterrupt:
             print("interrupted: a bridge will do the rest when it runs", file=sys.stderr)
-        _report(visitor, marked, action, before=before, waits="the outbox is full; a bridge replays them later")
+        _report(client, marked, action, before=before, waits="the outbox is full; a bridge replays them later")
     return 0
 
 
@@ -280,39 +280,39 @@ def _replay_here(outbox: Outbox, arguments: argparse.Namespace) -> None:
         more = carry_out(outbox, mapping, streams=configuration.streams, has_room=has_room).more
 
 
-def _mapping(configuration: Configuration, *, memory: Outbox | Visitor) -> Mapper:
+def _mapping(configuration: Configuration, *, memory: Outbox | DeadLetterClient) -> Mapper:
     return Mapper(
         routes=configuration.routes,
         streams=configuration.streams,
-        outbox_name=memory.recall("name") or "",
+        outbox_name=memory.saved_value("name") or "",
         client=configuration.settings.mqtt.client_id,
-        births=memory.recall_all(KEY_PREFIX),
+        births=memory.saved_values(KEY_PREFIX),
     )
 
 
-def _ask_the_bridge(path: Path, selection: Selection, action: Wanted, *, limit: int | None, wait: bool) -> int:
-    with Visitor(path, may_mark=True) as visitor:
-        before = visitor.counter("dead_letters_replayed")
-        marked = visitor.mark(selection, action, limit=limit)
+def _ask_the_bridge(path: Path, selection: Selection, action: RequestedAction, *, limit: int | None, wait: bool) -> int:
+    with DeadLetterClient(path, may_mark=True) as client:
+        before = client.counter("dead_letters_replayed")
+        marked = client.mark(selection, action, limit=limit)
         if not marked:
             print(NOTHING)
             return 0
         print(f"{len(marked)} dead letters marked: the running bridge will {action} them")
         if wait:
             try:
-                _wait(visitor, marked, action)
+                _wait(client, marked, action)
             except KeyboardInterrupt:
                 print("interrupted: the running bridge goes on", file=sys.stderr)
-            _report(visitor, marked, action, before=before, waits="the running bridge will do it as soon as it can")
+            _report(client, marked, action, before=before, waits="the running bridge will do it as soon as it can")
     return 0
 
 
-def _wait(visitor: Visitor, marked: Sequence[int], action: Wanted) -> None:
+def _wait(client: DeadLetterClient, marked: Sequence[int], action: RequestedAction) -> None:
     """Wait until the bridge is done or makes no progress."""
     left = len(marked)
     give_up = time.monotonic() + PATIENCE
     while time.monotonic() < give_up:
-        now_left = visitor.waiting(marked, action)
+        now_left = client.count_pending(marked, action)
         if not now_left:
             return
         if now_left < left:
@@ -321,11 +321,13 @@ def _wait(visitor: Visitor, marked: Sequence[int], action: Wanted) -> None:
         time.sleep(POLL_INTERVAL)
 
 
-def _report(visitor: Visitor, marked: Sequence[int], action: Wanted, *, before: int, waits: str) -> None:
-    waiting = visitor.waiting(marked, action)
-    left = visitor.left(marked)
+def _report(
+    client: DeadLetterClient, marked: Sequence[int], action: RequestedAction, *, before: int, waits: str
+) -> None:
+    waiting = client.count_pending(marked, action)
+    left = client.count_remaining(marked)
     gone = len(marked) - left.total()
-    replayed = min(gone, visitor.counter("dead_letters_replayed") - before) if action == "replay" else 0
+    replayed = min(gone, client.counter("dead_letters_replayed") - before) if action == "replay" else 0
     if action == "replay":
         print(f"replayed {replayed} dead letters")
     if gone > replayed:

@@ -37,15 +37,15 @@ class MqttSession:
         self._name = name
         self._outbox = outbox
         self._brief_links = 0
-        stored_name, filters = json.loads(outbox.recall(KEY) or '["", []]')
+        stored_name, filters = json.loads(outbox.saved_value(KEY) or '["", []]')
         self.known_filters: tuple[str, ...] = tuple(filters) if stored_name == name else ()
         """Filters that the broker's session holds, as far as is known."""
         self.redelivery: RedeliveryFilter | None = None
         """Recognises redelivered messages; None without deduplication."""
         if deduplicates:
-            self.redelivery = RedeliveryFilter(session=name, batches=outbox.handed_over())
+            self.redelivery = RedeliveryFilter(session=name, batches=outbox.seen_messages())
         else:
-            outbox.forget_handed_over()
+            outbox.forget_seen_messages()
         self.watch_drops = True
         """Whether the broker may be asked for its counter of dropped messages."""
 
@@ -72,7 +72,7 @@ class MqttSession:
         """
         if link.held != self.known_filters:
             self.known_filters = link.held
-            self._outbox.remember(**{KEY: json.dumps([self._name, list(link.held)])})
+            self._outbox.save_values(**{KEY: json.dumps([self._name, list(link.held)])})
 
     def end(self, link: MqttLink, *, lasted: float, error: str) -> tuple[str, Pace | None]:
         """A link has ended after ``lasted`` seconds. Returns the error to report and the pace of the next attempt."""

@@ -1,19 +1,21 @@
-"""The durable store between the broker and GDN, on SQLite. The only sqlite3."""
+"""The durable store between the broker and GDN, on SQLite. Nothing else imports sqlite3."""
 
 from bridge.outbox.bounds import Bounds, Policy
-from bridge.outbox.letters import Letter, RefusedRecord, ReplayedLetters, Selection, Wanted
+from bridge.outbox.commit import Commit, RefusedRecord, ReplayedDeadLetters
+from bridge.outbox.dead_letter_client import DeadLetterClient, check_exists
+from bridge.outbox.dead_letters import RequestedAction, Selection, StoredDeadLetter
 from bridge.outbox.store import Outbox
-from bridge.outbox.visitor import Visitor, check_is_there
 
 __all__ = [
     "Bounds",
-    "Letter",
+    "Commit",
+    "DeadLetterClient",
     "Outbox",
     "Policy",
     "RefusedRecord",
-    "ReplayedLetters",
+    "ReplayedDeadLetters",
+    "RequestedAction",
     "Selection",
-    "Visitor",
-    "Wanted",
-    "check_is_there",
+    "StoredDeadLetter",
+    "check_exists",
 ]

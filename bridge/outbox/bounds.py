@@ -1,4 +1,4 @@
-"""How much the store holds, and how much it may."""
+"""How much the outbox may hold, and how much it does."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from dataclasses import dataclass
 from typing import Literal
 
 ROOM_AGAIN = 0.9
-"""Share of a bound below which what was full counts as having room again, so that it doesn't flutter."""
+"""Hysteresis: what reached a bound has room again below this share of it."""
 
 Policy = Literal["hold", "drop_oldest", "reject_new"]
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much the store may hold. A batch that was begun below a bound may end above it."""
+    """How much the outbox may hold. A batch that starts below a bound may end above it."""
 
     max_bytes: int = 1 << 30
-    """Of records waiting: payloads, stream names, and what SQLite needs to keep them."""
+    """Bytes of waiting records: payloads, stream names and SQLite's overhead."""
     max_age: float = 0.0
-    """Seconds that the oldest record may wait; 0: any time."""
+    """Seconds that the oldest record may wait; 0: no limit."""
     dead_letter_bytes: int = 100 << 20
-    """Of dead letters kept; beyond it the oldest are purged."""
+    """Bytes of dead letters; above it the oldest are purged."""
     dead_letter_age: float = 0.0
-    """Seconds that a dead letter is kept; 0: any time."""
+    """Seconds that a dead letter is kept; 0: no limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """How many records or letters there are, or how many more, and the bytes that they take."""
+    """A number of records or dead letters and their bytes; also the difference of two."""
 
     count: int = 0
     bytes: int = 0

@@ -1,4 +1,4 @@
-"""The store's file: its connection, and SQLite's errors in our words."""
+"""The outbox's SQLite file: connection, transactions and saved values; SQLite's errors as the bridge's."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from bridge.errors import OutboxDamaged, OutboxUnavailable
 from bridge.outbox import rescue
 
-RECALL = "SELECT value FROM memory WHERE key = ?"
-RECALL_ALL = "SELECT key, value FROM memory WHERE substr(key, 1, ?) = ?"
+READ_VALUE = "SELECT value FROM memory WHERE key = ?"
+READ_VALUES = "SELECT key, value FROM memory WHERE substr(key, 1, ?) = ?"
 
 
 class Database:
-    """One SQLite file. Who inherits it opens ``_db`` and closes it. Not thread-safe."""
+    """One SQLite file. A subclass opens ``_db`` and closes it. Not thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -28,7 +28,10 @@ class Database:
 
     @contextmanager
     def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
-        """All of what is done inside or nothing, synced; ``doing`` goes into the error's sentence.
+        """A synced transaction: everything inside it happens, or nothing.
+
+        Args:
+            doing: for the error message, such as "commit to".
 
         Raises:
             OutboxUnavailable, OutboxDamaged: as ``_translated``; nothing was changed.
@@ -39,17 +42,21 @@ class Database:
                 yield db
                 db.execute("COMMIT")
             except BaseException:
+                # Without this the connection would stay in the transaction and every later BEGIN would fail.
                 if db.in_transaction:
                     db.execute("ROLLBACK")
                 raise
 
     @contextmanager
     def _translated(self, doing: str) -> Iterator[sqlite3.Connection]:
-        """The connection, with its errors in our words.
+        """The connection, with SQLite's errors translated.
+
+        Args:
+            doing: for the error message, such as "read".
 
         Raises:
             OutboxUnavailable: the file can't be used now.
-            OutboxDamaged: it is not what it should be.
+            OutboxDamaged: its content is damaged.
         """
         try:
             yield self._db  # type: ignore[misc]  # None only before open, which sets it inside this block
@@ -57,21 +64,21 @@ class Database:
             text = f"can't {doing} the outbox {self._path}: {exc}"
             raise (OutboxDamaged if rescue.is_damage(exc) else OutboxUnavailable)(text) from exc
 
-    def recall(self, key: str) -> str | None:
-        """What ``remember`` last kept under the key.
+    def saved_value(self, key: str) -> str | None:
+        """The text that ``save_values`` last stored under the key; None if there is none.
 
         Raises:
-            OutboxUnavailable: the store can't be read now.
+            OutboxUnavailable: the outbox can't be read now.
         """
         with self._translated("read") as db:
-            found = db.execute(RECALL, (key,)).fetchone()
+            found = db.execute(READ_VALUE, (key,)).fetchone()
         return None if found is None else str(found[0])
 
-    def recall_all(self, prefix: str) -> dict[str, str]:
-        """Everything that is kept under keys with this beginning.
+    def saved_values(self, prefix: str) -> dict[str, str]:
+        """All saved texts whose keys start with the prefix, by key.
 
         Raises:
-            OutboxUnavailable: the store can't be read now.
+            OutboxUnavailable: the outbox can't be read now.
         """
         with self._translated("read") as db:
-            return dict(db.execute(RECALL_ALL, (len(prefix), prefix)).fetchall())
+            return dict(db.execute(READ_VALUES, (len(prefix), prefix)).fetchall())

@@ -1,4 +1,4 @@
-"""Whose the store is: the file beside it that one process holds, and that tells the store from a copy of it."""
+"""Ownership of the outbox: the lock file beside it, and how a copy of the outbox is detected."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ SEAL_BYTES = 64
 log = get_logger(__name__)
 
 
-class Lock:
-    """The lock of the store at a path. The kernel gives it back when the process ends, however that happens."""
+class LockFile:
+    """The lock file of the outbox at a path. The kernel releases the lock when the process ends, however it ends."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._handle: int | None = None
 
-    def take(self) -> None:
-        """Hold it.
+    def acquire(self) -> None:
+        """Take the lock.
 
         Raises:
-            OutboxInUse: another process does.
-            ConfigError: there is no writing beside the store.
+            OutboxInUse: another process holds it.
+            ConfigError: the outbox's directory isn't writable.
         """
         try:
             if not Path(f"{self._path}.lock").exists():  # else an earlier start has synced the path
@@ -41,23 +41,26 @@ class Lock:
             self.release()
             raise OutboxInUse(
                 f"BRIDGE_OUTBOX__PATH: {self._path} is in use by another bridge, or by `gdn-bridge deadletter`. "
-                "Give each bridge an outbox (and an MQTT client id) of its own."
+                "Give each bridge its own outbox (and its own MQTT client id)."
             ) from exc
 
     def release(self) -> None:
-        """Let go; may be called twice."""
+        """Release the lock; may be called twice."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
 
     @property
     def seal(self) -> str:
-        """What was last written into the lock's file, while it is held."""
+        """The seal in the lock file. Only while the lock is held."""
         assert self._handle is not None
         return os.pread(self._handle, SEAL_BYTES, 0).decode("ascii", "replace")
 
     def write_seal(self, seal: str) -> None:
-        """After the store's own: a crash in between costs the name, never brings an old one back."""
+        """Write the seal, after the outbox has stored it.
+
+        After a crash between the two the outbox looks like a copy, which costs it only its name.
+        """
         assert self._handle is not None
         try:
             os.pwrite(self._handle, seal.encode(), 0)
@@ -67,7 +70,7 @@ class Lock:
 
 
 def not_writable(path: Path, exc: OSError) -> ConfigError:
-    """What to say of a store that can't be written."""
+    """The error for an outbox that can't be written."""
     return ConfigError(
         f"BRIDGE_OUTBOX__PATH: {path} can't be opened for writing: {exc.strerror}. "
         "Give a file in a directory that the bridge may write to."

@@ -1,6 +1,6 @@
 """The table of records: what waits for delivery, how much room it takes, which records have a sequence number.
 
-Functions on a connection: those that change something are called inside a transaction of their caller's.
+Functions on a connection; those that change something run inside the caller's transaction.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from bridge.reasons import DropReason
 
 SIZE = "length(payload) + length(stream) + length(extras)"
 INSERT = "INSERT INTO records (id, stream, payload, extras, stored_at) VALUES (?, ?, ?, ?, ?)"
-MEASURE = f"SELECT count(*), coalesce(sum({SIZE}), 0) FROM records WHERE id BETWEEN ? AND ?"  # noqa: S608 - our own words
+MEASURE = f"SELECT count(*), coalesce(sum({SIZE}), 0) FROM records WHERE id BETWEEN ? AND ?"  # noqa: S608 - constants
 DELETE = "DELETE FROM records WHERE id BETWEEN ? AND ?"
-DELETE_REFUSED = f"DELETE FROM records WHERE id = ? RETURNING {SIZE}, stream, extras"  # noqa: S608 - our own words
+DELETE_REFUSED = f"DELETE FROM records WHERE id = ? RETURNING {SIZE}, stream, extras"  # noqa: S608 - constants
 READ = "SELECT id, payload, extras FROM records WHERE stream = ? AND id > ? AND number IS NULL ORDER BY id LIMIT ?"
 READ_NUMBERED = (
     "SELECT id, payload, extras, number FROM records WHERE stream = ? AND number IS NOT NULL ORDER BY number"
 )
 READ_STREAMS = "SELECT DISTINCT stream FROM records"
 READ_OLDEST = "SELECT stored_at FROM records ORDER BY id LIMIT 1"
-COUNT = f"SELECT count(*), coalesce(sum({SIZE}), 0), coalesce(max(id), 0) FROM records"  # noqa: S608 - our own words
+COUNT = f"SELECT count(*), coalesce(sum({SIZE}), 0), coalesce(max(id), 0) FROM records"  # noqa: S608 - constants
 WRITE_NUMBER = "UPDATE records SET number = ? WHERE id = ?"
 FORGET_NUMBERS = "UPDATE records SET number = NULL WHERE number IS NOT NULL"
 
 OVERHEAD = 40
-"""Bytes on disk of a record beside its payload and its stream's name, rounded up from what SQLite takes."""
+"""Bytes on disk of a record beside its payload and its stream's name, rounded up."""
 
 DROP_RECORDS = 50_000
-"""Dropped at a time: choosing them takes memory."""
+"""Most records dropped at a time: selecting them takes memory."""
 
 
-def held(db: sqlite3.Connection) -> tuple[Usage, int]:
-    """All that the table holds, and the highest id in it (0: none)."""
+def usage(db: sqlite3.Connection) -> tuple[Usage, int]:
+    """Number and bytes of all records, and the highest id (0: none)."""
     count, size, highest = db.execute(COUNT).fetchone()
     return Usage(count, size + count * OVERHEAD), highest
 
@@ -50,10 +50,10 @@ def insert(db: sqlite3.Connection, records: Sequence[OutboxRecord], *, now: int)
 
 
 def delete(db: sqlite3.Connection, ids: Sequence[int]) -> Usage:
-    """Delete records; returns how many of them were there."""
+    """Delete records; returns what was deleted: ids that don't exist are ignored."""
     deleted = Usage()
     for run in _runs(ids):
-        # A third of what RETURNING the sizes costs: summed up in SQLite.
+        # Summing in SQLite costs a third of RETURNING every size.
         count, size = db.execute(MEASURE, run).fetchone()
         db.execute(DELETE, run)
         deleted += Usage(count, size + OVERHEAD * count)
@@ -61,7 +61,7 @@ def delete(db: sqlite3.Connection, ids: Sequence[int]) -> Usage:
 
 
 def delete_refused(db: sqlite3.Connection, record_id: int) -> tuple[Usage, str, bytes] | None:
-    """Delete one record; returns what was deleted, its stream and its extras. None: it isn't there."""
+    """Delete one record; returns what was deleted, its stream and its extras. None: it doesn't exist."""
     found = db.execute(DELETE_REFUSED, (record_id,)).fetchall()
     return next(((Usage(1, size + OVERHEAD), stream, extras) for size, stream, extras in found), None)
 
@@ -69,13 +69,20 @@ def delete_refused(db: sqlite3.Connection, record_id: int) -> tuple[Usage, str, 
 def drop(
     db: sqlite3.Connection, *, under_way: Mapping[str, int], excess: int, before: float
 ) -> tuple[Usage, Counter[str]]:
-    """Delete the oldest records that were never sent: ``excess`` bytes of them, and all that were stored ``before``.
+    """Delete the oldest records that were never sent: ``excess`` bytes, and all that were stored ``before``.
 
-    ``under_way`` as for ``Outbox.drop``. Returns what was deleted, and how many for which reason.
+    Args:
+        db: in a transaction.
+        under_way: as for ``Outbox.drop``.
+        excess: bytes to free.
+        before: seconds since the epoch.
+
+    Returns:
+        What was deleted, and how many records by reason.
     """
     sent = "".join(" AND NOT (stream = ? AND id <= ?)" for _ in under_way)
     query = (
-        f"SELECT id, {SIZE}, stored_at FROM records "  # noqa: S608 - our own words
+        f"SELECT id, {SIZE}, stored_at FROM records "  # noqa: S608 - constants
         f"WHERE number IS NULL{sent} ORDER BY id LIMIT {DROP_RECORDS}"
     )
     chosen: list[int] = []
@@ -92,7 +99,7 @@ def drop(
 
 
 def read(db: sqlite3.Connection, stream: str, *, after: int, limit: int, max_bytes: int) -> list[OutboxRecord]:
-    """The stream's next records without sequence number, as ``Outbox.read`` says."""
+    """The stream's next records without a sequence number: see ``Outbox.read``."""
     records: list[OutboxRecord] = []
     for record_id, payload, extras in db.execute(READ, (stream, after, limit)):
         records.append(OutboxRecord(record_id, stream, payload, extras))
@@ -103,7 +110,7 @@ def read(db: sqlite3.Connection, stream: str, *, after: int, limit: int, max_byt
 
 
 def _runs(ids: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Unbroken runs of ids as (first, last), so that a batch of releases is a few deletes, not hundreds."""
+    """Runs of consecutive ids as (first, last): a batch of releases becomes a few deletes, not hundreds."""
     ordered = sorted(ids)
     start = previous = None
     for record_id in ordered:

@@ -1,6 +1,6 @@
-"""A damaged store without a human: what still reads goes into a new file, the damaged one is kept beside it.
+"""Rescue of a damaged outbox: everything readable is copied into a new file, the damaged file is kept beside it.
 
-The new file takes the place of the old one only when it is whole and synced, so a crash in the middle starts over.
+The new file replaces the damaged one only when it is complete and synced: after a crash the rescue starts over.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from bridge.outbox import directories, schema
 from bridge.reasons import DropReason
 
 UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
-"""What reading a damaged file raises; the second where SQLite's own message quotes the rubbish that it found."""
+"""What reading a damaged file raises; UnicodeDecodeError if SQLite's message quotes damaged bytes."""
 
 MAX_QUERIES = 20_000
-"""Attempts to read around damaged places, for each table: bounds the time."""
+"""Limits the time: how often each table is queried to read around damage."""
 
 COPY_ROWS = 1000
 
 UNKNOWN_HIGHEST = 2**32
-"""Where to look up to when the damage hides the highest id; halving gets there soon."""
+"""Upper end of the search if the highest id can't be read; halving narrows it quickly."""
 
 RECORDS = {
     "id": "",
@@ -32,7 +32,7 @@ RECORDS = {
     "stored_at": "strftime('%s', 'now')",
     "extras": "x''",
 }
-"""What is copied, and what a file that is too old to have the column gives instead."""
+"""Columns to copy, with the SQL expression for a file too old to have the column."""
 
 DEAD_LETTERS = {
     "id": "",
@@ -57,20 +57,20 @@ DAMAGED = schema.DROPPED + DropReason.OUTBOX_DAMAGED
 
 
 class Rescued(NamedTuple):
-    """What became of a damaged store."""
+    """The outcome of a rescue."""
 
     kept_at: Path
     """The damaged file."""
     records: int
-    """Saved, to be delivered."""
+    """Saved records; they will be delivered."""
     dead_letters: int
-    """Saved."""
+    """Saved dead letters."""
     lost: int | None
-    """Records that were in the store and could not be read; None where the books could not be read either."""
+    """Records in the outbox that could not be read; None: unknown, the books could not be read either."""
 
 
 def is_damaged(db: sqlite3.Connection) -> bool:
-    """Whether SQLite's own check finds anything. Reads the whole file."""
+    """Whether SQLite's check finds damage. Reads the whole file."""
     try:
         return bool(db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",))
     except UNREADABLE as exc:
@@ -80,7 +80,7 @@ def is_damaged(db: sqlite3.Connection) -> bool:
 
 
 def is_damage(exc: Exception) -> bool:
-    """Whether an error means that the file is not what it should be, rather than that it can't be used now."""
+    """Whether an error means that the file is damaged or replaced, rather than that it can't be used now."""
     if isinstance(exc, UnicodeDecodeError):
         return True
     code = getattr(exc, "sqlite_errorcode", 0)
@@ -88,31 +88,31 @@ def is_damage(exc: Exception) -> bool:
 
 
 def finish(path: Path) -> None:
-    """Finish a rescue that a crash cut short between its renames; throw away one that was not ready."""
-    made = _made(path)
-    if made.exists() and not path.exists():
-        for left in _beside(path):  # of the damaged file: what they hold is in the new one
+    """Finish a rescue that crashed between its renames; delete the new file of one that crashed earlier."""
+    new_path = _new_path(path)
+    if new_path.exists() and not path.exists():
+        for left in _beside(path):  # of the damaged file; the new file has their content
             left.unlink(missing_ok=True)
         directories.sync(path.parent)
-        made.replace(path)
-    for left in (made, *_beside(made)):
+        new_path.replace(path)
+    for left in (new_path, *_beside(new_path)):
         left.unlink(missing_ok=True)
 
 
 def rescue(path: Path, *, stamp: str) -> Rescued:
-    """Put a new store with all that could be read in the place of a damaged one.
+    """Replace a damaged outbox by a new one with everything that could be read.
 
     Args:
-        path: the store, closed.
-        stamp: goes into the name under which the damaged file is kept.
+        path: the outbox, closed.
+        stamp: part of the name under which the damaged file is kept.
 
     Raises:
-        sqlite3.Error, OSError: the new file could not be written; the damaged one is where it was.
+        sqlite3.Error, OSError: the new file could not be written; the damaged one is unchanged.
     """
     finish(path)
-    made = _made(path)
-    os.close(os.open(made, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    new = schema.connect(str(made))
+    new_path = _new_path(path)
+    os.close(os.open(new_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    new = schema.connect(str(new_path))
     try:
         schema.upgrade(new)
         records, dead_letters, lost = _copy(path, new)
@@ -120,8 +120,8 @@ def rescue(path: Path, *, stamp: str) -> Rescued:
     finally:
         new.close()
     kept_at = path.with_name(f"{path.name}.damaged-{stamp}")
-    # Until the damaged file is moved, a crash starts the rescue over, and needs its log; from then on the new file
-    # counts, and must not meet that log. The syncs keep this order on disk.
+    # Until the damaged file is renamed, a crash starts the rescue over, which needs its log. Afterwards the new file is
+    # the outbox, and must not be opened with that log. The syncs keep this order on disk.
     directories.sync(path.parent)
     path.replace(kept_at)
     directories.sync(path.parent)
@@ -129,37 +129,36 @@ def rescue(path: Path, *, stamp: str) -> Rescued:
         if beside.exists():
             beside.replace(f"{kept_at}{beside.name.removeprefix(path.name)}")
     directories.sync(path.parent)
-    made.replace(path)
+    new_path.replace(path)
     directories.sync(path.parent)
     return Rescued(kept_at, records, dead_letters, lost)
 
 
 def _copy(path: Path, new: sqlite3.Connection) -> tuple[int, int, int | None]:
-    """Copy what reads; returns records, dead letters and lost records."""
+    """Copy everything readable; returns the numbers of records, dead letters and lost records."""
     old = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=schema.BUSY_SECONDS)
     try:
         books = dict(_rows_or_nothing(old, "SELECT name, value FROM books"))
-        known = bool(books)
         new.execute("BEGIN IMMEDIATE")
         records = _copy_table(old, new, table="records", columns=RECORDS)
-        letters = _copy_table(old, new, table="dead_letters", columns=DEAD_LETTERS)
-        lost = _balance(books, records=records, dead_letters=letters)
+        dead_letters = _copy_table(old, new, table="dead_letters", columns=DEAD_LETTERS)
+        lost = _balance(books, records=records, dead_letters=dead_letters)
         new.executemany("INSERT INTO books VALUES (?, ?)", books.items())
-        # Not the memory: after damage the store gets another name, and with it the producer. A broker that drops
-        # repeated sequence numbers must not take a new record for an old one (design.md P8).
+        # Saved values are not copied: the outbox gets another name, and so does the producer. A broker that
+        # deduplicates by sequence number must not mistake a new record for an old one (design.md P8).
         new.execute("COMMIT")
     finally:
         old.close()
-    return records, letters, lost if known else None
+    return records, dead_letters, lost
 
 
-def _balance(books: dict[str, int], *, records: int, dead_letters: int) -> int:
-    """Correct the books so that they balance with what was saved; returns how many records are lost."""
+def _balance(books: dict[str, int], *, records: int, dead_letters: int) -> int | None:
+    """Correct the books so that they balance with what was saved; returns the lost records, None if unknown."""
     if not books:
         books["received"] = records + dead_letters
         books[f"{schema.DEAD_LETTERED}unknown"] = dead_letters
-        return 0
-    # Not a name that damage has changed: nobody reads it.
+        return None
+    # Known names only: one that the damage changed is never read again.
     fates = sum(n for name, n in books.items() if name.startswith(FATES))
     missing = books.get("received", 0) - fates - records
     if missing > 0:
@@ -178,7 +177,7 @@ def _rows_or_nothing(db: sqlite3.Connection, query: str) -> list[tuple[str, int]
 
 def _has_column(db: sqlite3.Connection, table: str, name: str) -> bool:
     try:
-        db.execute(f"SELECT {name} FROM {table} LIMIT 0")  # noqa: S608 - our own words
+        db.execute(f"SELECT {name} FROM {table} LIMIT 0")  # noqa: S608 - constants
     except UNREADABLE:
         return False
     return True
@@ -186,21 +185,21 @@ def _has_column(db: sqlite3.Connection, table: str, name: str) -> bool:
 
 def _copy_table(old: sqlite3.Connection, new: sqlite3.Connection, *, table: str, columns: Mapping[str, str]) -> int:
     places = ", ".join("?" * len(columns))
-    insert = f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({places})"  # noqa: S608 - our own words
+    insert = f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({places})"  # noqa: S608 - constants
     there = [name if not instead or _has_column(old, table, name) else instead for name, instead in columns.items()]
     saved = 0
     for rows in _readable(old, table=table, columns=", ".join(there)):
         for row in rows:
             try:
                 saved += new.execute(insert, row).rowcount
-            except sqlite3.IntegrityError:  # a row of rubbish
+            except sqlite3.IntegrityError:  # a damaged row
                 continue
     return saved
 
 
 def _readable(db: sqlite3.Connection, *, table: str, columns: str) -> Iterator[list[tuple[object, ...]]]:
-    """The rows of a table in pages by id; where one can't be read, ever smaller ranges around the damage."""
-    query = f"SELECT {columns} FROM {table} WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"  # noqa: S608 - our own words
+    """The rows of a table in pages by id; a range that can't be read is halved until the damage is isolated."""
+    query = f"SELECT {columns} FROM {table} WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"  # noqa: S608 - constants
     left = MAX_QUERIES
     ranges = [(1, _highest_id(db, table))]
     while ranges and left:
@@ -211,7 +210,7 @@ def _readable(db: sqlite3.Connection, *, table: str, columns: str) -> Iterator[l
         except UNREADABLE:
             if low < high:
                 middle = (low + high) // 2
-                ranges += [(middle + 1, high), (low, middle)]  # the lower half is taken first
+                ranges += [(middle + 1, high), (low, middle)]  # the lower half is read first
             continue
         if rows:
             yield rows
@@ -230,7 +229,7 @@ def _highest_id(db: sqlite3.Connection, table: str) -> int:
     return UNKNOWN_HIGHEST
 
 
-def _made(path: Path) -> Path:
+def _new_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.rescue")
 
 

@@ -1,4 +1,7 @@
-"""The file beside the store that only takes up room: on a full disk SQLite can't even delete; given up, it can."""
+"""The reserve: a file beside the outbox that only takes up disk space.
+
+On a full disk SQLite can't even delete rows; after the reserve is deleted it can.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +15,22 @@ RESERVE_BYTES = 8 << 20
 
 
 class Reserve:
-    """The reserve of the store at a path."""
+    """The reserve of the outbox at a path."""
 
     def __init__(self, path: Path) -> None:
-        self._store = path
+        self._outbox_path = path
         self._path = path.with_name(f"{path.name}.reserve")
 
     @property
-    def is_there(self) -> bool:
-        """Whether it can be given up."""
+    def exists(self) -> bool:
+        """Whether it can be deleted for its space."""
         return self._path.exists()
 
-    def take_up(self) -> None:
-        """Make the file.
+    def create(self) -> None:
+        """Allocate the file.
 
         Raises:
-            OutboxUnavailable: the disk hasn't got the room; there is no file.
+            OutboxUnavailable: the disk hasn't enough space; there is no file.
         """
         try:
             handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -36,11 +39,12 @@ class Reserve:
             finally:
                 os.close(handle)
         except OSError as exc:
-            self.give_up()
+            self.delete()
             raise OutboxUnavailable(
-                f"the disk of the outbox {self._store} has no {RESERVE_BYTES} bytes left for a reserve: {exc.strerror}"
+                f"the disk of the outbox {self._outbox_path} has no {RESERVE_BYTES} bytes left for a reserve: "
+                f"{exc.strerror}"
             ) from exc
 
-    def give_up(self) -> None:
-        """Give the room back to the disk."""
+    def delete(self) -> None:
+        """Give the space back to the disk."""
         self._path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What the store's file holds: its numbered changes, and the pragmas that every connection needs."""
+"""The outbox's schema as numbered changes, and the pragmas that every connection needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHANGES = (
     );
     CREATE TABLE books (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     """,
-    # 2: when a record was stored, for the age bound; its sequence number, for deduplication; what else must survive
+    # 2: when a record was stored, for the bound of age; its sequence number, for deduplication; saved values
     """
     ALTER TABLE records ADD COLUMN stored_at INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE records ADD COLUMN number INTEGER;
@@ -22,12 +22,12 @@ CHANGES = (
     CREATE INDEX numbered ON records (stream, number) WHERE number IS NOT NULL;
     CREATE TABLE memory (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     """,
-    # 3: which messages the last batches held, to tell what the broker hands over again
+    # 3: the messages of the last batches, to recognise redelivered ones
     """
     CREATE TABLE handed_over (batch INTEGER PRIMARY KEY, messages BLOB NOT NULL);
     """,
-    # 4: what else a send says; all of a dead letter's message, so that it can be replayed, and who wants what of it;
-    # when it was stored, for the age bound. A refused row has no message: its stream and what else its send said.
+    # 4: further members of a send; the whole message of a dead letter, so that it can be replayed, and what was
+    # requested for it; when it was stored, for the bound of age. A refused row has stream and extras, but no message.
     """
     ALTER TABLE records ADD COLUMN extras BLOB NOT NULL DEFAULT x'';
     ALTER TABLE dead_letters ADD COLUMN retain INTEGER NOT NULL DEFAULT 0;
@@ -42,27 +42,27 @@ CHANGES = (
     CREATE INDEX stored ON dead_letters (stored_at);
     """,
 )
-"""Entry n takes a store from version n (SQLite's user_version) to n + 1."""
+"""Entry n upgrades a file from version n (SQLite's user_version) to n + 1."""
 
 DELIVERED, DEAD_LETTERED, DROPPED = "delivered", "dead_lettered:", "dropped:"
-"""The books of what became of records: one name, and the beginnings of names that end with a reason."""
+"""Names in the books: one is complete, the others are prefixes of a reason code."""
 LAST_ID = "last_id"
-"""The book of the last id that was given to a record."""
+"""Name in the books: the last id given to a record."""
 
 WAL_BYTES = 64 * 1024 * 1024
-"""What the write-ahead log is cut back to after a burst."""
+"""The write-ahead log is truncated to this size after a burst."""
 
 BUSY_SECONDS = 1.0
-"""Another program holds the file (a backup, say): the data path waits no longer than this at a time."""
+"""Seconds that the data path waits for another program that locks the file, such as a backup."""
 
 
 def connect(path: str) -> sqlite3.Connection:
-    """A connection on which each commit is synced. May be used by one thread at a time."""
+    """A connection that syncs each commit. For one thread at a time."""
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS)
     try:
-        db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # a full disk gets back what the store needs no more
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # lets probe() give space back to a full disk
         db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")  # NORMAL doesn't sync each commit: no ground for a PUBACK
+        db.execute("PRAGMA synchronous = FULL")  # NORMAL doesn't sync each commit, as a PUBACK needs
         db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
     except BaseException:
         db.close()
@@ -71,12 +71,12 @@ def connect(path: str) -> sqlite3.Connection:
 
 
 def version(db: sqlite3.Connection) -> int:
-    """The number of changes that the file has seen."""
+    """The number of changes that were applied to the file."""
     (found,) = db.execute("PRAGMA user_version").fetchone()
     return int(found)
 
 
 def upgrade(db: sqlite3.Connection) -> None:
-    """Make the changes that the file lacks, each in a transaction of its own."""
+    """Apply the changes that the file lacks, each in its own transaction."""
     for number, script in enumerate(CHANGES[version(db) :], start=version(db) + 1):
         db.executescript(f"BEGIN; {script} PRAGMA user_version = {number}; COMMIT;")

@@ -1,6 +1,6 @@
-"""Records, dead letters and the books, in one transaction per batch, synced before ``commit`` returns.
+"""Records, dead letters and the books, changed together in one transaction, synced before ``commit`` returns.
 
-That sync is what a PUBACK stands on (design.md, "acked means durable"). One writer, the pipeline's thread.
+The sync is what a PUBACK depends on (design.md, "acked means durable"). One writer: the pipeline's thread.
 """
 
 from __future__ import annotations
@@ -10,31 +10,32 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 from bridge.books import Books
 from bridge.errors import OutboxDamaged
 from bridge.log import get_logger
-from bridge.message import DeadLetter, OutboxRecord, Row, SeenMessages
-from bridge.outbox import letters, records
+from bridge.message import OutboxRecord, SeenMessages
+from bridge.outbox import dead_letters, records
 from bridge.outbox.bounds import ROOM_AGAIN, Bounds, Usage
-from bridge.outbox.letters import Letter, RefusedRecord, ReplayedLetters
-from bridge.outbox.owned import REMEMBER, OwnedDatabase
+from bridge.outbox.commit import Commit, RefusedRecord, ReplayedDeadLetters
+from bridge.outbox.dead_letters import StoredDeadLetter
+from bridge.outbox.owned_database import SAVE_VALUE, OwnedDatabase
 from bridge.outbox.schema import DEAD_LETTERED, DELIVERED, DROPPED, LAST_ID
 from bridge.reasons import DropReason
 
 READ_BOOKS = "SELECT name, value FROM books"
 WRITE_BOOK = "INSERT INTO books VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 
-FORGET_HANDED_OVER = "DELETE FROM handed_over WHERE batch < ?"
-KEEP_HANDED_OVER = "INSERT INTO handed_over VALUES (?, ?)"
-READ_HANDED_OVER = "SELECT batch, messages FROM handed_over ORDER BY batch"
+READ_SEEN = "SELECT batch, messages FROM handed_over ORDER BY batch"
+WRITE_SEEN = "INSERT INTO handed_over VALUES (?, ?)"
+DELETE_SEEN_BEFORE = "DELETE FROM handed_over WHERE batch < ?"
+DELETE_SEEN = "DELETE FROM handed_over"
 
-PURGE_LETTERS = 5000
-"""Purged at a time: choosing them takes memory, and nothing else moves meanwhile."""
+PURGE_COUNT = 5000
+"""Most dead letters purged at a time: selecting them takes memory, and the data path waits meanwhile."""
 
-Batch = tuple[int, bytes]  # in the class, bytes is a property
+SeenBatch = tuple[int, bytes]  # here, not in the class: there ``bytes`` is a property
 
 log = get_logger(__name__)
 
@@ -43,8 +44,8 @@ class Outbox(OwnedDatabase):
     """Records until they are released, dead letters, and the books that count both.
 
     Args:
-        path: the database file; made with mode 0600 if it is missing.
-        bounds: what ``why_full`` and ``drop`` go by.
+        path: the database file; created with mode 0600.
+        bounds: how much it may hold; None: the defaults.
     """
 
     def __init__(
@@ -58,116 +59,72 @@ class Outbox(OwnedDatabase):
         super().__init__(path, clock=clock, wall_clock=wall_clock)
         self._bounds = bounds or Bounds()
         self._counts: Counter[str] = Counter()
-        self._waiting = Usage()
-        self._held = Usage()
+        self._record_usage = Usage()
+        self._dead_letter_usage = Usage()
 
-    def _take_stock(self, db: sqlite3.Connection, *, is_copy: bool) -> None:
+    def _load_totals(self, db: sqlite3.Connection, *, is_copy: bool) -> None:
         self._counts = Counter(dict(db.execute(READ_BOOKS).fetchall()))
-        self._waiting, highest = records.held(db)
+        self._record_usage, highest = records.usage(db)
         self._counts[LAST_ID] = max(highest, self._counts[LAST_ID])
-        self._held = letters.held(db)
+        self._dead_letter_usage = dead_letters.usage(db)
         if is_copy:
-            self.forget_handed_over()
+            self.forget_seen_messages()
 
     # --- in and out ---------------------------------------------------------------------------------------
 
-    def commit(
-        self,
-        *,
-        rows: Sequence[Row] = (),
-        dead_letters: Sequence[DeadLetter] = (),
-        released: Sequence[int] = (),
-        refused: Sequence[RefusedRecord] = (),
-        unnumbered: Sequence[int] = (),
-        rejected: int = 0,
-        filtered: int = 0,
-        replayed: ReplayedLetters | None = None,
-        handed_over: SeenMessages | None = None,
-    ) -> list[OutboxRecord]:
-        """Take rows and dead letters in, let released and refused records go: all of it or nothing, synced.
-
-        Args:
-            rows: to be stored.
-            dead_letters: to be kept.
-            released: ids of records that GDN has receipted.
-            refused: records that become dead letters.
-            unnumbered: ids of records whose sequence number must not be used again.
-            rejected: rows that were not taken because the store is full; only counted.
-            filtered: messages that no route wants, by its condition; only counted.
-            replayed: letters whose rows are among ``rows``, and those that failed again; None: nothing was replayed.
-            handed_over: what to keep of the messages of this batch; None: nothing changes.
+    def commit(self, commit: Commit) -> list[OutboxRecord]:
+        """Store, release and count everything in ``commit``, synced, or nothing.
 
         Returns:
             The rows as records, in their order.
 
         Raises:
-            OutboxUnavailable: nothing was stored, nothing was let go; the same call may be made again.
-            OutboxDamaged: the file is no database any more; opening it again rescues what reads.
+            OutboxUnavailable: nothing was changed; the same commit may be tried again.
+            OutboxDamaged: the file is damaged; opening the outbox again rescues everything readable.
         """
-        work = partial(
-            self._commit, rows, dead_letters, released, refused, unnumbered, rejected, filtered, replayed, handed_over
-        )
-        # New messages can wait at the broker; letting go is what makes room.
-        return work() if rows or dead_letters or filtered else self._with_reserve(work)
+        # New messages can wait at the broker; a commit without them makes room, so it may use the reserve.
+        return self._commit(commit) if commit.takes_messages else self._with_reserve(lambda: self._commit(commit))
 
-    def _commit(
-        self,
-        rows: Sequence[Row],
-        dead_letters: Sequence[DeadLetter],
-        released: Sequence[int],
-        refused: Sequence[RefusedRecord],
-        unnumbered: Sequence[int],
-        rejected: int,
-        filtered: int,
-        replayed: ReplayedLetters | None,
-        handed_over: SeenMessages | None,
-    ) -> list[OutboxRecord]:
+    def _commit(self, commit: Commit) -> list[OutboxRecord]:
         now = int(self._now())
-        taken = [OutboxRecord(n, row.stream, row.payload, row.extras) for n, row in enumerate(rows, self.next_id)]
-        held = self._held
+        rows = commit.rows
+        stored = [OutboxRecord(n, row.stream, row.payload, row.extras) for n, row in enumerate(rows, self.next_id)]
+        dead_letter_usage = self._dead_letter_usage
         with self._counting("commit to") as (db, counts):
-            counts["received"] += len(rows) + len(dead_letters) + rejected + filtered
-            counts[DROPPED + DropReason.OUTBOX_FULL] += rejected
-            counts[DROPPED + DropReason.FILTERED] += filtered
-            inserted = records.insert(db, taken, now=now)
-            gone = records.delete(db, released)
-            counts[DELIVERED] += gone.count
-            kept = [Letter(0, dead_letter, None, b"", None) for dead_letter in dead_letters]
-            for record_id, dead_letter in refused:
-                if (found := records.delete_refused(db, record_id)) is not None:
-                    size, stream, extras = found
-                    gone += size
-                    kept.append(Letter(0, dead_letter, stream, extras, None))
-            if unnumbered:
-                db.executemany(records.WRITE_NUMBER, [(None, record_id) for record_id in unnumbered])
-            if handed_over is not None:
-                db.execute(FORGET_HANDED_OVER, (handed_over.oldest,))
-                if handed_over.messages:
-                    db.execute(KEEP_HANDED_OVER, (handed_over.batch, handed_over.messages))
-            if replayed is not None:
-                replayed_now = letters.delete(db, replayed.done)
-                counts["dead_letters_replayed"] += replayed_now.count
-                held -= replayed_now
-                for again, why in replayed.failed:
-                    held += letters.explain_anew(db, again, why)
-            if kept:
-                held += letters.insert(db, kept, now=now)
-                counts.update(DEAD_LETTERED + letter.dead_letter.reason for letter in kept)
-            if kept or replayed is not None:  # a letter that failed again may say more than before
-                held -= self._purge_excess(db, held, counts)
-            counts[LAST_ID] += len(taken)
-        self._waiting += inserted - gone
-        self._held = held
-        return taken
+            counts["received"] += len(rows) + len(commit.dead_letters) + commit.rejected + commit.filtered
+            counts[DROPPED + DropReason.OUTBOX_FULL] += commit.rejected
+            counts[DROPPED + DropReason.FILTERED] += commit.filtered
+            counts[LAST_ID] += len(stored)
+            inserted = records.insert(db, stored, now=now)
+            released = records.delete(db, commit.released)
+            counts[DELIVERED] += released.count
+            refused, refused_dead_letters = _delete_refused(db, commit.refused)
+            new_dead_letters = [StoredDeadLetter(0, d, None, b"", None) for d in commit.dead_letters]
+            new_dead_letters += refused_dead_letters
+            if commit.unnumbered:
+                db.executemany(records.WRITE_NUMBER, [(None, record_id) for record_id in commit.unnumbered])
+            if commit.seen is not None:
+                _write_seen(db, commit.seen)
+            if commit.replayed is not None:
+                dead_letter_usage += _settle_replayed(db, commit.replayed, counts)
+            if new_dead_letters:
+                dead_letter_usage += dead_letters.insert(db, new_dead_letters, now=now)
+                counts.update(DEAD_LETTERED + new.dead_letter.reason for new in new_dead_letters)
+            if new_dead_letters or commit.replayed is not None:  # a dead letter that failed again may have grown
+                dead_letter_usage -= self._purge_excess(db, dead_letter_usage, counts)
+        # Only now: a transaction that failed must not change the totals.
+        self._record_usage += inserted - released - refused
+        self._dead_letter_usage = dead_letter_usage
+        return stored
 
     def drop(self, *, under_way: Mapping[str, int]) -> int:
         """Make room by the policy ``drop_oldest``; returns how many records were dropped.
 
-        They are counted under ``outbox_full``, or under ``expired`` where they were too old.
+        They are counted as ``outbox_full``, or as ``expired`` if they were too old.
 
         Args:
-            under_way: by stream, the highest id that was ever sent: such records are left alone, since GDN may
-                have them already.
+            under_way: the highest id sent since the start, by stream. Records up to it are kept: GDN may have stored
+                them.
 
         Raises:
             OutboxUnavailable: nothing was dropped.
@@ -182,26 +139,26 @@ class Outbox(OwnedDatabase):
             dropped, reasons = records.drop(db, under_way=under_way, excess=excess, before=before)
             for reason, n in reasons.items():
                 counts[DROPPED + reason] += n
-        self._waiting -= dropped
+        self._record_usage -= dropped
         return dropped.count
 
     def read(self, stream: str, *, after: int, limit: int, max_bytes: int) -> list[OutboxRecord]:
-        """The stream's next records with an id above ``after`` and without sequence number, oldest first.
+        """The stream's next records with an id above ``after`` and without a sequence number, oldest first.
 
         Args:
             stream: its GDN name.
-            after: an id.
-            limit: records at most.
-            max_bytes: of payload and extras, after which no more are read; at least one record is.
+            after: a record id.
+            limit: most records to read.
+            max_bytes: bytes of payload and extras after which the read stops; it returns at least one record.
 
         Raises:
-            OutboxUnavailable: the store can't be read now.
+            OutboxUnavailable: the outbox can't be read now.
         """
         with self._translated("read") as db:
             return records.read(db, stream, after=after, limit=limit, max_bytes=max_bytes)
 
     def streams(self) -> list[str]:
-        """The streams that records are waiting for."""
+        """The streams that have waiting records."""
         with self._translated("read") as db:
             return [stream for (stream,) in db.execute(records.READ_STREAMS)]
 
@@ -209,13 +166,13 @@ class Outbox(OwnedDatabase):
 
     @property
     def next_id(self) -> int:
-        """The id that the next record will get."""
+        """The id of the next record."""
         return self._counts[LAST_ID] + 1
 
     @property
     def bytes(self) -> int:
-        """Of the records waiting, as ``Bounds.max_bytes`` counts them."""
-        return self._waiting.bytes
+        """Bytes of waiting records, as ``Bounds.max_bytes`` counts them."""
+        return self._record_usage.bytes
 
     @property
     def max_bytes(self) -> int:
@@ -223,16 +180,16 @@ class Outbox(OwnedDatabase):
         return self._bounds.max_bytes
 
     @property
-    def dead_letters(self) -> int:
-        """Dead letters kept."""
-        return self._held.count
+    def dead_letter_count(self) -> int:
+        """How many dead letters it holds."""
+        return self._dead_letter_usage.count
 
     def oldest_age(self) -> float:
         """Seconds that the oldest record has waited; 0 if there is none.
 
         Raises:
-            OutboxUnavailable: the store can't be read now.
-            OutboxDamaged: its file was moved or deleted; what is stored from then on would be found by nobody.
+            OutboxUnavailable: the outbox can't be read now.
+            OutboxDamaged: the file was moved or deleted; anything stored from then on would be lost.
         """
         try:
             moved = self._inode() != self._opened_inode
@@ -245,42 +202,43 @@ class Outbox(OwnedDatabase):
         return max(0.0, self._now() - found[0]) if found else 0.0
 
     def why_full(self, *, age: float) -> str | None:
-        """Which bound is reached, in words; None if neither is. ``age`` as ``oldest_age`` gave it lately."""
+        """Which bound is reached, as a sentence; None: neither. ``age``: the latest ``oldest_age``."""
         bounds = self._bounds
         if self.bytes >= bounds.max_bytes:
-            return f"the outbox is full: {self.bytes} bytes wait, outbox.max_bytes is {bounds.max_bytes}"
+            return f"the outbox is full: it holds {self.bytes} bytes, outbox.max_bytes is {bounds.max_bytes}"
         if bounds.max_age and age > bounds.max_age:
-            return f"the oldest record waits for {age:.0f} s, outbox.max_age is {bounds.max_age:g}"
+            return f"the oldest record has waited for {age:.0f} s, outbox.max_age is {bounds.max_age:g}"
         return None
 
     def has_room_again(self, *, age: float) -> bool:
-        """Whether a store that was full has enough room to go on."""
+        """Whether an outbox that was full has room again, with hysteresis. ``age``: the latest ``oldest_age``."""
         bounds = self._bounds
-        return self.bytes < bounds.max_bytes * ROOM_AGAIN and not (bounds.max_age and age > bounds.max_age)
+        is_too_old = bool(bounds.max_age) and age > bounds.max_age
+        return self.bytes < bounds.max_bytes * ROOM_AGAIN and not is_too_old
 
     # --- dead letters ---------------------------------------------------------------------------------------
 
-    def letters_to_replay(self, limit: int) -> list[Letter]:
-        """The oldest letters that somebody wants replayed, some megabytes of them at most.
+    def dead_letters_to_replay(self, limit: int) -> list[StoredDeadLetter]:
+        """The oldest dead letters to replay on request, a few megabytes at most.
 
         Raises:
-            OutboxUnavailable: the store can't be read now.
+            OutboxUnavailable: the outbox can't be read now.
         """
         with self._translated("read") as db:
-            return letters.wanted(db, limit)
+            return dead_letters.requested_replays(db, limit)
 
-    def purge_wanted(self) -> int:
-        """Purge letters that somebody wants purged; returns how many, up to ``PURGE_LETTERS``.
+    def purge_requested(self) -> int:
+        """Purge dead letters on request; returns how many, up to ``PURGE_COUNT``.
 
         Raises:
             OutboxUnavailable: nothing was purged.
         """
         with self._translated("read") as db:
-            chosen = letters.ids_to_purge(db, PURGE_LETTERS)
-        return self._purge(chosen, hint="gdn-bridge deadletter purge")
+            chosen = dead_letters.requested_purges(db, PURGE_COUNT)
+        return self._purge(chosen, hint="requested with gdn-bridge deadletter purge")
 
     def purge_old(self) -> int:
-        """Purge letters that are older than the bound; returns how many, up to ``PURGE_LETTERS``.
+        """Purge dead letters that are older than the bound; returns how many, up to ``PURGE_COUNT``.
 
         Raises:
             OutboxUnavailable: nothing was purged.
@@ -288,61 +246,61 @@ class Outbox(OwnedDatabase):
         if not self._bounds.dead_letter_age:
             return 0
         with self._translated("read") as db:
-            chosen = letters.ids_stored_before(db, self._now() - self._bounds.dead_letter_age, PURGE_LETTERS)
+            chosen = dead_letters.ids_stored_before(db, self._now() - self._bounds.dead_letter_age, PURGE_COUNT)
         return self._purge(chosen, hint="they are older than outbox.dead_letter_age")
 
     def _purge(self, chosen: Sequence[int], *, hint: str) -> int:
         if not chosen:
             return 0
-        purged = self._with_reserve(lambda: self._delete_letters(chosen))
+        purged = self._with_reserve(lambda: self._delete_dead_letters(chosen))
         log.warning("dead_letters.purged", count=purged, hint=hint)
         return purged
 
-    def _delete_letters(self, chosen: Sequence[int]) -> int:
+    def _delete_dead_letters(self, chosen: Sequence[int]) -> int:
         with self._counting("purge dead letters from") as (db, counts):
-            purged = letters.delete(db, chosen)
+            purged = dead_letters.delete(db, chosen)
             counts["dead_letters_purged"] += purged.count
-        self._held -= purged
+        self._dead_letter_usage -= purged
         return purged.count
 
-    def _purge_excess(self, db: sqlite3.Connection, held: Usage, counts: Counter[str]) -> Usage:
-        """Purge the oldest letters if they take more room than they may; returns what was purged."""
+    def _purge_excess(self, db: sqlite3.Connection, usage: Usage, counts: Counter[str]) -> Usage:
+        """Purge the oldest dead letters if they use more than the bound; returns what was purged."""
         bound = self._bounds.dead_letter_bytes
-        if held.bytes <= bound:
+        if usage.bytes <= bound:
             return Usage()
-        purged = letters.delete_oldest(db, held.bytes - int(bound * ROOM_AGAIN))
+        purged = dead_letters.delete_oldest(db, usage.bytes - int(bound * ROOM_AGAIN))
         counts["dead_letters_purged"] += purged.count
-        log.warning("dead_letters.purged", count=purged.count, hint="outbox.dead_letter_bytes is used up")
+        log.warning("dead_letters.purged", count=purged.count, hint="outbox.dead_letter_bytes is reached")
         return purged
 
     # --- sequence numbers (design.md P8) --------------------------------------------------------------------
 
     def number(self, stream: str, numbers: Sequence[tuple[int, int]]) -> None:
-        """Write down (number, record id) pairs of records about to be sent; the last one is the highest.
+        """Store (number, record id) pairs of records about to be sent; the last number is the highest.
 
         Raises:
-            OutboxUnavailable: nothing was written; the records must not be sent.
+            OutboxUnavailable: nothing was stored; the records must not be sent.
         """
 
         def work() -> None:
             with self._transaction("number records in") as db:
                 db.executemany(records.WRITE_NUMBER, numbers)
-                db.execute(REMEMBER, (f"sequence:{stream}", str(numbers[-1][0])))
+                db.execute(SAVE_VALUE, (f"sequence:{stream}", str(numbers[-1][0])))
 
         self._with_reserve(work)
 
     def numbered(self, stream: str) -> tuple[list[tuple[OutboxRecord, int]], int]:
-        """The stream's records with a sequence number, by number, and the last number that was given out (0: none).
+        """The stream's records that have a sequence number, by number, and the last number given out (0: none).
 
         Raises:
-            OutboxUnavailable: the store can't be read now.
+            OutboxUnavailable: the outbox can't be read now.
         """
         with self._translated("read") as db:
             found = [(OutboxRecord(i, stream, p, e), n) for i, p, e, n in db.execute(records.READ_NUMBERED, (stream,))]
-        return found, int(self.recall(f"sequence:{stream}") or 0)
+        return found, int(self.saved_value(f"sequence:{stream}") or 0)
 
     def forget_numbers(self) -> None:
-        """Let every record be read as if it had never been sent.
+        """Remove all sequence numbers: every record is read as one that was never sent.
 
         Raises:
             OutboxUnavailable: nothing was changed.
@@ -350,23 +308,23 @@ class Outbox(OwnedDatabase):
         with self._transaction("number records in") as db:
             db.execute(records.FORGET_NUMBERS)
 
-    def handed_over(self) -> list[Batch]:
-        """What commits kept of the messages of the last batches, as (batch, messages), oldest first.
+    def seen_messages(self) -> list[SeenBatch]:
+        """The messages that recent commits stored, as (batch, messages), oldest first: see ``SeenMessages``.
 
         Raises:
-            OutboxUnavailable: the store can't be read now.
+            OutboxUnavailable: the outbox can't be read now.
         """
         with self._translated("read") as db:
-            return db.execute(READ_HANDED_OVER).fetchall()
+            return db.execute(READ_SEEN).fetchall()
 
-    def forget_handed_over(self) -> None:
-        """Keep nothing of any message.
+    def forget_seen_messages(self) -> None:
+        """Forget the messages that recent commits stored.
 
         Raises:
-            OutboxUnavailable: it is kept as it was.
+            OutboxUnavailable: nothing was changed.
         """
         with self._transaction("write to") as db:
-            db.execute("DELETE FROM handed_over")
+            db.execute(DELETE_SEEN)
 
     # --- books ----------------------------------------------------------------------------------------------
 
@@ -375,17 +333,17 @@ class Outbox(OwnedDatabase):
         return Books(
             received=self._counts["received"],
             delivered=self._counts[DELIVERED],
-            outbox=self._waiting.count,
+            outbox=self._record_usage.count,
             dead_lettered=_by_reason(self._counts, DEAD_LETTERED),
             dropped=_by_reason(self._counts, DROPPED),
         )
 
     def counter(self, name: str) -> int:
-        """A counter that is kept beside the books."""
+        """A counter that is stored beside the books."""
         return self._counts[name]
 
     def count(self, name: str, n: int = 1) -> None:
-        """Add to a counter beside the books, durably.
+        """Increment a counter that is stored beside the books, durably.
 
         Raises:
             OutboxUnavailable: it was not counted.
@@ -395,7 +353,7 @@ class Outbox(OwnedDatabase):
 
     @contextmanager
     def _counting(self, doing: str) -> Iterator[tuple[sqlite3.Connection, Counter[str]]]:
-        """A transaction, and the counts to change: they are written with it, and count once it is synced."""
+        """A transaction and the counts to change: they are written in it, and take effect once it is synced."""
         counts = Counter(self._counts)
         with self._transaction(doing) as db:
             yield db, counts
@@ -405,3 +363,31 @@ class Outbox(OwnedDatabase):
 
 def _by_reason(counts: Counter[str], prefix: str) -> dict[str, int]:
     return {name.removeprefix(prefix): n for name, n in counts.items() if n and name.startswith(prefix)}
+
+
+def _delete_refused(db: sqlite3.Connection, refused: Sequence[RefusedRecord]) -> tuple[Usage, list[StoredDeadLetter]]:
+    """Delete the refused records; returns what was deleted, and the dead letters that they become."""
+    deleted = Usage()
+    new_dead_letters: list[StoredDeadLetter] = []
+    for record_id, dead_letter in refused:
+        if (found := records.delete_refused(db, record_id)) is not None:
+            usage, stream, extras = found
+            deleted += usage
+            new_dead_letters.append(StoredDeadLetter(0, dead_letter, stream, extras, None))
+    return deleted, new_dead_letters
+
+
+def _write_seen(db: sqlite3.Connection, seen: SeenMessages) -> None:
+    db.execute(DELETE_SEEN_BEFORE, (seen.oldest,))
+    if seen.messages:
+        db.execute(WRITE_SEEN, (seen.batch, seen.messages))
+
+
+def _settle_replayed(db: sqlite3.Connection, replayed: ReplayedDeadLetters, counts: Counter[str]) -> Usage:
+    """Delete the dead letters that are done, update those that failed again; returns how their usage changes."""
+    deleted = dead_letters.delete(db, replayed.done)
+    counts["dead_letters_replayed"] += deleted.count
+    change = Usage() - deleted
+    for stored, why in replayed.failed:
+        change += dead_letters.update_failed(db, stored, why)
+    return change

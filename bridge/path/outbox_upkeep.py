@@ -98,7 +98,7 @@ class OutboxUpkeep:
             bytes=outbox.bytes,
             seconds_left=self._growth.seconds_to(outbox.max_bytes),
             oldest_age=self._oldest_age,
-            dead_letters=outbox.dead_letters,
+            dead_letters=outbox.dead_letter_count,
             dead_letters_purged=outbox.counter("dead_letters_purged"),
             dead_letters_replayed=outbox.counter("dead_letters_replayed"),
             holding=self._intake.holding,
@@ -214,7 +214,7 @@ class OutboxUpkeep:
     def remember(self, texts: Mapping[str, str], now: float) -> bool:
         """Keep texts under their keys; False: the outbox failed, none is kept."""
         try:
-            self._outbox.remember(**texts)
+            self._outbox.save_values(**texts)
         except OutboxUnavailable as exc:
             self.failed(exc, now)
             return False

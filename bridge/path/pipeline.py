@@ -20,7 +20,7 @@ from bridge.links.link import Link
 from bridge.log import get_logger
 from bridge.mapping import Mapper
 from bridge.message import DeadLetter, MqttMessage, OutboxRecord, Row, SeenMessages
-from bridge.outbox import Outbox, Policy
+from bridge.outbox import Commit, Outbox, Policy
 from bridge.parts import PartStatus
 from bridge.path.canary_tracker import CanaryTracker
 from bridge.path.inbox import Change, Inbox
@@ -288,14 +288,16 @@ class Pipeline:
         settlements = [(sender.delivery, sender.delivery.settlement()) for sender in self.senders.values()]
         try:
             records = self._outbox.commit(
-                rows=rows,
-                dead_letters=batch.dead_letters,
-                released=[record_id for _, settlement in settlements for record_id in settlement.released],
-                refused=[record for _, settlement in settlements for record in settlement.refused],
-                unnumbered=[record_id for _, settlement in settlements for record_id in settlement.unnumbered],
-                rejected=rejected,
-                filtered=batch.filtered,
-                handed_over=kept,
+                Commit(
+                    rows=rows,
+                    dead_letters=batch.dead_letters,
+                    released=[record_id for _, settlement in settlements for record_id in settlement.released],
+                    refused=[record for _, settlement in settlements for record in settlement.refused],
+                    unnumbered=[record_id for _, settlement in settlements for record_id in settlement.unnumbered],
+                    rejected=rejected,
+                    filtered=batch.filtered,
+                    seen=kept,
+                )
             )
         except OutboxUnavailable as exc:
             self._upkeep.failed(exc, now)

@@ -18,10 +18,10 @@ from bridge.log import get_logger
 from bridge.mapping import Mapper
 from bridge.mapping.times import iso8601
 from bridge.message import DeadLetter, MqttMessage, OutboxRecord, Row
-from bridge.outbox import Letter, Outbox, ReplayedLetters
+from bridge.outbox import Commit, Outbox, ReplayedDeadLetters, StoredDeadLetter
 from bridge.reasons import Reason
 
-REPLAY_LETTERS = 200
+REPLAY_COUNT = 200
 """Letters replayed with one commit: what came from the broker meanwhile waits for some milliseconds."""
 
 REPLAY_BYTES = 8 << 20
@@ -50,7 +50,7 @@ class Trial(NamedTuple):
     """What mapping letters once more gives."""
 
     rows: list[Row]
-    replayed: ReplayedLetters
+    replayed: ReplayedDeadLetters
     filtered: int
     """Letters of messages that no route wants today: they go without a row."""
 
@@ -67,12 +67,12 @@ def carry_out(outbox: Outbox, mapping: Mapper, *, streams: Collection[str], has_
     Raises:
         OutboxUnavailable: what was not done is still wanted.
     """
-    purged = outbox.purge_wanted()
-    letters = outbox.letters_to_replay(REPLAY_LETTERS) if has_room else []
+    purged = outbox.purge_requested()
+    letters = outbox.dead_letters_to_replay(REPLAY_COUNT) if has_room else []
     if not letters:
         return ReplayOutcome([], purged=purged, more=purged > 0)
     trial = map_again(letters, mapping, streams=streams, next_id=outbox.next_id)
-    records = outbox.commit(rows=trial.rows, filtered=trial.filtered, replayed=trial.replayed)
+    records = outbox.commit(Commit(rows=trial.rows, filtered=trial.filtered, replayed=trial.replayed))
     replayed, failed = len(trial.replayed.done), len(trial.replayed.failed)
     log.info(
         "dead_letters.replayed",
@@ -84,7 +84,7 @@ def carry_out(outbox: Outbox, mapping: Mapper, *, streams: Collection[str], has_
     return ReplayOutcome(records, replayed, failed, purged, more=True)
 
 
-def map_again(letters: Iterable[Letter], mapping: Mapper, *, streams: Collection[str], next_id: int) -> Trial:
+def map_again(letters: Iterable[StoredDeadLetter], mapping: Mapper, *, streams: Collection[str], next_id: int) -> Trial:
     """Map letters by today's routes, until the rows are ``REPLAY_BYTES``; changes nothing.
 
     Args:
@@ -95,7 +95,7 @@ def map_again(letters: Iterable[Letter], mapping: Mapper, *, streams: Collection
     """
     rows: list[Row] = []
     done: list[int] = []
-    failed: list[tuple[Letter, DeadLetter]] = []
+    failed: list[tuple[StoredDeadLetter, DeadLetter]] = []
     filtered = size = 0
     for letter in letters:
         if size >= REPLAY_BYTES:
@@ -108,10 +108,12 @@ def map_again(letters: Iterable[Letter], mapping: Mapper, *, streams: Collection
         filtered += not mapped
         rows += mapped
         size += sum([len(row.payload) + len(row.extras) for row in mapped])
-    return Trial(rows, ReplayedLetters(done, failed), filtered)
+    return Trial(rows, ReplayedDeadLetters(done, failed), filtered)
 
 
-def _map_again(letter: Letter, mapping: Mapper, streams: Collection[str], next_id: int) -> list[Row] | DeadLetter:
+def _map_again(
+    letter: StoredDeadLetter, mapping: Mapper, streams: Collection[str], next_id: int
+) -> list[Row] | DeadLetter:
     dead = letter.dead_letter
     if letter.stream is not None and letter.stream in streams:
         return [Row(letter.stream, dead.payload, letter.extras)]
@@ -165,7 +167,7 @@ def iso_time(nanoseconds: int) -> str:
         return f"{nanoseconds} ns"
 
 
-def summary(letter: Letter) -> dict[str, Any]:
+def summary(letter: StoredDeadLetter) -> dict[str, Any]:
     """What a list says of a letter, ready for JSON."""
     dead = letter.dead_letter
     return {
@@ -176,11 +178,11 @@ def summary(letter: Letter) -> dict[str, Any]:
         "bytes": len(dead.payload),
         "route": dead.route,
         "detail": dead.detail,
-        "wanted": letter.wanted,
+        "wanted": letter.requested,
     }
 
 
-def export(letter: Letter) -> dict[str, Any]:
+def export(letter: StoredDeadLetter) -> dict[str, Any]:
     """All of a letter, ready for JSON: bytes as base64, and the payload as text too where it is UTF-8."""
     dead = letter.dead_letter
     try:

@@ -107,7 +107,7 @@ def build(
         streams=streams,
         outbox_name=outbox.name,
         client=settings.mqtt.client_id,
-        births=outbox.recall_all(KEY_PREFIX),
+        births=outbox.saved_values(KEY_PREFIX),
     )
     intake = _make_intake(settings, outbox, mapper.filters, connections, inbox)
     make_sender = partial(
@@ -141,7 +141,7 @@ def build(
             regions=settings.worker.regions,
             settle_time=settings.worker.settle_time,
             on_drift=settings.worker.on_drift,
-            was_activating=outbox.recall(ACTIVATING) == "1",
+            was_activating=outbox.saved_value(ACTIVATING) == "1",
             remember=inbox.remember,
             refresh=connections.refresh,
             ready=worker_ready,

@@ -21,7 +21,7 @@ import pytest
 
 from bridge import __version__
 from bridge.message import Row
-from bridge.outbox import Outbox
+from bridge.outbox import Commit, Outbox
 from tests.conftest import ROOT, wait_for
 from tests.deploy.conftest import block, find_python, missing
 
@@ -260,14 +260,14 @@ def test_a_backup_that_is_put_back_sends_what_waited_then_under_a_new_name(
 ) -> None:
     if "sqlite3 /" in block("install.md", way) and shutil.which("sqlite3") is None:
         missing("the program sqlite3 is not installed")
-    stored = outbox.commit(rows=[Row("s", b"%d" % number) for number in range(3)])
+    stored = outbox.commit(Commit(rows=[Row("s", b"%d" % number) for number in range(3)]))
     name = outbox.name
     if way == "cp -p":
         outbox.close()
     run(there(block("install.md", way), tmp_path), tmp_path)
     if way == "cp -p":
         outbox.open()
-    outbox.commit(rows=[Row("s", b"later")], released=[record.id for record in stored])
+    outbox.commit(Commit(rows=[Row("s", b"later")], released=[record.id for record in stored]))
     outbox.close()
 
     run(there(block("install.md", "rm -f"), tmp_path), tmp_path)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from bridge.message import DeadLetter
-from bridge.outbox import Outbox, Selection, Visitor
+from bridge.outbox import Commit, DeadLetterClient, Outbox, Selection
 from tests.conftest import TABLE, Bridge, LocalGdn, Mosquitto, free_port, wait_for
 from tests.publisher import publish_all
 
@@ -61,7 +61,9 @@ def offline(make_bridge: MakeBridge) -> Bridge:
     for n in range(6):
         reason, payload = ("missing_field", b'{"temp": %d}' % n) if n % 2 else ("not_json", b"\x1b[2J\xff")
         topic = f"devices/AD11/rooms/{n}/telemetry"
-        outbox.commit(dead_letters=[DeadLetter(topic, payload, 1, time.time_ns(), TOPIC, reason, "why \x1b[31m")])
+        outbox.commit(
+            Commit(dead_letters=[DeadLetter(topic, payload, 1, time.time_ns(), TOPIC, reason, "why \x1b[31m")])
+        )
     outbox.close()
     return bridge
 
@@ -250,8 +252,8 @@ def test_each_answer_has_its_exit_code(offline: Bridge, arguments: list[str], co
 
 
 def test_the_list_shows_a_requested_action_only_if_there_is_one(offline: Bridge) -> None:
-    with Visitor(Path(offline.settings["BRIDGE_OUTBOX__PATH"]), may_mark=True) as visitor:
-        visitor.mark(Selection(ids=[2]), "purge")
+    with DeadLetterClient(Path(offline.settings["BRIDGE_OUTBOX__PATH"]), may_mark=True) as client:
+        client.mark(Selection(ids=[2]), "purge")
 
     head, *lines = offline.cli("deadletter", "list").stdout.splitlines()
 

@@ -47,7 +47,7 @@ from structlog.testing import capture_logs
 from bridge.errors import BridgeError
 from bridge.message import DeadLetter, MqttMessage, Row
 from bridge.mqtt.redelivery import RedeliveryFilter
-from bridge.outbox import Outbox, Selection, Visitor
+from bridge.outbox import Commit, DeadLetterClient, Outbox, Selection
 from tests.faults import mqtt_packets
 from tests.faults.lab import (
     API_KEY,
@@ -502,12 +502,14 @@ def make_damaged(path: Path, directory: Path) -> None:
     for first in range(1, OLD + 1, 10):
         numbers = range(first, first + 10)
         outbox.commit(
-            rows=[Row(STREAM, payload_of(n, LARGE)) for n in numbers if n % BAD_SHARE],
-            dead_letters=[
-                DeadLetter("power/d", payload_of(n, LARGE), 1, 1, None, "not_json", "")
-                for n in numbers
-                if n % BAD_SHARE == 0
-            ],
+            Commit(
+                rows=[Row(STREAM, payload_of(n, LARGE)) for n in numbers if n % BAD_SHARE],
+                dead_letters=[
+                    DeadLetter("power/d", payload_of(n, LARGE), 1, 1, None, "not_json", "")
+                    for n in numbers
+                    if n % BAD_SHARE == 0
+                ],
+            )
         )
         if numbers[-1] == OLD_IN_FILE:
             with contextlib.closing(sqlite3.connect(whole / path.name)) as db:
@@ -766,7 +768,7 @@ class Found(NamedTuple):
     dropped: Counter[str]
     balanced: bool
     was_rescued: bool
-    handed_over: tuple[tuple[int, bytes], ...]
+    seen_messages: tuple[tuple[int, bytes], ...]
 
 
 class Reopened(Outbox):
@@ -862,8 +864,8 @@ def _read(outbox: Outbox, path: Path, *, was_rescued: bool) -> Found:
             records += page
             after = page[-1].id
         rows += [number_of(record.payload) for record in sorted(records, key=lambda record: record.id)]
-    with Visitor(path) as visitor:
-        dead = frozenset(number_of(letter.dead_letter.payload) for letter in visitor.letters(Selection()))
+    with DeadLetterClient(path) as client:
+        dead = frozenset(number_of(stored.dead_letter.payload) for stored in client.dead_letters(Selection()))
     books = outbox.books()
     return Found(
         None,
@@ -877,7 +879,7 @@ def _read(outbox: Outbox, path: Path, *, was_rescued: bool) -> Found:
         Counter(books.dropped),
         books.balanced,
         was_rescued,
-        tuple(outbox.handed_over()),
+        tuple(outbox.seen_messages()),
     )
 
 
@@ -902,7 +904,7 @@ def problems(found: Found, known: Known, recording: Recording, saved: frozenset[
         wrong.append(f"the books say {found.delivered} delivered, the far end receipted {known.receipts}")
     if found.was_rescued and not recording.was_damaged:
         wrong.append("the file counts as damaged")
-    if found.handed_over:
+    if found.seen_messages:
         skipped = _skipped(found, known, recording) - there - known.receipted
         if skipped:
             wrong.append(f"messages that are lost would be skipped as redelivered: {sorted(skipped)[:10]}")
@@ -911,7 +913,7 @@ def problems(found: Found, known: Known, recording: Recording, saved: frozenset[
 
 def _skipped(found: Found, known: Known, recording: Recording) -> set[int]:
     """The messages that the bridge would take for stored if the broker handed them over again."""
-    redelivery = RedeliveryFilter(session=recording.session, batches=found.handed_over)
+    redelivery = RedeliveryFilter(session=recording.session, batches=found.seen_messages)
     unacked = [
         MqttMessage(topic, payload, 1, False, packet_id, 0, dup=True)
         for packet_id, (topic, payload) in known.unacked.items()

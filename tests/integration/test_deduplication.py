@@ -27,7 +27,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from bridge.gdn.protocol import ProducerProtocol, reusable_from
 from bridge.message import Row
-from bridge.outbox import Outbox
+from bridge.outbox import Commit, Outbox
 from bridge.path import delivery as delivery_module
 from bridge.path.delivery import Delivery
 from bridge.timing import Backoff
@@ -88,7 +88,7 @@ class Deduplication(RuleBasedStateMachine):
     def store(self, count: int) -> None:
         payloads = [b"%d" % (len(self.published) + n) for n in range(count)]
         self.published += payloads
-        self.delivery.offer(self.outbox.commit(rows=[Row(STREAM, payload) for payload in payloads]))
+        self.delivery.offer(self.outbox.commit(Commit(rows=[Row(STREAM, payload) for payload in payloads])))
 
     @precondition(lambda self: self.connection is None)
     @rule()
@@ -112,7 +112,9 @@ class Deduplication(RuleBasedStateMachine):
     def commit(self) -> None:
         d = self.delivery
         settlement = d.settlement()
-        self.outbox.commit(released=settlement.released, refused=settlement.refused, unnumbered=settlement.unnumbered)
+        self.outbox.commit(
+            Commit(released=settlement.released, refused=settlement.refused, unnumbered=settlement.unnumbered)
+        )
         d.confirm(settlement)
 
     # --- what the broker does ------------------------------------------------------------------------------
@@ -179,7 +181,7 @@ class Deduplication(RuleBasedStateMachine):
 
     def crash(self) -> None:
         self.connection = None
-        self.outbox._let_go()
+        self.outbox._disconnect_and_unlock()
         self.start_bridge()
 
     # --- what must hold -------------------------------------------------------------------------------------
@@ -211,7 +213,7 @@ class Deduplication(RuleBasedStateMachine):
             assert set(self.broker.log) == set(self.published)
             assert self.outbox.books().outbox == 0
         finally:
-            self.outbox._let_go()
+            self.outbox._disconnect_and_unlock()
             shutil.rmtree(self.directory)
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bridge.errors import ConfigError, OutboxDamaged, OutboxUnavailable
 from bridge.message import DeadLetter, OutboxRecord, Row, SeenMessages
-from bridge.outbox import Bounds, Outbox, RefusedRecord, schema
+from bridge.outbox import Bounds, Commit, Outbox, RefusedRecord, schema
 from bridge.outbox.records import OVERHEAD as RECORD_OVERHEAD
 from bridge.outbox.records import _runs
 from bridge.outbox.reserve import RESERVE_BYTES
@@ -50,7 +50,7 @@ def rows(*numbers: int, stream: str = "s") -> list[Row]:
 
 
 def test_what_was_committed_is_there_after_a_restart(open_outbox: Callable[[], Outbox]) -> None:
-    records = open_outbox().commit(rows=rows(1, 2, 3), dead_letters=[letter()])
+    records = open_outbox().commit(Commit(rows=rows(1, 2, 3), dead_letters=[letter()]))
 
     again = open_outbox()
     assert again.read("s", after=0, limit=10, max_bytes=1000) == records
@@ -61,9 +61,9 @@ def test_what_was_committed_is_there_after_a_restart(open_outbox: Callable[[], O
 
 def test_released_records_are_delivered_and_gone(open_outbox: Callable[[], Outbox]) -> None:
     outbox = open_outbox()
-    ids = [r.id for r in outbox.commit(rows=rows(1, 2, 3, 4))]
+    ids = [r.id for r in outbox.commit(Commit(rows=rows(1, 2, 3, 4)))]
 
-    outbox.commit(released=[ids[3], ids[0], ids[1]])
+    outbox.commit(Commit(released=[ids[3], ids[0], ids[1]]))
 
     again = open_outbox()
     assert [r.id for r in again.read("s", after=0, limit=10, max_bytes=1000)] == [ids[2]]
@@ -72,10 +72,10 @@ def test_released_records_are_delivered_and_gone(open_outbox: Callable[[], Outbo
 
 def test_releasing_what_is_gone_already_counts_once(open_outbox: Callable[[], Outbox]) -> None:
     outbox = open_outbox()
-    (record,) = outbox.commit(rows=rows(1))
-    outbox.commit(released=[record.id])
+    (record,) = outbox.commit(Commit(rows=rows(1)))
+    outbox.commit(Commit(released=[record.id]))
 
-    outbox.commit(released=[record.id])
+    outbox.commit(Commit(released=[record.id]))
 
     assert outbox.books().delivered == 1
     assert outbox.books().balanced
@@ -83,19 +83,19 @@ def test_releasing_what_is_gone_already_counts_once(open_outbox: Callable[[], Ou
 
 def test_ids_are_never_used_again_even_when_everything_was_released(open_outbox: Callable[[], Outbox]) -> None:
     outbox = open_outbox()
-    ids = [r.id for r in outbox.commit(rows=rows(1, 2))]
-    outbox.commit(released=ids)
+    ids = [r.id for r in outbox.commit(Commit(rows=rows(1, 2)))]
+    outbox.commit(Commit(released=ids))
 
-    (record,) = open_outbox().commit(rows=rows(3))
+    (record,) = open_outbox().commit(Commit(rows=rows(3)))
 
     assert record.id > max(ids)
 
 
 def test_a_refused_record_becomes_a_dead_letter_and_the_books_balance(open_outbox: Callable[[], Outbox]) -> None:
     outbox = open_outbox()
-    (record,) = outbox.commit(rows=rows(1))
+    (record,) = outbox.commit(Commit(rows=rows(1)))
 
-    outbox.commit(refused=[RefusedRecord(record.id, letter("refused_by_gdn"))])
+    outbox.commit(Commit(refused=[RefusedRecord(record.id, letter("refused_by_gdn"))]))
 
     assert outbox.read("s", after=0, limit=1, max_bytes=1000) == []
     assert outbox.books().dead_lettered == {"refused_by_gdn": 1}
@@ -104,7 +104,7 @@ def test_a_refused_record_becomes_a_dead_letter_and_the_books_balance(open_outbo
 
 def test_streams_are_read_apart_and_in_order(open_outbox: Callable[[], Outbox]) -> None:
     outbox = open_outbox()
-    outbox.commit(rows=rows(1, stream="a") + rows(2, stream="b") + rows(3, 4, stream="a"))
+    outbox.commit(Commit(rows=rows(1, stream="a") + rows(2, stream="b") + rows(3, 4, stream="a")))
 
     assert [r.payload for r in outbox.read("a", after=0, limit=10, max_bytes=1000)] == [b"1", b"3", b"4"]
     assert [r.payload for r in outbox.read("a", after=1, limit=1, max_bytes=1000)] == [b"3"]
@@ -113,24 +113,24 @@ def test_streams_are_read_apart_and_in_order(open_outbox: Callable[[], Outbox]) 
 
 def test_a_failed_commit_stores_nothing_and_counts_nothing(open_outbox: Callable[[], Outbox], tmp_path: Path) -> None:
     outbox = open_outbox()
-    outbox.commit(rows=rows(1))
+    outbox.commit(Commit(rows=rows(1)))
     before = outbox.books()
     blocker = sqlite3.connect(tmp_path / "data" / "outbox.db", isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     outbox._db.execute("PRAGMA busy_timeout = 10")  # type: ignore[union-attr]
 
     with pytest.raises(OutboxUnavailable):
-        outbox.commit(rows=rows(2), dead_letters=[letter()])
+        outbox.commit(Commit(rows=rows(2), dead_letters=[letter()]))
 
     blocker.execute("ROLLBACK")
     blocker.close()
     assert outbox.books() == before
-    assert [r.payload for r in outbox.commit(rows=rows(3))] == [b"3"]
+    assert [r.payload for r in outbox.commit(Commit(rows=rows(3)))] == [b"3"]
     assert outbox.books().balanced
 
 
 def test_the_file_is_its_owners_alone(open_outbox: Callable[[], Outbox], tmp_path: Path) -> None:
-    open_outbox().commit(rows=rows(1))
+    open_outbox().commit(Commit(rows=rows(1)))
 
     assert {f.stat().st_mode & 0o777 for f in (tmp_path / "data").iterdir()} == {0o600}
 
@@ -172,14 +172,14 @@ def test_runs_cover_exactly_the_ids(ids: set[int]) -> None:
 
 def test_records_keep_their_bytes(open_outbox: Callable[[], Outbox]) -> None:
     payload = bytes(range(256))
-    open_outbox().commit(rows=[Row("s", payload)])
+    open_outbox().commit(Commit(rows=[Row("s", payload)]))
 
     assert open_outbox().read("s", after=0, limit=1, max_bytes=1000) == [OutboxRecord(1, "s", payload)]
 
 
 def test_what_else_a_send_says_is_kept_and_counts(open_outbox: Callable[[], Outbox]) -> None:
     outbox = open_outbox()
-    plain, told = outbox.commit(rows=[Row("s", b"{}"), Row("s", b"{}", b',"key":"\xc3\xa4"')])
+    plain, told = outbox.commit(Commit(rows=[Row("s", b"{}"), Row("s", b"{}", b',"key":"\xc3\xa4"')]))
     assert told.extras == b',"key":"\xc3\xa4"'
     outbox.number("s", [(1, told.id)])
     bytes_before = outbox.bytes
@@ -192,19 +192,19 @@ def test_what_else_a_send_says_is_kept_and_counts(open_outbox: Callable[[], Outb
     assert again.read("s", after=0, limit=9, max_bytes=99) == [plain, told]
     assert again.read("s", after=0, limit=9, max_bytes=1) == [plain]
     assert again.read("s", after=1, limit=9, max_bytes=1) == [told]
-    again.commit(released=[told.id])
+    again.commit(Commit(released=[told.id]))
     assert again.bytes == 2 + 1 + RECORD_OVERHEAD
 
 
 def test_extras_count_where_a_page_is_bounded_in_bytes(open_outbox: Callable[[], Outbox]) -> None:
     outbox = open_outbox()
-    outbox.commit(rows=[Row("s", b"{}", b"x" * 100)] * 5)
+    outbox.commit(Commit(rows=[Row("s", b"{}", b"x" * 100)] * 5))
 
     assert len(outbox.read("s", after=0, limit=9, max_bytes=250)) == 3
 
 
 def test_messages_that_no_route_wants_are_counted(open_outbox: Callable[[], Outbox]) -> None:
-    open_outbox().commit(rows=rows(1), filtered=3)
+    open_outbox().commit(Commit(rows=rows(1), filtered=3))
 
     books = open_outbox().books()
     assert (books.received, books.dropped, books.balanced) == (4, {"filtered": 3}, True)
@@ -243,22 +243,22 @@ def big(count: int, size: int = 1000, stream: str = "s") -> list[Row]:
 
 def test_a_store_at_its_bound_of_bytes_is_full_until_a_tenth_is_free(bounded: Callable[..., Outbox]) -> None:
     outbox = bounded(max_bytes=10_000)
-    ids = [r.id for r in outbox.commit(rows=big(9))]
+    ids = [r.id for r in outbox.commit(Commit(rows=big(9)))]
     assert outbox.why_full(age=0) is None
 
-    ids += [r.id for r in outbox.commit(rows=big(1))]
+    ids += [r.id for r in outbox.commit(Commit(rows=big(1)))]
     assert "outbox.max_bytes is 10000" in (outbox.why_full(age=0) or "")
-    outbox.commit(released=ids[:1])
+    outbox.commit(Commit(released=ids[:1]))
     assert outbox.why_full(age=0) is None
     assert not outbox.has_room_again(age=0)
-    outbox.commit(released=ids[1:2])
+    outbox.commit(Commit(released=ids[1:2]))
     assert outbox.has_room_again(age=0)
 
 
 def test_what_is_counted_is_at_least_what_the_disk_needs(bounded: Callable[..., Outbox], tmp_path: Path) -> None:
     outbox = bounded(max_bytes=1 << 30)
     for _ in range(20):
-        outbox.commit(rows=big(1000, size=60, stream="tutorialAppInputStream"))
+        outbox.commit(Commit(rows=big(1000, size=60, stream="tutorialAppInputStream")))
     outbox.close()
 
     assert (tmp_path / "outbox.db").stat().st_size <= outbox.bytes
@@ -266,8 +266,8 @@ def test_what_is_counted_is_at_least_what_the_disk_needs(bounded: Callable[..., 
 
 def test_bytes_are_the_same_after_a_restart(bounded: Callable[..., Outbox]) -> None:
     outbox = bounded()
-    ids = [r.id for r in outbox.commit(rows=big(7, stream="ä"))]
-    outbox.commit(released=ids[2:4], refused=[RefusedRecord(ids[5], letter("refused_by_gdn"))])
+    ids = [r.id for r in outbox.commit(Commit(rows=big(7, stream="ä")))]
+    outbox.commit(Commit(released=ids[2:4], refused=[RefusedRecord(ids[5], letter("refused_by_gdn"))]))
     before = outbox.bytes
     outbox.close()
 
@@ -276,7 +276,7 @@ def test_bytes_are_the_same_after_a_restart(bounded: Callable[..., Outbox]) -> N
 
 def test_the_oldest_is_dropped_but_never_what_was_sent(bounded: Callable[..., Outbox]) -> None:
     outbox = bounded(max_bytes=10_000)
-    ids = [r.id for r in outbox.commit(rows=big(12))]
+    ids = [r.id for r in outbox.commit(Commit(rows=big(12)))]
 
     dropped = outbox.drop(under_way={"s": ids[1]})
 
@@ -291,9 +291,9 @@ def test_the_oldest_is_dropped_but_never_what_was_sent(bounded: Callable[..., Ou
 def test_what_is_too_old_is_dropped_as_expired(bounded: Callable[..., Outbox]) -> None:
     clock = Clock()
     outbox = bounded(max_age=60, clock=clock)
-    outbox.commit(rows=big(3))
+    outbox.commit(Commit(rows=big(3)))
     clock.now += 50
-    outbox.commit(rows=big(2))
+    outbox.commit(Commit(rows=big(2)))
     clock.now += 20
 
     assert outbox.oldest_age() == 70
@@ -306,7 +306,7 @@ def test_what_is_too_old_is_dropped_as_expired(bounded: Callable[..., Outbox]) -
 def test_rows_that_are_not_taken_are_counted(bounded: Callable[..., Outbox]) -> None:
     outbox = bounded()
 
-    outbox.commit(rejected=5)
+    outbox.commit(Commit(rejected=5))
 
     assert (outbox.books().received, outbox.books().dropped) == (5, {"outbox_full": 5})
     assert outbox.books().balanced
@@ -315,20 +315,20 @@ def test_rows_that_are_not_taken_are_counted(bounded: Callable[..., Outbox]) -> 
 def test_the_oldest_dead_letters_make_room_for_new_ones(bounded: Callable[..., Outbox], tmp_path: Path) -> None:
     outbox = bounded(dead_letter_bytes=10_000)
     for n in range(30):
-        outbox.commit(dead_letters=[DeadLetter("t", b"%03d" % n + b"x" * 900, 1, n, None, "not_json", "")])
-        assert outbox.dead_letters <= 10
+        outbox.commit(Commit(dead_letters=[DeadLetter("t", b"%03d" % n + b"x" * 900, 1, n, None, "not_json", "")]))
+        assert outbox.dead_letter_count <= 10
 
     with sqlite3.connect(tmp_path / "outbox.db") as db:
         kept = [n for (n,) in db.execute("SELECT received_at FROM dead_letters ORDER BY id")]
     db.close()
-    assert kept == list(range(30 - outbox.dead_letters, 30))
-    assert outbox.counter("dead_letters_purged") == 30 - outbox.dead_letters
+    assert kept == list(range(30 - outbox.dead_letter_count, 30))
+    assert outbox.counter("dead_letters_purged") == 30 - outbox.dead_letter_count
     assert outbox.books().dead_lettered == {"not_json": 30}
 
 
 def test_a_page_is_bounded_in_bytes(bounded: Callable[..., Outbox]) -> None:
     outbox = bounded()
-    outbox.commit(rows=big(10))
+    outbox.commit(Commit(rows=big(10)))
 
     assert len(outbox.read("s", after=0, limit=100, max_bytes=2500)) == 3
     assert len(outbox.read("s", after=0, limit=100, max_bytes=1)) == 1
@@ -369,14 +369,14 @@ def test_a_store_moved_with_all_its_files_gets_a_new_name(tmp_path: Path) -> Non
 
 def test_what_is_remembered_and_counted_survives(bounded: Callable[..., Outbox]) -> None:
     outbox = bounded()
-    outbox.remember(a="1", b="ü")
+    outbox.save_values(a="1", b="ü")
     outbox.count("sessions_lost")
     outbox.count("sessions_lost")
     name = outbox.name
     outbox.close()
 
     again = bounded()
-    assert (again.recall("a"), again.recall("b"), again.recall("c")) == ("1", "ü", None)
+    assert (again.saved_value("a"), again.saved_value("b"), again.saved_value("c")) == ("1", "ü", None)
     assert again.counter("sessions_lost") == 2
     assert again.name == name
 
@@ -404,14 +404,14 @@ def test_an_outbox_of_the_first_format_is_taken_over(tmp_path: Path) -> None:
 def filled(path: Path, records: int = 3000) -> Outbox:
     outbox = Outbox(path)
     outbox.open()
-    outbox.commit(rows=big(records, size=200), dead_letters=[letter() for _ in range(20)])
-    outbox.commit(released=[1, 2, 3])
+    outbox.commit(Commit(rows=big(records, size=200), dead_letters=[letter() for _ in range(20)]))
+    outbox.commit(Commit(released=[1, 2, 3]))
     return outbox
 
 
 def crash(outbox: Outbox) -> None:
     """What is left after a SIGKILL, as far as the file is concerned: it was not closed cleanly."""
-    outbox._let_go()
+    outbox._disconnect_and_unlock()
 
 
 def damage(path: Path, page: int, count: int = 1, size: int = 4096) -> None:
@@ -441,7 +441,7 @@ def test_a_store_with_damaged_pages_is_rescued_without_a_human(tmp_path: Path) -
     assert again.next_id == 3001
     kept = [p for p in tmp_path.iterdir() if ".damaged-" in p.name]
     assert kept
-    again.commit(rows=rows(1))
+    again.commit(Commit(rows=rows(1)))
     again.close()
 
 
@@ -467,7 +467,7 @@ def test_a_file_that_is_no_database_is_set_aside(tmp_path: Path, content: bytes)
     path.write_bytes(content)
     outbox = Outbox(path)
     outbox.open()
-    outbox.commit(rows=rows(1))
+    outbox.commit(Commit(rows=rows(1)))
 
     assert outbox.books().balanced
     outbox.close()
@@ -499,14 +499,14 @@ def test_whatever_is_damaged_the_bridge_starts_and_the_books_balance(seed: int, 
         outbox.open()
         try:
             outbox.read("s", after=0, limit=9999, max_bytes=1 << 30)
-            outbox.commit(rows=rows(1, 2))
+            outbox.commit(Commit(rows=rows(1, 2)))
 
             assert outbox.books().balanced
         except OutboxDamaged:
             # Found only now, which ends the daemon; the next start finds it too.
             outbox.close()
             outbox.open()
-            outbox.commit(rows=rows(1, 2))
+            outbox.commit(Commit(rows=rows(1, 2)))
 
             assert outbox.books().balanced
         finally:
@@ -536,10 +536,10 @@ def test_a_torn_tail_costs_nothing_that_was_committed_before(tmp_path: Path) -> 
     path = tmp_path / "outbox.db"
     outbox = Outbox(path)
     outbox.open()
-    outbox.commit(rows=big(50))
+    outbox.commit(Commit(rows=big(50)))
     wal = Path(f"{path}-wal")
     size = wal.stat().st_size
-    outbox.commit(rows=big(50))
+    outbox.commit(Commit(rows=big(50)))
     copy = tmp_path / "copy"
     copy.mkdir()
     for file in (path, wal):
@@ -560,7 +560,7 @@ def fill(outbox: Outbox) -> list[OutboxRecord]:
     stored: list[OutboxRecord] = []
     with suppress(OutboxUnavailable):
         while True:
-            stored += outbox.commit(rows=big(50))
+            stored += outbox.commit(Commit(rows=big(50)))
     return stored
 
 
@@ -571,11 +571,11 @@ def test_a_full_disk_stores_nothing_and_loses_nothing_and_heals(small_disk: Path
     assert outbox.books().outbox == len(stored) > 5000
     assert outbox.books().balanced
     with pytest.raises(OutboxUnavailable, match="disk is full"):
-        outbox.commit(rows=big(50))
+        outbox.commit(Commit(rows=big(50)))
 
     # Deliveries go on although the disk has no room for a deletion: the reserve has.
     for at in range(0, len(stored), 500):
-        outbox.commit(released=[r.id for r in stored[at : at + 500]])
+        outbox.commit(Commit(released=[r.id for r in stored[at : at + 500]]))
     assert outbox.books().outbox == 0
     assert outbox.books().balanced
 
@@ -583,7 +583,7 @@ def test_a_full_disk_stores_nothing_and_loses_nothing_and_heals(small_disk: Path
         with suppress(OutboxUnavailable):
             outbox.probe()
     assert (small_disk / "outbox.db.reserve").stat().st_size == RESERVE_BYTES
-    again = outbox.commit(rows=big(100))
+    again = outbox.commit(Commit(rows=big(100)))
     assert [r.id for r in outbox.read("s", after=0, limit=999, max_bytes=1 << 30)] == [r.id for r in again]
     outbox.close()
 
@@ -591,7 +591,7 @@ def test_a_full_disk_stores_nothing_and_loses_nothing_and_heals(small_disk: Path
 def test_a_bridge_that_finds_a_full_disk_at_its_start_delivers_all_the_same(small_disk: Path) -> None:
     outbox = Outbox(small_disk / "outbox.db")
     outbox.open()
-    outbox.commit(rows=big(2000))
+    outbox.commit(Commit(rows=big(2000)))
     crash(outbox)
     with (small_disk / "of_somebody_else").open("wb", buffering=0) as file, suppress(OSError):
         while True:
@@ -599,7 +599,7 @@ def test_a_bridge_that_finds_a_full_disk_at_its_start_delivers_all_the_same(smal
 
     outbox.open()
     records = outbox.read("s", after=0, limit=9999, max_bytes=1 << 30)
-    outbox.commit(released=[r.id for r in records])
+    outbox.commit(Commit(released=[r.id for r in records]))
 
     assert len(records) == 2000
     assert outbox.books().outbox == 0
@@ -610,21 +610,21 @@ def test_what_is_kept_of_messages_goes_with_the_commit_and_not_into_a_copy(
     open_outbox: Callable[[], Outbox], tmp_path: Path
 ) -> None:
     outbox = open_outbox()
-    outbox.commit(rows=rows(1), handed_over=SeenMessages(1, b"a" * 20, 1))
-    outbox.commit(rows=rows(1), handed_over=SeenMessages(2, b"b" * 10, 1))
+    outbox.commit(Commit(rows=rows(1), seen=SeenMessages(1, b"a" * 20, 1)))
+    outbox.commit(Commit(rows=rows(1), seen=SeenMessages(2, b"b" * 10, 1)))
     outbox = open_outbox()
-    assert outbox.handed_over() == [(1, b"a" * 20), (2, b"b" * 10)]
+    assert outbox.seen_messages() == [(1, b"a" * 20), (2, b"b" * 10)]
 
-    outbox.commit(rows=rows(1), handed_over=SeenMessages(3, b"c" * 10, 2))
-    assert [batch for batch, _ in outbox.handed_over()] == [2, 3]
+    outbox.commit(Commit(rows=rows(1), seen=SeenMessages(3, b"c" * 10, 2)))
+    assert [batch for batch, _ in outbox.seen_messages()] == [2, 3]
 
     outbox.close()
     shutil.copy(tmp_path / "data" / "outbox.db", tmp_path / "copy.db")
     copy = Outbox(tmp_path / "copy.db")
     copy.open()
-    assert copy.handed_over() == [], "the broker's session went on with the other one"
+    assert copy.seen_messages() == [], "the broker's session went on with the other one"
     copy.close()
 
     outbox = open_outbox()
-    outbox.commit(handed_over=SeenMessages(4, b"", 4))
-    assert open_outbox().handed_over() == []
+    outbox.commit(Commit(seen=SeenMessages(4, b"", 4)))
+    assert open_outbox().seen_messages() == []

@@ -23,7 +23,7 @@ from bridge.mapping import Mapper, Route
 from bridge.message import OutboxRecord
 from bridge.mqtt.link import MqttLink, MqttOptions
 from bridge.mqtt.session import MqttSession
-from bridge.outbox import Bounds, Outbox, Policy
+from bridge.outbox import Bounds, Commit, Outbox, Policy
 from bridge.path.delivery import Delivery
 from bridge.path.inbox import Inbox
 from bridge.path.intake import Intake
@@ -84,12 +84,12 @@ class RecordingOutbox(Outbox):
     failing = False
     on_commit: Callable[[str, Any], None]
 
-    def commit(self, **what: Any) -> list[OutboxRecord]:
+    def commit(self, commit: Commit) -> list[OutboxRecord]:
         self.on_commit("commit begins", None)
         if self.failing:
             raise OutboxUnavailable("the disk is full")
-        records = super().commit(**what)
-        released = tuple(what.get("released", ()))
+        records = super().commit(commit)
+        released = tuple(commit.released)
         self.on_commit("committed", ([json.loads(record.payload)["n"] for record in records], released))
         return records
 
@@ -99,10 +99,10 @@ class RecordingOutbox(Outbox):
         super().number(stream, numbers)
         self.on_commit("numbered", [record_id for _, record_id in numbers])
 
-    def remember(self, **values: str) -> None:
+    def save_values(self, **values: str) -> None:
         if self.failing:
             raise OutboxUnavailable("the disk is full")
-        super().remember(**values)
+        super().save_values(**values)
 
     def probe(self) -> None:
         if self.failing:

@@ -180,7 +180,7 @@ def test_with_deduplication_messages_redelivered_after_a_crash_are_not_stored_tw
     broker = path.connect_broker()
     broker.publish(1, 2, 3)
     path.turn()
-    path.outbox._let_go()  # the process ends without a word
+    path.outbox._disconnect_and_unlock()  # the process ends without a word
 
     path = make_path(deduplicates=True)
     broker = path.connect_broker(session_present=True)

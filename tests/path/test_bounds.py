@@ -8,7 +8,7 @@ import pytest
 
 from bridge.errors import OutboxUnavailable
 from bridge.message import DeadLetter, Row
-from bridge.outbox import Bounds
+from bridge.outbox import Bounds, Commit
 from bridge.path.delivery import MEMORY_BYTES, MEMORY_RECORDS
 from tests.path.harness import DataPath
 
@@ -165,11 +165,11 @@ def test_a_commit_that_fails_half_way_stores_nothing_and_leaves_the_outbox_usabl
     unstorable = DeadLetter("t", {"no": "bytes"}, 1, 1, None, "no_route", "")  # type: ignore[arg-type]
 
     with pytest.raises(OutboxUnavailable, match="can't commit to"):
-        path.outbox.commit(rows=[Row("readings", b'{"n":1}')], dead_letters=[unstorable])
+        path.outbox.commit(Commit(rows=[Row("readings", b'{"n":1}')], dead_letters=[unstorable]))
 
     assert path.stored == []
     assert path.outbox.books().received == 0
-    (record,) = path.outbox.commit(rows=[Row("readings", b'{"n":2}')])
+    (record,) = path.outbox.commit(Commit(rows=[Row("readings", b'{"n":2}')]))
     assert path.stored == [2]
     assert record.id == 1, "the id that was not used is given out"
 

@@ -85,13 +85,13 @@ def test_births_are_on_disk_before_their_messages_are_acknowledged(make_path: Ma
     path = make_path(routes=(sparkplug,))
     broker = path.connect_broker()
     path.events.clear()
-    remember = path.outbox.remember
+    save_values = path.outbox.save_values
 
     def recording(**values: str) -> None:
-        remember(**values)
+        save_values(**values)
         path.events.append(("remembered", len(values)))
 
-    path.outbox.remember = recording  # type: ignore[method-assign]
+    path.outbox.save_values = recording  # type: ignore[method-assign]
     broker.send(publish("spBv1.0/g/NBIRTH/n", birth(), 1))
     path.turn()
 

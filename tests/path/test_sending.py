@@ -212,7 +212,7 @@ def test_after_a_crash_records_are_sent_again_with_the_numbers_they_had(make_pat
     path.connect_far_end()
     broker.publish(1, 2, 3)
     path.turn()
-    path.outbox._let_go()  # the process ends without a word
+    path.outbox._disconnect_and_unlock()  # the process ends without a word
 
     path = make_path(deduplicates=True)
     assert path.pipeline.senders["readings"].initial_sequence_id == 0

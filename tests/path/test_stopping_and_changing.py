@@ -115,7 +115,7 @@ def test_a_text_to_remember_is_durable_when_its_event_is_set(path: DataPath) -> 
     path.outbox.failing = False
     path.turn(4)
     assert is_durable.is_set()
-    assert path.outbox.recall("key") == "value"
+    assert path.outbox.saved_value("key") == "value"
 
 
 def test_what_others_read_of_the_data_path_is_of_the_last_turn(path: DataPath) -> None:

@@ -19,7 +19,7 @@ from bridge.config import Settings
 from bridge.gdn.rest import GdnRest
 from bridge.links.tls import Tls
 from bridge.message import Row
-from bridge.outbox import Outbox
+from bridge.outbox import Commit, Outbox
 
 SOURCES = sorted(Path("bridge").rglob("*.py"))
 DOCUMENT = Path("docs/security.md").read_text()
@@ -41,7 +41,7 @@ def test_only_the_owner_can_access_the_outbox_and_the_files_beside_it(permissive
     directory = tmp_path / "state"
     outbox = Outbox(directory / "outbox.db")
     outbox.open()
-    outbox.commit(rows=[Row("s", b"{}")])
+    outbox.commit(Commit(rows=[Row("s", b"{}")]))
 
     found = modes(directory)
     outbox.close()
@@ -55,12 +55,12 @@ def test_only_the_owner_can_access_a_rescued_and_a_damaged_outbox(permissive: No
     path = tmp_path / "outbox.db"
     outbox = Outbox(path)
     outbox.open()
-    outbox.commit(rows=[Row("s", b"{}")])
+    outbox.commit(Commit(rows=[Row("s", b"{}")]))
     outbox.close()
     path.write_bytes(b"rubbish " * 1000)
 
     outbox.open()
-    outbox.commit(rows=[Row("s", b"{}")])
+    outbox.commit(Commit(rows=[Row("s", b"{}")]))
     found = modes(tmp_path)
     outbox.close()
 
@@ -77,7 +77,7 @@ def test_a_copy_made_while_the_bridge_ran_gets_a_new_name_even_in_place_of_the_o
     connection = sqlite3.connect(path)
     connection.execute("VACUUM INTO ?", [str(tmp_path / "copy.db")])
     connection.close()
-    outbox.commit(rows=[Row("s", b"{}")])
+    outbox.commit(Commit(rows=[Row("s", b"{}")]))
     outbox.close()
 
     path.write_bytes((tmp_path / "copy.db").read_bytes())

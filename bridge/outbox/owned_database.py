@@ -1,4 +1,4 @@
-"""The store in the hands of the process that owns it: locked, named, upgraded or rescued, helped on a full disk."""
+"""The database in the process that owns it: locked, named, upgraded, rescued if damaged, and usable on a full disk."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from bridge.errors import ConfigError, OutboxDamaged, OutboxUnavailable
 from bridge.log import get_logger
 from bridge.outbox import directories, rescue, schema
 from bridge.outbox.database import Database
-from bridge.outbox.lock import Lock, not_writable
+from bridge.outbox.lock import LockFile, not_writable
 from bridge.outbox.reserve import Reserve
 
-FORGET = "DELETE FROM memory WHERE key = ?"
-REMEMBER = "INSERT INTO memory VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+DELETE_VALUE = "DELETE FROM memory WHERE key = ?"
+SAVE_VALUE = "INSERT INTO memory VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
 VACUUM_PAGES = 4096
 
@@ -29,33 +29,36 @@ log = get_logger(__name__)
 
 
 class OwnedDatabase(Database, ABC):
-    """``open`` before use, ``close`` after. Not thread-safe: one thread at a time, the pipeline's once it runs."""
+    """Call ``open`` before use, ``close`` after it. Not thread-safe: the pipeline's thread uses it once that runs."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float], wall_clock: Callable[[], float]) -> None:
         super().__init__(path)
-        # Age goes by one reading of the wall clock and the monotonic one after it: a clock that is set while the
-        # bridge runs must not make records old.
-        self._started = wall_clock() - clock()
+        # The wall clock is read once, the monotonic clock from then on: setting the wall clock while the bridge runs
+        # must not make records old.
+        self._clock_offset = wall_clock() - clock()
         self._clock = clock
-        self._lock = Lock(path)
+        self._lock = LockFile(path)
         self._reserve = Reserve(path)
         self._opened_inode = 0
         self.name = ""
-        """Of this store, for good: part of message ids and of the producer name."""
+        """Of this outbox; part of message ids and of the producer name. Changes only when it was copied or rescued."""
 
     @abstractmethod
-    def _take_stock(self, db: sqlite3.Connection, *, is_copy: bool) -> None:
-        """Read what is kept in memory of the file. A copy must forget what was handed over: it isn't the latest."""
+    def _load_totals(self, db: sqlite3.Connection, *, is_copy: bool) -> None:
+        """Read the totals that are kept in memory.
+
+        A copy must forget its seen messages: it may not hold the latest.
+        """
 
     def open(self) -> None:
-        """Open the store, making, upgrading or rescuing it.
+        """Open the outbox; create, upgrade or rescue it if necessary.
 
         Raises:
-            OutboxInUse: another bridge uses it, or a command in its place.
+            OutboxInUse: another bridge or a command uses it.
             ConfigError: the path can't be used.
             OutboxUnavailable: SQLite can't read the file now.
         """
-        self._lock.take()
+        self._lock.acquire()
         try:
             rescue.finish(self._path)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -69,11 +72,11 @@ class OwnedDatabase(Database, ABC):
                 self._rescue(str(exc))
                 self._load()
             try:
-                self._reserve.take_up()
+                self._reserve.create()
             except OutboxUnavailable as exc:
                 log.warning("outbox.no_reserve", error=str(exc))
         except BaseException:
-            self._let_go()
+            self._disconnect_and_unlock()
             raise
 
     def _load(self) -> None:
@@ -82,29 +85,29 @@ class OwnedDatabase(Database, ABC):
             self._db = db = schema.connect(str(self._path))
             self._check_version(db)
             schema.upgrade(db)
-            if self.recall("closed") != "cleanly" and rescue.is_damaged(db):
+            if self.saved_value("closed") != "cleanly" and rescue.is_damaged(db):
                 raise OutboxDamaged(f"the outbox {self._path} doesn't pass SQLite's check")
-            name = self.recall("name")
-            is_copy = name is not None and self.recall("seal") != f"{self._lock.seal} {self._inode()}"
+            name = self.saved_value("name")
+            is_copy = name is not None and self.saved_value("seal") != f"{self._lock.seal} {self._inode()}"
             if is_copy:
                 log.warning(
                     "outbox.replaced",
-                    hint="this is a copy, or was put back from one: it gets a new name, so that ids and sequence "
-                    "numbers given out since are not given out again",
+                    hint="this file is a copy or was restored from one: it gets a new name, so that no record id or "
+                    "sequence number is used twice",
                 )
                 name = None
-            self._take_stock(db, is_copy=is_copy)
+            self._load_totals(db, is_copy=is_copy)
             self.name = name or secrets.token_hex(4)
             self._opened_inode = self._inode()
-            self._seal(name=self.name, closed="")
+            self._save_with_new_seal(name=self.name, closed="")
 
-    def _seal(self, **values: str) -> None:
-        """Remember values, and with them a new seal: a copy has an older one than the lock's file, or another inode.
+    def _save_with_new_seal(self, **values: str) -> None:
+        """Save values and a new seal. A copy has an older seal than the lock file, or another inode.
 
-        Nothing tells a whole machine that was set back from one that was not.
+        A whole machine that was restored from a snapshot can't be detected.
         """
         seal = secrets.token_hex(8)
-        self.remember(**values, seal=f"{seal} {self._opened_inode}")
+        self.save_values(**values, seal=f"{seal} {self._opened_inode}")
         self._lock.write_seal(seal)
 
     def _inode(self) -> int:
@@ -114,13 +117,13 @@ class OwnedDatabase(Database, ABC):
         found = schema.version(db)
         if found > len(schema.CHANGES):
             raise ConfigError(
-                f"BRIDGE_OUTBOX__PATH: {self._path} was written by a newer gdn-bridge (format {found}, "
-                f"this one knows {len(schema.CHANGES)}). Run that version again, or give another path."
+                f"BRIDGE_OUTBOX__PATH: {self._path} was written by a newer gdn-bridge (format {found}, this one reads "
+                f"formats up to {len(schema.CHANGES)}). Run that version again, or give another path."
             )
 
     def _rescue(self, why: str) -> None:
         self._disconnect()
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._started + self._clock()))
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._now()))
         try:
             saved = rescue.rescue(self._path, stamp=stamp)
         except (sqlite3.Error, OSError) as exc:
@@ -135,62 +138,64 @@ class OwnedDatabase(Database, ABC):
         )
 
     def close(self) -> None:
-        """Close the store; may be called twice."""
+        """Close the outbox; may be called twice."""
         if self._db is not None:
             try:
-                self._seal(closed="cleanly")
+                self._save_with_new_seal(closed="cleanly")
             except (OutboxUnavailable, OutboxDamaged) as exc:
                 log.warning("outbox.not_closed_cleanly", error=str(exc))  # the next start checks the file
-        self._let_go()
+        self._disconnect_and_unlock()
 
-    def _let_go(self) -> None:
+    def _disconnect_and_unlock(self) -> None:
         self._disconnect()
         self._lock.release()
 
     def _now(self) -> float:
-        return self._started + self._clock()
+        return self._clock_offset + self._clock()
 
-    # --- memory ---------------------------------------------------------------------------------------------
+    # --- saved values ---------------------------------------------------------------------------------------
 
-    def remember(self, **values: str) -> None:
-        """Keep texts under their keys, durably; an empty one is forgotten.
+    def save_values(self, **values: str) -> None:
+        """Store texts under their keys, durably; an empty text deletes its key.
 
         Raises:
-            OutboxUnavailable: they were not kept.
+            OutboxUnavailable: nothing was changed.
         """
-        self._with_reserve(lambda: self._remember(values))
+        self._with_reserve(lambda: self._save_values(values))
 
-    def _remember(self, values: Mapping[str, str]) -> None:
+    def _save_values(self, values: Mapping[str, str]) -> None:
         with self._transaction("write to") as db:
-            db.executemany(REMEMBER, [(key, value) for key, value in values.items() if value])
-            db.executemany(FORGET, [(key,) for key, value in values.items() if not value])
+            db.executemany(SAVE_VALUE, [(key, value) for key, value in values.items() if value])
+            db.executemany(DELETE_VALUE, [(key,) for key, value in values.items() if not value])
 
     # --- a full disk ----------------------------------------------------------------------------------------
 
     def probe(self) -> None:
-        """See that the store takes again after it did not: give room back to the disk, take up the reserve, write.
+        """Check that a failed outbox can be written again: shrink the file, recreate the reserve, write.
 
         Raises:
-            OutboxUnavailable: it doesn't.
+            OutboxUnavailable: it can't.
         """
-        if not self._reserve.is_there:
+        if not self._reserve.exists:
             with self._translated("shrink") as db:
                 db.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            self._reserve.take_up()
-        self._remember({"probe": str(int(self._now()))})
+            self._reserve.create()
+        # Without _with_reserve: a probe that needs the reserve has failed.
+        self._save_values({"probe": str(int(self._now()))})
 
     def _with_reserve(self, work: Callable[[], T]) -> T:
-        """Do what makes room or lets deliveries go on, on a full disk with the room of the reserve."""
+        """Do work that frees space or lets deliveries continue; on a full disk, delete the reserve and try again."""
         try:
             return work()
         except OutboxUnavailable as exc:
             code = getattr(exc.__cause__, "sqlite_errorcode", 0) & 0xFF
-            # A shared-memory file that can't grow is reported as an I/O error.
-            if code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) or not self._reserve.is_there:
+            # SQLite reports a shared-memory file that can't grow as an I/O error.
+            is_disk_full = code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+            if not is_disk_full or not self._reserve.exists:
                 raise
             log.warning("outbox.reserve_used", error=str(exc))
-            self._reserve.give_up()
+            self._reserve.delete()
             if self._db is not None:
                 with self._translated("checkpoint") as db:
                     db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -25,7 +25,7 @@ from bridge.errors import ConfigError
 from bridge.mapping import FormatOptions, Mapper, Route
 from bridge.mapping.sparkplug_payload import message_class
 from bridge.message import DeadLetter, MqttMessage, Row
-from bridge.outbox import Bounds, Outbox, RefusedRecord, Selection, Visitor, letters, schema
+from bridge.outbox import Bounds, Commit, DeadLetterClient, Outbox, RefusedRecord, Selection, dead_letters, schema
 from bridge.path import replay as deadletters
 from bridge.path.replay import carry_out, export, parse_since
 from bridge.streamql import input_streams, parse
@@ -96,14 +96,16 @@ def outbox(path: Path) -> Iterator[Outbox]:
     made.close()
 
 
-def mark(path: Path, action: letters.Wanted = "replay", selection: Selection = EVERYTHING, **limit: int) -> list[int]:
-    with Visitor(path, may_mark=True) as visitor:
-        return visitor.mark(selection, action, **limit)
+def mark(
+    path: Path, action: dead_letters.RequestedAction = "replay", selection: Selection = EVERYTHING, **limit: int
+) -> list[int]:
+    with DeadLetterClient(path, may_mark=True) as client:
+        return client.mark(selection, action, **limit)
 
 
-def kept(path: Path, selection: Selection = EVERYTHING) -> list[letters.Letter]:
-    with Visitor(path) as visitor:
-        return list(visitor.letters(selection))
+def kept(path: Path, selection: Selection = EVERYTHING) -> list[dead_letters.StoredDeadLetter]:
+    with DeadLetterClient(path) as client:
+        return list(client.dead_letters(selection))
 
 
 def rows_of(outbox: Outbox) -> list[bytes]:
@@ -118,7 +120,7 @@ def replay(outbox: Outbox, by: Any, *, has_room: bool = True) -> deadletters.Out
 
 
 def test_a_letter_that_maps_today_becomes_its_rows_and_goes(outbox: Outbox, path: Path) -> None:
-    outbox.commit(dead_letters=[letter(), letter(b'[{"temp": 1}, {"temp": 2}]'), letter()])
+    outbox.commit(Commit(dead_letters=[letter(), letter(b'[{"temp": 1}, {"temp": 2}]'), letter()]))
     mark(path, limit=2)
 
     outcome = replay(outbox, mapping(fields={"temperature": "temp"}))
@@ -129,7 +131,7 @@ def test_a_letter_that_maps_today_becomes_its_rows_and_goes(outbox: Outbox, path
     assert rows_of(outbox) == [r.payload for r in outcome.records]
     assert (outcome.replayed, outcome.failed) == (2, 0)
     assert [found.id for found in kept(path)] == [3]
-    assert outbox.dead_letters == 1
+    assert outbox.dead_letter_count == 1
     books = outbox.books()
     assert (books.received, books.outbox, books.dead_lettered) == (6, 3, {"missing_field": 3})
     assert books.balanced
@@ -138,7 +140,7 @@ def test_a_letter_that_maps_today_becomes_its_rows_and_goes(outbox: Outbox, path
 
 
 def test_a_replayed_message_is_the_one_that_was_received(outbox: Outbox, path: Path) -> None:
-    outbox.commit(dead_letters=[letter(qos=0, retain=True, properties=b"\x26\0\1a\0\1b", received_at=123)])
+    outbox.commit(Commit(dead_letters=[letter(qos=0, retain=True, properties=b"\x26\0\1a\0\1b", received_at=123)]))
     mark(path)
     by = Recorder()
 
@@ -149,7 +151,7 @@ def test_a_replayed_message_is_the_one_that_was_received(outbox: Outbox, path: P
 
 
 def test_rows_are_told_the_ids_that_they_get(outbox: Outbox, path: Path) -> None:
-    outbox.commit(rows=[Row(STREAM, b"{}")] * 4, dead_letters=[letter(), letter()])
+    outbox.commit(Commit(rows=[Row(STREAM, b"{}")] * 4, dead_letters=[letter(), letter()]))
     mark(path)
     by = Recorder(rows=3)
 
@@ -160,38 +162,38 @@ def test_rows_are_told_the_ids_that_they_get(outbox: Outbox, path: Path) -> None
 
 
 def test_a_letter_that_fails_again_stays_with_todays_reason_and_is_not_tried_again(outbox: Outbox, path: Path) -> None:
-    outbox.commit(dead_letters=[letter(b'{"temp": "hot"}', mapping="old")])
-    size = outbox._held
+    outbox.commit(Commit(dead_letters=[letter(b'{"temp": "hot"}', mapping="old")]))
+    size = outbox._dead_letter_usage
     mark(path)
 
     outcome = replay(outbox, mapping(fields={"temperature": "temp"}))
 
     assert (outcome.records, outcome.replayed, outcome.failed) == ([], 0, 1)
     (found,) = kept(path)
-    assert (found.dead_letter.reason, found.wanted) == ("type_mismatch", None)
+    assert (found.dead_letter.reason, found.requested) == ("type_mismatch", None)
     assert found.dead_letter.payload == b'{"temp": "hot"}'
     assert outbox.books().dead_lettered == {"missing_field": 1}
     assert outbox.books().balanced
-    assert outbox._held != size
-    assert outbox._held == letters.held(outbox._db)  # type: ignore[arg-type]
+    assert outbox._dead_letter_usage != size
+    assert outbox._dead_letter_usage == dead_letters.usage(outbox._db)  # type: ignore[arg-type]
     assert not replay(outbox, mapping()).more
 
 
 def test_without_room_a_replay_waits_and_a_purge_does_not(outbox: Outbox, path: Path) -> None:
-    outbox.commit(dead_letters=[letter(), letter()])
+    outbox.commit(Commit(dead_letters=[letter(), letter()]))
     mark(path, selection=Selection(ids=[1]))
     mark(path, "purge", Selection(ids=[2]))
 
     outcome = replay(outbox, Recorder(), has_room=False)
     assert (outcome.records, outcome.replayed, outcome.purged) == ([], 0, 1)
     assert not replay(outbox, Recorder(), has_room=False).more
-    assert [(found.id, found.wanted) for found in kept(path)] == [(1, "replay")]
+    assert [(found.id, found.requested) for found in kept(path)] == [(1, "replay")]
 
     assert replay(outbox, Recorder()).replayed == 1
 
 
 def test_a_message_that_no_route_wants_any_more_goes_and_is_counted(outbox: Outbox, path: Path) -> None:
-    outbox.commit(dead_letters=[letter()])
+    outbox.commit(Commit(dead_letters=[letter()]))
     mark(path)
 
     replay(outbox, Recorder(rows=0))
@@ -204,9 +206,9 @@ def test_a_message_that_no_route_wants_any_more_goes_and_is_counted(outbox: Outb
 def test_a_row_that_was_refused_goes_to_its_stream_again_with_all_that_its_send_said(
     outbox: Outbox, path: Path
 ) -> None:
-    (record,) = outbox.commit(rows=[Row(STREAM, b"{}", b',"key":"a"')])
+    (record,) = outbox.commit(Commit(rows=[Row(STREAM, b"{}", b',"key":"a"')]))
     refused = DeadLetter("", b"{}", 1, 1, None, "refused_by_gdn", "GDN refused the row")
-    outbox.commit(refused=[RefusedRecord(record.id, refused)])
+    outbox.commit(Commit(refused=[RefusedRecord(record.id, refused)]))
     mark(path)
 
     (again,) = replay(outbox, mapping()).records
@@ -232,7 +234,7 @@ def test_a_sparkplug_birth_of_the_past_becomes_rows_and_renames_nothing(
     by = Mapper(routes=routes, streams=streams)
     by.map(MqttMessage("spBv1.0/g/NBIRTH/n", sent(2000, name="now", alias=1, double_value=1.0), 1, False, 1, 0))
     earlier = sent(1000, name="then", alias=1, double_value=2.0)
-    outbox.commit(dead_letters=[letter(earlier, topic="spBv1.0/g/NBIRTH/n")])
+    outbox.commit(Commit(dead_letters=[letter(earlier, topic="spBv1.0/g/NBIRTH/n")]))
     mark(path)
 
     carry_out(outbox, by, streams=streams, has_room=True)
@@ -245,9 +247,9 @@ def test_a_sparkplug_birth_of_the_past_becomes_rows_and_renames_nothing(
 
 
 def test_what_no_mapping_can_help_stays_as_it_is(outbox: Outbox, path: Path) -> None:
-    (record,) = outbox.commit(rows=[Row("gone", b"{}")])
+    (record,) = outbox.commit(Commit(rows=[Row("gone", b"{}")]))
     refused = DeadLetter("", b"{}", 1, 1, None, "refused_by_gdn", "GDN refused the row")
-    outbox.commit(refused=[RefusedRecord(record.id, refused)], dead_letters=[letter(reason="bad_topic")])
+    outbox.commit(Commit(refused=[RefusedRecord(record.id, refused)], dead_letters=[letter(reason="bad_topic")]))
     mark(path)
 
     outcome = replay(outbox, Recorder())
@@ -258,7 +260,7 @@ def test_what_no_mapping_can_help_stays_as_it_is(outbox: Outbox, path: Path) -> 
 
 def test_a_bug_in_the_mapping_costs_its_letter_a_reason_and_the_others_nothing(outbox: Outbox, path: Path) -> None:
     buggy = failing_on(b"bug", mapping(fields={"temperature": "temp"}))
-    outbox.commit(dead_letters=[letter(), letter(b"bug"), letter()])
+    outbox.commit(Commit(dead_letters=[letter(), letter(b"bug"), letter()]))
     mark(path)
 
     assert replay(outbox, buggy).replayed == 2
@@ -269,7 +271,7 @@ def test_a_bug_in_the_mapping_costs_its_letter_a_reason_and_the_others_nothing(o
 
 def test_many_letters_are_replayed_by_and_by_in_their_order(outbox: Outbox, path: Path) -> None:
     payloads = [b"%d" % n for n in range(450)]
-    outbox.commit(dead_letters=[letter(payload) for payload in payloads])
+    outbox.commit(Commit(dead_letters=[letter(payload) for payload in payloads]))
     mark(path)
 
     steps = []
@@ -282,7 +284,7 @@ def test_many_letters_are_replayed_by_and_by_in_their_order(outbox: Outbox, path
 
 def test_a_commit_takes_only_so_many_bytes_of_rows(outbox: Outbox, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deadletters, "REPLAY_BYTES", 1000)
-    outbox.commit(dead_letters=[letter(bytes(400))] * 7)
+    outbox.commit(Commit(dead_letters=[letter(bytes(400))] * 7))
     mark(path)
 
     assert [replay(outbox, Recorder()).replayed for _ in range(4)] == [3, 3, 1, 0]
@@ -291,11 +293,11 @@ def test_a_commit_takes_only_so_many_bytes_of_rows(outbox: Outbox, path: Path, m
 def test_only_so_many_bytes_of_letters_are_read_at_a_time(
     outbox: Outbox, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(letters, "PAGE_BYTES", 1000)
-    outbox.commit(dead_letters=[letter(bytes(800))] * 5)
+    monkeypatch.setattr(dead_letters, "PAGE_BYTES", 1000)
+    outbox.commit(Commit(dead_letters=[letter(bytes(800))] * 5))
     mark(path)
 
-    assert len(outbox.letters_to_replay(100)) == 2
+    assert len(outbox.dead_letters_to_replay(100)) == 2
     assert len(kept(path)) == 5
 
 
@@ -303,16 +305,16 @@ def test_only_so_many_bytes_of_letters_are_read_at_a_time(
 
 
 def test_a_visitor_reads_and_marks_while_the_owner_has_the_store(outbox: Outbox, path: Path) -> None:
-    outbox.commit(dead_letters=[letter(), letter(reason="not_json"), letter(route=None, reason="no_route")])
+    outbox.commit(Commit(dead_letters=[letter(), letter(reason="not_json"), letter(route=None, reason="no_route")]))
 
-    with Visitor(path, may_mark=True) as visitor:
-        assert visitor.count(EVERYTHING) == 3
-        assert visitor.mark(Selection(reasons=["not_json", "no_route"]), "replay") == [2, 3]
-        assert visitor.waiting([2, 3], "replay") == 2
+    with DeadLetterClient(path, may_mark=True) as client:
+        assert client.count(EVERYTHING) == 3
+        assert client.mark(Selection(reasons=["not_json", "no_route"]), "replay") == [2, 3]
+        assert client.count_pending([2, 3], "replay") == 2
         replay(outbox, Recorder())
-        assert visitor.waiting([2, 3], "replay") == 0
-        assert visitor.left([1, 2, 3]) == {"missing_field": 1}
-        assert visitor.counter("dead_letters_replayed") == 2
+        assert client.count_pending([2, 3], "replay") == 0
+        assert client.count_remaining([1, 2, 3]) == {"missing_field": 1}
+        assert client.counter("dead_letters_replayed") == 2
 
 
 @pytest.mark.parametrize(
@@ -332,26 +334,28 @@ def test_a_selection_means_what_fits_all_of_it(
     outbox: Outbox, path: Path, selection: Selection, ids: list[int]
 ) -> None:
     outbox.commit(
-        dead_letters=[
-            letter(received_at=10),
-            letter(received_at=20, reason="not_json"),
-            letter(received_at=30, reason="empty", route="r"),
-            letter(received_at=40, reason="not_json", route="r"),
-        ]
+        Commit(
+            dead_letters=[
+                letter(received_at=10),
+                letter(received_at=20, reason="not_json"),
+                letter(received_at=30, reason="empty", route="r"),
+                letter(received_at=40, reason="not_json", route="r"),
+            ]
+        )
     )
 
     assert [found.id for found in kept(path, selection)] == ids
-    with Visitor(path) as visitor:
-        assert visitor.count(selection) == len(ids)
-        assert [found.id for found in visitor.letters(selection, limit=1)] == ids[:1]
+    with DeadLetterClient(path) as client:
+        assert client.count(selection) == len(ids)
+        assert [found.id for found in client.dead_letters(selection, limit=1)] == ids[:1]
     assert mark(path, "purge", selection) == ids
 
 
 def test_letters_come_in_pages_and_no_page_holds_the_log_of_the_store(outbox: Outbox, path: Path) -> None:
-    outbox.commit(dead_letters=[letter(b"%d" % n) for n in range(1203)])
+    outbox.commit(Commit(dead_letters=[letter(b"%d" % n) for n in range(1203)]))
 
-    with Visitor(path) as visitor:
-        found = visitor.letters(EVERYTHING)
+    with DeadLetterClient(path) as client:
+        found = client.dead_letters(EVERYTHING)
         first = next(found)
         assert outbox._db is not None
         (busy, _, _) = outbox._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -361,7 +365,7 @@ def test_letters_come_in_pages_and_no_page_holds_the_log_of_the_store(outbox: Ou
 
 
 def test_a_store_that_is_not_there_is_named_and_not_made(path: Path) -> None:
-    with pytest.raises(ConfigError, match="BRIDGE_OUTBOX__PATH"), Visitor(path):
+    with pytest.raises(ConfigError, match="BRIDGE_OUTBOX__PATH"), DeadLetterClient(path):
         pass
 
     assert not path.exists()
@@ -370,17 +374,17 @@ def test_a_store_that_is_not_there_is_named_and_not_made(path: Path) -> None:
 def test_a_store_of_another_format_is_left_alone(tmp_path: Path) -> None:
     old = old_store(tmp_path / "old.db")
 
-    with pytest.raises(ConfigError, match=r"format 3.*starts with an older file"), Visitor(old):
+    with pytest.raises(ConfigError, match=r"format 3.*upgrades an older outbox"), DeadLetterClient(old):
         pass
 
 
 def test_looking_for_work_costs_an_index_and_not_a_walk(outbox: Outbox) -> None:
     assert outbox._db is not None
     for query, parameters in (
-        (letters.WANTED_LETTERS, ("replay",)),
-        (letters.WANTED_IDS, ("purge", 1)),
-        (letters.WANTED_BETWEEN, ("purge", 1, 2)),
-        (letters.STORED_BEFORE, (1, 1)),
+        (dead_letters.REQUESTED, ("replay",)),
+        (dead_letters.REQUESTED_IDS, ("purge", 1)),
+        (dead_letters.COUNT_REQUESTED, ("purge", 1, 2)),
+        (dead_letters.STORED_BEFORE, (1, 1)),
     ):
         plan = outbox._db.execute(f"EXPLAIN QUERY PLAN {query}", parameters).fetchall()
         assert all("USING" in row[3] and "TEMP B-TREE" not in row[3] for row in plan), plan
@@ -390,18 +394,18 @@ WRITER = """
 import sys, time
 from pathlib import Path
 from bridge.message import DeadLetter
-from bridge.outbox import Outbox
+from bridge.outbox import Commit, Outbox
 outbox = Outbox(Path(sys.argv[1]))
 outbox.open()
 print("open", flush=True)
 letter = DeadLetter("a/b", b"{", 1, 1, None, "not_json", "")
 stop = time.monotonic() + 30
 while outbox.counter("dead_letters_purged") < 300 and time.monotonic() < stop:
-    outbox.commit(dead_letters=[letter] * 3)
-    outbox.purge_wanted()
+    outbox.commit(Commit(dead_letters=[letter] * 3))
+    outbox.purge_requested()
     time.sleep(0.001)
 books = outbox.books()
-print(books.balanced, books.received, outbox.counter("dead_letters_purged"), outbox.dead_letters, flush=True)
+print(books.balanced, books.received, outbox.counter("dead_letters_purged"), outbox.dead_letter_count, flush=True)
 outbox.close()
 """
 
@@ -413,18 +417,18 @@ def test_one_process_marks_while_another_stores_and_purges(path: Path) -> None:
     assert owner.stdout is not None
     with owner:
         assert owner.stdout.readline() == "open\n"
-        with Visitor(path, may_mark=True) as visitor:
+        with DeadLetterClient(path, may_mark=True) as client:
             while owner.poll() is None:
-                visitor.mark(EVERYTHING, "purge", limit=20)
+                client.mark(EVERYTHING, "purge", limit=20)
                 time.sleep(0.005)
         balanced, received, purged, left = owner.stdout.read().splitlines()[-1].split()
 
     assert owner.returncode == 0
     assert balanced == "True"
     assert int(purged) + int(left) == int(received)
-    with Visitor(path) as visitor:
-        assert visitor.count(EVERYTHING) == int(left)
-        assert visitor.counter("dead_letters_purged") == int(purged) >= 300
+    with DeadLetterClient(path) as client:
+        assert client.count(EVERYTHING) == int(left)
+        assert client.counter("dead_letters_purged") == int(purged) >= 300
 
 
 REPLAYER = """
@@ -465,7 +469,7 @@ def test_a_replay_that_is_killed_anywhere_is_completed_and_doubles_nothing(
     payloads = [b"%d" % n for n in range(450)]
     outbox = Outbox(path)
     outbox.open()
-    outbox.commit(dead_letters=[letter(payload) for payload in payloads])
+    outbox.commit(Commit(dead_letters=[letter(payload) for payload in payloads]))
     outbox.close()
     mark(path)
 
@@ -474,7 +478,7 @@ def test_a_replay_that_is_killed_anywhere_is_completed_and_doubles_nothing(
     assert killed.returncode == -signal.SIGKILL
     outbox.open()
     stored = outbox.read("s", after=0, limit=1000, max_bytes=1 << 30)
-    assert len(stored) + outbox.dead_letters == 450
+    assert len(stored) + outbox.dead_letter_count == 450
     assert outbox.books().balanced
 
     class Each:
@@ -484,7 +488,7 @@ def test_a_replay_that_is_killed_anywhere_is_completed_and_doubles_nothing(
     while replay(outbox, Each()).more:
         pass
     assert [r.payload for r in outbox.read("s", after=0, limit=1000, max_bytes=1 << 30)] == payloads
-    assert outbox.dead_letters == 0
+    assert outbox.dead_letter_count == 0
     assert outbox.books().balanced
     outbox.close()
 
@@ -496,9 +500,9 @@ def test_letters_are_purged_by_their_time_in_the_store_whatever_the_clock_says(p
     now = 1000.0
     outbox = Outbox(path, Bounds(dead_letter_age=60), clock=lambda: now, wall_clock=lambda: 5000.0)
     outbox.open()
-    outbox.commit(dead_letters=[letter(received_at=1), letter(received_at=2**62)])
+    outbox.commit(Commit(dead_letters=[letter(received_at=1), letter(received_at=2**62)]))
     now += 50
-    outbox.commit(dead_letters=[letter(received_at=3)])
+    outbox.commit(Commit(dead_letters=[letter(received_at=3)]))
     assert outbox.purge_old() == 0
 
     now += 15
@@ -506,7 +510,7 @@ def test_letters_are_purged_by_their_time_in_the_store_whatever_the_clock_says(p
 
     assert [found.dead_letter.received_at for found in kept(path)] == [3]
     assert outbox.counter("dead_letters_purged") == 2
-    assert outbox.dead_letters == 1
+    assert outbox.dead_letter_count == 1
     assert outbox.books().balanced
     outbox.close()
 
@@ -515,7 +519,7 @@ def test_without_a_bound_of_age_no_letter_is_too_old(path: Path) -> None:
     now = 1000.0
     outbox = Outbox(path, clock=lambda: now, wall_clock=lambda: 5000.0)
     outbox.open()
-    outbox.commit(dead_letters=[letter()])
+    outbox.commit(Commit(dead_letters=[letter()]))
     now += 1e9
 
     assert outbox.purge_old() == 0
@@ -525,16 +529,18 @@ def test_without_a_bound_of_age_no_letter_is_too_old(path: Path) -> None:
 def test_the_bytes_of_letters_are_the_same_after_a_restart(path: Path) -> None:
     outbox = Outbox(path)
     outbox.open()
-    (record,) = outbox.commit(rows=[Row("s", b"{}", b',"key":"k"')])
+    (record,) = outbox.commit(Commit(rows=[Row("s", b"{}", b',"key":"k"')]))
     outbox.commit(
-        refused=[RefusedRecord(record.id, DeadLetter("", b"{}", 1, 1, None, "refused_by_gdn", "ä"))],
-        dead_letters=[letter(properties=b"12345", topic="a\0bcdef/ü")],
+        Commit(
+            refused=[RefusedRecord(record.id, DeadLetter("", b"{}", 1, 1, None, "refused_by_gdn", "ä"))],
+            dead_letters=[letter(properties=b"12345", topic="a\0bcdef/ü")],
+        )
     )
-    before = outbox._held
+    before = outbox._dead_letter_usage
     outbox.close()
 
     outbox.open()
-    assert outbox._held == before
+    assert outbox._dead_letter_usage == before
     outbox.close()
 
 
@@ -593,9 +599,9 @@ def test_a_rescue_keeps_all_of_a_letter_also_from_an_older_file(tmp_path: Path, 
         outbox = Outbox(path)
         outbox.open()
         rows = [Row("s", b'{"n":%d}' % n, b',"key":"%d"' % n) for n in range(3000)]
-        outbox.commit(rows=rows, dead_letters=[letter(retain=True, properties=b"\x01\x01", mapping="m")] * 60)
+        outbox.commit(Commit(rows=rows, dead_letters=[letter(retain=True, properties=b"\x01\x01", mapping="m")] * 60))
         mark(path, selection=Selection(ids=[5]))
-        outbox._let_go()
+        outbox._disconnect_and_unlock()
         with path.open("r+b") as file:
             file.seek(20 * 4096)
             file.write(b"\xa5" * 4096)
@@ -614,7 +620,7 @@ def test_a_rescue_keeps_all_of_a_letter_also_from_an_older_file(tmp_path: Path, 
         assert 2000 < len(records) < 3000
         assert all(json.loads(b'{"x":0%b}' % r.extras)["key"] == str(json.loads(r.payload)["n"]) for r in records)
         assert found[0].dead_letter == letter(retain=True, properties=b"\x01\x01", mapping="m")
-        assert [n.id for n in found if n.wanted == "replay"] == [5]
+        assert [n.id for n in found if n.requested == "replay"] == [5]
     outbox.close()
 
 
@@ -653,26 +659,28 @@ class Store(RuleBasedStateMachine):
     )
     def commit(self, rows: int, dead: int, filtered: int, size: int) -> Any:
         made = self.outbox.commit(
-            rows=[Row(STREAM, bytes(size), b"," * (size % 7))] * rows,
-            dead_letters=[letter(bytes(size), properties=b"p" * (size % 5))] * dead,
-            filtered=filtered,
+            Commit(
+                rows=[Row(STREAM, bytes(size), b"," * (size % 7))] * rows,
+                dead_letters=[letter(bytes(size), properties=b"p" * (size % 5))] * dead,
+                filtered=filtered,
+            )
         )
         self.rows += rows
         return multiple(*[record.id for record in made])
 
     @rule(record=consumes(records))
     def release(self, record: int) -> None:
-        self.outbox.commit(released=[record])
+        self.outbox.commit(Commit(released=[record]))
         self.rows -= 1
 
     @rule(record=consumes(records))
     def refuse(self, record: int) -> None:
         refused = DeadLetter("", b"{}", 1, 1, None, "refused_by_gdn", "said so")
-        self.outbox.commit(refused=[RefusedRecord(record, refused)])
+        self.outbox.commit(Commit(refused=[RefusedRecord(record, refused)]))
         self.rows -= 1
 
     @rule(action=st.sampled_from(["replay", "purge"]), limit=st.integers(1, 4))
-    def wish(self, action: letters.Wanted, limit: int) -> None:
+    def wish(self, action: dead_letters.RequestedAction, limit: int) -> None:
         mark(self.path, action, limit=limit)
 
     @rule(target=records, rows=st.integers(0, 3), fails=st.booleans(), has_room=st.booleans())
@@ -681,9 +689,9 @@ class Store(RuleBasedStateMachine):
             def map(self, message: MqttMessage, next_id: int = 0) -> DeadLetter:
                 return DeadLetter.of(message, route="r", reason="not_json", detail="x" * len(message.payload))
 
-        before = self.outbox.dead_letters + self.outbox.counter("dead_letters_purged")
+        before = self.outbox.dead_letter_count + self.outbox.counter("dead_letters_purged")
         outcome = replay(self.outbox, Failing() if fails else Recorder(rows), has_room=has_room)
-        assert self.outbox.dead_letters + self.outbox.counter("dead_letters_purged") == before - outcome.replayed
+        assert self.outbox.dead_letter_count + self.outbox.counter("dead_letters_purged") == before - outcome.replayed
         self.rows += len(outcome.records)
         return multiple(*[record.id for record in outcome.records])
 
@@ -694,10 +702,10 @@ class Store(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        before = (self.outbox.books(), self.outbox._held, self.outbox.bytes)
+        before = (self.outbox.books(), self.outbox._dead_letter_usage, self.outbox.bytes)
         self.outbox.close()
         self.outbox = self.make()
-        assert (self.outbox.books(), self.outbox._held, self.outbox.bytes) == before
+        assert (self.outbox.books(), self.outbox._dead_letter_usage, self.outbox.bytes) == before
 
     @invariant()
     def the_books_balance(self) -> None:
@@ -708,9 +716,9 @@ class Store(RuleBasedStateMachine):
     def no_letter_is_lost_or_doubled(self) -> None:
         dead = sum(self.outbox.books().dead_lettered.values())
         gone = self.outbox.counter("dead_letters_replayed") + self.outbox.counter("dead_letters_purged")
-        assert dead == self.outbox.dead_letters + gone
-        assert self.outbox._held == letters.held(self.outbox._db)  # type: ignore[arg-type]
-        assert self.outbox._held.bytes <= 3000
+        assert dead == self.outbox.dead_letter_count + gone
+        assert self.outbox._dead_letter_usage == dead_letters.usage(self.outbox._db)  # type: ignore[arg-type]
+        assert self.outbox._dead_letter_usage.bytes <= 3000
 
     def teardown(self) -> None:
         self.outbox.close()
@@ -751,7 +759,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 def test_an_export_gives_the_payload_back(payload: bytes) -> None:
     import base64
 
-    told = json.loads(json.dumps(export(letters.Letter(1, letter(payload), None, b"", None))))
+    told = json.loads(json.dumps(export(dead_letters.StoredDeadLetter(1, letter(payload), None, b"", None))))
 
     assert base64.b64decode(told["payload_base64"]) == payload
     assert told["payload_text"] is None or told["payload_text"].encode() == payload

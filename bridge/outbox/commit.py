@@ -1,0 +1,55 @@
+"""All that one commit changes, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from bridge.message import DeadLetter, Row, SeenMessages
+from bridge.outbox.dead_letters import StoredDeadLetter
+
+
+class RefusedRecord(NamedTuple):
+    """A record that GDN refused for good, and the dead letter that it becomes."""
+
+    record_id: int
+    dead_letter: DeadLetter
+
+
+class ReplayedDeadLetters(NamedTuple):
+    """The outcome of mapping dead letters again."""
+
+    done: Sequence[int] = ()
+    """Ids of dead letters to delete: their rows are stored by the same commit, or no route wants them."""
+    failed: Sequence[tuple[StoredDeadLetter, DeadLetter]] = ()
+    """Dead letters that stay, each with its new reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What ``Outbox.commit`` stores, releases and counts in one transaction."""
+
+    rows: Sequence[Row] = ()
+    """Rows to store as records."""
+    dead_letters: Sequence[DeadLetter] = ()
+    """Messages that can't be mapped."""
+    released: Sequence[int] = ()
+    """Ids of records that GDN has receipted."""
+    refused: Sequence[RefusedRecord] = ()
+    """Records that become dead letters."""
+    unnumbered: Sequence[int] = ()
+    """Ids of records whose sequence number must not be used again."""
+    rejected: int = 0
+    """Rows that are not stored because the outbox is full; only counted."""
+    filtered: int = 0
+    """Messages that no route's condition matches; only counted."""
+    replayed: ReplayedDeadLetters | None = None
+    """Dead letters that were mapped again; the rows of those that are done are among ``rows``."""
+    seen: SeenMessages | None = None
+    """Recognises the messages of this batch when they are redelivered; None: no change."""
+
+    @property
+    def takes_messages(self) -> bool:
+        """Whether it stores or counts new messages, which can also wait at the broker."""
+        return bool(self.rows or self.dead_letters or self.filtered)
