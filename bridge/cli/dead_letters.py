@@ -19,13 +19,14 @@ from typing import Any, TextIO
 
 from bridge.cli import exits
 from bridge.cli.configuration import configure_log, read_configuration
+from bridge.cli.dead_letter_view import export, iso_time, parse_since, summary
 from bridge.cli.printing import content, table
 from bridge.config import Settings, load
 from bridge.errors import BridgeError, ConfigError, OutboxInUse
 from bridge.mapping import Mapper
 from bridge.mapping.sparkplug import KEY_PREFIX
 from bridge.outbox import Bounds, DeadLetterClient, Outbox, RequestedAction, Selection, StoredDeadLetter, check_exists
-from bridge.path.replay import carry_out, export, iso_time, map_again, parse_since, summary
+from bridge.path.replay import carry_out, map_again
 from bridge.service.reload import Configuration
 from bridge.text import printable
 

@@ -20,14 +20,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
+from bridge.cli.dead_letter_view import export, parse_since
 from bridge.cli.printing import content, table
 from bridge.errors import ConfigError
 from bridge.mapping import FormatOptions, Mapper, Route
 from bridge.mapping.sparkplug_payload import message_class
 from bridge.message import DeadLetter, MqttMessage, Row
 from bridge.outbox import Bounds, Commit, DeadLetterClient, Outbox, RefusedRecord, Selection, dead_letters, schema
-from bridge.path import replay as deadletters
-from bridge.path.replay import carry_out, export, parse_since
+from bridge.path import replay as replaying
+from bridge.path.replay import carry_out
 from bridge.streamql import input_streams, parse
 
 pytestmark = pytest.mark.integration
@@ -56,7 +57,7 @@ def failing_on(payload: bytes, mapper: Mapper) -> Mapper:
     return mapper
 
 
-def letter(payload: bytes = b'{"temp": 18}', reason: str = "missing_field", **other: Any) -> DeadLetter:
+def dead_letter(payload: bytes = b'{"temp": 18}', reason: str = "missing_field", **other: Any) -> DeadLetter:
     known: dict[str, Any] = {
         "topic": TOPIC,
         "payload": payload,
@@ -112,7 +113,7 @@ def rows_of(outbox: Outbox) -> list[bytes]:
     return [r.payload for r in outbox.read(STREAM, after=0, limit=10_000, max_bytes=1 << 30)]
 
 
-def replay(outbox: Outbox, by: Any, *, has_room: bool = True) -> deadletters.Outcome:
+def replay(outbox: Outbox, by: Any, *, has_room: bool = True) -> replaying.ReplayOutcome:
     return carry_out(outbox, by, streams=STREAMS, has_room=has_room)
 
 
@@ -120,7 +121,7 @@ def replay(outbox: Outbox, by: Any, *, has_room: bool = True) -> deadletters.Out
 
 
 def test_a_letter_that_maps_today_becomes_its_rows_and_goes(outbox: Outbox, path: Path) -> None:
-    outbox.commit(Commit(dead_letters=[letter(), letter(b'[{"temp": 1}, {"temp": 2}]'), letter()]))
+    outbox.commit(Commit(dead_letters=[dead_letter(), dead_letter(b'[{"temp": 1}, {"temp": 2}]'), dead_letter()]))
     mark(path, limit=2)
 
     outcome = replay(outbox, mapping(fields={"temperature": "temp"}))
@@ -140,7 +141,7 @@ def test_a_letter_that_maps_today_becomes_its_rows_and_goes(outbox: Outbox, path
 
 
 def test_a_replayed_message_is_the_one_that_was_received(outbox: Outbox, path: Path) -> None:
-    outbox.commit(Commit(dead_letters=[letter(qos=0, retain=True, properties=b"\x26\0\1a\0\1b", received_at=123)]))
+    outbox.commit(Commit(dead_letters=[dead_letter(qos=0, retain=True, properties=b"\x26\0\1a\0\1b", received_at=123)]))
     mark(path)
     by = Recorder()
 
@@ -151,7 +152,7 @@ def test_a_replayed_message_is_the_one_that_was_received(outbox: Outbox, path: P
 
 
 def test_rows_are_told_the_ids_that_they_get(outbox: Outbox, path: Path) -> None:
-    outbox.commit(Commit(rows=[Row(STREAM, b"{}")] * 4, dead_letters=[letter(), letter()]))
+    outbox.commit(Commit(rows=[Row(STREAM, b"{}")] * 4, dead_letters=[dead_letter(), dead_letter()]))
     mark(path)
     by = Recorder(rows=3)
 
@@ -162,7 +163,7 @@ def test_rows_are_told_the_ids_that_they_get(outbox: Outbox, path: Path) -> None
 
 
 def test_a_letter_that_fails_again_stays_with_todays_reason_and_is_not_tried_again(outbox: Outbox, path: Path) -> None:
-    outbox.commit(Commit(dead_letters=[letter(b'{"temp": "hot"}', mapping="old")]))
+    outbox.commit(Commit(dead_letters=[dead_letter(b'{"temp": "hot"}', mapping="old")]))
     size = outbox._dead_letter_usage
     mark(path)
 
@@ -180,7 +181,7 @@ def test_a_letter_that_fails_again_stays_with_todays_reason_and_is_not_tried_aga
 
 
 def test_without_room_a_replay_waits_and_a_purge_does_not(outbox: Outbox, path: Path) -> None:
-    outbox.commit(Commit(dead_letters=[letter(), letter()]))
+    outbox.commit(Commit(dead_letters=[dead_letter(), dead_letter()]))
     mark(path, selection=Selection(ids=[1]))
     mark(path, "purge", Selection(ids=[2]))
 
@@ -193,7 +194,7 @@ def test_without_room_a_replay_waits_and_a_purge_does_not(outbox: Outbox, path: 
 
 
 def test_a_message_that_no_route_wants_any_more_goes_and_is_counted(outbox: Outbox, path: Path) -> None:
-    outbox.commit(Commit(dead_letters=[letter()]))
+    outbox.commit(Commit(dead_letters=[dead_letter()]))
     mark(path)
 
     replay(outbox, Recorder(rows=0))
@@ -234,7 +235,7 @@ def test_a_sparkplug_birth_of_the_past_becomes_rows_and_renames_nothing(
     by = Mapper(routes=routes, streams=streams)
     by.map(MqttMessage("spBv1.0/g/NBIRTH/n", sent(2000, name="now", alias=1, double_value=1.0), 1, False, 1, 0))
     earlier = sent(1000, name="then", alias=1, double_value=2.0)
-    outbox.commit(Commit(dead_letters=[letter(earlier, topic="spBv1.0/g/NBIRTH/n")]))
+    outbox.commit(Commit(dead_letters=[dead_letter(earlier, topic="spBv1.0/g/NBIRTH/n")]))
     mark(path)
 
     carry_out(outbox, by, streams=streams, has_room=True)
@@ -249,7 +250,7 @@ def test_a_sparkplug_birth_of_the_past_becomes_rows_and_renames_nothing(
 def test_what_no_mapping_can_help_stays_as_it_is(outbox: Outbox, path: Path) -> None:
     (record,) = outbox.commit(Commit(rows=[Row("gone", b"{}")]))
     refused = DeadLetter("", b"{}", 1, 1, None, "refused_by_gdn", "GDN refused the row")
-    outbox.commit(Commit(refused=[RefusedRecord(record.id, refused)], dead_letters=[letter(reason="bad_topic")]))
+    outbox.commit(Commit(refused=[RefusedRecord(record.id, refused)], dead_letters=[dead_letter(reason="bad_topic")]))
     mark(path)
 
     outcome = replay(outbox, Recorder())
@@ -260,7 +261,7 @@ def test_what_no_mapping_can_help_stays_as_it_is(outbox: Outbox, path: Path) -> 
 
 def test_a_bug_in_the_mapping_costs_its_letter_a_reason_and_the_others_nothing(outbox: Outbox, path: Path) -> None:
     buggy = failing_on(b"bug", mapping(fields={"temperature": "temp"}))
-    outbox.commit(Commit(dead_letters=[letter(), letter(b"bug"), letter()]))
+    outbox.commit(Commit(dead_letters=[dead_letter(), dead_letter(b"bug"), dead_letter()]))
     mark(path)
 
     assert replay(outbox, buggy).replayed == 2
@@ -271,7 +272,7 @@ def test_a_bug_in_the_mapping_costs_its_letter_a_reason_and_the_others_nothing(o
 
 def test_many_letters_are_replayed_by_and_by_in_their_order(outbox: Outbox, path: Path) -> None:
     payloads = [b"%d" % n for n in range(450)]
-    outbox.commit(Commit(dead_letters=[letter(payload) for payload in payloads]))
+    outbox.commit(Commit(dead_letters=[dead_letter(payload) for payload in payloads]))
     mark(path)
 
     steps = []
@@ -283,8 +284,8 @@ def test_many_letters_are_replayed_by_and_by_in_their_order(outbox: Outbox, path
 
 
 def test_a_commit_takes_only_so_many_bytes_of_rows(outbox: Outbox, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deadletters, "REPLAY_BYTES", 1000)
-    outbox.commit(Commit(dead_letters=[letter(bytes(400))] * 7))
+    monkeypatch.setattr(replaying, "REPLAY_BYTES", 1000)
+    outbox.commit(Commit(dead_letters=[dead_letter(bytes(400))] * 7))
     mark(path)
 
     assert [replay(outbox, Recorder()).replayed for _ in range(4)] == [3, 3, 1, 0]
@@ -294,7 +295,7 @@ def test_only_so_many_bytes_of_letters_are_read_at_a_time(
     outbox: Outbox, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dead_letters, "PAGE_BYTES", 1000)
-    outbox.commit(Commit(dead_letters=[letter(bytes(800))] * 5))
+    outbox.commit(Commit(dead_letters=[dead_letter(bytes(800))] * 5))
     mark(path)
 
     assert len(outbox.dead_letters_to_replay(100)) == 2
@@ -305,7 +306,9 @@ def test_only_so_many_bytes_of_letters_are_read_at_a_time(
 
 
 def test_a_visitor_reads_and_marks_while_the_owner_has_the_store(outbox: Outbox, path: Path) -> None:
-    outbox.commit(Commit(dead_letters=[letter(), letter(reason="not_json"), letter(route=None, reason="no_route")]))
+    outbox.commit(
+        Commit(dead_letters=[dead_letter(), dead_letter(reason="not_json"), dead_letter(route=None, reason="no_route")])
+    )
 
     with DeadLetterClient(path, may_mark=True) as client:
         assert client.count(EVERYTHING) == 3
@@ -336,10 +339,10 @@ def test_a_selection_means_what_fits_all_of_it(
     outbox.commit(
         Commit(
             dead_letters=[
-                letter(received_at=10),
-                letter(received_at=20, reason="not_json"),
-                letter(received_at=30, reason="empty", route="r"),
-                letter(received_at=40, reason="not_json", route="r"),
+                dead_letter(received_at=10),
+                dead_letter(received_at=20, reason="not_json"),
+                dead_letter(received_at=30, reason="empty", route="r"),
+                dead_letter(received_at=40, reason="not_json", route="r"),
             ]
         )
     )
@@ -352,7 +355,7 @@ def test_a_selection_means_what_fits_all_of_it(
 
 
 def test_letters_come_in_pages_and_no_page_holds_the_log_of_the_store(outbox: Outbox, path: Path) -> None:
-    outbox.commit(Commit(dead_letters=[letter(b"%d" % n) for n in range(1203)]))
+    outbox.commit(Commit(dead_letters=[dead_letter(b"%d" % n) for n in range(1203)]))
 
     with DeadLetterClient(path) as client:
         found = client.dead_letters(EVERYTHING)
@@ -398,10 +401,10 @@ from bridge.outbox import Commit, Outbox
 outbox = Outbox(Path(sys.argv[1]))
 outbox.open()
 print("open", flush=True)
-letter = DeadLetter("a/b", b"{", 1, 1, None, "not_json", "")
+dead_letter = DeadLetter("a/b", b"{", 1, 1, None, "not_json", "")
 stop = time.monotonic() + 30
 while outbox.counter("dead_letters_purged") < 300 and time.monotonic() < stop:
-    outbox.commit(Commit(dead_letters=[letter] * 3))
+    outbox.commit(Commit(dead_letters=[dead_letter] * 3))
     outbox.purge_requested()
     time.sleep(0.001)
 books = outbox.books()
@@ -469,7 +472,7 @@ def test_a_replay_that_is_killed_anywhere_is_completed_and_doubles_nothing(
     payloads = [b"%d" % n for n in range(450)]
     outbox = Outbox(path)
     outbox.open()
-    outbox.commit(Commit(dead_letters=[letter(payload) for payload in payloads]))
+    outbox.commit(Commit(dead_letters=[dead_letter(payload) for payload in payloads]))
     outbox.close()
     mark(path)
 
@@ -500,9 +503,9 @@ def test_letters_are_purged_by_their_time_in_the_store_whatever_the_clock_says(p
     now = 1000.0
     outbox = Outbox(path, Bounds(dead_letter_age=60), clock=lambda: now, wall_clock=lambda: 5000.0)
     outbox.open()
-    outbox.commit(Commit(dead_letters=[letter(received_at=1), letter(received_at=2**62)]))
+    outbox.commit(Commit(dead_letters=[dead_letter(received_at=1), dead_letter(received_at=2**62)]))
     now += 50
-    outbox.commit(Commit(dead_letters=[letter(received_at=3)]))
+    outbox.commit(Commit(dead_letters=[dead_letter(received_at=3)]))
     assert outbox.purge_old() == 0
 
     now += 15
@@ -519,7 +522,7 @@ def test_without_a_bound_of_age_no_letter_is_too_old(path: Path) -> None:
     now = 1000.0
     outbox = Outbox(path, clock=lambda: now, wall_clock=lambda: 5000.0)
     outbox.open()
-    outbox.commit(Commit(dead_letters=[letter()]))
+    outbox.commit(Commit(dead_letters=[dead_letter()]))
     now += 1e9
 
     assert outbox.purge_old() == 0
@@ -533,7 +536,7 @@ def test_the_bytes_of_letters_are_the_same_after_a_restart(path: Path) -> None:
     outbox.commit(
         Commit(
             refused=[RefusedRecord(record.id, DeadLetter("", b"{}", 1, 1, None, "refused_by_gdn", "ä"))],
-            dead_letters=[letter(properties=b"12345", topic="a\0bcdef/ü")],
+            dead_letters=[dead_letter(properties=b"12345", topic="a\0bcdef/ü")],
         )
     )
     before = outbox._dead_letter_usage
@@ -599,7 +602,9 @@ def test_a_rescue_keeps_all_of_a_letter_also_from_an_older_file(tmp_path: Path, 
         outbox = Outbox(path)
         outbox.open()
         rows = [Row("s", b'{"n":%d}' % n, b',"key":"%d"' % n) for n in range(3000)]
-        outbox.commit(Commit(rows=rows, dead_letters=[letter(retain=True, properties=b"\x01\x01", mapping="m")] * 60))
+        outbox.commit(
+            Commit(rows=rows, dead_letters=[dead_letter(retain=True, properties=b"\x01\x01", mapping="m")] * 60)
+        )
         mark(path, selection=Selection(ids=[5]))
         outbox._disconnect_and_unlock()
         with path.open("r+b") as file:
@@ -619,7 +624,7 @@ def test_a_rescue_keeps_all_of_a_letter_also_from_an_older_file(tmp_path: Path, 
     else:
         assert 2000 < len(records) < 3000
         assert all(json.loads(b'{"x":0%b}' % r.extras)["key"] == str(json.loads(r.payload)["n"]) for r in records)
-        assert found[0].dead_letter == letter(retain=True, properties=b"\x01\x01", mapping="m")
+        assert found[0].dead_letter == dead_letter(retain=True, properties=b"\x01\x01", mapping="m")
         assert [n.id for n in found if n.requested == "replay"] == [5]
     outbox.close()
 
@@ -661,7 +666,7 @@ class Store(RuleBasedStateMachine):
         made = self.outbox.commit(
             Commit(
                 rows=[Row(STREAM, bytes(size), b"," * (size % 7))] * rows,
-                dead_letters=[letter(bytes(size), properties=b"p" * (size % 5))] * dead,
+                dead_letters=[dead_letter(bytes(size), properties=b"p" * (size % 5))] * dead,
                 filtered=filtered,
             )
         )
@@ -759,7 +764,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 def test_an_export_gives_the_payload_back(payload: bytes) -> None:
     import base64
 
-    told = json.loads(json.dumps(export(dead_letters.StoredDeadLetter(1, letter(payload), None, b"", None))))
+    told = json.loads(json.dumps(export(dead_letters.StoredDeadLetter(1, dead_letter(payload), None, b"", None))))
 
     assert base64.b64decode(told["payload_base64"]) == payload
     assert told["payload_text"] is None or told["payload_text"].encode() == payload

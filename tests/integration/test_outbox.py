@@ -41,7 +41,7 @@ def open_outbox(tmp_path: Path) -> Iterator[Callable[[], Outbox]]:
         outbox.close()
 
 
-def letter(reason: str = "not_json") -> DeadLetter:
+def dead_letter(reason: str = "not_json") -> DeadLetter:
     return DeadLetter("a/b", b"\xff{", 1, 123, "a/{x}", reason, "the payload is no JSON")
 
 
@@ -50,7 +50,7 @@ def rows(*numbers: int, stream: str = "s") -> list[Row]:
 
 
 def test_what_was_committed_is_there_after_a_restart(open_outbox: Callable[[], Outbox]) -> None:
-    records = open_outbox().commit(Commit(rows=rows(1, 2, 3), dead_letters=[letter()]))
+    records = open_outbox().commit(Commit(rows=rows(1, 2, 3), dead_letters=[dead_letter()]))
 
     again = open_outbox()
     assert again.read("s", after=0, limit=10, max_bytes=1000) == records
@@ -95,7 +95,7 @@ def test_a_refused_record_becomes_a_dead_letter_and_the_books_balance(open_outbo
     outbox = open_outbox()
     (record,) = outbox.commit(Commit(rows=rows(1)))
 
-    outbox.commit(Commit(refused=[RefusedRecord(record.id, letter("refused_by_gdn"))]))
+    outbox.commit(Commit(refused=[RefusedRecord(record.id, dead_letter("refused_by_gdn"))]))
 
     assert outbox.read("s", after=0, limit=1, max_bytes=1000) == []
     assert outbox.books().dead_lettered == {"refused_by_gdn": 1}
@@ -120,7 +120,7 @@ def test_a_failed_commit_stores_nothing_and_counts_nothing(open_outbox: Callable
     outbox._db.execute("PRAGMA busy_timeout = 10")  # type: ignore[union-attr]
 
     with pytest.raises(OutboxUnavailable):
-        outbox.commit(Commit(rows=rows(2), dead_letters=[letter()]))
+        outbox.commit(Commit(rows=rows(2), dead_letters=[dead_letter()]))
 
     blocker.execute("ROLLBACK")
     blocker.close()
@@ -267,7 +267,7 @@ def test_what_is_counted_is_at_least_what_the_disk_needs(bounded: Callable[..., 
 def test_bytes_are_the_same_after_a_restart(bounded: Callable[..., Outbox]) -> None:
     outbox = bounded()
     ids = [r.id for r in outbox.commit(Commit(rows=big(7, stream="ä")))]
-    outbox.commit(Commit(released=ids[2:4], refused=[RefusedRecord(ids[5], letter("refused_by_gdn"))]))
+    outbox.commit(Commit(released=ids[2:4], refused=[RefusedRecord(ids[5], dead_letter("refused_by_gdn"))]))
     before = outbox.bytes
     outbox.close()
 
@@ -404,7 +404,7 @@ def test_an_outbox_of_the_first_format_is_taken_over(tmp_path: Path) -> None:
 def filled(path: Path, records: int = 3000) -> Outbox:
     outbox = Outbox(path)
     outbox.open()
-    outbox.commit(Commit(rows=big(records, size=200), dead_letters=[letter() for _ in range(20)]))
+    outbox.commit(Commit(rows=big(records, size=200), dead_letters=[dead_letter() for _ in range(20)]))
     outbox.commit(Commit(released=[1, 2, 3]))
     return outbox
 
