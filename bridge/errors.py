@@ -57,14 +57,33 @@ class MqttUnavailable(BridgeError):
 
 
 class GdnError(BridgeError):
-    """A request to GDN failed."""
+    """A request to GDN failed.
+
+    Args:
+        message: for people.
+        status: HTTP status of the answer; None: there was no answer, or the error isn't about its status.
+        error_number: GDN's own (``gdn/answers.py``, ``ErrorNumber``); None: the answer has none.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, error_number: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.error_number = error_number
 
 
 class GdnUnavailable(GdnError):
     """GDN can't be reached, is overloaded or sent an invalid answer."""
 
-    def __init__(self, message: str, *, pace: Pace = Pace.UNREACHABLE, retry_after: float | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str,
+        *,
+        pace: Pace = Pace.UNREACHABLE,
+        retry_after: float | None = None,
+        status: int | None = None,
+        error_number: int | None = None,
+    ) -> None:
+        super().__init__(message, status=status, error_number=error_number)
         self.pace = pace
         self.retry_after = retry_after
 
@@ -76,13 +95,12 @@ class GdnAuthError(GdnError):
 
 
 class GdnRejected(GdnError):
-    """GDN refused the request itself. ``status`` is the HTTP status."""
+    """GDN refused the request itself."""
 
     pace = Pace.REFUSED
 
-    def __init__(self, message: str, *, status: int) -> None:
-        super().__init__(message)
-        self.status = status
+    def __init__(self, message: str, *, status: int, error_number: int | None = None) -> None:
+        super().__init__(message, status=status, error_number=error_number)
 
 
 class RemoteProtocolError(BridgeError):

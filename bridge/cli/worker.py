@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from bridge.cli import exits
@@ -25,9 +26,6 @@ ATTEMPTS = 6
 
 PAUSE = 3.0
 """Seconds between attempts."""
-
-UNREADABLE = 422
-"""GDN's status for a definition that it can't read."""
 
 log = get_logger(__name__)
 
@@ -185,7 +183,7 @@ def validate(arguments: argparse.Namespace) -> int:
     try:
         rest.validate(configuration.worker.text)
     except GdnRejected as exc:
-        if exc.status != UNREADABLE:
+        if exc.status != HTTPStatus.UNPROCESSABLE_ENTITY:
             raise
         error = str(exc)
     if arguments.json:

@@ -1,7 +1,7 @@
-"""Keeping the stream worker in place: what is wanted, against what GDN has.
+"""Makes the stream worker exist and run in GDN, and compares it with the definition.
 
-A worker that differs is reported and left alone unless the caller says otherwise: replacing it under its other users
-is a person's decision.
+A worker that differs is reported and left unchanged unless the caller says otherwise: others may use it, so replacing
+it is an operator's decision.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from bridge.errors import GdnRejected, GdnUnavailable
@@ -26,15 +27,15 @@ class Ensured:
     """The worker exists and is active."""
 
     activated: bool
-    """It became active during the call, by us or a twin: what is sent before it has settled is lost to it."""
+    """It became active during the call, by this bridge or another: rows sent before it has settled are lost to it."""
     created: bool
     """This call created it."""
     differs: bool
-    """Its definition or regions in GDN aren't ours, and were left as they are."""
+    """Its definition or regions in GDN aren't ours and were not changed."""
     replaced: bool = False
     """This call replaced definition and regions."""
     state: WorkerState | None = dataclasses.field(default=None, compare=False)
-    """The worker as GDN has it now."""
+    """The worker in GDN now."""
 
 
 def ensure_worker(
@@ -47,25 +48,25 @@ def ensure_worker(
     replace: bool = False,
     examine: Callable[[WorkerState | None], object] = lambda _state: None,
 ) -> Ensured:
-    """Create the worker if it is missing, activate it if it isn't active, and see that it is.
+    """Create the worker if it doesn't exist, activate it if it isn't active, and check that it is.
 
-    One that differs is replaced if that is wanted: deactivated, given the definition, activated (gdn-api.md B).
+    With ``replace`` a worker that differs is deactivated, given the definition and activated again (gdn-api.md B).
 
-    May be called again after any error or crash: each step looks first. Waiting for the worker to settle is the
-    caller's, also when a call fails or the process ends after ``before_activation``: it may have been activated.
+    May be called again after any error or crash: each step checks first. The caller waits for the worker to settle,
+    also if a call fails or the process ends after ``before_activation``: the worker may have been activated.
 
     Args:
         rest: GDN.
-        worker: its definition.
-        regions: where it shall run; none: in the region that answers.
-        before_activation: called before anything is changed, if the worker isn't active or is going to be replaced.
+        worker: the definition.
+        regions: where the worker should run; none: in the region that answers.
+        before_activation: called before any change if the worker isn't active or will be replaced.
         log: the caller's.
-        replace: whether to replace one whose definition or regions differ.
-        examine: called with what was found, before anything else; what it raises ends the call.
+        replace: whether to replace a worker whose definition or regions differ.
+        examine: called first, with the worker found; an exception from it ends the call.
 
     Raises:
-        GdnUnavailable, GdnAuthError, GdnRejected: as GDN answered; GdnUnavailable too when the worker won't
-            stay active.
+        GdnUnavailable, GdnAuthError, GdnRejected: as GDN answered; GdnUnavailable also if the worker doesn't stay
+            active.
     """
     found = rest.get_worker(worker.name)
     examine(found)
@@ -83,7 +84,7 @@ def ensure_worker(
         log.warning(
             "worker.differs",
             worker=worker.name,
-            hint="GDN runs another definition than the worker file holds, or in other regions; it was left as it is",
+            hint="GDN runs another definition than the worker file, or in other regions; it was not changed",
         )
     if not state.is_active:
         _activate(rest, worker.name)
@@ -98,35 +99,35 @@ def ensure_worker(
 
 
 def differs(state: WorkerState, worker: Worker, regions: Sequence[str]) -> bool:
-    """Whether GDN's definition isn't ours, or the worker runs in other regions than wanted."""
+    """Whether GDN's definition isn't ours, or the worker runs in other regions than configured."""
     return is_other(state, worker) or runs_elsewhere(state, regions)
 
 
 def is_other(state: WorkerState, worker: Worker) -> bool:
-    """Whether GDN's definition isn't ours; outer white space doesn't count."""
+    """Whether GDN's definition isn't ours, ignoring white space at both ends."""
     return state.definition.strip() != worker.text.strip()
 
 
 def runs_elsewhere(state: WorkerState, regions: Sequence[str]) -> bool:
-    """Whether the worker runs in other regions than wanted.
+    """Whether the worker runs in other regions than configured.
 
-    None wanted means those of GDN's choice, and ``*`` all: GDN gives back names for both (gdn-api.md B).
+    No regions means GDN's choice, ``*`` means all: GDN returns names for both (gdn-api.md B).
     """
     return bool(regions) and "*" not in regions and set(regions) != set(state.regions)
 
 
 def _create(rest: GdnRest, *, worker: Worker, regions: Sequence[str]) -> tuple[WorkerState, bool]:
-    """The worker that is there afterwards, and whether it is of our making."""
+    """The worker, and whether this call created it."""
     try:
         return rest.create_worker(worker.text, regions), True
     except GdnRejected as refused:
-        if refused.status != 409:
+        if refused.status != HTTPStatus.CONFLICT:
             raise
-    # Another bridge was quicker: look again.
+    # Another bridge has just created it.
     state = rest.get_worker(worker.name)
     if state is None:
         raise GdnUnavailable(
-            f"stream worker {worker.name}: GDN says it exists and doesn't show it. It may belong to another user "
+            f"stream worker {worker.name}: GDN says that it exists, but doesn't show it. It may belong to another user "
             "(gdn-api.md B): give it another @App:name, or use a key of that user"
         )
     return state, False
@@ -135,7 +136,7 @@ def _create(rest: GdnRest, *, worker: Worker, regions: Sequence[str]) -> tuple[W
 def _replace(rest: GdnRest, state: WorkerState, *, worker: Worker, regions: Sequence[str]) -> WorkerState:
     if state.is_active:
         rest.set_active(worker.name, False)
-    # Where no regions are wanted those that it runs in stay: none would mean the one that answers.
+    # Without configured regions it keeps its own: an empty list would mean the region that answers.
     return rest.update_worker(worker.name, worker.text, regions or state.regions)
 
 
@@ -143,7 +144,7 @@ def _activate(rest: GdnRest, name: str) -> None:
     try:
         rest.set_active(name, True)
     except GdnUnavailable:
-        # The answer may be what was lost, not the request: activating takes GDN seconds.
+        # Perhaps only the answer was lost: activating takes GDN seconds.
         state = rest.get_worker(name)
         if state is None or not state.is_active:
             raise
@@ -152,6 +153,6 @@ def _activate(rest: GdnRest, name: str) -> None:
     if state is None or not state.is_active:
         raise GdnUnavailable(
             f"stream worker {name}: activated, but GDN shows it as {'missing' if state is None else 'inactive'}. "
-            "GDN switches off workers beyond the plan's limits: see how many are published",
+            "GDN switches off workers above the plan's limit: check how many are active",
             pace=Pace.SWITCHED_OFF,
         )

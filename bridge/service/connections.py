@@ -6,6 +6,7 @@ Called by the dialling threads; blocks up to the configured timeouts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
 
 from bridge.config import Settings
 from bridge.errors import GdnRejected
@@ -20,8 +21,6 @@ from bridge.mqtt.link import dial as dial_broker
 from bridge.mqtt.session import MqttSession
 from bridge.service.credentials import Credentials, CredentialSource
 from bridge.streamql.streams import InputStream
-
-BAD_REQUEST = 400
 
 
 class Connections:
@@ -100,7 +99,7 @@ class Connections:
         try:
             return self._dial_producer(stream, numbering)
         except GdnRejected as exc:
-            if numbering is None or exc.status != BAD_REQUEST:
+            if numbering is None or exc.status != HTTPStatus.BAD_REQUEST:
                 raise
         return self._dial_producer(stream, None)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import blake2b
+from http import HTTPStatus
 from typing import Any, Protocol
 
 from bridge.errors import GdnRejected
@@ -23,8 +24,6 @@ MAX_QUOTED = 200
 
 RECOUNT_WAIT = 2.0
 """Seconds until a second count has to confirm that rows are lost. A longer wait would let more new rows hide them."""
-
-NOT_FOUND = 404
 
 
 class GdnApi(Protocol):
@@ -270,6 +269,6 @@ def _query_rows(gdn: GdnApi, query: str) -> tuple[Any, ...] | str:
     try:
         return tuple(gdn.query(query, max_rows=MAX_ROWS, check=True))
     except GdnRejected as exc:
-        if exc.status != NOT_FOUND:
+        if exc.status != HTTPStatus.NOT_FOUND:
             raise
         return f"the collection doesn't exist yet; it is created when the worker is activated ({exc})"

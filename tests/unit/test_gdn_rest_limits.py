@@ -15,7 +15,7 @@ import requests
 import responses
 
 from bridge.errors import GdnAuthError, GdnError, GdnRejected, GdnUnavailable
-from bridge.gdn.answers import RETRY_AFTER_CAP
+from bridge.gdn.answers import RETRY_AFTER_CAP, ErrorNumber
 from bridge.gdn.budget import Budget
 from bridge.gdn.client import ANSWER_LIMIT
 from bridge.gdn.rest import MAX_EMPTY_BATCHES, GdnRest
@@ -84,13 +84,44 @@ def test_a_refusal_says_where_what_and_under_which_request(web: responses.Reques
 
 
 @pytest.mark.parametrize(
-    "message", ["database not found", "Response: 404, Error: 1228 - database not found"], ids=["plain", "wrapped"]
+    ("number", "message"),
+    [
+        (1228, "database not found"),
+        (404, "database not found"),
+        (404, "Response: 404, Error: 1228 - database not found"),
+        (404, "Response: 404, Error: 1228 - in other words"),
+    ],
+    ids=["plain", "repeated status", "wrapped", "wrapped, other words"],
 )
-def test_a_missing_fabric_is_not_a_missing_worker(web: responses.RequestsMock, message: str) -> None:
-    web.get(f"{WORKERS}/w", status=404, json={"errorNum": 404, "errorMessage": message})
+def test_a_missing_fabric_is_not_a_missing_worker(web: responses.RequestsMock, number: int, message: str) -> None:
+    web.get(f"{WORKERS}/w", status=404, json={"errorNum": number, "errorMessage": message})
 
-    with pytest.raises(GdnRejected):
+    with pytest.raises(GdnRejected) as caught:
         make().get_worker("w")
+
+    assert (caught.value.status, caught.value.error_number) == (404, ErrorNumber.FABRIC_NOT_FOUND)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "number", "expected"),
+    [
+        (400, GdnRejected, 10, 10),
+        (401, GdnAuthError, 11, 11),
+        (403, GdnAuthError, 1230, 1230),
+        (404, GdnRejected, 1203, 1203),
+        (429, GdnUnavailable, None, None),
+        (503, GdnUnavailable, "1", None),
+    ],
+)
+def test_an_error_carries_the_status_and_gdns_error_number(
+    web: responses.RequestsMock, status: int, error: type[GdnError], number: object, expected: int | None
+) -> None:
+    web.post(OTP, status=status, json={"errorNum": number, "errorMessage": "Error: 1"})
+
+    with pytest.raises(error) as caught:
+        make().otp()
+
+    assert (caught.value.status, caught.value.error_number) == (status, expected)
 
 
 def test_a_gateways_own_404_is_not_a_missing_worker(web: responses.RequestsMock) -> None:
