@@ -132,7 +132,7 @@ def gdn_rest(configuration: Configuration) -> GdnRest:
         timeout=gdn.request_timeout,
         ca_file=None if gdn.ca_file is None else str(gdn.ca_file),
         budget=Budget(per_minute=gdn.requests_per_minute, per_day=gdn.requests_per_day),
-        keep=keep_secret,
+        register_secret=keep_secret,
     )
     account = Credentials.of(configuration.settings).account
     if account is not None:

@@ -1,7 +1,7 @@
-"""Where things are at GDN: the REST base, REST paths, the producer's WebSocket URL. Pure text work.
+"""GDN's URLs: the REST base, REST paths, the producer's WebSocket URL. Pure.
 
-Every part that comes from settings or from GDN is percent-encoded here and nowhere else, so a slash in a
-name can't leave its place in a path.
+Every part that comes from settings or from GDN is percent-encoded here and nowhere else, so a slash in a name can't
+change the path.
 """
 
 from __future__ import annotations
@@ -17,42 +17,42 @@ from bridge.streamql.syntax import StreamScope
 EXAMPLE = "https://api-play.paas.macrometa.io"
 
 SEND_TIMEOUT_MS = 30_000
-"""Milliseconds after which the broker reports a send as failed: its own default."""
+"""Milliseconds after which the broker reports a send as failed; its default."""
 
 MAX_PENDING = 1000
-"""Sends that the broker keeps open before it refuses more: its own default."""
+"""Most pending sends, above which the broker refuses more; its default."""
 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 
 
 class Numbering(NamedTuple):
-    """What lets a broker with deduplication drop what was sent before (design.md P8)."""
+    """Lets a broker with deduplication drop what was sent before (design.md P8)."""
 
     producer_name: str
     """Unique per stream; a second connection with it is refused with 409."""
     initial_sequence_id: int
-    """The number before that of the connection's first send. Older brokers answer 400 to it."""
+    """One less than the sequence number of the connection's first send. Older brokers answer 400 to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class GdnAddress:
-    """One GDN endpoint, normalised. ``host`` carries ``api-`` where it is due, and an unusual port."""
+    """A GDN endpoint, normalised. ``host`` starts with ``api-`` if necessary and includes a non-default port."""
 
     host: str
     secure: bool
 
     @classmethod
     def parse(cls, url: str, *, prefixed: bool = True) -> GdnAddress:
-        """The address in a configured URL: with or without scheme (https then) and ``api-`` (gdn-api.md A.1).
+        """Parse a configured URL, with or without scheme (default: https) and ``api-`` (gdn-api.md A.1).
 
         Args:
-            url: As a person wrote it.
-            prefixed: Whether the host is a GDN's, whose API hosts begin with ``api-``.
+            url: as configured.
+            prefixed: whether the host is GDN's, so that its API host starts with ``api-``.
 
         Raises:
-            ValueError: it holds user info, a path, a query, or no usable host. The text never repeats more of
-                the URL than its host, since what doesn't belong there may be a secret.
+            ValueError: it has user info, a path, a query, or no usable host. The message repeats only the host,
+                since the other parts may be secret.
         """
         text = url.strip()
         scheme, separator, _ = text.partition("://")
@@ -62,16 +62,16 @@ class GdnAddress:
             raise ValueError(f"scheme {scheme!r} is not https or http; write it like {EXAMPLE}")
         parts = urlsplit(text)
         if "@" in parts.netloc:
-            raise ValueError(f"user info before the host is not taken; write only the host, like {EXAMPLE}")
+            raise ValueError(f"user info before the host is not supported; write only the host, like {EXAMPLE}")
         host = _checked_host(parts.netloc)
         if parts.path not in {"", "/"} or parts.query or parts.fragment:
             raise ValueError(f"something follows the host {host}; write only the host, like {EXAMPLE}")
-        host = _without_usual_port(host, parts.scheme)
+        host = _without_default_port(host, parts.scheme)
         return cls(host=_with_prefix(host) if prefixed else host, secure=parts.scheme == "https")
 
     @property
     def base_url(self) -> str:
-        """The REST base, without a slash at its end."""
+        """The REST base URL, without a trailing slash."""
         return f"{'https' if self.secure else 'http'}://{self.host}"
 
     def producer_url(
@@ -84,18 +84,18 @@ class GdnAddress:
         host: str | None = None,
         numbering: Numbering | None = None,
     ) -> str:
-        """The URL to dial for a stream of GDN (gdn-api.md C.1, C.4), without an OTP.
+        """The producer URL of a GDN stream (gdn-api.md C.1, C.4), without a one-time password.
 
         Args:
-            tenant: As GDN calls it, never the e-mail address.
-            fabric: The fabric.
-            scope: Local or global stream.
-            stream: The bare name, without ``c8locals.``.
-            host: Dial this host instead, as ``Datacenter.api_host`` gives it; local streams live in one region.
-            numbering: With deduplication.
+            tenant: its name in GDN, never the e-mail address.
+            fabric: the fabric.
+            scope: local or global stream.
+            stream: the name without ``c8locals.``.
+            host: use this host instead, from ``Datacenter.api_host``: a local stream exists in one region only.
+            numbering: only with deduplication.
 
         Raises:
-            ValueError: a name is empty or can't stand in a path, or ``host`` isn't one.
+            ValueError: a name is empty or can't be part of a path, or ``host`` isn't a host.
         """
         place = scope.value
         namespace = f"c8{place}.{_named('fabric', fabric)}"
@@ -105,10 +105,10 @@ class GdnAddress:
     def pulsar_producer_url(
         self, *, tenant: str, namespace: str, topic: str, numbering: Numbering | None = None
     ) -> str:
-        """The URL to dial for a topic of a plain Pulsar.
+        """The producer URL of a topic of a plain Pulsar.
 
         Raises:
-            ValueError: a name is empty or can't stand in a path.
+            ValueError: a name is empty or can't be part of a path.
         """
         parts = (_named("tenant", tenant), _named("namespace", namespace), _named("topic", topic))
         return self._producer_url("", parts, None, numbering)
@@ -122,52 +122,52 @@ class GdnAddress:
             "batchingEnabled": "false",
         }
         if numbering is not None:
-            # Without a time-out the broker's end fails a send only together with all behind it: numbers stay in step.
+            # Without a timeout the broker fails a send only together with all later ones, so numbers stay in step.
             parameters["sendTimeoutMillis"] = 0
             parameters["producerName"] = numbering.producer_name
             parameters["initialSequenceId"] = numbering.initial_sequence_id
-        there = self.host if host is None else _checked_host(host)
+        dialled = self.host if host is None else _checked_host(host)
         path = "/".join(encoded(part) for part in parts)
         query = urlencode(parameters, quote_via=quote)
-        return f"{'wss' if self.secure else 'ws'}://{there}{prefix}/ws/v2/producer/persistent/{path}?{query}"
+        return f"{'wss' if self.secure else 'ws'}://{dialled}{prefix}/ws/v2/producer/persistent/{path}?{query}"
 
 
 def fabric_path(fabric: str, *parts: str) -> str:
     """``/_fabric/{fabric}/_api/…`` with every part encoded (gdn-api.md A.1).
 
     Raises:
-        ValueError: a part is empty, ``.`` or ``..``: an HTTP client would resolve it away.
+        ValueError: a part is empty, ``.`` or ``..``, which HTTP clients resolve away.
     """
     tail = "/".join(encoded(_named("path part", part)) for part in parts)
     return f"/_fabric/{encoded(_named('fabric', fabric))}/_api/{tail}"
 
 
 def with_otp(url: str, otp: str) -> str:
-    """``url`` with the one-time password as its last parameter (gdn-api.md A.4). The result is a secret."""
+    """``url`` with a one-time password as its last parameter (gdn-api.md A.4). A secret."""
     return f"{url}{'&' if '?' in url else '?'}otp={encoded(otp)}"
 
 
 def api_host(*, api: str | None, url: str | None) -> str:
-    """The host to dial in a region, out of ``tags`` of ``/datacenter/local``: ``api``, else ``api-`` + ``url``.
+    """The API host of a region, from ``tags`` in ``/datacenter/local``: ``api``, else ``api-`` + ``url``.
 
     Raises:
-        ValueError: neither holds a host.
+        ValueError: neither has a host.
     """
     if api:
         return _checked_host(api)
     if url:
         return _with_prefix(_checked_host(url))
-    raise ValueError("there is no host in tags.api or tags.url")
+    raise ValueError("tags.api and tags.url have no host")
 
 
 def encoded(part: str) -> str:
-    """``part`` as one path part or one parameter value."""
+    """``part``, percent-encoded as one path part or parameter value."""
     return quote(part, safe="")
 
 
 def _named(what: str, text: str) -> str:
     if text in {"", ".", ".."}:
-        raise ValueError(f"the {what} is {text!r}, which can't stand in a URL; give its name")
+        raise ValueError(f"the {what} is {text!r}, which can't be part of a URL; give its name")
     return text
 
 
@@ -179,22 +179,23 @@ def _checked_host(netloc: str) -> str:
         name, port = split.hostname, split.port
     except ValueError as wrong:
         raise ValueError(f"the host or its port is malformed; write it like {EXAMPLE}") from wrong
-    if not name or split.netloc != lowered or "@" in lowered or lowered.endswith(":") or port == 0:
+    has_odd_port = lowered.endswith(":") or port == 0
+    if not name or split.netloc != lowered or "@" in lowered or has_odd_port:
         raise ValueError(f"there is no usable host; write it like {EXAMPLE}")
-    if not _is_ip(name) and (len(name) > 253 or not _HOST_NAME.fullmatch(name)):
+    is_host_name = len(name) <= 253 and _HOST_NAME.fullmatch(name)
+    if not is_host_name and not _is_ip(name):
         raise ValueError(f"the host {name[:80]!r} is not a host name; write it like {EXAMPLE}")
     return lowered
 
 
 def _with_prefix(host: str) -> str:
-    """``api-`` in front, once. Addresses, ``localhost`` and names of one label are no GDN federations: left alone."""
+    """``host`` with ``api-`` in front. An IP address, ``localhost`` or a single label isn't a GDN federation's host."""
     name = urlsplit(f"//{host}").hostname or ""
-    if name.startswith("api-") or "." not in name.rstrip(".") or _is_ip(name) or name.endswith(".localhost"):
-        return host
-    return f"api-{host}"
+    is_federation = "." in name.rstrip(".") and not _is_ip(name) and not name.endswith(".localhost")
+    return f"api-{host}" if is_federation and not name.startswith("api-") else host
 
 
-def _without_usual_port(host: str, scheme: str) -> str:
+def _without_default_port(host: str, scheme: str) -> str:
     return host.removesuffix(":443" if scheme == "https" else ":80") if not _is_ip(host) else host
 
 

@@ -1,7 +1,7 @@
-"""How much a far end may answer, and for how long.
+"""Limits the size and duration of a whole HTTP answer.
 
-The libraries bound the wait for the next bytes only: one byte every few seconds, header lines without an end, or one
-interim answer after another would hold a thread for ever or fill memory. Here the whole answer is bounded.
+The libraries limit only the wait for the next bytes: one byte every few seconds, endless header lines or endless
+interim answers would block a thread forever or fill memory.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from bridge.timing import Deadline
 
 ANSWER_BYTES = 16 * 1024 * 1024
-"""Of a whole answer on the wire: the largest body that is read, with room for headers and chunk sizes."""
+"""Longest answer on the wire: above the largest body that is read, with room for headers and chunk sizes."""
 
 PATIENCE = 2
-"""A whole answer may take that many times what its next bytes may: once for its head, once for its body."""
+"""A whole answer may take this many read timeouts: one for the head, one for the body."""
 
 
 class BoundedSocket:
-    """A connected socket for the length of one answer, which ends with an OSError beyond its bounds.
+    """A connected socket that raises an OSError when one answer exceeds its limits.
 
     Args:
-        sock: it.
+        sock: the socket; its own timeout limits the wait for the next bytes.
         limit: bytes of the answer.
-        seconds: for the whole of it, from now; and for its next bytes, the socket's own time-out.
+        seconds: for the whole answer, from now.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class BoundedSocket:
         self._timeout = sock.gettimeout() or seconds
 
     def recv(self, size: int) -> bytes:
-        """Like a socket's.
+        """As in a socket.
 
         Raises:
             TimeoutError: the answer takes too long.
@@ -61,26 +61,26 @@ class BoundedSocket:
         return data
 
     def recv_into(self, buffer: memoryview) -> int:
-        """Like a socket's; raises as ``recv``."""
+        """As in a socket; raises the errors of ``recv``."""
         self._check()
         size = self._sock.recv_into(buffer, min(len(buffer), self._left))
         self._left -= size
         return size
 
     def send(self, data: bytes) -> int:
-        """Like a socket's."""
+        """As in a socket."""
         return self._sock.send(data)
 
     def close(self) -> None:
-        """Like a socket's."""
+        """As in a socket."""
         self._sock.close()
 
     def gettimeout(self) -> float | None:
-        """Like a socket's."""
+        """As in a socket."""
         return self._sock.gettimeout()
 
     def settimeout(self, seconds: float | None) -> None:
-        """Like a socket's: for the next bytes."""
+        """As in a socket: limits the wait for the next bytes."""
         self._timeout = seconds or self._seconds
         self._sock.settimeout(seconds)
 
@@ -89,19 +89,19 @@ class BoundedSocket:
         if not left:
             raise TimeoutError(f"the whole answer took over {self._seconds:g} s")
         if not self._left:
-            raise OSError(f"the answer has over {self._limit} bytes; not read on")
+            raise OSError(f"the answer has over {self._limit} bytes; the rest is not read")
         self._sock.settimeout(min(self._timeout, left))
 
 
 class _Stream(io.RawIOBase):
-    """What http.client reads from."""
+    """The file that http.client reads from."""
 
     def __init__(self, sock: socket.socket) -> None:
         seconds = sock.gettimeout()
-        assert seconds is not None  # each request has a time-out
+        assert seconds is not None  # each request has a timeout
         self._bounded = BoundedSocket(sock, limit=ANSWER_BYTES, seconds=PATIENCE * seconds)
-        # The socket counts its files: it stays open below until this one is closed, too.
-        self._kept = sock.makefile("rb", buffering=0)
+        # A socket counts its open files: it is closed only after this one.
+        self._socket_file = sock.makefile("rb", buffering=0)
 
     def readable(self) -> bool:
         return True
@@ -110,7 +110,7 @@ class _Stream(io.RawIOBase):
         return self._bounded.recv_into(memoryview(buffer))
 
     def close(self) -> None:
-        self._kept.close()
+        self._socket_file.close()
         super().close()
 
 
@@ -122,10 +122,10 @@ class _Response(HTTPResponse):
 
     def begin(self) -> None:
         super().begin()
-        # urllib3 refuses it, too, but then forgets to close the connection.
+        # urllib3 refuses it too, but doesn't close the connection.
         lengths = {length.strip() for length in self.headers.get("Content-Length", "").split(",")}
         if len(lengths) > 1:
-            raise HTTPException("the answer has several lengths")
+            raise HTTPException("the answer has several different Content-Lengths")
 
 
 class _Connection(HTTPConnection):
@@ -145,7 +145,7 @@ class _SecurePool(HTTPSConnectionPool):
 
 
 class BoundedPools(PoolManager):
-    """urllib3's connections, with every answer bounded by ``ANSWER_BYTES`` and ``PATIENCE``."""
+    """urllib3's connection pools, with every answer limited by ``ANSWER_BYTES`` and ``PATIENCE``."""
 
     def __init__(self, **named: Any) -> None:
         super().__init__(**named)

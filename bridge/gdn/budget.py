@@ -1,8 +1,8 @@
-"""The requests that GDN's plan allows, counted on our side: better to wait than to be denied (gdn-api.md A.6).
+"""The budget of requests to GDN: counted here, so that the bridge waits instead of being refused (gdn-api.md A.6).
 
-Sliding windows of a minute and a day, each kept in sixtieths: what a sixtieth counted is forgotten once all of it has
-left the window, so that no minute and no day, wherever it begins, holds more than its limit. Any thread may take; the
-counts begin with the process.
+There are sliding windows of a minute and a day, each in sixty slots. A slot stops counting once all of it has left the
+window, so no minute and no day, wherever it begins, has more requests than its limit. Thread-safe. The counts start
+with the process.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from bridge.errors import GdnUnavailable
 from bridge.timing import Pace
 
 SLOTS = 60
-"""Parts of a window: they bound what is remembered, and how much later than needed a request is forgotten."""
+"""Slots of a window: few enough to limit memory, enough that a request doesn't count much longer than necessary."""
 
 
 @dataclass(slots=True)
 class _Slot:
-    """What was taken in one part of a window."""
+    """The requests in one slot of a window."""
 
     number: int
     taken: int = 0
@@ -40,14 +40,14 @@ class _Window:
 
     def used(self, now: float) -> int:
         """Requests that count now."""
-        self._forget(now)
+        self._expire(now)
         return sum(slot.taken for slot in self._slots)
 
     def wait(self, now: float, *, check: bool) -> float:
-        """Seconds until there is room for one more; 0: now."""
+        """Seconds until one more request is allowed; 0: now."""
         if not self.limit:
             return 0.0
-        # What must be forgotten first, of all that was taken and of what checks took.
+        # How many requests must stop counting first: of all, and of those of health checks.
         over = self.used(now) - self.limit + 1
         checks_over = sum(slot.by_checks for slot in self._slots) - self.limit // 2 + 1 if check else 0
         room_at = now
@@ -56,12 +56,12 @@ class _Window:
                 break
             over -= slot.taken
             checks_over -= slot.by_checks
-            room_at = self._forgotten_at(slot)
+            room_at = self._expires_at(slot)
         return room_at - now
 
     def add(self, now: float, *, check: bool) -> None:
         """Count a request."""
-        self._forget(now)
+        self._expire(now)
         number = int(now * SLOTS / self._seconds)
         if not self._slots or self._slots[-1].number != number:
             self._slots.append(_Slot(number))
@@ -69,21 +69,24 @@ class _Window:
         self._slots[-1].by_checks += check
 
     def take_back(self, *, check: bool) -> None:
-        """Don't count the last request after all."""
-        if self._slots and self._slots[-1].taken:
-            self._slots[-1].taken -= 1
-            self._slots[-1].by_checks -= check and self._slots[-1].by_checks > 0
+        """Uncount the last request."""
+        if not self._slots or not self._slots[-1].taken:
+            return  # it has left the window
+        latest = self._slots[-1]
+        latest.taken -= 1
+        if check and latest.by_checks:
+            latest.by_checks -= 1
 
-    def _forget(self, now: float) -> None:
-        while self._slots and self._forgotten_at(self._slots[0]) <= now:
+    def _expire(self, now: float) -> None:
+        while self._slots and self._expires_at(self._slots[0]) <= now:
             self._slots.popleft()
 
-    def _forgotten_at(self, slot: _Slot) -> float:
+    def _expires_at(self, slot: _Slot) -> float:
         return (slot.number + 1) * self._seconds / SLOTS + self._seconds
 
 
 class Budget:
-    """Counts requests to GDN and refuses what its plan doesn't allow.
+    """Counts requests to GDN and refuses those that exceed the limits.
 
     Args:
         per_minute: requests in any 60 seconds; 0: no limit.
@@ -104,10 +107,10 @@ class Budget:
         """Count a request that is about to be made.
 
         Args:
-            check: it is one of the health checks, which together may take half: reconnects must not starve for them.
+            check: whether it is for a health check. Checks together get half, so that they can't starve reconnects.
 
         Raises:
-            GdnUnavailable: there is no room; ``retry_after`` says when there is.
+            GdnUnavailable: the budget is used up; ``retry_after`` says until when.
         """
         with self._lock:
             now = self._clock()
@@ -120,27 +123,27 @@ class Budget:
                 return
         share = ", of which health checks get half," if check else ""
         raise GdnUnavailable(
-            f"the requests that {window.setting} ({window.limit}){share} allows are used up; "
-            f"more can be made in {wait:.0f} s",
+            f"the requests allowed by {window.setting} ({window.limit}){share} are used up; "
+            f"the next one is possible in {wait:.0f} s",
             pace=Pace.LIMITED,
             retry_after=wait,
         )
 
     def give_back(self, *, check: bool = False) -> None:
-        """The request that was just counted didn't get to GDN, so GDN didn't count it either."""
+        """Uncount the last request: it didn't reach GDN, so GDN didn't count it either."""
         with self._lock:
             for window in self._windows.values():
                 window.take_back(check=check)
 
     @property
     def made(self) -> tuple[int, int]:
-        """Requests since the start, by health checks and by all else; those that didn't get to GDN, too."""
+        """Requests since the start, by health checks and by all else, including those that didn't reach GDN."""
         with self._lock:
             return self._made[True], self._made[False]
 
     @property
     def used(self) -> dict[str, int]:
-        """Requests that count now, in the running ``minute`` and ``day``."""
+        """Requests that count now, by window: ``minute`` and ``day``."""
         with self._lock:
             now = self._clock()
             return {name: window.used(now) for name, window in self._windows.items()}

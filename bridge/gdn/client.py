@@ -1,7 +1,7 @@
-"""Requests to GDN, each with its whole answer: logged in, within the budget, bounded. The only user of requests.
+"""HTTP requests to GDN: authenticated, within the budget, with bounded answers. Only this module imports requests.
 
-May be called from any thread: each gets a session of its own. What goes wrong comes out as one of the
-``GdnError``s, with GDN's own words in it and never the API key.
+Thread-safe: each thread has its own session. Every failure is raised as a ``GdnError`` that quotes GDN's message and
+never contains a secret.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from weakref import WeakSet
@@ -29,34 +30,36 @@ from bridge.links.certificates import handshake_advice
 from bridge.timing import Deadline
 
 SLOW_TIMEOUT = 30.0
-"""Seconds for PATCH and DELETE at least: activating took 3.1 s when GDN was idle (gdn-api.md B)."""
+"""Shortest timeout of PATCH and DELETE, in seconds: activating took 3.1 s on an idle GDN (gdn-api.md B)."""
 ANSWER_LIMIT = 64 * 1024
+"""Default limit of an answer's body, in bytes."""
 KEYS_KEPT = 8
-"""Keys that are blotted out of messages: the one in use and those before it, which a late answer may repeat."""
+"""API keys that are redacted: the current one and earlier ones, which a late answer may repeat."""
 
 _CHUNK = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked of GDN; ``check``: whether a health check asks, see ``Budget.take``."""
+    """A request to GDN."""
 
     method: str
     path: str
     params: Mapping[str, str] | None = None
     json: Mapping[str, Any] | None = field(default=None, repr=False)  # may hold a password
     limit: int = ANSWER_LIMIT
-    """Bytes of the answer's body."""
+    """Most bytes of the answer's body."""
     check: bool = False
+    """Whether it is for a health check: see ``Budget.take``."""
 
     @property
     def place(self) -> str:
-        """What errors name it by."""
+        """How error messages name the request."""
         return f"{self.method} {self.path}"
 
 
 class Client:
-    """Exchanges with one GDN; who inherits it says what is asked for.
+    """Requests to one GDN; a subclass adds the calls.
 
     Every request raises:
         GdnUnavailable: no connection, no answer in time, 429, 5xx, a redirect, an answer that isn't GDN's, or the
@@ -74,29 +77,29 @@ class Client:
         timeout: float = 10.0,
         ca_file: str | None = None,
         budget: Budget | None = None,
-        keep: Callable[[str], object] = lambda _secret: None,
+        register_secret: Callable[[str], object] = lambda _secret: None,
         session_factory: Callable[[], requests.Session] = requests.Session,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """Args:
-        base_url: As ``GdnAddress.base_url`` gives it.
-        fabric: The fabric of workers and collections.
+        base_url: from ``GdnAddress.base_url``.
+        fabric: of the workers and collections.
         api_key: ``<tenant>.<key id>.<secret>``.
-        timeout: Seconds to connect, to get the next bytes, and for the whole body.
+        timeout: seconds to connect, to get the next bytes, and for the whole body.
         ca_file: PEM file with the authorities to trust; None: those of the ``certifi`` package.
-        budget: Each request is taken from it; None: there is no limit.
-        keep: Told each token that GDN gave, to keep it out of the log.
-        session_factory: Makes one session per thread.
-        clock: Monotonic seconds.
-        wall_clock: Seconds since the epoch, for a Retry-After that is a date.
+        budget: counts each request; None: no limit.
+        register_secret: called with each token that GDN gave, to redact it in the log.
+        session_factory: makes a session for each thread.
+        clock: monotonic seconds.
+        wall_clock: seconds since the epoch, for a Retry-After with a date.
         """
         self._base_url = base_url
         self._fabric = fabric
-        self._keys: tuple[str, ...] = (api_key,)  # swapped whole: the one in use first, then those before it
-        self._other_secrets: tuple[str, ...] = ()  # swapped whole: passwords and tokens, the newest first
+        self._keys: tuple[str, ...] = (api_key,)  # swapped whole: the current one first
+        self._other_secrets: tuple[str, ...] = ()  # swapped whole: passwords and tokens, newest first
         self._logs_in = False
-        self._keep = keep
+        self._register_secret = register_secret
         self._tokens = TokenCache(self._log_in, clock=clock, wall_clock=wall_clock)
         self._timeout = timeout
         self._ca_file = ca_file
@@ -104,36 +107,36 @@ class Client:
         self._session_factory = session_factory
         self._clock = clock
         self._wall_clock = wall_clock
-        self._local = threading.local()
+        self._per_thread = threading.local()
         self._lock = threading.Lock()
-        self._sessions: WeakSet[requests.Session] = WeakSet()  # under _lock; weak, as threads come and go
+        self._sessions: WeakSet[requests.Session] = WeakSet()  # under _lock; weak: threads end
 
     def use_key(self, api_key: str) -> None:
-        """Send this key from the next request on. Any thread."""
+        """Use this API key from the next request on. Any thread."""
         with self._lock:
             self._logs_in = False
             if api_key != self._keys[0]:
                 self._keys = (api_key, *(key for key in self._keys if key != api_key))[:KEYS_KEPT]
 
     def use_account(self, account: Account) -> None:
-        """Log in with a password from the next request on, as long as needed. Any thread."""
-        self._blot_out(account.password)
+        """Log in with a password, from the next request on. Any thread."""
+        self._add_secret(account.password)
         self._tokens.use(account)
         with self._lock:
             self._logs_in = True
 
     def authorization(self) -> str:
-        """The value of the header ``Authorization`` (gdn-api.md A.2). A secret. May have to log in for it."""
+        """The value of the ``Authorization`` header (gdn-api.md A.2). A secret. Logs in if necessary."""
         if self._logs_in:
             return f"bearer {self._tokens.token()}"
         key = self._keys[0]
         if not (key.isascii() and key.isprintable() and key):
-            # requests would put the whole header into its own exception
-            raise GdnAuthError("the API key is empty or holds a line break or a character outside ASCII; copy it again")
+            # requests would quote the whole header in its exception.
+            raise GdnAuthError("the API key is empty, or has a line break or a character outside ASCII; copy it again")
         return f"apikey {key}"
 
     def close(self) -> None:
-        """Close the kept connections of all threads. A call after it opens new ones."""
+        """Close the idle connections of all threads. A later request opens new ones."""
         with self._lock:
             sessions = list(self._sessions)
         for session in sessions:
@@ -142,7 +145,7 @@ class Client:
     # --- one exchange --------------------------------------------------------------------------------------
 
     def _call(self, request: Request) -> dict[str, Any]:
-        """Send, and the answer's JSON object."""
+        """Send a request; returns the JSON object in the answer."""
         answer = self._send(request)
         if (decoded := answer.json) is None:
             what = f"{answer.status} with {answer.described}, not GDN's JSON object"
@@ -150,20 +153,22 @@ class Client:
         return decoded
 
     def _send(self, request: Request) -> Answer:
-        """One request and its whole answer, which is a 2xx; once more with a new token if the old one is refused."""
+        """Send a request; returns a 2xx answer. Tries once more with a new token if the token is refused."""
         authorization = self.authorization()
         answer = self._exchange(request, authorization)
-        if answer.status == 401 and self._logs_in and self._tokens.refuse(authorization.partition(" ")[2]):
-            answer = self._exchange(request, self.authorization())
+        if answer.status == HTTPStatus.UNAUTHORIZED and self._logs_in:
+            token = authorization.partition(" ")[2]
+            if self._tokens.refuse(token):
+                answer = self._exchange(request, self.authorization())
         return self._accepted(answer)
 
     def _log_in(self, account: Account) -> str:
         answer = self._accepted(self._exchange(Request("POST", "/_open/auth", json=account.body), None))
         token = (answer.json or {}).get("jwt")
         if not isinstance(token, str) or not token:
-            raise GdnUnavailable(f"{answer.place}: {answer.status}, but the answer holds no jwt")
-        self._blot_out(token)
-        self._keep(token)
+            raise GdnUnavailable(f"{answer.place}: {answer.status}, but the answer has no jwt")
+        self._add_secret(token)
+        self._register_secret(token)
         return token
 
     def _accepted(self, answer: Answer) -> Answer:
@@ -173,11 +178,11 @@ class Client:
         raise refusal(answer, fabric=self._fabric, logs_in=self._logs_in, now=now, redacted=self._redacted)
 
     def _exchange(self, request: Request, authorization: str | None) -> Answer:
-        """One request and its whole answer, whatever it is."""
+        """One request and its complete answer, of any status."""
         place, check = request.place, request.check
         timeout = max(SLOW_TIMEOUT, self._timeout) if request.method in {"PATCH", "DELETE"} else self._timeout
         session = self._session()
-        # In each request's own header: a session outlives the key.
+        # Not in the session's headers: a session outlives the key.
         headers = {} if authorization is None else {"Authorization": authorization}
         self.budget.take(check=check)
         try:
@@ -198,9 +203,9 @@ class Client:
             raise self._unreachable(place, f"no connection within {timeout:g} s") from exc
         except requests.Timeout as exc:
             raise self._unreachable(place, f"no answer within {timeout:g} s") from exc
-        # OSError: the CA file is gone or unreadable. HTTPError: some of urllib3's errors come through as they are.
+        # OSError: the CA file is missing or unreadable. HTTPError: requests doesn't translate all of urllib3's errors.
         except (requests.RequestException, OSError, HTTPError) as exc:
-            if _never_left(exc):
+            if _was_not_sent(exc):
                 self.budget.give_back(check=check)
             root = _root(exc)
             reason = safe(str(root) or type(root).__name__)
@@ -212,36 +217,37 @@ class Client:
         deadline = Deadline(timeout, clock=self._clock)
         body = bytearray()
         coding = response.headers.get("Content-Encoding", "identity").strip().lower()
-        if coding not in {"", "identity"}:  # a few bytes could unfold to gigabytes
+        if coding not in {"", "identity"}:  # a few bytes could decompress to gigabytes
             raise GdnUnavailable(
-                f"{place}: {response.status_code} in the coding {safe(coding)}, which wasn't asked for"
+                f"{place}: {response.status_code} with the encoding {safe(coding)}, which was not requested"
             )
         for chunk in response.iter_content(_CHUNK):
             body += chunk
             if len(body) > limit:
-                raise GdnUnavailable(f"{place}: {response.status_code} with more than {limit} bytes; not read on")
+                raise GdnUnavailable(
+                    f"{place}: {response.status_code} with more than {limit} bytes; the rest is not read"
+                )
             if not deadline.left():
                 raise GdnUnavailable(f"{place}: {response.status_code}, but its body took over {timeout:g} s")
         return bytes(body)
 
     def _session(self) -> requests.Session:
         """This thread's session."""
-        session: requests.Session | None = getattr(self._local, "session", None)
+        session: requests.Session | None = getattr(self._per_thread, "session", None)
         if session is None:
             session = self._session_factory()
-            # The environment would bring in proxies, REQUESTS_CA_BUNDLE in place of ca_file, and a netrc
-            # login in place of our header.
+            # The environment could add proxies, replace ca_file (REQUESTS_CA_BUNDLE) and replace our header (netrc).
             session.trust_env = False
             session.verify = self._ca_file or True
             for scheme in ("https://", "http://"):
                 session.mount(scheme, _Adapter())
-            # It looks where a redirect leads even if it isn't to follow, and trips over what is no URL.
-            session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]  # on this object alone
-            session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # none is kept
+            # requests parses the target even of a redirect that it doesn't follow, and fails if that is no URL.
+            session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]  # only on this object
+            session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # keep none
             session.headers["Accept"] = "application/json"
             session.headers["Accept-Encoding"] = "identity"
             session.headers["User-Agent"] = "gdn-bridge"
-            self._local.session = session
+            self._per_thread.session = session
             with self._lock:
                 self._sessions.add(session)
         return session
@@ -250,14 +256,14 @@ class Client:
         return GdnUnavailable(self._redacted(f"{place}: {self._base_url} can't be reached: {reason}"))
 
     def _redacted(self, message: str) -> str:
-        """Without the keys, should the far end have repeated one."""
+        """The message without secrets that the far end may have repeated."""
         for key in sorted(filter(None, self._keys), key=len, reverse=True):
             message = message.replace(key, "[API key]")
         for secret in sorted(filter(None, self._other_secrets), key=len, reverse=True):
             message = message.replace(secret, "[secret]")
         return message
 
-    def _blot_out(self, secret: str) -> None:
+    def _add_secret(self, secret: str) -> None:
         with self._lock:
             if secret not in self._other_secrets[:1]:
                 others = (secret, *(other for other in self._other_secrets if other != secret))
@@ -270,28 +276,26 @@ class _Adapter(HTTPAdapter):
 
 
 def _root(exc: BaseException) -> BaseException:
-    """What lies under the wrappings of requests and urllib3: "Connection refused" rather than three reprs.
+    """The error that requests and urllib3 wrap: "Connection refused" instead of three nested reprs.
 
-    Not by ``__context__``, which leads on to errors that the caller was handling.
+    ``__context__`` is not followed: it leads to errors that the caller was handling.
     """
     inner = exc
     for _ in range(8):
-        under = getattr(inner, "reason", None)
-        if not isinstance(under, BaseException):
-            under = inner.__cause__ or next(
+        wrapped = getattr(inner, "reason", None)
+        if not isinstance(wrapped, BaseException):
+            wrapped = inner.__cause__ or next(
                 (arg for arg in reversed(inner.args) if isinstance(arg, BaseException)), None
             )
-        if under is None:
+        if wrapped is None:
             break
-        inner = under
+        inner = wrapped
     return inner
 
 
-def _never_left(exc: Exception) -> bool:
-    """Whether there was no connection that a request could have gone over."""
+def _was_not_sent(exc: Exception) -> bool:
+    """Whether the connection failed before a request could be sent over it."""
     root = _root(exc)
-    return (
-        isinstance(exc, requests.exceptions.SSLError)
-        or isinstance(root, ConnectionRefusedError | socket.gaierror)
-        or (isinstance(root, OSError) and root.errno in {errno.ENETUNREACH, errno.EHOSTUNREACH})
-    )
+    has_no_route = isinstance(root, OSError) and root.errno in {errno.ENETUNREACH, errno.EHOSTUNREACH}
+    is_refused = isinstance(root, ConnectionRefusedError | socket.gaierror)
+    return has_no_route or is_refused or isinstance(exc, requests.exceptions.SSLError)

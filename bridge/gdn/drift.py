@@ -1,6 +1,6 @@
-"""What the worker in GDN has become, against the definition file: by lines, by columns, and what it costs.
+"""Drift: how the worker in GDN differs from the definition file, by lines and columns, and which rows it would drop.
 
-What GDN holds is text from outside: it may not even be readable here, and then only the text is compared.
+GDN's definition comes from outside and may be unreadable here; then only its text is compared.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from bridge.gdn.rest import WorkerState
 
 MAX_LINES = 2000
-"""Lines of a definition that are compared one by one: the time that takes grows faster than they do."""
+"""Longest definition that is compared line by line: the time grows faster than the number of lines."""
 
 MAX_SENTENCES = 100
-"""About columns: what isn't said of a worker with more to say is in the text's difference."""
+"""Most sentences about columns; further differences are in the diff of the text."""
 
 MAX_SENTENCE = 500
-"""Characters."""
+"""Longest sentence, in characters."""
 
 
 def text_changes(state: WorkerState, worker: Worker, *, ours: str) -> list[str]:
-    """A unified diff from GDN's definition to ours; empty where they are the same.
+    """A unified diff from GDN's definition to ours; empty if they are the same.
 
     Args:
         state: GDN's.
         worker: ours.
-        ours: what ours is called.
+        ours: the name of ours in the diff.
     """
     if not is_other(state, worker):
         return []
@@ -40,33 +40,33 @@ def text_changes(state: WorkerState, worker: Worker, *, ours: str) -> list[str]:
     if max(len(before), len(after)) > MAX_LINES:
         same = next((n for n, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), len(before))
         line = min(same, len(after)) + 1
-        return [f"they differ from line {line} on; with more than {MAX_LINES} lines they are not compared further"]
+        return [f"they differ from line {line} on; definitions of more than {MAX_LINES} lines are not compared further"]
     return list(difflib.unified_diff(before, after, fromfile="GDN", tofile=ours, lineterm=""))
 
 
 def column_changes(state: WorkerState, streams: Mapping[str, InputStream]) -> list[str]:
-    """How GDN's input streams differ from ours in names and columns, a sentence each."""
+    """How the names and columns of GDN's input streams differ from ours, one sentence for each difference."""
     theirs = _streams(state)
     if theirs is None:
-        return ["GDN's definition can't be read here, so its columns are not known"]
-    said = []
+        return ["GDN's definition can't be read here, so its columns are unknown"]
+    sentences = []
     for name in dict.fromkeys((*theirs, *streams)):
         if name not in theirs or name not in streams:
-            said.append(f"stream {name}: only in {'GDN' if name in theirs else 'the file'}")
+            sentences.append(f"stream {name}: only in {'GDN' if name in theirs else 'the file'}")
         else:
-            said += [f"stream {name}: {change}" for change in _columns(theirs[name], streams[name])]
-    return [_safe(sentence) for sentence in said[:MAX_SENTENCES]]
+            sentences += [f"stream {name}: {change}" for change in _columns(theirs[name], streams[name])]
+    return [_safe(sentence) for sentence in sentences[:MAX_SENTENCES]]
 
 
 def losses(state: WorkerState, streams: Mapping[str, InputStream], used: Sequence[str]) -> dict[str, str]:
-    """Which streams' rows are of no use to the worker as GDN has it, and why.
+    """The streams whose rows GDN's worker would lose, each with the reason.
 
-    A row that lacks an attribute is dropped by the worker without a word, after its receipt (gdn-api.md F.6); what
-    becomes of one with another type isn't documented.
+    The worker silently drops a row without one of its columns, after the receipt (gdn-api.md F.6); what it does with a
+    value of another type isn't documented.
 
     Args:
         state: GDN's.
-        streams: ours, which rows are made for.
+        streams: ours, for which rows are made.
         used: the names of those that rows are sent to.
     """
     theirs = _streams(state)
@@ -94,25 +94,25 @@ def _streams(state: WorkerState) -> dict[str, InputStream] | None:
 def _columns(theirs: InputStream, ours: InputStream) -> Iterator[str]:
     if theirs.scope is not ours.scope:
         yield f"{theirs.scope.value} in GDN, {ours.scope.value} in the file"
-    there, here = _by_name(theirs), _by_name(ours)
-    for name in dict.fromkeys((*there, *here)):
-        if name not in here:
-            yield f"column {_shown(there[name])} is only in GDN"
-        elif name not in there:
-            yield f"column {_shown(here[name])} is only in the file"
-        elif there[name].type is not here[name].type:
-            yield f"column {name} is {there[name].type.value} in GDN, {here[name].type.value} in the file"
+    in_gdn, in_file = _by_name(theirs), _by_name(ours)
+    for name in dict.fromkeys((*in_gdn, *in_file)):
+        if name not in in_file:
+            yield f"column {_shown(in_gdn[name])} is only in GDN"
+        elif name not in in_gdn:
+            yield f"column {_shown(in_file[name])} is only in the file"
+        elif in_gdn[name].type is not in_file[name].type:
+            yield f"column {name} is {in_gdn[name].type.value} in GDN, {in_file[name].type.value} in the file"
 
 
 def _unfit(theirs: InputStream, ours: InputStream) -> Iterator[str]:
-    """What rows for ours lack for theirs."""
-    here = _by_name(ours)
+    """How rows for our stream don't fit theirs."""
+    in_file = _by_name(ours)
     for attribute in theirs.attributes or ():
-        if attribute.name not in here:
+        if attribute.name not in in_file:
             if theirs.fail_on_missing:
                 yield f"they lack the column {_shown(attribute)}"
-        elif here[attribute.name].type is not attribute.type:
-            type_ = here[attribute.name].type.value
+        elif in_file[attribute.name].type is not attribute.type:
+            type_ = in_file[attribute.name].type.value
             yield f"their column {attribute.name} is {type_} and not {attribute.type.value}"
 
 
@@ -125,6 +125,6 @@ def _shown(attribute: Attribute) -> str:
 
 
 def _safe(sentence: str) -> str:
-    """Fit for a log line and a terminal: a name in backticks may hold anything, and be long."""
+    """Safe for a log line and a terminal: a name in backticks may contain anything, at any length."""
     cut = sentence if len(sentence) <= MAX_SENTENCE else f"{sentence[:MAX_SENTENCE]}…"
     return printable(cut)

@@ -1,7 +1,6 @@
-"""WebSocket frames in batches (RFC 6455, section 5): many text frames out as one block, a block in as frames.
+"""WebSocket frames in batches (RFC 6455, section 5): encodes many text frames at once, parses all that a read returns.
 
-Pure. The handshake is websocket-client's; its frame calls cost 75 µs a message, these 3. Built and parsed by
-block because the pipeline sends and settles by batch.
+Pure. websocket-client does the handshake; its frame calls take 75 µs for a message, these take 3.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import NamedTuple
 from bridge.errors import RemoteProtocolError
 
 MAX_MESSAGE = 256 * 1024
-"""Bytes. Far above any receipt: a peer that sends more isn't a producer endpoint."""
+"""Bytes. Far more than any receipt: a peer that sends more isn't a producer endpoint."""
 
 MAX_CONTROL_PAYLOAD = 125
 """RFC 6455, 5.5."""
@@ -31,7 +30,7 @@ class Opcode(IntEnum):
 
 
 class Frame(NamedTuple):
-    """A whole message or control frame."""
+    """A complete message or control frame."""
 
     opcode: int
     payload: bytes
@@ -41,8 +40,8 @@ def encode(opcode: Opcode, payloads: Sequence[bytes], *, masks: bytes) -> bytes:
     """One final, masked frame for each payload, joined.
 
     Args:
-        opcode: of all of them.
-        payloads: what they carry.
+        opcode: of every frame.
+        payloads: one for each frame.
         masks: random bytes, four for each payload: a client's masks must be unpredictable (5.3).
     """
     first = 0x80 | opcode
@@ -65,18 +64,18 @@ def encode(opcode: Opcode, payloads: Sequence[bytes], *, masks: bytes) -> bytes:
 
 
 class FrameParser:
-    """Turns what a server sends into frames; keeps what is incomplete for the next call."""
+    """Parses a server's bytes into frames; keeps an incomplete frame for the next call."""
 
     def __init__(self) -> None:
         self._rest = b""
-        self._message: bytearray | None = None  # the fragments of a message so far
+        self._message: bytearray | None = None  # the fragments received so far
         self._message_opcode = Opcode.TEXT
 
     def feed(self, data: bytes) -> list[Frame]:
-        """The frames that ``data`` completes, fragmented messages joined.
+        """The frames that ``data`` completes; fragmented messages are joined.
 
         Raises:
-            RemoteProtocolError: the server broke the framing; the connection is to be dropped.
+            RemoteProtocolError: the server broke the protocol; drop the connection.
         """
         buffer = self._rest + data if self._rest else data
         end = len(buffer)
@@ -102,15 +101,15 @@ class FrameParser:
             if first == 0x81 and self._message is None:
                 frames.append(Frame(Opcode.TEXT, payload))
             else:
-                self._take_other(first, payload, frames)
+                self._handle_other(first, payload, frames)
         self._rest = buffer[at:]
         return frames
 
-    def _take_other(self, first: int, payload: bytes, frames: list[Frame]) -> None:
-        """Everything but an unfragmented text message."""
+    def _handle_other(self, first: int, payload: bytes, frames: list[Frame]) -> None:
+        """Handle any frame but an unfragmented text message."""
         final, opcode = first & 0x80, first & 0x0F
         if first & 0x70:
-            raise RemoteProtocolError("the server set a reserved bit that no extension gave a meaning")
+            raise RemoteProtocolError("the server set a reserved bit, but no extension was negotiated")
         if opcode in (Opcode.CLOSE, Opcode.PING, Opcode.PONG):
             if not final or len(payload) > MAX_CONTROL_PAYLOAD:
                 raise RemoteProtocolError("the server sent a control frame that is fragmented or too long")

@@ -1,7 +1,7 @@
-"""Logging in with a password: the token that stands in an API key's place, and when a new one is due.
+"""Logging in with a password: the token used instead of an API key, and when to renew it.
 
-GDN has no way to prolong a token, and limits how often an address may log in (gdn-api.md A.3): so one token serves all
-threads, is renewed when three quarters of its time are over, and a login that failed is not tried again at once.
+GDN can't extend a token, and limits logins from an address (gdn-api.md A.3). So all threads share one token, it is
+renewed after three quarters of its lifetime, and a failed login is not repeated at once.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ import msgspec
 from bridge.errors import GdnAuthError, GdnError
 
 RENEW_AFTER = 0.75
-"""Part of a token's time after which a new one is asked for: what fails then can be tried again for hours."""
+"""Part of its lifetime after which a token is renewed: if that fails, there are hours left to try again."""
 
 SHORTEST, ASSUMED, LONGEST = 300.0, 3600.0, 43_200.0
-"""Seconds that a token is taken to last: at least, since its end is by GDN's clock and ours may be wrong; where its end
-can't be read; and at most (12 hours are GDN's own).
+"""Lifetime of a token in seconds: at least, because GDN's clock and ours may differ; if its end can't be read; and at
+most, which is GDN's usual 12 hours.
 """
 
 WAIT_AFTER_FAILURE = 15.0
-"""Seconds in which no other login is tried after one that failed, with the same password."""
+"""Seconds after a failed login in which the same password is not tried again."""
 
 FRESH = 60.0
-"""Seconds in which a token that is refused is not at fault: then another one would be refused, too."""
+"""Seconds. If a token younger than this is refused, a new one would be refused too."""
 
 _HEADER_TEXT = re.compile(r"[!-~]{1,16384}")
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who logs in: by e-mail address, or by tenant and user name (gdn-api.md A.3)."""
+    """The account: an e-mail address, or tenant and user name (gdn-api.md A.3)."""
 
     password: str = field(repr=False)
     email: str | None = None
@@ -46,16 +46,16 @@ class Account:
 
     @property
     def body(self) -> dict[str, str]:
-        """What is sent to ``/_open/auth``. A secret."""
+        """The request body for ``/_open/auth``. A secret."""
         names = {"email": self.email, "tenant": None if self.email else self.tenant, "username": self.username}
         return {"password": self.password, **{name: value for name, value in names.items() if value is not None}}
 
 
 class TokenCache:
-    """The token of an account. Any thread.
+    """The token of an account. Thread-safe.
 
     Args:
-        log_in: asks GDN for one; raises a GdnError.
+        log_in: requests a token from GDN; raises GdnError.
         clock: monotonic seconds.
         wall_clock: seconds since the epoch.
     """
@@ -70,31 +70,31 @@ class TokenCache:
         self._log_in = log_in
         self._clock = clock
         self._wall_clock = wall_clock
-        self._lock = threading.Lock()  # held while one logs in for all
+        self._lock = threading.Lock()  # held while one thread logs in for all
         # Under _lock:
         self._account: Account | None = None
         self._token: str | None = None
         self._issued_at = self._renew_at = self._ends_at = 0.0
         self._failure: GdnError | None = None
-        self._again_at = 0.0
+        self._retry_at = 0.0
 
     def use(self, account: Account) -> None:
-        """Log in as this one from now on; one that differs gets a token of its own at once."""
+        """Use this account from now on; if it differs, the old token is dropped."""
         with self._lock:
             if account != self._account:
                 self._account, self._token, self._failure = account, None, None
 
     def token(self) -> str:
-        """A token that should be good. A secret.
+        """A token that should be valid; logs in if necessary. A secret.
 
         Raises:
-            GdnError: there is none, and GDN gives none, or gave none a moment ago.
+            GdnError: there is none, and the login fails or has just failed.
         """
         with self._lock:
             now = self._clock()
             if self._token is not None and now < self._renew_at:
                 return self._token
-            if self._failure is None or now >= self._again_at:
+            if self._failure is None or now >= self._retry_at:
                 self._renew(now)
             if self._token is not None and now < self._ends_at:
                 return self._token
@@ -102,10 +102,10 @@ class TokenCache:
             raise self._failure.with_traceback(None)
 
     def refuse(self, token: str) -> bool:
-        """Say that GDN refused this token. Returns whether asking for another one may help."""
+        """Report that GDN refused this token; returns whether a new token may help."""
         with self._lock:
             if token != self._token:
-                return True  # there is a newer one already
+                return True  # it was already renewed
             if self._clock() - self._issued_at < FRESH:
                 return False
             self._token = None
@@ -116,10 +116,10 @@ class TokenCache:
         try:
             token = self._log_in(self._account)
             if not _HEADER_TEXT.fullmatch(token):
-                raise GdnAuthError("POST /_open/auth: the answer holds no usable token")
+                raise GdnAuthError("POST /_open/auth: the answer has no usable token")
         except GdnError as exc:
             self._failure = exc
-            self._again_at = now + max(WAIT_AFTER_FAILURE, exc.retry_after or 0.0)
+            self._retry_at = now + max(WAIT_AFTER_FAILURE, exc.retry_after or 0.0)
             return
         lifetime = lifetime_of(token, now=self._wall_clock())
         self._token, self._failure = token, None
@@ -127,10 +127,10 @@ class TokenCache:
 
 
 def lifetime_of(token: str, *, now: float) -> float:
-    """Seconds that a JSON web token is good for, by its claim ``exp`` (RFC 7519, 4.1.4), within bounds.
+    """Lifetime of a JSON Web Token in seconds, from its claim ``exp`` (RFC 7519, 4.1.4), within limits.
 
     Args:
-        token: not verified, GDN does that.
+        token: not verified; GDN does that.
         now: seconds since the epoch.
     """
     try:
@@ -141,5 +141,5 @@ def lifetime_of(token: str, *, now: float) -> float:
         return ASSUMED
     if isinstance(end, bool) or not isinstance(end, int | float):
         return ASSUMED
-    # Compared before it is reckoned with: it may be an integer beyond every float.
+    # Compare first: the integer may be too large for a float.
     return min(max(end, now + SHORTEST), now + LONGEST) - now

@@ -1,4 +1,4 @@
-"""Which region's host a producer dials. A local stream lives in one region, and so does the worker that reads it."""
+"""Chooses the region that a producer dials: a local stream exists only in one region, where its worker runs."""
 
 from __future__ import annotations
 
@@ -13,26 +13,25 @@ log = get_logger(__name__)
 
 
 class RegionSource(Protocol):
-    """What is asked of GDN (``GdnRest`` has it)."""
+    """The requests to GDN (``GdnRest``)."""
 
     def local_datacenter(self) -> Datacenter:
         """The region that answers now."""
 
     def datacenter(self, name: str) -> Datacenter:
-        """The region of that name."""
+        """The region with this name."""
 
     def get_worker(self, name: str) -> WorkerState | None:
-        """The worker's state, or None."""
+        """The worker; None: there is none."""
 
 
 class Region:
-    """The region to dial, found anew each time: "local" is the one that answers, and that can change (gdn-api.md D).
+    """The region to dial, determined before each connect: which one "local" is can change (gdn-api.md D).
 
     Args:
-        rest: asked. Any thread.
-        wanted: the regions that the worker shall run in; ``*``: all; none: those that GDN has it in. It was made in the
-            one that answered then.
-        worker_name: the worker's.
+        rest: GDN. Any thread.
+        wanted: the configured regions of the worker; ``*``: all; none: those in which it runs.
+        worker_name: of the worker.
     """
 
     def __init__(self, *, rest: RegionSource, wanted: Sequence[str], worker_name: str) -> None:
@@ -42,33 +41,33 @@ class Region:
         self._last: Datacenter | None = None
 
     def host(self) -> str:
-        """The API host of a region that the worker runs in.
+        """The API host of a region in which the worker runs.
 
         Raises:
-            GdnError: GDN can't be asked.
+            GdnError: a request failed.
         """
         found = self._rest.local_datacenter()
-        regions = self._wanted or self._runs_in()
+        regions = self._wanted or self._worker_regions()
         if regions and "*" not in regions and found.name not in regions:
-            found = self._elsewhere(found, regions[0])
+            found = self._named_or(regions[0], found)
         last, self._last = self._last, found
         if last is not None and last != found:
             log.warning("gdn.region_changed", before=last.name, now=found.name, host=found.api_host)
         return found.api_host
 
-    def _runs_in(self) -> Sequence[str]:
+    def _worker_regions(self) -> Sequence[str]:
         state = self._rest.get_worker(self._worker_name)
         return () if state is None else state.regions
 
-    def _elsewhere(self, here: Datacenter, name: str) -> Datacenter:
+    def _named_or(self, name: str, fallback: Datacenter) -> Datacenter:
         try:
             return self._rest.datacenter(name)
         except GdnRejected as exc:
             log.warning(
                 "gdn.region_unknown",
                 region=name,
-                dialled=here.name,
+                dialled=fallback.name,
                 error=str(exc),
-                hint="the worker may not see what is sent to another region: check worker.regions",
+                hint="the worker may not read what is sent to another region: check worker.regions",
             )
-            return here
+            return fallback

@@ -60,7 +60,7 @@ def test_a_worker_that_is_switched_off_is_activated_again_and_gets_all_that_came
     for turn in range(times):
         gdn.set_faults(worker_stopped=True)
         gdn.set_faults(worker_stopped=False)
-        assert f"switched off ({turn + 1} x since the start)" in wait_state(bridge, "waiting")
+        assert f"switched off ({turn + 1} times since the start)" in wait_state(bridge, "waiting")
         publish(mosquitto, 10 + 20 * turn, 20)
         wait_for(lambda: bridge.part("worker")["state"] == "connected", seconds=60, what="the worker")
 
@@ -76,7 +76,7 @@ def test_a_switched_off_worker_that_does_not_stay_active_gets_nothing(
     gdn.set_faults(worker_stopped=True)
     wait_state(bridge, "waiting")
     publish(mosquitto, 10, 20)
-    wait_for(lambda: "worker.not_ensured" in events(bridge), what="an activation that does not last")
+    wait_for(lambda: "worker.provision_failed" in events(bridge), what="an activation that does not last")
 
     assert bridge.books()["delivered"] == 10
     assert bridge.books()["outbox"] == 20

@@ -132,7 +132,7 @@ def test_a_worker_that_got_other_columns_is_told_of_by_the_next_look(bridge: Bri
     lie(gdn, schema_changed=True)
 
     wait_red(bridge, "worker", "they lack the column addedElsewhere string", seconds=5)
-    assert "nothing is sent, as it would be lost" in bridge.part("worker")["error"]
+    assert "nothing is sent, because it would be lost" in bridge.part("worker")["error"]
 
 
 def test_a_gdn_that_answers_late_is_said_to_be_slow_and_one_that_answers_too_late_to_be_out_of_reach(

@@ -214,7 +214,9 @@ def kept() -> list[str]:
 
 @pytest.fixture
 def rest(clock: Clock, kept: list[str]) -> Iterator[GdnRest]:
-    rest = GdnRest(base_url=BASE, fabric="_system", api_key="", keep=kept.append, clock=clock, wall_clock=lambda: NOW)
+    rest = GdnRest(
+        base_url=BASE, fabric="_system", api_key="", register_secret=kept.append, clock=clock, wall_clock=lambda: NOW
+    )
     rest.use_account(ME)
     yield rest
     rest.close()

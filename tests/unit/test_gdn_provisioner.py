@@ -428,7 +428,7 @@ def test_each_switching_off_is_said_and_counted() -> None:
         provision.run()
 
     assert [(state, at) for state, at, _ in shown] == [("waiting", 1005.0), ("waiting", 1010.0)]
-    assert "switched off (2 x since the start)" in shown[1][2]
+    assert "switched off (2 times since the start)" in shown[1][2]
     assert [entry["times"] for entry in logs if entry["event"] == "worker.switched_off"] == [1, 2]
 
 
