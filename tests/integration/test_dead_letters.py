@@ -1,4 +1,4 @@
-"""Dead letters on a real SQLite file: chosen, marked, replayed and purged, by one process and by two."""
+"""Dead letters on a real SQLite file: selected, marked, replayed and purged, by one process and by two."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def dead_letter(payload: bytes = b'{"temp": 18}', reason: str = "missing_field",
 
 
 class Recorder:
-    """A mapping that makes a row of everything, and remembers what it was given."""
+    """A mapper that makes rows of everything and records its arguments."""
 
     def __init__(self, rows: int = 1) -> None:
         self.given: list[MqttMessage] = []
@@ -120,7 +120,7 @@ def replay(outbox: Outbox, by: Any, *, has_room: bool = True) -> replaying.Repla
 # --- replay --------------------------------------------------------------------------------------------------
 
 
-def test_a_letter_that_maps_today_becomes_its_rows_and_goes(outbox: Outbox, path: Path) -> None:
+def test_a_dead_letter_that_can_be_mapped_now_becomes_rows_and_is_deleted(outbox: Outbox, path: Path) -> None:
     outbox.commit(Commit(dead_letters=[dead_letter(), dead_letter(b'[{"temp": 1}, {"temp": 2}]'), dead_letter()]))
     mark(path, limit=2)
 
@@ -140,7 +140,7 @@ def test_a_letter_that_maps_today_becomes_its_rows_and_goes(outbox: Outbox, path
     assert not replay(outbox, mapping()).more
 
 
-def test_a_replayed_message_is_the_one_that_was_received(outbox: Outbox, path: Path) -> None:
+def test_a_replayed_message_is_the_received_one(outbox: Outbox, path: Path) -> None:
     outbox.commit(Commit(dead_letters=[dead_letter(qos=0, retain=True, properties=b"\x26\0\1a\0\1b", received_at=123)]))
     mark(path)
     by = Recorder()
@@ -151,7 +151,7 @@ def test_a_replayed_message_is_the_one_that_was_received(outbox: Outbox, path: P
     assert by.given == [MqttMessage(TOPIC, b'{"temp": 18}', 0, True, 0, 123, properties=properties, is_replay=True)]
 
 
-def test_rows_are_told_the_ids_that_they_get(outbox: Outbox, path: Path) -> None:
+def test_the_mapper_gets_the_ids_that_the_rows_will_have(outbox: Outbox, path: Path) -> None:
     outbox.commit(Commit(rows=[Row(STREAM, b"{}")] * 4, dead_letters=[dead_letter(), dead_letter()]))
     mark(path)
     by = Recorder(rows=3)
@@ -162,7 +162,9 @@ def test_rows_are_told_the_ids_that_they_get(outbox: Outbox, path: Path) -> None
     assert [r.id for r in outcome.records] == [5, 6, 7, 8, 9, 10]
 
 
-def test_a_letter_that_fails_again_stays_with_todays_reason_and_is_not_tried_again(outbox: Outbox, path: Path) -> None:
+def test_a_dead_letter_that_fails_again_stays_with_the_new_reason_and_is_not_retried(
+    outbox: Outbox, path: Path
+) -> None:
     outbox.commit(Commit(dead_letters=[dead_letter(b'{"temp": "hot"}', mapping="old")]))
     size = outbox._dead_letter_usage
     mark(path)
@@ -180,7 +182,7 @@ def test_a_letter_that_fails_again_stays_with_todays_reason_and_is_not_tried_aga
     assert not replay(outbox, mapping()).more
 
 
-def test_without_room_a_replay_waits_and_a_purge_does_not(outbox: Outbox, path: Path) -> None:
+def test_without_room_replays_wait_and_purges_do_not(outbox: Outbox, path: Path) -> None:
     outbox.commit(Commit(dead_letters=[dead_letter(), dead_letter()]))
     mark(path, selection=Selection(ids=[1]))
     mark(path, "purge", Selection(ids=[2]))
@@ -193,7 +195,7 @@ def test_without_room_a_replay_waits_and_a_purge_does_not(outbox: Outbox, path: 
     assert replay(outbox, Recorder()).replayed == 1
 
 
-def test_a_message_that_no_route_wants_any_more_goes_and_is_counted(outbox: Outbox, path: Path) -> None:
+def test_a_message_that_is_now_filtered_is_deleted_and_counted(outbox: Outbox, path: Path) -> None:
     outbox.commit(Commit(dead_letters=[dead_letter()]))
     mark(path)
 
@@ -204,9 +206,7 @@ def test_a_message_that_no_route_wants_any_more_goes_and_is_counted(outbox: Outb
     assert outbox.books().balanced
 
 
-def test_a_row_that_was_refused_goes_to_its_stream_again_with_all_that_its_send_said(
-    outbox: Outbox, path: Path
-) -> None:
+def test_a_refused_row_is_sent_to_its_stream_again_with_its_extras(outbox: Outbox, path: Path) -> None:
     (record,) = outbox.commit(Commit(rows=[Row(STREAM, b"{}", b',"key":"a"')]))
     refused = DeadLetter("", b"{}", 1, 1, None, "refused_by_gdn", "GDN refused the row")
     outbox.commit(Commit(refused=[RefusedRecord(record.id, refused)]))
@@ -220,7 +220,7 @@ def test_a_row_that_was_refused_goes_to_its_stream_again_with_all_that_its_send_
 
 
 @pytest.mark.parametrize("compression", ["none", "zlib"])
-def test_a_sparkplug_birth_of_the_past_becomes_rows_and_renames_nothing(
+def test_an_old_sparkplug_birth_becomes_rows_and_changes_no_aliases(
     outbox: Outbox, path: Path, compression: str
 ) -> None:
     packed = zlib.compress if compression == "zlib" else bytes
@@ -247,7 +247,7 @@ def test_a_sparkplug_birth_of_the_past_becomes_rows_and_renames_nothing(
     assert [json.loads(row.payload) for row in live] == [{"metric": "now", "value": 3.0}]
 
 
-def test_what_no_mapping_can_help_stays_as_it_is(outbox: Outbox, path: Path) -> None:
+def test_a_dead_letter_that_mapping_cannot_fix_stays_unchanged(outbox: Outbox, path: Path) -> None:
     (record,) = outbox.commit(Commit(rows=[Row("gone", b"{}")]))
     refused = DeadLetter("", b"{}", 1, 1, None, "refused_by_gdn", "GDN refused the row")
     outbox.commit(Commit(refused=[RefusedRecord(record.id, refused)], dead_letters=[dead_letter(reason="bad_topic")]))
@@ -259,7 +259,7 @@ def test_what_no_mapping_can_help_stays_as_it_is(outbox: Outbox, path: Path) -> 
     assert sorted(found.dead_letter.reason for found in kept(path)) == ["bad_topic", "refused_by_gdn"]
 
 
-def test_a_bug_in_the_mapping_costs_its_letter_a_reason_and_the_others_nothing(outbox: Outbox, path: Path) -> None:
+def test_a_bug_in_the_mapping_affects_only_the_dead_letter_that_triggers_it(outbox: Outbox, path: Path) -> None:
     buggy = failing_on(b"bug", mapping(fields={"temperature": "temp"}))
     outbox.commit(Commit(dead_letters=[dead_letter(), dead_letter(b"bug"), dead_letter()]))
     mark(path)
@@ -270,7 +270,7 @@ def test_a_bug_in_the_mapping_costs_its_letter_a_reason_and_the_others_nothing(o
     ]
 
 
-def test_many_letters_are_replayed_by_and_by_in_their_order(outbox: Outbox, path: Path) -> None:
+def test_many_dead_letters_are_replayed_in_batches_and_in_order(outbox: Outbox, path: Path) -> None:
     payloads = [b"%d" % n for n in range(450)]
     outbox.commit(Commit(dead_letters=[dead_letter(payload) for payload in payloads]))
     mark(path)
@@ -283,7 +283,9 @@ def test_many_letters_are_replayed_by_and_by_in_their_order(outbox: Outbox, path
     assert rows_of(outbox) == payloads
 
 
-def test_a_commit_takes_only_so_many_bytes_of_rows(outbox: Outbox, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rows_of_one_replay_are_limited_in_bytes(
+    outbox: Outbox, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(replaying, "REPLAY_BYTES", 1000)
     outbox.commit(Commit(dead_letters=[dead_letter(bytes(400))] * 7))
     mark(path)
@@ -291,7 +293,7 @@ def test_a_commit_takes_only_so_many_bytes_of_rows(outbox: Outbox, path: Path, m
     assert [replay(outbox, Recorder()).replayed for _ in range(4)] == [3, 3, 1, 0]
 
 
-def test_only_so_many_bytes_of_letters_are_read_at_a_time(
+def test_a_read_of_dead_letters_is_limited_in_bytes(
     outbox: Outbox, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dead_letters, "PAGE_BYTES", 1000)
@@ -305,7 +307,7 @@ def test_only_so_many_bytes_of_letters_are_read_at_a_time(
 # --- who does what -------------------------------------------------------------------------------------------
 
 
-def test_a_visitor_reads_and_marks_while_the_owner_has_the_store(outbox: Outbox, path: Path) -> None:
+def test_a_client_reads_and_marks_while_the_owner_has_the_outbox_open(outbox: Outbox, path: Path) -> None:
     outbox.commit(
         Commit(dead_letters=[dead_letter(), dead_letter(reason="not_json"), dead_letter(route=None, reason="no_route")])
     )
@@ -333,7 +335,7 @@ def test_a_visitor_reads_and_marks_while_the_owner_has_the_store(outbox: Outbox,
         (Selection(since=31, reasons=["' OR 1=1 --"]), []),
     ],
 )
-def test_a_selection_means_what_fits_all_of_it(
+def test_a_selection_matches_only_what_fits_every_criterion(
     outbox: Outbox, path: Path, selection: Selection, ids: list[int]
 ) -> None:
     outbox.commit(
@@ -354,7 +356,7 @@ def test_a_selection_means_what_fits_all_of_it(
     assert mark(path, "purge", selection) == ids
 
 
-def test_letters_come_in_pages_and_no_page_holds_the_log_of_the_store(outbox: Outbox, path: Path) -> None:
+def test_dead_letters_are_read_in_pages_and_no_page_blocks_the_write_ahead_log(outbox: Outbox, path: Path) -> None:
     outbox.commit(Commit(dead_letters=[dead_letter(b"%d" % n) for n in range(1203)]))
 
     with DeadLetterClient(path) as client:
@@ -367,21 +369,21 @@ def test_letters_come_in_pages_and_no_page_holds_the_log_of_the_store(outbox: Ou
     assert mark(path, limit=701) == list(range(1, 702))
 
 
-def test_a_store_that_is_not_there_is_named_and_not_made(path: Path) -> None:
+def test_a_missing_outbox_gives_an_error_and_is_not_created(path: Path) -> None:
     with pytest.raises(ConfigError, match="BRIDGE_OUTBOX__PATH"), DeadLetterClient(path):
         pass
 
     assert not path.exists()
 
 
-def test_a_store_of_another_format_is_left_alone(tmp_path: Path) -> None:
-    old = old_store(tmp_path / "old.db")
+def test_an_outbox_of_another_format_is_not_changed(tmp_path: Path) -> None:
+    old = old_outbox(tmp_path / "old.db")
 
     with pytest.raises(ConfigError, match=r"format 3.*upgrades an older outbox"), DeadLetterClient(old):
         pass
 
 
-def test_looking_for_work_costs_an_index_and_not_a_walk(outbox: Outbox) -> None:
+def test_requested_dead_letters_are_found_by_an_index_without_a_scan(outbox: Outbox) -> None:
     assert outbox._db is not None
     for query, parameters in (
         (dead_letters.REQUESTED, ("replay",)),
@@ -466,7 +468,7 @@ while carry_out(outbox, Each(), streams=["s"], has_room=True).more:
         *(("INSERT INTO books", 0), ("INSERT INTO books", 2), ("COMMIT", 0), ("COMMIT", 1), ("COMMIT", 2)),
     ],
 )
-def test_a_replay_that_is_killed_anywhere_is_completed_and_doubles_nothing(
+def test_a_replay_killed_at_any_statement_is_completed_and_stores_nothing_twice(
     path: Path, statement: str, times: int
 ) -> None:
     payloads = [b"%d" % n for n in range(450)]
@@ -499,7 +501,7 @@ def test_a_replay_that_is_killed_anywhere_is_completed_and_doubles_nothing(
 # --- bounds --------------------------------------------------------------------------------------------------
 
 
-def test_letters_are_purged_by_their_time_in_the_store_whatever_the_clock_says(path: Path) -> None:
+def test_dead_letters_are_purged_by_their_time_in_the_outbox_whatever_the_wall_clock_says(path: Path) -> None:
     now = 1000.0
     outbox = Outbox(path, Bounds(dead_letter_age=60), clock=lambda: now, wall_clock=lambda: 5000.0)
     outbox.open()
@@ -518,7 +520,7 @@ def test_letters_are_purged_by_their_time_in_the_store_whatever_the_clock_says(p
     outbox.close()
 
 
-def test_without_a_bound_of_age_no_letter_is_too_old(path: Path) -> None:
+def test_without_a_bound_of_age_no_dead_letter_is_too_old(path: Path) -> None:
     now = 1000.0
     outbox = Outbox(path, clock=lambda: now, wall_clock=lambda: 5000.0)
     outbox.open()
@@ -529,7 +531,7 @@ def test_without_a_bound_of_age_no_letter_is_too_old(path: Path) -> None:
     outbox.close()
 
 
-def test_the_bytes_of_letters_are_the_same_after_a_restart(path: Path) -> None:
+def test_counted_bytes_of_dead_letters_are_the_same_after_a_restart(path: Path) -> None:
     outbox = Outbox(path)
     outbox.open()
     (record,) = outbox.commit(Commit(rows=[Row("s", b"{}", b',"key":"k"')]))
@@ -550,8 +552,8 @@ def test_the_bytes_of_letters_are_the_same_after_a_restart(path: Path) -> None:
 # --- older files, damaged files ------------------------------------------------------------------------------
 
 
-def old_store(path: Path) -> Path:
-    """A store as version 3 left it."""
+def old_outbox(path: Path) -> Path:
+    """An outbox of format 3."""
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA auto_vacuum = INCREMENTAL")
     db.execute("PRAGMA journal_mode = WAL")
@@ -572,8 +574,8 @@ def old_store(path: Path) -> Path:
     return path
 
 
-def test_an_outbox_of_the_third_format_is_taken_over_and_its_letters_can_be_replayed(tmp_path: Path) -> None:
-    path = old_store(tmp_path / "old.db")
+def test_an_outbox_of_the_third_format_is_upgraded_and_its_dead_letters_can_be_replayed(tmp_path: Path) -> None:
+    path = old_outbox(tmp_path / "old.db")
     outbox = Outbox(path, Bounds(dead_letter_age=3600))
     outbox.open()
 
@@ -590,10 +592,10 @@ def test_an_outbox_of_the_third_format_is_taken_over_and_its_letters_can_be_repl
 
 
 @pytest.mark.parametrize("old", [False, True])
-def test_a_rescue_keeps_all_of_a_letter_also_from_an_older_file(tmp_path: Path, old: bool) -> None:
+def test_a_rescue_keeps_complete_dead_letters_also_from_an_older_file(tmp_path: Path, old: bool) -> None:
     path = tmp_path / "outbox.db"
     if old:
-        old_store(path)
+        old_outbox(path)
         with sqlite3.connect(path) as db:
             db.execute("PRAGMA writable_schema = ON")
             db.execute("UPDATE sqlite_schema SET rootpage = 3 WHERE name = 'handed_over'")
@@ -632,7 +634,7 @@ def test_a_rescue_keeps_all_of_a_letter_also_from_an_older_file(tmp_path: Path, 
 # --- the books, whatever happens -----------------------------------------------------------------------------
 
 
-class Store(RuleBasedStateMachine):
+class OutboxModel(RuleBasedStateMachine):
     """Commits, marks, replays, purges and restarts in any order, beside a model that counts."""
 
     records = Bundle("records")
@@ -642,7 +644,7 @@ class Store(RuleBasedStateMachine):
         self.directory = tempfile.TemporaryDirectory()
         self.path = Path(self.directory.name) / "outbox.db"
         self.now = 1000.0
-        self.rows = self.letters = 0
+        self.rows = 0
         self.outbox = self.make()
 
     def make(self) -> Outbox:
@@ -685,7 +687,7 @@ class Store(RuleBasedStateMachine):
         self.rows -= 1
 
     @rule(action=st.sampled_from(["replay", "purge"]), limit=st.integers(1, 4))
-    def wish(self, action: dead_letters.RequestedAction, limit: int) -> None:
+    def request(self, action: dead_letters.RequestedAction, limit: int) -> None:
         mark(self.path, action, limit=limit)
 
     @rule(target=records, rows=st.integers(0, 3), fails=st.booleans(), has_room=st.booleans())
@@ -718,7 +720,7 @@ class Store(RuleBasedStateMachine):
         assert self.outbox.books().outbox == self.rows
 
     @invariant()
-    def no_letter_is_lost_or_doubled(self) -> None:
+    def no_dead_letter_is_lost_or_stored_twice(self) -> None:
         dead = sum(self.outbox.books().dead_lettered.values())
         gone = self.outbox.counter("dead_letters_replayed") + self.outbox.counter("dead_letters_purged")
         assert dead == self.outbox.dead_letter_count + gone
@@ -730,11 +732,11 @@ class Store(RuleBasedStateMachine):
         self.directory.cleanup()
 
 
-Store.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
-TestStore = Store.TestCase
+OutboxModel.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestOutboxModel = OutboxModel.TestCase
 
 
-# --- for people ----------------------------------------------------------------------------------------------
+# --- as people see them ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -750,34 +752,34 @@ TestStore = Store.TestCase
         ("1970-01-01T00:00:01Z", 1),
     ],
 )
-def test_a_time_is_read_as_people_write_it(text: str, seconds: float) -> None:
+def test_a_time_is_parsed_as_people_write_it(text: str, seconds: float) -> None:
     assert parse_since(text, now=1_000_000) == int(seconds * 1e9)
 
 
 @pytest.mark.parametrize("text", ["", "3", "h", "-3h", "1e3s", "3 d", "yesterday", "9999999h", "٣h"])
-def test_what_is_no_time_is_refused(text: str) -> None:
+def test_anything_but_a_time_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         parse_since(text, now=1_000_000)
 
 
 @given(st.binary())
-def test_an_export_gives_the_payload_back(payload: bytes) -> None:
+def test_an_export_has_the_exact_payload(payload: bytes) -> None:
     import base64
 
-    told = json.loads(json.dumps(export(dead_letters.StoredDeadLetter(1, dead_letter(payload), None, b"", None))))
+    exported = json.loads(json.dumps(export(dead_letters.StoredDeadLetter(1, dead_letter(payload), None, b"", None))))
 
-    assert base64.b64decode(told["payload_base64"]) == payload
-    assert told["payload_text"] is None or told["payload_text"].encode() == payload
+    assert base64.b64decode(exported["payload_base64"]) == payload
+    assert exported["payload_text"] is None or exported["payload_text"].encode() == payload
 
 
 @given(st.binary() | st.text().map(str.encode))
-def test_nothing_that_a_device_sent_steers_the_terminal(payload: bytes) -> None:
+def test_no_payload_controls_the_terminal(payload: bytes) -> None:
     shown = "".join(content(payload))
 
     assert all(c.isprintable() or c == "\t" for c in shown)
 
 
-def test_text_is_shown_as_text_and_the_rest_as_its_bytes() -> None:
+def test_text_is_shown_as_text_and_other_payloads_as_bytes() -> None:
     assert list(content("{\n\t°C".encode())) == ["{", "\t°C"]
     assert list(content(b"a\x1b[2J")) == [f"00000000  {'61 1b 5b 32 4a':<47}  a.[2J"]
     assert table([{"a": "x\x1b[2J", "b": 1}]) == "a      b\nx\ufffd[2J  1"

@@ -49,7 +49,7 @@ def rows(*numbers: int, stream: str = "s") -> list[Row]:
     return [Row(stream, b"%d" % n) for n in numbers]
 
 
-def test_what_was_committed_is_there_after_a_restart(open_outbox: Callable[[], Outbox]) -> None:
+def test_committed_rows_and_dead_letters_survive_a_restart(open_outbox: Callable[[], Outbox]) -> None:
     records = open_outbox().commit(Commit(rows=rows(1, 2, 3), dead_letters=[dead_letter()]))
 
     again = open_outbox()
@@ -59,7 +59,7 @@ def test_what_was_committed_is_there_after_a_restart(open_outbox: Callable[[], O
     assert again.books().balanced
 
 
-def test_released_records_are_delivered_and_gone(open_outbox: Callable[[], Outbox]) -> None:
+def test_released_records_count_as_delivered_and_are_deleted(open_outbox: Callable[[], Outbox]) -> None:
     outbox = open_outbox()
     ids = [r.id for r in outbox.commit(Commit(rows=rows(1, 2, 3, 4)))]
 
@@ -70,7 +70,7 @@ def test_released_records_are_delivered_and_gone(open_outbox: Callable[[], Outbo
     assert (again.books().delivered, again.books().outbox, again.books().balanced) == (3, 1, True)
 
 
-def test_releasing_what_is_gone_already_counts_once(open_outbox: Callable[[], Outbox]) -> None:
+def test_releasing_a_record_twice_counts_once(open_outbox: Callable[[], Outbox]) -> None:
     outbox = open_outbox()
     (record,) = outbox.commit(Commit(rows=rows(1)))
     outbox.commit(Commit(released=[record.id]))
@@ -81,7 +81,7 @@ def test_releasing_what_is_gone_already_counts_once(open_outbox: Callable[[], Ou
     assert outbox.books().balanced
 
 
-def test_ids_are_never_used_again_even_when_everything_was_released(open_outbox: Callable[[], Outbox]) -> None:
+def test_ids_are_never_used_twice_even_after_everything_was_released(open_outbox: Callable[[], Outbox]) -> None:
     outbox = open_outbox()
     ids = [r.id for r in outbox.commit(Commit(rows=rows(1, 2)))]
     outbox.commit(Commit(released=ids))
@@ -102,7 +102,7 @@ def test_a_refused_record_becomes_a_dead_letter_and_the_books_balance(open_outbo
     assert outbox.books().balanced
 
 
-def test_streams_are_read_apart_and_in_order(open_outbox: Callable[[], Outbox]) -> None:
+def test_each_stream_is_read_separately_and_in_order(open_outbox: Callable[[], Outbox]) -> None:
     outbox = open_outbox()
     outbox.commit(Commit(rows=rows(1, stream="a") + rows(2, stream="b") + rows(3, 4, stream="a")))
 
@@ -129,13 +129,13 @@ def test_a_failed_commit_stores_nothing_and_counts_nothing(open_outbox: Callable
     assert outbox.books().balanced
 
 
-def test_the_file_is_its_owners_alone(open_outbox: Callable[[], Outbox], tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_files(open_outbox: Callable[[], Outbox], tmp_path: Path) -> None:
     open_outbox().commit(Commit(rows=rows(1)))
 
     assert {f.stat().st_mode & 0o777 for f in (tmp_path / "data").iterdir()} == {0o600}
 
 
-def test_a_second_bridge_on_the_same_outbox_is_refused_by_name(
+def test_a_second_bridge_on_the_same_outbox_gets_an_error_that_names_the_setting(
     open_outbox: Callable[[], Outbox], tmp_path: Path
 ) -> None:
     open_outbox()
@@ -144,7 +144,7 @@ def test_a_second_bridge_on_the_same_outbox_is_refused_by_name(
         Outbox(tmp_path / "data" / "outbox.db").open()
 
 
-def test_an_outbox_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+def test_an_outbox_of_a_newer_version_is_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     db = sqlite3.connect(path)
     db.execute("PRAGMA user_version = 99")
@@ -156,7 +156,7 @@ def test_an_outbox_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     outbox.close()
 
 
-def test_an_impossible_path_is_named(tmp_path: Path) -> None:
+def test_an_unusable_path_gives_an_error_that_names_the_setting(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     with pytest.raises(ConfigError, match="BRIDGE_OUTBOX__PATH"):
@@ -164,7 +164,7 @@ def test_an_impossible_path_is_named(tmp_path: Path) -> None:
 
 
 @given(st.sets(st.integers(1, 60)))
-def test_runs_cover_exactly_the_ids(ids: set[int]) -> None:
+def test_runs_cover_exactly_the_given_ids(ids: set[int]) -> None:
     covered = [n for first, last in _runs(list(ids)) for n in range(first, last + 1)]
 
     assert covered == sorted(ids)
@@ -177,33 +177,33 @@ def test_records_keep_their_bytes(open_outbox: Callable[[], Outbox]) -> None:
     assert open_outbox().read("s", after=0, limit=1, max_bytes=1000) == [OutboxRecord(1, "s", payload)]
 
 
-def test_what_else_a_send_says_is_kept_and_counts(open_outbox: Callable[[], Outbox]) -> None:
+def test_extras_are_stored_and_count_in_the_size(open_outbox: Callable[[], Outbox]) -> None:
     outbox = open_outbox()
-    plain, told = outbox.commit(Commit(rows=[Row("s", b"{}"), Row("s", b"{}", b',"key":"\xc3\xa4"')]))
-    assert told.extras == b',"key":"\xc3\xa4"'
-    outbox.number("s", [(1, told.id)])
+    plain, extended = outbox.commit(Commit(rows=[Row("s", b"{}"), Row("s", b"{}", b',"key":"\xc3\xa4"')]))
+    assert extended.extras == b',"key":"\xc3\xa4"'
+    outbox.number("s", [(1, extended.id)])
     bytes_before = outbox.bytes
 
     again = open_outbox()
-    assert again.bytes == bytes_before == 2 * (2 + 1 + RECORD_OVERHEAD) + len(told.extras)
+    assert again.bytes == bytes_before == 2 * (2 + 1 + RECORD_OVERHEAD) + len(extended.extras)
     assert again.read("s", after=0, limit=9, max_bytes=99) == [plain]
-    assert again.numbered("s") == ([(told, 1)], 1)
+    assert again.numbered("s") == ([(extended, 1)], 1)
     again.forget_numbers()
-    assert again.read("s", after=0, limit=9, max_bytes=99) == [plain, told]
+    assert again.read("s", after=0, limit=9, max_bytes=99) == [plain, extended]
     assert again.read("s", after=0, limit=9, max_bytes=1) == [plain]
-    assert again.read("s", after=1, limit=9, max_bytes=1) == [told]
-    again.commit(Commit(released=[told.id]))
+    assert again.read("s", after=1, limit=9, max_bytes=1) == [extended]
+    again.commit(Commit(released=[extended.id]))
     assert again.bytes == 2 + 1 + RECORD_OVERHEAD
 
 
-def test_extras_count_where_a_page_is_bounded_in_bytes(open_outbox: Callable[[], Outbox]) -> None:
+def test_extras_count_in_the_byte_limit_of_a_read(open_outbox: Callable[[], Outbox]) -> None:
     outbox = open_outbox()
     outbox.commit(Commit(rows=[Row("s", b"{}", b"x" * 100)] * 5))
 
     assert len(outbox.read("s", after=0, limit=9, max_bytes=250)) == 3
 
 
-def test_messages_that_no_route_wants_are_counted(open_outbox: Callable[[], Outbox]) -> None:
+def test_filtered_messages_are_counted(open_outbox: Callable[[], Outbox]) -> None:
     open_outbox().commit(Commit(rows=rows(1), filtered=3))
 
     books = open_outbox().books()
@@ -214,7 +214,7 @@ def test_messages_that_no_route_wants_are_counted(open_outbox: Callable[[], Outb
 
 
 class Clock:
-    """Seconds that a test moves by hand."""
+    """A clock that the test sets."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -227,7 +227,7 @@ class Clock:
 def bounded(tmp_path: Path) -> Iterator[Callable[..., Outbox]]:
     made: list[Outbox] = []
 
-    def make(*, clock: Callable[[], float] = Clock(), **bounds: float) -> Outbox:  # noqa: B008 - stands still
+    def make(*, clock: Callable[[], float] = Clock(), **bounds: float) -> Outbox:  # noqa: B008 - shared on purpose, it doesn't move
         made.append(Outbox(tmp_path / "outbox.db", Bounds(**bounds), clock=clock, wall_clock=lambda: 5000.0))  # type: ignore[arg-type]
         made[-1].open()
         return made[-1]
@@ -241,7 +241,7 @@ def big(count: int, size: int = 1000, stream: str = "s") -> list[Row]:
     return [Row(stream, b"%04d" % n + b"x" * (size - 4)) for n in range(count)]
 
 
-def test_a_store_at_its_bound_of_bytes_is_full_until_a_tenth_is_free(bounded: Callable[..., Outbox]) -> None:
+def test_an_outbox_at_its_bound_of_bytes_is_full_until_a_tenth_is_free(bounded: Callable[..., Outbox]) -> None:
     outbox = bounded(max_bytes=10_000)
     ids = [r.id for r in outbox.commit(Commit(rows=big(9)))]
     assert outbox.why_full(age=0) is None
@@ -255,7 +255,7 @@ def test_a_store_at_its_bound_of_bytes_is_full_until_a_tenth_is_free(bounded: Ca
     assert outbox.has_room_again(age=0)
 
 
-def test_what_is_counted_is_at_least_what_the_disk_needs(bounded: Callable[..., Outbox], tmp_path: Path) -> None:
+def test_counted_bytes_are_at_least_the_bytes_on_disk(bounded: Callable[..., Outbox], tmp_path: Path) -> None:
     outbox = bounded(max_bytes=1 << 30)
     for _ in range(20):
         outbox.commit(Commit(rows=big(1000, size=60, stream="tutorialAppInputStream")))
@@ -264,7 +264,7 @@ def test_what_is_counted_is_at_least_what_the_disk_needs(bounded: Callable[..., 
     assert (tmp_path / "outbox.db").stat().st_size <= outbox.bytes
 
 
-def test_bytes_are_the_same_after_a_restart(bounded: Callable[..., Outbox]) -> None:
+def test_counted_bytes_are_the_same_after_a_restart(bounded: Callable[..., Outbox]) -> None:
     outbox = bounded()
     ids = [r.id for r in outbox.commit(Commit(rows=big(7, stream="ä")))]
     outbox.commit(Commit(released=ids[2:4], refused=[RefusedRecord(ids[5], dead_letter("refused_by_gdn"))]))
@@ -274,7 +274,7 @@ def test_bytes_are_the_same_after_a_restart(bounded: Callable[..., Outbox]) -> N
     assert bounded().bytes == before > 0
 
 
-def test_the_oldest_is_dropped_but_never_what_was_sent(bounded: Callable[..., Outbox]) -> None:
+def test_the_oldest_records_are_dropped_but_none_that_was_sent(bounded: Callable[..., Outbox]) -> None:
     outbox = bounded(max_bytes=10_000)
     ids = [r.id for r in outbox.commit(Commit(rows=big(12)))]
 
@@ -288,7 +288,7 @@ def test_the_oldest_is_dropped_but_never_what_was_sent(bounded: Callable[..., Ou
     assert outbox.has_room_again(age=0)
 
 
-def test_what_is_too_old_is_dropped_as_expired(bounded: Callable[..., Outbox]) -> None:
+def test_records_that_are_too_old_are_dropped_as_expired(bounded: Callable[..., Outbox]) -> None:
     clock = Clock()
     outbox = bounded(max_age=60, clock=clock)
     outbox.commit(Commit(rows=big(3)))
@@ -303,7 +303,7 @@ def test_what_is_too_old_is_dropped_as_expired(bounded: Callable[..., Outbox]) -
     assert outbox.oldest_age() == 20
 
 
-def test_rows_that_are_not_taken_are_counted(bounded: Callable[..., Outbox]) -> None:
+def test_rejected_rows_are_counted(bounded: Callable[..., Outbox]) -> None:
     outbox = bounded()
 
     outbox.commit(Commit(rejected=5))
@@ -312,7 +312,9 @@ def test_rows_that_are_not_taken_are_counted(bounded: Callable[..., Outbox]) -> 
     assert outbox.books().balanced
 
 
-def test_the_oldest_dead_letters_make_room_for_new_ones(bounded: Callable[..., Outbox], tmp_path: Path) -> None:
+def test_the_oldest_dead_letters_are_purged_to_make_room_for_new_ones(
+    bounded: Callable[..., Outbox], tmp_path: Path
+) -> None:
     outbox = bounded(dead_letter_bytes=10_000)
     for n in range(30):
         outbox.commit(Commit(dead_letters=[DeadLetter("t", b"%03d" % n + b"x" * 900, 1, n, None, "not_json", "")]))
@@ -326,7 +328,7 @@ def test_the_oldest_dead_letters_make_room_for_new_ones(bounded: Callable[..., O
     assert outbox.books().dead_lettered == {"not_json": 30}
 
 
-def test_a_page_is_bounded_in_bytes(bounded: Callable[..., Outbox]) -> None:
+def test_a_read_is_limited_in_bytes(bounded: Callable[..., Outbox]) -> None:
     outbox = bounded()
     outbox.commit(Commit(rows=big(10)))
 
@@ -334,7 +336,7 @@ def test_a_page_is_bounded_in_bytes(bounded: Callable[..., Outbox]) -> None:
     assert len(outbox.read("s", after=0, limit=100, max_bytes=1)) == 1
 
 
-def test_a_store_put_back_from_a_copy_gets_a_new_name(tmp_path: Path) -> None:
+def test_an_outbox_restored_from_a_copy_gets_a_new_name(tmp_path: Path) -> None:
     path, copy = tmp_path / "outbox.db", tmp_path / "copy.db"
     outbox = Outbox(path)
     outbox.open()
@@ -352,7 +354,7 @@ def test_a_store_put_back_from_a_copy_gets_a_new_name(tmp_path: Path) -> None:
     outbox.close()
 
 
-def test_a_store_moved_with_all_its_files_gets_a_new_name(tmp_path: Path) -> None:
+def test_an_outbox_moved_with_all_its_files_gets_a_new_name(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     outbox = Outbox(old / "outbox.db")
     outbox.open()
@@ -367,7 +369,7 @@ def test_a_store_moved_with_all_its_files_gets_a_new_name(tmp_path: Path) -> Non
     moved.close()
 
 
-def test_what_is_remembered_and_counted_survives(bounded: Callable[..., Outbox]) -> None:
+def test_saved_values_and_counters_survive_a_restart(bounded: Callable[..., Outbox]) -> None:
     outbox = bounded()
     outbox.save_values(a="1", b="ü")
     outbox.count("sessions_lost")
@@ -384,7 +386,7 @@ def test_what_is_remembered_and_counted_survives(bounded: Callable[..., Outbox])
 # --- a disk that is full, a file that is damaged -----------------------------------------------------------
 
 
-def test_an_outbox_of_the_first_format_is_taken_over(tmp_path: Path) -> None:
+def test_an_outbox_of_the_first_format_is_upgraded(tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     db = sqlite3.connect(path)
     db.executescript(f"BEGIN; {schema.CHANGES[0]} PRAGMA user_version = 1; COMMIT;")
@@ -410,7 +412,7 @@ def filled(path: Path, records: int = 3000) -> Outbox:
 
 
 def crash(outbox: Outbox) -> None:
-    """What is left after a SIGKILL, as far as the file is concerned: it was not closed cleanly."""
+    """Leave the file as a SIGKILL does: not closed cleanly."""
     outbox._disconnect_and_unlock()
 
 
@@ -420,7 +422,7 @@ def damage(path: Path, page: int, count: int = 1, size: int = 4096) -> None:
         file.write(b"\xa5" * size * count)
 
 
-def test_a_store_with_damaged_pages_is_rescued_without_a_human(tmp_path: Path) -> None:
+def test_an_outbox_with_damaged_pages_is_rescued_automatically(tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     outbox = filled(path)
     name = outbox.name
@@ -445,8 +447,8 @@ def test_a_store_with_damaged_pages_is_rescued_without_a_human(tmp_path: Path) -
     again.close()
 
 
-def test_books_balance_after_damage_that_changed_the_name_of_one(tmp_path: Path) -> None:
-    """Found by the test that damages at random: what nobody reads must not count as the fate of records."""
+def test_books_balance_after_damage_to_a_name_in_them(tmp_path: Path) -> None:
+    """Found by the test that damages at random: an unknown name must not count as a fate of records."""
     path = tmp_path / "outbox.db"
     outbox = filled(path)
     outbox._db.execute("UPDATE books SET name = 'dead_lette^ed:x' WHERE name LIKE 'dead_lettered:%'")  # type: ignore[union-attr]
@@ -462,7 +464,7 @@ def test_books_balance_after_damage_that_changed_the_name_of_one(tmp_path: Path)
 
 
 @pytest.mark.parametrize("content", [b"this is no database" * 1000, b"", b"SQLite format 3\0" + b"\xff" * 100])
-def test_a_file_that_is_no_database_is_set_aside(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_database_is_kept_beside_a_new_one(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "outbox.db"
     path.write_bytes(content)
     outbox = Outbox(path)
@@ -477,7 +479,7 @@ def test_a_file_that_is_no_database_is_set_aside(tmp_path: Path, content: bytes)
 
 @given(st.integers(0, 2**32), st.integers(1, 30), st.booleans())
 @settings(max_examples=25, deadline=None)
-def test_whatever_is_damaged_the_bridge_starts_and_the_books_balance(seed: int, places: int, torn: bool) -> None:
+def test_with_any_damage_the_bridge_starts_and_the_books_balance(seed: int, places: int, torn: bool) -> None:
     import random
 
     rng = random.Random(seed)
@@ -513,7 +515,7 @@ def test_whatever_is_damaged_the_bridge_starts_and_the_books_balance(seed: int, 
             outbox.close()
 
 
-def test_a_rescue_that_a_crash_cut_short_starts_over_or_is_finished(tmp_path: Path) -> None:
+def test_a_rescue_that_crashed_starts_over_or_is_finished(tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     crash(filled(path))
     damage(path, page=20)
@@ -532,7 +534,7 @@ def test_a_rescue_that_a_crash_cut_short_starts_over_or_is_finished(tmp_path: Pa
     outbox.close()
 
 
-def test_a_torn_tail_costs_nothing_that_was_committed_before(tmp_path: Path) -> None:
+def test_a_torn_write_at_the_end_loses_no_earlier_commit(tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     outbox = Outbox(path)
     outbox.open()
@@ -564,7 +566,7 @@ def fill(outbox: Outbox) -> list[OutboxRecord]:
     return stored
 
 
-def test_a_full_disk_stores_nothing_and_loses_nothing_and_heals(small_disk: Path) -> None:
+def test_on_a_full_disk_nothing_is_stored_nothing_is_lost_and_it_recovers(small_disk: Path) -> None:
     outbox = Outbox(small_disk / "outbox.db")
     outbox.open()
     stored = fill(outbox)
@@ -588,7 +590,7 @@ def test_a_full_disk_stores_nothing_and_loses_nothing_and_heals(small_disk: Path
     outbox.close()
 
 
-def test_a_bridge_that_finds_a_full_disk_at_its_start_delivers_all_the_same(small_disk: Path) -> None:
+def test_a_bridge_that_starts_on_a_full_disk_still_delivers(small_disk: Path) -> None:
     outbox = Outbox(small_disk / "outbox.db")
     outbox.open()
     outbox.commit(Commit(rows=big(2000)))
@@ -606,7 +608,7 @@ def test_a_bridge_that_finds_a_full_disk_at_its_start_delivers_all_the_same(smal
     outbox.close()
 
 
-def test_what_is_kept_of_messages_goes_with_the_commit_and_not_into_a_copy(
+def test_seen_messages_are_stored_with_the_commit_and_forgotten_in_a_copy(
     open_outbox: Callable[[], Outbox], tmp_path: Path
 ) -> None:
     outbox = open_outbox()

@@ -30,7 +30,7 @@ def producer_url(*, address: str = "https://play.example.io", **changes: object)
         ("http://gdn:8080", "http://gdn:8080"),
     ],
 )
-def test_every_way_to_write_the_url_gives_one_base(written: str, expected: str) -> None:
+def test_every_way_to_write_the_url_gives_the_same_base(written: str, expected: str) -> None:
     assert GdnAddress.parse(written).base_url == expected
 
 
@@ -58,7 +58,7 @@ def test_parsing_a_base_url_again_changes_nothing() -> None:
         "https://[::1",
     ],
 )
-def test_what_is_no_plain_host_is_refused(written: str) -> None:
+def test_anything_but_a_plain_host_is_refused(written: str) -> None:
     with pytest.raises(ValueError):
         GdnAddress.parse(written)
 
@@ -67,7 +67,7 @@ def test_what_is_no_plain_host_is_refused(written: str) -> None:
     "written",
     ["https://user:s3cr3t@play.example.io", "play.example.io/s3cr3t", "play.example.io?key=s3cr3t", "s3cr3t@x:port"],
 )
-def test_a_refusal_does_not_repeat_what_may_be_a_secret(written: str) -> None:
+def test_the_error_does_not_repeat_possible_secrets(written: str) -> None:
     with pytest.raises(ValueError) as caught:
         GdnAddress.parse(written)
 
@@ -90,7 +90,7 @@ def test_a_global_stream_has_the_global_namespace_and_topic() -> None:
     assert "/acme/c8global._system/c8globals.In?" in producer_url(scope=StreamScope.GLOBAL)
 
 
-def test_http_is_dialled_as_ws_and_a_region_by_its_own_host() -> None:
+def test_http_becomes_ws_and_a_region_has_its_own_host() -> None:
     assert producer_url(address="http://localhost:1", host="localhost:2").startswith("ws://localhost:2/_ws/")
 
 
@@ -111,7 +111,7 @@ def test_a_plain_pulsar_is_dialled_at_its_own_host_and_path() -> None:
 
 
 @pytest.mark.parametrize("host", ["evil.example/x", "user@evil.example", "", "a b"])
-def test_a_region_that_is_no_host_is_not_dialled(host: str) -> None:
+def test_a_region_without_a_valid_host_is_refused(host: str) -> None:
     with pytest.raises(ValueError):
         producer_url(host=host)
 
@@ -123,7 +123,7 @@ def test_an_empty_name_is_refused(name: str) -> None:
 
 
 @given(st.text(min_size=1).filter(lambda text: text not in {".", ".."} and text.isprintable()))
-def test_no_name_leaves_its_place_in_a_path(name: str) -> None:
+def test_no_name_can_change_the_path(name: str) -> None:
     parts = fabric_path("_system", "streamapps", name).split("/")
 
     assert [unquote(part) for part in parts] == ["", "_fabric", "_system", "_api", "streamapps", name]
@@ -136,7 +136,7 @@ def test_a_part_that_clients_resolve_away_is_refused(part: str) -> None:
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1))
-def test_any_otp_arrives_as_it_was(otp: str) -> None:
+def test_any_one_time_password_arrives_unchanged(otp: str) -> None:
     url = with_otp(producer_url(), otp)
 
     assert parse_qs(urlsplit(url).query, keep_blank_values=True)["otp"] == [otp]

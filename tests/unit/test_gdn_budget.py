@@ -22,7 +22,7 @@ class Clock:
 
 
 def take_all(budget: Budget, *, check: bool = False) -> int:
-    """How many can be taken now."""
+    """How many requests are allowed now."""
     taken = 0
     while True:
         try:
@@ -32,14 +32,14 @@ def take_all(budget: Budget, *, check: bool = False) -> int:
         taken += 1
 
 
-def test_the_limit_can_be_taken_and_not_one_more() -> None:
+def test_as_many_requests_as_the_limit_are_allowed_and_not_one_more() -> None:
     budget = Budget(per_minute=7, per_day=0, clock=Clock())
 
     assert take_all(budget) == 7
     assert budget.used == {"minute": 7, "day": 7}
 
 
-def test_what_no_longer_counts_is_not_kept_though_nobody_asks() -> None:
+def test_expired_slots_are_dropped_even_without_a_look_at_the_usage() -> None:
     clock = Clock()
     budget = Budget(per_minute=0, per_day=0, clock=clock)
     for _ in range(1000):
@@ -49,7 +49,7 @@ def test_what_no_longer_counts_is_not_kept_though_nobody_asks() -> None:
     assert all(len(window._slots) < 200 for window in budget._windows.values())
 
 
-def test_no_limit_is_no_limit() -> None:
+def test_a_limit_of_0_is_no_limit() -> None:
     budget = Budget(per_minute=0, per_day=0, clock=Clock())
     for _ in range(10_000):
         budget.take()
@@ -62,9 +62,7 @@ def test_no_limit_is_no_limit() -> None:
     ("per_minute", "per_day", "setting", "seconds"),
     [(3, 100, "gdn.requests_per_minute", 61.0), (100, 3, "gdn.requests_per_day", DAY + 1440)],
 )
-def test_a_refusal_names_the_setting_and_when_there_is_room(
-    per_minute: int, per_day: int, setting: str, seconds: float
-) -> None:
+def test_a_refusal_names_the_setting_and_the_wait(per_minute: int, per_day: int, setting: str, seconds: float) -> None:
     clock = Clock()
     budget = Budget(per_minute=per_minute, per_day=per_day, clock=clock)
     take_all(budget)
@@ -78,7 +76,7 @@ def test_a_refusal_names_the_setting_and_when_there_is_room(
     assert seconds - seconds / 60 < caught.value.retry_after <= seconds
 
 
-def test_there_is_room_when_it_was_said_to_be_and_no_sooner() -> None:
+def test_there_is_room_exactly_after_the_stated_wait() -> None:
     clock = Clock()
     budget = Budget(per_minute=3, per_day=0, clock=clock)
     budget.take()
@@ -94,7 +92,7 @@ def test_there_is_room_when_it_was_said_to_be_and_no_sooner() -> None:
     assert take_all(budget) == 1
 
 
-def test_checks_take_half_at_most_and_leave_the_rest() -> None:
+def test_health_checks_get_half_at_most() -> None:
     clock = Clock()
     budget = Budget(per_minute=9, per_day=0, clock=clock)
 
@@ -104,14 +102,14 @@ def test_checks_take_half_at_most_and_leave_the_rest() -> None:
         budget.take(check=True)
 
 
-def test_checks_get_none_when_all_is_taken() -> None:
+def test_health_checks_get_nothing_once_the_budget_is_used_up() -> None:
     budget = Budget(per_minute=10, per_day=0, clock=Clock())
     take_all(budget)
 
     assert take_all(budget, check=True) == 0
 
 
-def test_what_was_given_back_can_be_taken_again() -> None:
+def test_a_request_that_was_given_back_can_be_taken_again() -> None:
     budget = Budget(per_minute=4, per_day=0, clock=Clock())
     take_all(budget, check=True)
 
@@ -120,7 +118,7 @@ def test_what_was_given_back_can_be_taken_again() -> None:
     assert take_all(budget, check=True) == 1
 
 
-def test_giving_back_late_or_too_much_makes_no_room_that_is_not_there() -> None:
+def test_giving_back_late_or_too_often_never_exceeds_the_limit() -> None:
     clock = Clock()
     budget = Budget(per_minute=4, per_day=4, clock=clock)
     budget.take()
@@ -139,7 +137,9 @@ def test_giving_back_late_or_too_much_makes_no_room_that_is_not_there() -> None:
 
 
 @given(st.integers(1, 8), st.lists(st.floats(0.0, 30.0), max_size=60), st.floats(0.0, 100.0))
-def test_no_minute_holds_more_than_its_limit_wherever_it_begins(limit: int, pauses: list[float], start: float) -> None:
+def test_no_minute_has_more_requests_than_its_limit_wherever_it_begins(
+    limit: int, pauses: list[float], start: float
+) -> None:
     clock = Clock()
     clock.now = start
     budget = Budget(per_minute=limit, per_day=0, clock=clock)
@@ -156,7 +156,7 @@ def test_no_minute_holds_more_than_its_limit_wherever_it_begins(limit: int, paus
 
 
 @given(st.integers(1, 8), st.lists(st.tuples(st.floats(0.0, 30.0), st.booleans()), max_size=60))
-def test_whoever_waits_as_long_as_asked_gets_room(limit: int, turns: list[tuple[float, bool]]) -> None:
+def test_after_the_stated_wait_a_request_is_allowed(limit: int, turns: list[tuple[float, bool]]) -> None:
     clock = Clock()
     budget = Budget(per_minute=2 * limit, per_day=0, clock=clock)
     for pause, check in turns:
@@ -168,7 +168,7 @@ def test_whoever_waits_as_long_as_asked_gets_room(limit: int, turns: list[tuple[
             budget.take(check=check)
 
 
-def test_threads_together_take_no_more_than_the_limit() -> None:
+def test_threads_together_do_not_exceed_the_limit() -> None:
     budget = Budget(per_minute=500, per_day=0, clock=lambda: 0.0)
     taken: list[int] = []
     threads = [threading.Thread(target=lambda: taken.append(take_all(budget))) for _ in range(8)]

@@ -20,7 +20,7 @@ def theirs(*streams: str, regions: tuple[str, ...] = ("here",)) -> WorkerState:
 SAME = theirs("CREATE STREAM s (a int, b string)", "CREATE STREAM unused (x int)")
 
 
-def test_the_same_definition_shows_no_change_whatever_space_is_around_it() -> None:
+def test_white_space_around_a_definition_is_no_change() -> None:
     state = WorkerState("w", f"\n  {OURS.text}\n\n", ("here",), True)
 
     assert text_changes(state, OURS, ours="file") == []
@@ -28,7 +28,7 @@ def test_the_same_definition_shows_no_change_whatever_space_is_around_it() -> No
     assert losses(state, STREAMS, ["s"]) == {}
 
 
-def test_another_text_is_shown_line_by_line_from_gdn_to_the_file() -> None:
+def test_another_text_gives_a_line_diff_from_gdn_to_the_file() -> None:
     diff = text_changes(theirs("CREATE STREAM s (a int)", "CREATE STREAM unused (x int)"), OURS, ours="file")
 
     assert diff[:2] == ["--- GDN", "+++ file"]
@@ -63,7 +63,7 @@ def test_a_huge_definition_is_compared_up_to_the_first_difference_only() -> None
         ),
     ],
 )
-def test_columns_that_differ_are_named_and_what_loses_rows_is_told_from_what_does_not(
+def test_different_columns_are_named_and_only_some_of_them_lose_rows(
     stream: str, change: str | None, loss: str | None
 ) -> None:
     state = theirs(stream, "CREATE STREAM unused (x int)")
@@ -82,7 +82,7 @@ def test_only_streams_that_rows_are_sent_to_can_lose_rows() -> None:
     assert list(losses(state, STREAMS, ["s", "unused"])) == ["unused"]
 
 
-def test_columns_are_compared_though_gdns_definition_names_no_version() -> None:
+def test_columns_are_compared_even_if_gdns_definition_has_no_version() -> None:
     unversioned = "@App:name('w')\nCREATE STREAM s (a int, b string, c int);\nCREATE STREAM unused (x int);\n"
     state = WorkerState("w", unversioned + TAIL, ("here",), True)
 
@@ -90,7 +90,7 @@ def test_columns_are_compared_though_gdns_definition_names_no_version() -> None:
     assert losses(state, STREAMS, ["s"]) == {"s": "GDN's worker drops rows of s: they lack the column c int"}
 
 
-def test_a_definition_that_cannot_be_read_here_is_said_to_be_so_and_stops_nothing() -> None:
+def test_an_unreadable_definition_is_reported_and_does_not_stop_the_sending() -> None:
     state = WorkerState("w", "define stream s (a int);", (), True)
 
     assert "can't be read" in column_changes(state, STREAMS)[0]
@@ -101,7 +101,7 @@ def test_a_definition_that_cannot_be_read_here_is_said_to_be_so_and_stops_nothin
     ("wanted", "elsewhere"),
     [([], False), (["*"], False), (["here", "there"], False), (["there", "here"], False), (["here"], True)],
 )
-def test_regions_differ_only_where_they_are_named(wanted: list[str], elsewhere: bool) -> None:
+def test_regions_differ_only_if_regions_are_configured(wanted: list[str], elsewhere: bool) -> None:
     state = WorkerState("w", OURS.text, ("here", "there"), True)
 
     assert runs_elsewhere(state, wanted) is elsewhere

@@ -12,13 +12,13 @@ from bridge.gdn.frames import MAX_MESSAGE, Frame, FrameParser, Opcode, encode
 
 
 def server_frame(payload: bytes, opcode: int = Opcode.TEXT, *, fin: int = 1) -> bytes:
-    """As another implementation builds it; a server's frames aren't masked."""
+    """Encoded by another implementation; a server's frames aren't masked."""
     frame = websocket.ABNF(fin, 0, 0, 0, opcode, 0, payload)
     return frame.format()
 
 
 class Source:
-    """A socket for websocket-client to read what we encoded."""
+    """A socket from which websocket-client reads the encoded frames."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -29,7 +29,7 @@ class Source:
 
 
 @given(st.lists(st.binary(max_size=400), max_size=5))
-def test_another_implementation_reads_the_frames_that_are_encoded(payloads: list[bytes]) -> None:
+def test_another_implementation_reads_the_encoded_frames(payloads: list[bytes]) -> None:
     encoded = encode(Opcode.BINARY, payloads, masks=os.urandom(4 * len(payloads)))
 
     source = Source(encoded)
@@ -43,7 +43,7 @@ def test_another_implementation_reads_the_frames_that_are_encoded(payloads: list
 
 
 @pytest.mark.parametrize("size", [125, 126, 65535, 65536])
-def test_lengths_at_the_borders_of_the_format_survive(size: int) -> None:
+def test_payloads_at_the_limits_of_each_length_format_survive(size: int) -> None:
     payload = b"x" * size
     encoded = encode(Opcode.BINARY, [payload], masks=b"\1\2\3\4")
 
@@ -52,7 +52,7 @@ def test_lengths_at_the_borders_of_the_format_survive(size: int) -> None:
 
 
 @given(st.lists(st.binary(max_size=300), max_size=8), st.lists(st.integers(1, 50), min_size=1))
-def test_frames_come_out_the_same_however_the_bytes_are_cut(payloads: list[bytes], cuts: list[int]) -> None:
+def test_frames_are_the_same_however_the_bytes_are_split(payloads: list[bytes], cuts: list[int]) -> None:
     data = b"".join(server_frame(p) for p in payloads)
     parser = FrameParser()
 
@@ -66,7 +66,7 @@ def test_frames_come_out_the_same_however_the_bytes_are_cut(payloads: list[bytes
     assert [f.payload for f in frames] == payloads
 
 
-def test_fragments_are_joined_and_control_frames_between_them_come_through() -> None:
+def test_fragments_are_joined_and_control_frames_between_them_are_returned() -> None:
     data = (
         server_frame(b"one ", fin=0)
         + server_frame(b"?", Opcode.PING)

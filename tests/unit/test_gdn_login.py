@@ -46,17 +46,17 @@ class Clock:
 
 
 class Far:
-    """GDN's side of a login. A token lasts an hour."""
+    """The far end of a login. A token lasts an hour."""
 
     def __init__(self) -> None:
-        self.asked: list[Account] = []
+        self.logins: list[Account] = []
         self.failure: GdnError | None = None
 
     def log_in(self, account: Account) -> str:
-        self.asked.append(account)
+        self.logins.append(account)
         if self.failure is not None:
             raise self.failure
-        return jwt(f"token {len(self.asked)}", exp=NOW + 3600)
+        return jwt(f"token {len(self.logins)}", exp=NOW + 3600)
 
 
 def tokens(far: Far, clock: Clock) -> TokenCache:
@@ -68,7 +68,7 @@ def tokens(far: Far, clock: Clock) -> TokenCache:
 # --- tokens -----------------------------------------------------------------------------------------------
 
 
-def test_one_token_serves_until_three_quarters_of_its_time_are_over() -> None:
+def test_a_token_is_used_for_three_quarters_of_its_lifetime() -> None:
     far, clock = Far(), Clock()
     made = tokens(far, clock)
     first = made.token()
@@ -78,10 +78,10 @@ def test_one_token_serves_until_three_quarters_of_its_time_are_over() -> None:
     second = made.token()
 
     assert second != first
-    assert len(far.asked) == 2
+    assert len(far.logins) == 2
 
 
-def test_a_token_that_cannot_be_renewed_serves_to_its_end_and_then_the_reason_is_told() -> None:
+def test_a_token_that_cannot_be_renewed_is_used_to_its_end_and_then_the_reason_is_raised() -> None:
     far, clock = Far(), Clock()
     made = tokens(far, clock)
     first = made.token()
@@ -94,22 +94,22 @@ def test_a_token_that_cannot_be_renewed_serves_to_its_end_and_then_the_reason_is
         made.token()
 
 
-def test_a_login_that_failed_is_not_tried_again_at_once_whoever_asks() -> None:
+def test_a_failed_login_is_not_repeated_at_once() -> None:
     far, clock = Far(), Clock()
     made = tokens(far, clock)
     far.failure = GdnAuthError("Wrong credentials")
     for _ in range(5):
         with pytest.raises(GdnAuthError, match="Wrong"):
             made.token()
-    assert len(far.asked) == 1
+    assert len(far.logins) == 1
     clock.now += WAIT_AFTER_FAILURE
     far.failure = None
 
     assert made.token()
-    assert len(far.asked) == 2
+    assert len(far.logins) == 2
 
 
-def test_gdns_wish_to_wait_is_kept() -> None:
+def test_gdns_retry_after_is_respected() -> None:
     far, clock = Far(), Clock()
     made = tokens(far, clock)
     far.failure = GdnUnavailable("429", retry_after=100.0)
@@ -118,10 +118,10 @@ def test_gdns_wish_to_wait_is_kept() -> None:
         with pytest.raises(GdnUnavailable):
             made.token()
 
-    assert len(far.asked) == 1
+    assert len(far.logins) == 1
 
 
-def test_another_password_is_tried_at_once_and_the_same_one_is_not() -> None:
+def test_a_new_password_is_tried_at_once_but_the_same_one_is_not() -> None:
     far, clock = Far(), Clock()
     made = tokens(far, clock)
     far.failure = GdnAuthError("Wrong credentials")
@@ -130,13 +130,13 @@ def test_another_password_is_tried_at_once_and_the_same_one_is_not() -> None:
     made.use(ME)
     with pytest.raises(GdnAuthError):
         made.token()
-    assert len(far.asked) == 1
+    assert len(far.logins) == 1
     far.failure = None
     other = Account("other", email="me@x.example")
     made.use(other)
 
     assert made.token()
-    assert far.asked == [ME, other]
+    assert far.logins == [ME, other]
 
 
 def test_a_refused_token_is_replaced_unless_it_is_fresh() -> None:
@@ -154,7 +154,7 @@ def test_a_refused_token_is_replaced_unless_it_is_fresh() -> None:
 
 
 @pytest.mark.parametrize("token", ["", "a b", "a\nb", "ü", "x" * 20_000])
-def test_a_token_that_no_header_can_hold_is_refused(token: str) -> None:
+def test_a_token_that_does_not_fit_in_a_header_is_refused(token: str) -> None:
     made = TokenCache(lambda _account: token, clock=Clock())
     made.use(ME)
 
@@ -175,16 +175,16 @@ def test_a_token_that_no_header_can_hold_is_refused(token: str) -> None:
         ("a.b.c", ASSUMED),
     ],
 )
-def test_how_long_a_token_lasts_is_read_from_it_within_bounds(token: str, seconds: float) -> None:
+def test_the_lifetime_of_a_token_is_read_from_it_within_limits(token: str, seconds: float) -> None:
     assert lifetime_of(token, now=NOW) == seconds
 
 
 @given(st.text() | st.binary().map(lambda claims: f"a.{urlsafe_b64encode(claims).decode()}.c"))
-def test_no_token_breaks_the_reading(token: str) -> None:
+def test_any_token_has_a_lifetime(token: str) -> None:
     assert SHORTEST <= lifetime_of(token, now=NOW) <= LONGEST
 
 
-def test_an_account_logs_in_by_address_or_by_tenant_and_name_and_shows_no_password() -> None:
+def test_an_account_logs_in_by_email_or_by_tenant_and_name_and_its_repr_has_no_password() -> None:
     by_name = Account("p", tenant="acme", username="bridge")
 
     assert ME.body == {"password": "s3cr3t pass", "email": "me@x.example"}
@@ -233,7 +233,7 @@ def test_requests_carry_the_token_and_log_in_once(web: responses.RequestsMock, r
     assert kept == [token]
 
 
-def test_a_token_that_gdn_took_back_is_replaced_within_the_request(
+def test_a_token_that_gdn_revoked_is_replaced_within_the_request(
     web: responses.RequestsMock, rest: GdnRest, clock: Clock
 ) -> None:
     for name in ("first", "second"):
@@ -248,7 +248,9 @@ def test_a_token_that_gdn_took_back_is_replaced_within_the_request(
     assert len([call for call in web.calls if call.request.url == LOGIN]) == 2
 
 
-def test_a_refused_password_is_named_without_being_shown(web: responses.RequestsMock, rest: GdnRest) -> None:
+def test_the_error_of_a_refused_password_names_the_setting_but_not_the_password(
+    web: responses.RequestsMock, rest: GdnRest
+) -> None:
     wrong = {"error": True, "code": 401, "errorNum": 401, "errorMessage": f"Wrong credentials {ME.password}"}
     web.post(LOGIN, status=401, json=wrong)
 
@@ -259,7 +261,7 @@ def test_a_refused_password_is_named_without_being_shown(web: responses.Requests
     assert ME.password not in str(raised.value)
 
 
-def test_a_token_that_the_far_end_repeats_is_blotted_out(web: responses.RequestsMock, rest: GdnRest) -> None:
+def test_a_token_that_the_far_end_repeats_is_redacted(web: responses.RequestsMock, rest: GdnRest) -> None:
     token = jwt(exp=NOW + 3600)
     web.post(LOGIN, json={"jwt": token})
     web.get(USER, status=400, json={"errorMessage": f"your token {token}"})
@@ -270,14 +272,16 @@ def test_a_token_that_the_far_end_repeats_is_blotted_out(web: responses.Requests
 
 
 @pytest.mark.parametrize("answer", [{}, {"jwt": 5}, {"jwt": ""}, [1]])
-def test_a_login_without_a_token_is_gdns_fault(web: responses.RequestsMock, rest: GdnRest, answer: object) -> None:
+def test_a_login_answer_without_a_token_is_unavailable(
+    web: responses.RequestsMock, rest: GdnRest, answer: object
+) -> None:
     web.post(LOGIN, json=answer)
 
     with pytest.raises(GdnUnavailable, match="no jwt"):
         rest.tenant()
 
 
-def test_a_key_takes_the_place_of_a_login_again(web: responses.RequestsMock, rest: GdnRest) -> None:
+def test_an_api_key_replaces_a_login(web: responses.RequestsMock, rest: GdnRest) -> None:
     rest.use_key("acme.key.new")
     web.get(USER, json=GOOD)
 
@@ -294,7 +298,7 @@ def test_a_key_takes_the_place_of_a_login_again(web: responses.RequestsMock, res
         (lambda rest: rest.otp(), "/apid/otp", "access to this fabric (_system) and its streams"),
     ],
 )
-def test_a_missing_right_is_named(web: responses.RequestsMock, ask: object, path: str, right: str) -> None:
+def test_the_error_names_the_missing_right(web: responses.RequestsMock, ask: object, path: str, right: str) -> None:
     rest = GdnRest(base_url=BASE, fabric="_system", api_key="acme.key.x")
     for method in (responses.GET, responses.POST):
         web.add(method, BASE + path, status=403, json={"error": True, "code": 403, "errorMessage": "forbidden"})

@@ -47,7 +47,7 @@ def test_the_window_is_never_exceeded() -> None:
         protocol.send([record(2), record(3)], 0.0)
 
 
-def test_a_record_is_never_twice_in_the_window() -> None:
+def test_a_record_is_in_the_window_at_most_once() -> None:
     protocol = ProducerProtocol(window=5)
     protocol.send([record(1)], 0.0)
 
@@ -55,7 +55,7 @@ def test_a_record_is_never_twice_in_the_window() -> None:
         protocol.send([record(1)], 0.0)
 
 
-def test_a_refusal_hands_its_record_back_and_says_whether_it_is_for_good() -> None:
+def test_a_refusal_returns_its_record_and_whether_it_is_permanent() -> None:
     protocol = ProducerProtocol(window=5)
     protocol.send([record(1), record(2)], 0.0)
 
@@ -74,7 +74,7 @@ def test_a_refusal_hands_its_record_back_and_says_whether_it_is_for_good() -> No
 
 
 @pytest.mark.parametrize("context", ["", "99", "+1", "-1", "x", "１", "9" * 40, " 1"])
-def test_receipts_twice_or_with_a_foreign_context_change_nothing(context: str) -> None:
+def test_a_repeated_receipt_or_a_foreign_context_changes_nothing(context: str) -> None:
     protocol = ProducerProtocol(window=5)
     protocol.send([record(1), record(2)], 0.0)
     protocol.receive([ok(2)])
@@ -99,7 +99,7 @@ def test_receipts_twice_or_with_a_foreign_context_change_nothing(context: str) -
         b'{"result":"send-error:3"}',
     ],
 )
-def test_an_answer_that_is_none_ends_the_connection(answer: bytes) -> None:
+def test_an_unreadable_answer_ends_the_connection(answer: bytes) -> None:
     protocol = ProducerProtocol(window=5)
     protocol.send([record(1)], 0.0)
 
@@ -108,8 +108,8 @@ def test_an_answer_that_is_none_ends_the_connection(answer: bytes) -> None:
     assert protocol.unreceipted() == [record(1)]
 
 
-def test_receipts_before_an_answer_that_is_none_count() -> None:
-    """They left the window: thrown away, their records would be neither released nor sent again."""
+def test_receipts_before_an_unreadable_answer_count() -> None:
+    """They left the window: without them their records would be neither released nor sent again."""
     protocol = ProducerProtocol(window=5)
     protocol.send([record(1), record(2), record(3)], 0.0)
     answers = [b'{"result":"ok","context":"2"}', b'{"result":"send-error:8","context":"1"}', b"<html>"]
@@ -122,7 +122,7 @@ def test_receipts_before_an_answer_that_is_none_count() -> None:
 
 
 @given(st.binary(max_size=60))
-def test_whatever_comes_as_an_answer_no_record_is_settled_that_was_not_named(answer: bytes) -> None:
+def test_no_answer_settles_a_record_that_it_does_not_name(answer: bytes) -> None:
     protocol = ProducerProtocol(window=5)
     protocol.send([record(10**15)], 0.0)
 

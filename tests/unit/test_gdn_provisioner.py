@@ -19,15 +19,15 @@ WORKER = parse(Path("config/worker.sql").read_text())
 
 
 class Crash(Exception):
-    """The process ends here."""
+    """The process crashes here."""
 
 
 class Stop(threading.Event):
-    """Nobody waits: what would be waited is written down. While the worker is watched ``script`` happens."""
+    """Records the waits instead of waiting. While the worker is watched, runs ``script``."""
 
-    def __init__(self, told: list[Any]) -> None:
+    def __init__(self, events: list[Any]) -> None:
         super().__init__()
-        self._told = told
+        self._events = events
         self.script: list[Callable[[], object]] = []
         self.waits: Callable[[], object] = lambda: None
 
@@ -39,42 +39,42 @@ class Stop(threading.Event):
             else:
                 self.set()
         else:
-            self._told.append(("waits", timeout))
+            self._events.append(("waits", timeout))
         return self.is_set()
 
 
 class Durable(threading.Event):
-    """Of a store that keeps at once, or of one that doesn't."""
+    """The event of an outbox that stores at once, or of one that fails."""
 
-    def __init__(self, told: list[Any], *, takes: bool) -> None:
+    def __init__(self, events: list[Any], *, takes: bool) -> None:
         super().__init__()
-        self._told = told
+        self._events = events
         self._takes = takes
 
     def wait(self, timeout: float | None = None) -> bool:
-        self._told.append(("remembered" if self._takes else "not remembered", timeout))
+        self._events.append(("remembered" if self._takes else "not remembered", timeout))
         return self._takes
 
 
 class World:
-    """GDN, the store and the clock, and all that happens there in its order."""
+    """GDN, the outbox and the clock; ``events`` has everything that happens, in order."""
 
     def __init__(self, *, exists: bool = True, active: bool = True) -> None:
-        self.told: list[Any] = []
+        self.events: list[Any] = []
         self.exists = exists
         self.active = active
         self.failures: dict[str, list[Exception]] = {}
         self.memory: dict[str, str] = {}
         self.takes = True
         self.ready = threading.Event()
-        self.stop = Stop(self.told)
+        self.stop = Stop(self.events)
         self.now = 1000.0
         self.definition = WORKER.text
         self.on_drift: OnDrift = "report"
         self.failed: list[str] = []
 
     def _call(self, name: str) -> None:
-        self.told.append(name)
+        self.events.append(name)
         if self.failures.get(name):
             raise self.failures[name].pop(0)
 
@@ -100,13 +100,13 @@ class World:
         self._call("activate" if active else "deactivate")
 
     def remember(self, key: str, value: str) -> threading.Event:
-        self.told.append((key, value))
+        self.events.append((key, value))
         if self.takes:
             self.memory[key] = value
-        return Durable(self.told, takes=self.takes)
+        return Durable(self.events, takes=self.takes)
 
     def provision(self) -> Provisioner:
-        """Of a process that starts now."""
+        """The provisioner of a process that starts now."""
         rest: Any = self
         return Provisioner(
             rest=rest,
@@ -134,12 +134,12 @@ def test_a_worker_that_is_active_is_ready_at_once() -> None:
 
     provision.ensure()
 
-    assert world.told == ["refresh", "get"]
+    assert world.events == ["refresh", "get"]
     assert world.ready.is_set()
     assert provision.status.state == "connected"
 
 
-def test_health_checks_may_begin_once_the_worker_has_settled_or_an_attempt_has_failed() -> None:
+def test_health_checks_start_once_the_worker_has_settled_or_an_attempt_has_failed() -> None:
     settled, failed = World(exists=False, active=False), World()
     seen: list[bool] = []
     failed.failures["get"] = [GdnUnavailable("away")]
@@ -154,12 +154,12 @@ def test_health_checks_may_begin_once_the_worker_has_settled_or_an_attempt_has_f
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_an_activation_is_remembered_before_anything_changes_and_forgotten_once_it_has_settled(exists: bool) -> None:
+def test_an_activation_is_stored_before_any_change_and_deleted_once_the_worker_has_settled(exists: bool) -> None:
     world = World(exists=exists, active=False)
 
     world.provision().ensure()
 
-    assert world.told == [
+    assert world.events == [
         *("refresh", "get", ("activating", "1"), ("remembered", REMEMBER_PATIENCE)),
         *(() if exists else ("create",)),
         *("activate", "get", ("waits", 12.5), ("activating", "")),
@@ -168,7 +168,7 @@ def test_an_activation_is_remembered_before_anything_changes_and_forgotten_once_
 
 
 @pytest.mark.parametrize("moment", ["create", "activate"])
-def test_after_a_crash_while_it_was_activated_an_active_worker_settles_all_the_same(moment: str) -> None:
+def test_after_a_crash_during_the_activation_an_active_worker_still_has_to_settle(moment: str) -> None:
     world = World(exists=False)
     world.active = False
     world.failures = {moment: [Crash()]}  # type: ignore[dict-item]
@@ -176,25 +176,25 @@ def test_after_a_crash_while_it_was_activated_an_active_worker_settles_all_the_s
         world.provision().ensure()
     assert not world.ready.is_set()
     world.exists = world.active = True
-    world.told.clear()
+    world.events.clear()
 
     world.provision().ensure()
 
-    assert world.told == ["refresh", "get", ("waits", 12.5), ("activating", "")]
+    assert world.events == ["refresh", "get", ("waits", 12.5), ("activating", "")]
     assert world.memory == {"activating": ""}
 
 
-def test_a_start_after_it_has_settled_does_not_wait_again() -> None:
+def test_a_restart_after_the_worker_has_settled_does_not_wait() -> None:
     world = World(active=False)
     world.provision().ensure()
-    world.told.clear()
+    world.events.clear()
 
     world.provision().ensure()
 
-    assert world.told == ["refresh", "get"]
+    assert world.events == ["refresh", "get"]
 
 
-def test_a_stop_before_it_has_settled_leaves_the_wait_to_the_next_start() -> None:
+def test_after_a_stop_before_the_worker_has_settled_the_next_start_waits() -> None:
     world = World(active=False)
     provision = world.provision()
 
@@ -210,25 +210,25 @@ def test_a_stop_before_it_has_settled_leaves_the_wait_to_the_next_start() -> Non
     assert world.memory == {"activating": "1"}
 
 
-def test_a_store_that_does_not_keep_it_is_not_waited_for_long() -> None:
+def test_an_outbox_that_fails_delays_the_activation_only_briefly() -> None:
     world = World(active=False)
     world.takes = False
 
     with capture_logs() as logs:
         world.provision().ensure()
 
-    assert ("not remembered", REMEMBER_PATIENCE) in world.told
+    assert ("not remembered", REMEMBER_PATIENCE) in world.events
     assert "worker.activation_not_remembered" in [entry["event"] for entry in logs]
     assert world.ready.is_set()
 
 
-def test_an_activation_whose_answer_was_lost_settles() -> None:
+def test_after_a_lost_answer_to_an_activation_the_worker_has_to_settle() -> None:
     world = World(active=False)
     world.failures = {"activate": [GdnUnavailable("the answer was lost")]}
 
     world.provision().ensure()
 
-    assert world.told[-2:] == [("waits", 12.5), ("activating", "")]
+    assert world.events[-2:] == [("waits", 12.5), ("activating", "")]
     assert world.ready.is_set()
 
 
@@ -238,7 +238,7 @@ def test_an_outage_before_anything_changed_needs_no_settling() -> None:
 
     world.provision().ensure()
 
-    assert world.told == ["refresh", "get", ("waits", 0.5), "refresh", "get", ("waits", 1.0), "refresh", "get"]
+    assert world.events == ["refresh", "get", ("waits", 0.5), "refresh", "get", ("waits", 1.0), "refresh", "get"]
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_an_outage_before_anything_changed_needs_no_settling() -> None:
         (GdnAuthError("401"), 30.0),
     ],
 )
-def test_a_failure_is_waited_out_at_its_pace_and_shown(failure: Exception, expected: float) -> None:
+def test_a_failure_is_shown_and_retried_at_its_pace(failure: Exception, expected: float) -> None:
     world = World()
     world.failures = {"get": [failure]}
     provision = world.provision()
@@ -267,7 +267,7 @@ def test_a_failure_is_waited_out_at_its_pace_and_shown(failure: Exception, expec
     assert shown == [("waiting", str(failure), 1000.0 + expected, expected, None)]
 
 
-def test_waiting_began_when_it_began_however_many_attempts_fail() -> None:
+def test_waiting_keeps_its_start_time_however_many_attempts_fail() -> None:
     world = World()
     world.failures = {"get": [GdnUnavailable(f"{n}") for n in range(3)]}
     provision = world.provision()
@@ -284,7 +284,7 @@ def test_waiting_began_when_it_began_however_many_attempts_fail() -> None:
     assert since == [1000.0] * 3
 
 
-def test_only_an_attempt_beats() -> None:
+def test_the_watchdog_sees_a_beat_only_during_an_attempt() -> None:
     world = World()
     provision = world.provision()
     beats: list[int | None] = [provision.beat]
@@ -300,13 +300,13 @@ def test_only_an_attempt_beats() -> None:
     assert [*beats, provision.beat] == [None, 1, None]
 
 
-def test_a_stop_before_the_start_is_not_lost() -> None:
+def test_a_stop_before_the_start_takes_effect() -> None:
     world = World()
     world.stop.set()
 
     world.provision().ensure()
 
-    assert world.told == []
+    assert world.events == []
     assert not world.ready.is_set()
 
 
@@ -319,12 +319,12 @@ HARMLESS = WORKER.text + "-- a remark\n"
 
 
 def watched(world: World, *script: Callable[[Provisioner], object]) -> Provisioner:
-    """A bridge's provisioning until the script is over, from when the worker is ready; ``told`` begins there."""
+    """Provisioning with a ready worker until the script ends; ``events`` starts there."""
     provision = world.provision()
 
     def begin() -> None:
         assert world.ready.is_set()
-        world.told.clear()
+        world.events.clear()
 
     world.stop.script = [begin, *(lambda step=step: step(provision) for step in script)]  # type: ignore[misc]
     provision.run()
@@ -332,7 +332,7 @@ def watched(world: World, *script: Callable[[Provisioner], object]) -> Provision
 
 
 def found(world: World, **changes: Any) -> Callable[[Provisioner], None]:
-    """A health check finds the worker so."""
+    """A health check finds this state."""
 
     def find(provision: Provisioner) -> None:
         vars(world).update(changes)
@@ -341,17 +341,17 @@ def found(world: World, **changes: Any) -> Callable[[Provisioner], None]:
     return find
 
 
-def test_what_is_as_it_was_is_left_alone() -> None:
+def test_an_unchanged_worker_is_ignored() -> None:
     world = World()
 
     provision = watched(world, found(world), found(world))
 
-    assert world.told == []
+    assert world.events == []
     assert world.ready.is_set()
     assert provision.status.error is None
 
 
-def test_a_worker_that_was_switched_off_gets_nothing_until_it_is_active_again_and_has_settled() -> None:
+def test_nothing_is_sent_to_a_switched_off_worker_until_it_is_active_again_and_has_settled() -> None:
     world = World()
     held: list[bool] = []
 
@@ -360,7 +360,7 @@ def test_a_worker_that_was_switched_off_gets_nothing_until_it_is_active_again_an
     )
 
     assert held == [False]
-    assert world.told == [
+    assert world.events == [
         *(*REMEMBERED, ("waits", 5.0), "refresh", "get"),
         *("activate", "get", *SETTLED),
     ]
@@ -368,7 +368,7 @@ def test_a_worker_that_was_switched_off_gets_nothing_until_it_is_active_again_an
     assert provision.status.state == "connected"
 
 
-def test_a_crash_while_the_worker_is_off_makes_the_next_start_wait_although_someone_else_activated_it() -> None:
+def test_after_a_crash_while_the_worker_is_off_the_next_start_waits_even_if_someone_else_activated_it() -> None:
     world = World()
     world.failures = {"refresh": []}
 
@@ -382,23 +382,23 @@ def test_a_crash_while_the_worker_is_off_makes_the_next_start_wait_although_some
     with pytest.raises(Crash):
         watched(world, find)
     world.active = True
-    world.told.clear()
+    world.events.clear()
 
     world.provision().ensure()
 
-    assert world.told == ["refresh", "get", *SETTLED]
+    assert world.events == ["refresh", "get", *SETTLED]
 
 
-def test_one_that_is_switched_off_again_and_again_is_activated_ever_more_seldom() -> None:
+def test_a_worker_that_is_switched_off_repeatedly_is_activated_with_growing_back_off() -> None:
     world = World()
 
     watched(world, *[found(world, active=False)] * 7)
 
-    waits = [told[1] for told in world.told if told[0] == "waits" and told[1] != 12.5]
+    waits = [event[1] for event in world.events if event[0] == "waits" and event[1] != 12.5]
     assert waits == [5.0, 10.0, 20.0, 40.0, 80.0, 120.0, 120.0]
 
 
-def test_after_a_long_time_of_work_an_earlier_switching_off_is_forgotten() -> None:
+def test_after_a_long_active_time_the_back_off_starts_again() -> None:
     world = World()
 
     def later(provision: Provisioner) -> None:
@@ -407,11 +407,11 @@ def test_after_a_long_time_of_work_an_earlier_switching_off_is_forgotten() -> No
 
     watched(world, found(world, active=False), found(world, active=False), later)
 
-    waits = [told[1] for told in world.told if told[0] == "waits" and told[1] != 12.5]
+    waits = [event[1] for event in world.events if event[0] == "waits" and event[1] != 12.5]
     assert waits == [5.0, 10.0, 5.0]
 
 
-def test_each_switching_off_is_said_and_counted() -> None:
+def test_each_time_the_worker_is_switched_off_is_logged_and_counted() -> None:
     world = World()
     shown: list[Any] = []
     wait = world.stop.wait
@@ -432,7 +432,7 @@ def test_each_switching_off_is_said_and_counted() -> None:
     assert [entry["times"] for entry in logs if entry["event"] == "worker.switched_off"] == [1, 2]
 
 
-def test_a_look_that_was_under_way_during_an_attempt_holds_nothing_up() -> None:
+def test_a_health_check_during_an_attempt_does_not_hold_the_sending() -> None:
     world = World()
     provision = world.provision()
     get_worker = world.get_worker
@@ -444,21 +444,21 @@ def test_a_look_that_was_under_way_during_an_attempt_holds_nothing_up() -> None:
     world.get_worker = get  # type: ignore[method-assign]
     provision.run()
 
-    assert world.told == ["refresh", "get"]
+    assert world.events == ["refresh", "get"]
     assert world.ready.is_set()
 
 
-def test_a_worker_that_was_deleted_is_made_again_where_drift_is_to_be_undone() -> None:
+def test_with_apply_a_deleted_worker_is_created_again() -> None:
     world = World()
     world.on_drift = "apply"
 
     watched(world, found(world, exists=False))
 
-    assert world.told == [*REMEMBERED, ("waits", 5.0), "refresh", "get", "create", "activate", "get", *SETTLED]
+    assert world.events == [*REMEMBERED, ("waits", 5.0), "refresh", "get", "create", "activate", "get", *SETTLED]
     assert world.ready.is_set()
 
 
-def test_a_worker_that_was_deleted_is_only_reported_and_nothing_is_sent_until_it_is_there_again() -> None:
+def test_with_report_nothing_is_sent_until_a_deleted_worker_exists_again() -> None:
     world = World()
     provision = world.provision()
     shown: list[Any] = []
@@ -476,13 +476,13 @@ def test_a_worker_that_was_deleted_is_only_reported_and_nothing_is_sent_until_it
     ((ready, state, error),) = shown
     assert (ready, state) == (False, "waiting")
     assert "was deleted while the bridge ran" in error
-    assert "create" not in world.told
-    assert world.told[-4:] == ["refresh", "get", *SETTLED]  # whoever made it: it has to settle
+    assert "create" not in world.events
+    assert world.events[-4:] == ["refresh", "get", *SETTLED]  # whoever created it, it has to settle
     assert world.ready.is_set()
 
 
 @pytest.mark.parametrize("change", [{"exists": False}, {"definition": HARMLESS}])
-def test_drift_ends_the_bridge_where_that_is_wanted(change: dict[str, Any]) -> None:
+def test_with_fail_drift_ends_the_bridge(change: dict[str, Any]) -> None:
     world = World()
     world.on_drift = "fail"
 
@@ -491,10 +491,10 @@ def test_drift_ends_the_bridge_where_that_is_wanted(change: dict[str, Any]) -> N
     assert len(world.failed) == 1
     assert WORKER.name in world.failed[0]
     assert provision.status.state == "failing"
-    assert not {"create", "update", "activate"} & set(map(str, world.told))
+    assert not {"create", "update", "activate"} & set(map(str, world.events))
 
 
-def test_drift_at_the_start_ends_the_bridge_before_it_sends() -> None:
+def test_with_fail_drift_at_the_start_ends_the_bridge_before_it_sends() -> None:
     world = World()
     world.on_drift, world.definition = "fail", HARMLESS
 
@@ -504,7 +504,7 @@ def test_drift_at_the_start_ends_the_bridge_before_it_sends() -> None:
     assert not world.ready.is_set()
 
 
-def test_a_worker_that_is_missing_at_the_start_is_no_drift() -> None:
+def test_a_missing_worker_at_the_start_is_no_drift() -> None:
     world = World(exists=False)
     world.on_drift = "fail"
 
@@ -513,7 +513,7 @@ def test_a_worker_that_is_missing_at_the_start_is_no_drift() -> None:
     assert world.ready.is_set()
 
 
-def test_another_definition_is_replaced_where_that_is_wanted_while_nothing_is_sent() -> None:
+def test_with_apply_another_definition_is_replaced_while_nothing_is_sent() -> None:
     world = World()
     world.on_drift = "apply"
     ready: list[bool] = []
@@ -527,7 +527,7 @@ def test_another_definition_is_replaced_where_that_is_wanted_while_nothing_is_se
     watched(world, found(world, definition=LOSING))
 
     assert ready == [False, False]
-    assert world.told == [
+    assert world.events == [
         *("refresh", "get", *REMEMBERED),
         *("deactivate", "update", "activate", "get", *SETTLED),
     ]
@@ -535,18 +535,18 @@ def test_another_definition_is_replaced_where_that_is_wanted_while_nothing_is_se
     assert world.ready.is_set()
 
 
-def test_another_definition_that_takes_the_rows_is_reported_and_sent_to() -> None:
+def test_another_definition_that_accepts_the_rows_is_reported_and_rows_are_sent() -> None:
     world = World()
 
     provision = watched(world, found(world, definition=HARMLESS), found(world))
 
-    assert world.told == ["refresh", "get"]
+    assert world.events == ["refresh", "get"]
     assert world.ready.is_set()
     assert provision.status.state == "connected"
     assert "drift" in (provision.status.error or "")
 
 
-def test_another_definition_that_would_lose_the_rows_is_not_sent_to_until_it_is_put_right() -> None:
+def test_nothing_is_sent_to_another_definition_that_would_lose_the_rows_until_it_is_fixed() -> None:
     world = World()
     shown: list[Any] = []
 

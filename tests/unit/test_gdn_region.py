@@ -36,14 +36,14 @@ def region(far: Far, wanted: list[str]) -> Region:
 
 
 @pytest.mark.parametrize("wanted", [["*"], ["ams", "fra"]])
-def test_the_region_that_answers_is_dialled_where_the_worker_runs_there(wanted: list[str]) -> None:
+def test_the_region_that_answers_is_dialled_if_the_worker_runs_there(wanted: list[str]) -> None:
     far = Far("fra")
 
     assert region(far, wanted).host() == "api-fra.example"
     assert far.asked == ["local"]
 
 
-def test_where_no_regions_are_wanted_the_one_that_the_worker_was_made_in_stays() -> None:
+def test_without_configured_regions_the_worker_keeps_its_region() -> None:
     far = Far("fra")
     dialled = region(far, [])
     assert dialled.host() == "api-fra.example"
@@ -55,20 +55,20 @@ def test_where_no_regions_are_wanted_the_one_that_the_worker_was_made_in_stays()
 
 
 @pytest.mark.parametrize("runs_in", [None, ()])
-def test_a_worker_that_gdn_shows_nowhere_makes_no_difference(runs_in: tuple[str, ...] | None) -> None:
+def test_a_worker_without_regions_makes_no_difference(runs_in: tuple[str, ...] | None) -> None:
     far = Far("fra")
     far.runs_in = runs_in
 
     assert region(far, []).host() == "api-fra.example"
 
 
-def test_a_region_of_the_workers_is_dialled_where_another_one_answers() -> None:
+def test_if_another_region_answers_one_of_the_workers_is_dialled() -> None:
     far = Far("fra")
 
     assert region(far, ["ams", "sin"]).host() == "api-ams.example"
 
 
-def test_a_region_that_gdn_does_not_know_is_said_and_costs_no_connection() -> None:
+def test_an_unknown_region_is_logged_and_prevents_no_connection() -> None:
     dialled = region(Far("fra"), ["nowhere"])
 
     with capture_logs() as logs:
@@ -76,7 +76,7 @@ def test_a_region_that_gdn_does_not_know_is_said_and_costs_no_connection() -> No
     assert [(entry["event"], entry["region"]) for entry in logs] == [("gdn.region_unknown", "nowhere")]
 
 
-def test_a_change_of_the_region_is_said_once() -> None:
+def test_a_change_of_the_region_is_logged_once() -> None:
     far = Far("fra")
     dialled = region(far, ["*"])
 

@@ -34,7 +34,7 @@ def envelope(**changes: Any) -> dict[str, Any]:
     return {"error": False, "code": 200, "streamApps": [{**WORKER, **changes}]}
 
 
-def test_the_key_goes_in_the_header_with_its_scheme(web: responses.RequestsMock, rest: GdnRest) -> None:
+def test_the_key_is_in_the_header_with_its_scheme(web: responses.RequestsMock, rest: GdnRest) -> None:
     web.get(f"{WORKERS}/w", json=envelope(isActive=True))
 
     state = rest.get_worker("w")
@@ -44,7 +44,7 @@ def test_the_key_goes_in_the_header_with_its_scheme(web: responses.RequestsMock,
     assert web.calls[0].request.headers["Authorization"] == f"apikey {KEY}"
 
 
-def test_a_missing_worker_is_none_and_no_error(web: responses.RequestsMock, rest: GdnRest) -> None:
+def test_a_missing_worker_is_none(web: responses.RequestsMock, rest: GdnRest) -> None:
     web.get(f"{WORKERS}/w", status=404, json={"error": True, "code": 404, "errorNum": 404, "errorMessage": "no"})
 
     assert rest.get_worker("w") is None
@@ -68,7 +68,7 @@ def test_a_missing_worker_is_none_and_no_error(web: responses.RequestsMock, rest
         (422, '{"error":true,"code":422,"errorMessage":"Line: 1"}', GdnRejected),
     ],
 )
-def test_each_answer_means_one_action_and_no_message_holds_the_key(
+def test_each_answer_raises_its_error_and_no_message_has_the_key(
     web: responses.RequestsMock, rest: GdnRest, status: int, body: str, expected: type[GdnError]
 ) -> None:
     web.post(f"{BASE}/apid/otp", status=status, body=body)
@@ -85,7 +85,7 @@ def test_each_answer_means_one_action_and_no_message_holds_the_key(
     ("header", "expected"),
     [("7", 7.0), ("Tue, 14 Nov 2023 22:13:30 GMT", 10.0), ("soon", None), ("-3", None), ("", None)],
 )
-def test_retry_after_is_taken_in_both_its_forms(
+def test_retry_after_is_read_in_both_forms(
     web: responses.RequestsMock, rest: GdnRest, header: str, expected: float | None
 ) -> None:
     web.post(f"{BASE}/apid/otp", status=429, headers={"Retry-After": header})
@@ -104,7 +104,7 @@ def test_no_answer_is_unavailable(web: responses.RequestsMock, rest: GdnRest, fa
         rest.otp()
 
 
-def test_control_characters_of_an_answer_are_escaped(web: responses.RequestsMock, rest: GdnRest) -> None:
+def test_control_characters_in_an_answer_are_escaped(web: responses.RequestsMock, rest: GdnRest) -> None:
     web.post(f"{BASE}/apid/otp", status=400, json={"errorMessage": "a\x1b[31m\nb" + "x" * 5000})
 
     with pytest.raises(GdnRejected) as caught:
@@ -120,14 +120,14 @@ def test_the_region_to_dial_comes_from_the_datacenter(web: responses.RequestsMoc
     assert rest.local_datacenter().api_host == "api-fra.example"
 
 
-def test_a_query_reads_its_further_batches(web: responses.RequestsMock, rest: GdnRest) -> None:
+def test_a_query_reads_all_batches(web: responses.RequestsMock, rest: GdnRest) -> None:
     web.post(CURSOR, status=201, json={"result": [1], "hasMore": True, "id": "9"})
     web.put(f"{CURSOR}/9", json={"result": [2, 3], "hasMore": False})
 
     assert rest.query("FOR d IN c RETURN d") == [1, 2, 3]
 
 
-def test_a_cursor_that_is_not_read_to_its_end_is_given_back(web: responses.RequestsMock, rest: GdnRest) -> None:
+def test_a_cursor_that_is_not_read_to_its_end_is_deleted(web: responses.RequestsMock, rest: GdnRest) -> None:
     web.post(CURSOR, status=201, json={"result": [1, 2], "hasMore": True, "id": "9"})
     web.delete(f"{CURSOR}/9", status=202, json={"id": "9", "error": False, "code": 202})
 

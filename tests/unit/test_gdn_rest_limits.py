@@ -1,4 +1,4 @@
-"""What GdnRest does at its bounds: secrets, sizes, foreign answers, endless cursors, threads."""
+"""GdnRest at its limits: secrets, sizes, foreign answers, endless cursors, threads."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def web() -> Iterator[responses.RequestsMock]:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 429, 500])
-def test_a_key_that_the_far_end_repeats_is_blotted_out(web: responses.RequestsMock, status: int) -> None:
+def test_a_key_that_the_far_end_repeats_is_redacted(web: responses.RequestsMock, status: int) -> None:
     web.post(OTP, status=status, json={"errorMessage": f"bad key {KEY}"}, headers={"x-gdn-requestid": KEY})
 
     with pytest.raises(Exception, match="bad key") as caught:
@@ -49,7 +49,7 @@ def test_a_key_that_the_far_end_repeats_is_blotted_out(web: responses.RequestsMo
 
 
 @pytest.mark.parametrize("key", ["a.b.s3cr3t\n", "a.b.s3cr3té", ""])
-def test_a_key_that_no_header_can_carry_is_an_auth_error_without_the_key(key: str) -> None:
+def test_a_key_that_does_not_fit_in_a_header_is_an_auth_error_without_the_key(key: str) -> None:
     with pytest.raises(GdnAuthError) as caught:
         make(api_key=key).otp()
 
@@ -60,7 +60,7 @@ def test_the_key_is_not_in_the_repr() -> None:
     assert "s3cr3t" not in repr(make())
 
 
-def test_an_otp_of_a_wrong_shape_is_not_repeated(web: responses.RequestsMock) -> None:
+def test_a_malformed_one_time_password_is_not_repeated(web: responses.RequestsMock) -> None:
     web.post(OTP, json={"otp": ["s3cr3t"]})
 
     with pytest.raises(GdnUnavailable) as caught:
@@ -69,7 +69,7 @@ def test_an_otp_of_a_wrong_shape_is_not_repeated(web: responses.RequestsMock) ->
     assert "s3cr3t" not in str(caught.value)
 
 
-def test_a_refusal_says_where_what_and_under_which_request(web: responses.RequestsMock) -> None:
+def test_a_refusal_names_the_request_the_error_and_the_request_id(web: responses.RequestsMock) -> None:
     web.get(
         f"{WORKERS}/w",
         status=400,
@@ -141,7 +141,7 @@ def test_a_404_with_no_body_is_a_missing_worker(web: responses.RequestsMock) -> 
 
 
 @pytest.mark.parametrize("body", [{}, {"streamApps": 3}, {"streamApps": [{"name": "w"}]}, {"streamApps": ["w"]}])
-def test_a_worker_of_a_wrong_shape_is_unavailable(web: responses.RequestsMock, body: dict[str, Any]) -> None:
+def test_a_malformed_worker_is_unavailable(web: responses.RequestsMock, body: dict[str, Any]) -> None:
     web.get(f"{WORKERS}/w", json=body)
 
     with pytest.raises(GdnUnavailable):
@@ -158,21 +158,21 @@ def test_a_redirect_is_not_followed_and_its_host_is_named(web: responses.Request
     assert len(web.calls) == 1
 
 
-def test_an_answer_over_its_size_is_not_read_on(web: responses.RequestsMock) -> None:
+def test_an_answer_that_is_too_long_is_not_read_to_its_end(web: responses.RequestsMock) -> None:
     web.post(OTP, body=b" " * (ANSWER_LIMIT + 1))
 
     with pytest.raises(GdnUnavailable, match=str(ANSWER_LIMIT)):
         make().otp()
 
 
-def test_a_cursor_may_hold_more_than_other_answers(web: responses.RequestsMock) -> None:
+def test_a_cursor_may_be_longer_than_other_answers(web: responses.RequestsMock) -> None:
     row = "x" * (2 * ANSWER_LIMIT)
     web.post(CURSOR, status=201, json={"result": [row], "hasMore": False})
 
     assert make().query("RETURN 1") == [row]
 
 
-def test_a_body_that_drips_past_its_time_is_given_up(web: responses.RequestsMock) -> None:
+def test_a_body_that_is_too_slow_is_given_up(web: responses.RequestsMock) -> None:
     web.post(OTP, json={"otp": "x"})
     ticks = iter(range(0, 1000, 100))
 
@@ -181,7 +181,7 @@ def test_a_body_that_drips_past_its_time_is_given_up(web: responses.RequestsMock
 
 
 @pytest.mark.parametrize("body", [b'{"otp": "\xff"}', b"[" * 50_000, b"\x00"])
-def test_bytes_that_are_no_json_are_unavailable(web: responses.RequestsMock, body: bytes) -> None:
+def test_anything_but_json_is_unavailable(web: responses.RequestsMock, body: bytes) -> None:
     web.post(OTP, body=body)
 
     with pytest.raises(GdnUnavailable):
@@ -197,7 +197,7 @@ def test_retry_after_is_capped(web: responses.RequestsMock) -> None:
     assert caught.value.retry_after == RETRY_AFTER_CAP
 
 
-def test_an_endless_run_of_empty_batches_ends_and_gives_the_cursor_back(web: responses.RequestsMock) -> None:
+def test_too_many_empty_batches_end_the_query_and_the_cursor_is_deleted(web: responses.RequestsMock) -> None:
     web.post(CURSOR, status=201, json={"result": [], "hasMore": True, "id": "9"})
     web.put(f"{CURSOR}/9", json={"result": [], "hasMore": True, "id": "9"})
     web.delete(f"{CURSOR}/9", status=202, json={})
@@ -209,14 +209,14 @@ def test_an_endless_run_of_empty_batches_ends_and_gives_the_cursor_back(web: res
 
 
 @pytest.mark.parametrize("cursor", [None, "", "..", 5])
-def test_more_without_a_usable_cursor_id_is_unavailable(web: responses.RequestsMock, cursor: object) -> None:
+def test_has_more_without_a_usable_cursor_id_is_unavailable(web: responses.RequestsMock, cursor: object) -> None:
     web.post(CURSOR, status=201, json={"result": [1], "hasMore": True, "id": cursor})
 
     with pytest.raises(GdnUnavailable, match="cursor id"):
         make().query("FOR d IN c RETURN d")
 
 
-def test_rows_are_kept_when_giving_the_cursor_back_fails(web: responses.RequestsMock) -> None:
+def test_rows_are_returned_even_if_deleting_the_cursor_fails(web: responses.RequestsMock) -> None:
     web.post(CURSOR, status=201, json={"result": [1, 2, 3], "hasMore": True, "id": "9"})
     web.delete(f"{CURSOR}/9", status=404, json={"errorNum": 1600, "errorMessage": "cursor not found"})
 
@@ -249,7 +249,7 @@ def test_the_environment_does_not_choose_proxies_or_certificates(
     assert not sent.req_kwargs["proxies"]
 
 
-def test_a_ca_file_that_is_gone_is_unavailable_and_named() -> None:
+def test_a_missing_ca_file_is_unavailable_and_named() -> None:
     with pytest.raises(GdnUnavailable, match=r"/nowhere/ca\.pem"):
         make(base_url="https://127.0.0.1:1", ca_file="/nowhere/ca.pem").otp()
 
@@ -293,7 +293,7 @@ def test_each_thread_has_a_session_and_close_closes_them_all(web: responses.Requ
         (503, Pace.UNREACHABLE),
     ],
 )
-def test_each_refusal_is_tried_again_at_its_pace(web: responses.RequestsMock, status: int, expected: Pace) -> None:
+def test_each_refusal_has_its_pace(web: responses.RequestsMock, status: int, expected: Pace) -> None:
     web.post(OTP, status=status)
 
     with pytest.raises(GdnError) as caught:
@@ -305,7 +305,7 @@ def test_each_refusal_is_tried_again_at_its_pace(web: responses.RequestsMock, st
 # --- a new key -----------------------------------------------------------------------------------------
 
 
-def test_a_new_key_is_sent_from_the_next_request_on_in_every_thread(web: responses.RequestsMock) -> None:
+def test_every_thread_uses_a_new_key_from_its_next_request_on(web: responses.RequestsMock) -> None:
     web.post(OTP, json={"otp": "x"})
     rest = make()
     go, asked = threading.Event(), threading.Event()
@@ -342,7 +342,7 @@ def test_neither_the_new_key_nor_the_old_is_repeated(web: responses.RequestsMock
 # --- the budget ----------------------------------------------------------------------------------------
 
 
-def test_each_request_is_taken_from_the_budget(web: responses.RequestsMock) -> None:
+def test_each_request_counts_in_the_budget(web: responses.RequestsMock) -> None:
     web.post(CURSOR, status=201, json={"result": [1], "hasMore": True, "id": "9"})
     web.put(f"{CURSOR}/9", json={"result": [2], "hasMore": True, "id": "9"})
     web.delete(f"{CURSOR}/9", status=202, json={})
@@ -353,7 +353,7 @@ def test_each_request_is_taken_from_the_budget(web: responses.RequestsMock) -> N
     assert rest.budget.used == {"minute": 3, "day": 3}
 
 
-def test_without_room_in_the_budget_nothing_is_sent(web: responses.RequestsMock) -> None:
+def test_nothing_is_sent_once_the_budget_is_used_up(web: responses.RequestsMock) -> None:
     rest = make(budget=Budget(per_minute=1, per_day=0, clock=lambda: 0.0))
     rest.budget.take()
 
@@ -379,7 +379,7 @@ def test_checks_get_half_of_the_budget(web: responses.RequestsMock) -> None:
     assert rest.otp() == "x"
 
 
-def test_a_gdn_that_speaks_no_tls_is_said_to(web: responses.RequestsMock) -> None:
+def test_a_port_without_tls_is_named_in_the_error(web: responses.RequestsMock) -> None:
     failure = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number")
     failure.reason = "WRONG_VERSION_NUMBER"
     web.post(OTP, body=requests.exceptions.SSLError(failure))
@@ -400,7 +400,7 @@ def test_a_gdn_that_speaks_no_tls_is_said_to(web: responses.RequestsMock) -> Non
         (requests.ConnectionError(ConnectionResetError(104, "reset")), 1),
     ],
 )
-def test_a_request_that_did_not_get_to_gdn_does_not_count(
+def test_a_request_that_did_not_reach_gdn_does_not_count(
     web: responses.RequestsMock, failure: Exception, expected: int
 ) -> None:
     web.post(OTP, body=failure)

@@ -16,7 +16,7 @@ WORKER = parse(Path("config/worker.sql").read_text())
 
 
 class Far:
-    """One worker's place in GDN. ``fail`` names a call that fails next, before or after it took effect."""
+    """GDN with one worker. ``fail`` names a call that fails next, before or after it took effect."""
 
     def __init__(self, definition: str | None = None, *, active: bool = False) -> None:
         self.definition = definition
@@ -72,7 +72,7 @@ def test_a_missing_worker_is_created_activated_and_confirmed() -> None:
     assert far.calls == ["get", "before", "create", "activate", "get"]
 
 
-def test_an_active_worker_is_left_alone() -> None:
+def test_an_active_worker_is_not_changed() -> None:
     far = Far(WORKER.text, active=True)
 
     assert ensure(far) == Ensured(activated=False, created=False, differs=False)
@@ -90,14 +90,14 @@ def test_a_worker_that_differs_is_reported_and_not_overwritten() -> None:
     assert far.definition == "something else"
 
 
-def test_a_twin_that_creates_it_first_is_no_error() -> None:
+def test_another_bridge_that_creates_the_worker_first_is_no_error() -> None:
     far = Far()
     far.twin = True
 
     assert ensure(far) == Ensured(activated=True, created=False, differs=False)
 
 
-def test_a_twin_that_creates_and_activates_it_first_is_announced_all_the_same() -> None:
+def test_a_worker_that_another_bridge_activates_first_still_counts_as_activated() -> None:
     far = Far()
     far.twin = far.twin_activates = True
 
@@ -107,7 +107,7 @@ def test_a_twin_that_creates_and_activates_it_first_is_announced_all_the_same() 
 
 @pytest.mark.parametrize("step", ["get", "create", "activate"])
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_failure_at_any_step_is_mended_by_calling_again(step: str, moment: str) -> None:
+def test_a_failure_at_any_step_is_fixed_by_calling_again(step: str, moment: str) -> None:
     far = Far()
     far.fail[step] = moment
     try:
@@ -118,7 +118,7 @@ def test_a_failure_at_any_step_is_mended_by_calling_again(step: str, moment: str
     assert (far.definition, far.active) == (WORKER.text, True)
 
 
-def test_a_worker_that_does_not_stay_active_is_said_to_be_so() -> None:
+def test_a_worker_that_does_not_stay_active_is_an_error() -> None:
     far = Far(WORKER.text)
     far.stays_inactive = True
 
