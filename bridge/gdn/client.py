@@ -127,8 +127,15 @@ class Client:
 
     def authorization(self) -> str:
         """The value of the ``Authorization`` header (gdn-api.md A.2). A secret. Logs in if necessary."""
-        if self._logs_in:
-            return f"bearer {self._tokens.token()}"
+        return self._authorization(self._token())
+
+    def _token(self) -> str | None:
+        """The token of the login; None: an API key is used."""
+        return self._tokens.token() if self._logs_in else None
+
+    def _authorization(self, token: str | None) -> str:
+        if token is not None:
+            return f"bearer {token}"
         key = self._keys[0]
         if not (key.isascii() and key.isprintable() and key):
             # requests would quote the whole header in its exception.
@@ -154,12 +161,11 @@ class Client:
 
     def _send(self, request: Request) -> Answer:
         """Send a request; returns a 2xx answer. Tries once more with a new token if the token is refused."""
-        authorization = self.authorization()
-        answer = self._exchange(request, authorization)
-        if answer.status == HTTPStatus.UNAUTHORIZED and self._logs_in:
-            token = authorization.partition(" ")[2]
-            if self._tokens.refuse(token):
-                answer = self._exchange(request, self.authorization())
+        token = self._token()
+        answer = self._exchange(request, self._authorization(token))
+        is_refused = answer.status == HTTPStatus.UNAUTHORIZED
+        if is_refused and token is not None and self._tokens.refuse(token):
+            answer = self._exchange(request, self.authorization())
         return self._accepted(answer)
 
     def _log_in(self, account: Account) -> str:

@@ -17,19 +17,22 @@ from bridge.errors import LocalProtocolError
 from bridge.message import OutboxRecord
 from bridge.text import printable
 
+BAD_REQUEST = "send-error:7"
+"""Pulsar's result for a send whose payload is missing or unreadable (gdn-api.md C.5)."""
+
 
 class Refusal(NamedTuple):
     """GDN answered a send with an error. The connection stays open (C.5)."""
 
     record: OutboxRecord
     result: str
-    """``send-error:N``; 7: the request was wrong, 8: the broker could not take it now."""
+    """``send-error:N``; 7: the request was wrong, 8: the broker could not take the record now."""
     error: str
 
     @property
     def is_permanent(self) -> bool:
-        """Whether sending it again can't help: 7, the payload is missing or unreadable."""
-        return self.result == "send-error:7"
+        """Whether sending it again can't help."""
+        return self.result == BAD_REQUEST
 
 
 class Receipts(NamedTuple):
