@@ -1,4 +1,4 @@
-"""Directories on disk: a file that is synced is lost all the same while the entry of its name is not."""
+"""Syncs directories: a power loss loses even a synced file if its directory entry was not synced."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import os
 from pathlib import Path
 
 UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM)
+"""Errors of a file system that can't sync directories, or of a directory that isn't readable."""
 
 
 def make(directory: Path) -> None:
-    """Make the directory with its parents if they are missing, and sync the whole path.
+    """Create the directory and its parents if necessary, and sync the whole path.
 
-    Also where it is there: an earlier start may have been killed between making and syncing it.
+    An existing directory is synced too: an earlier start may have been killed between creating and syncing it.
 
     Raises:
-        OSError: it can't be made or synced.
+        OSError: it can't be created or synced.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for parent in directory.absolute().parents:
@@ -25,7 +26,7 @@ def make(directory: Path) -> None:
 def sync(directory: Path) -> None:
     """Make the creations, renames and removals in the directory durable.
 
-    Does nothing where the file system can't do it, or where the directory may not be read.
+    Does nothing if the file system doesn't support it or the directory isn't readable.
 
     Raises:
         OSError: the disk failed.

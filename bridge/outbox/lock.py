@@ -30,7 +30,7 @@ class LockFile:
             ConfigError: the outbox's directory isn't writable.
         """
         try:
-            if not Path(f"{self._path}.lock").exists():  # else an earlier start has synced the path
+            if not Path(f"{self._path}.lock").exists():  # otherwise an earlier start has synced the path
                 directories.make(self._path.parent)
             self._handle = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as exc:

@@ -62,7 +62,7 @@ class OwnedDatabase(Database, ABC):
         try:
             rescue.finish(self._path)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            directories.sync(self._path.parent)  # SQLite does it for its log alone, and not in every build
+            directories.sync(self._path.parent)  # SQLite does this only for its log, and not in every build
         except OSError as exc:
             raise not_writable(self._path, exc) from exc
         try:

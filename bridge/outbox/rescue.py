@@ -234,5 +234,5 @@ def _new_path(path: Path) -> Path:
 
 
 def _beside(path: Path) -> tuple[Path, Path]:
-    """SQLite's write-ahead log of a file, and its index."""
+    """The write-ahead log of a database file, and the log's index."""
     return Path(f"{path}-wal"), Path(f"{path}-shm")
