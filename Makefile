@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SEED ?= 1
 MINUTES ?= 5
 
-.PHONY: demo test check faults power soak bench deb release sbom clean
+.PHONY: demo test check faults power soak bench docs deb release sbom clean
 
 demo: $(VENV)/.local
 	$(BIN)/gdn-bridge demo
@@ -36,6 +36,10 @@ soak: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench.mapping
 	$(BIN)/python -m tests.bench.throughput
+
+# The documentation as a site, in build/site: open build/site/index.html. Broken links fail the build.
+docs: $(VENV)/.dev
+	$(BIN)/mkdocs build --quiet --clean
 
 # A Debian package for the release of this machine, in dist/.
 deb: $(VENV)/.local

@@ -39,6 +39,7 @@ install -D -m 0644 -t "$root/etc/gdn-bridge" config/bridge.toml config/worker.sq
 install -D -m 0644 deploy/debian/default "$root/etc/default/gdn-bridge"
 install -d -m 0700 "$root/etc/gdn-bridge/credentials"
 install -D -m 0644 -t "$root/usr/share/doc/gdn-bridge" README.md CHANGELOG.md docs/*.md
+install -D -m 0644 -t "$root/usr/share/doc/gdn-bridge/decisions" docs/decisions/*.md
 install -D -m 0644 "$work/manual/gdn-bridge.1" "$root/usr/share/man/man1/gdn-bridge.1"
 gzip -9n "$root/usr/share/man/man1/gdn-bridge.1"
 install -D -m 0644 "$work/manual/gdn-bridge.bash" "$root/usr/share/bash-completion/completions/gdn-bridge"

@@ -98,6 +98,12 @@ def test_the_wheel_holds_the_package_and_the_sdist_what_builds_it(dist: Path, wh
     assert {"bridge/py.typed", "docs/install.md", *builds} <= sources
 
 
+def test_the_metadata_of_wheel_and_sdist_is_what_an_index_takes(dist: Path, wheel: Path) -> None:
+    checked = run([sys.executable, "-m", "twine", "check", "--strict", wheel, *dist.glob("*.tar.gz")], dist)
+
+    assert checked.count("PASSED") == 2
+
+
 def test_the_list_of_parts_names_every_locked_package_and_no_place_on_this_machine(dist: Path) -> None:
     text = (dist / f"gdn-bridge-{__version__}.cdx.json").read_text()
     listed = {(part["name"], part["version"]) for part in json.loads(text)["components"]}
