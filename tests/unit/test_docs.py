@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from bridge.config.health import HealthCheck
+from bridge.config.routes import RouteSettings
 from bridge.mapping import FieldSpec, FormatOptions, Mapper, Route
 from bridge.mapping.formats import FORMATS, compile_decoder
 from bridge.message import MqttMessage
 from bridge.reasons import Reason
 from bridge.streamql import input_streams, parse
+from bridge.watch.checks import Expectation
 
 MAPPING = Path("docs/mapping.md").read_text()
 
@@ -108,3 +112,17 @@ def test_the_mapping_guide_explains_every_reason_code() -> None:
 def test_the_readmes_links_to_documents_are_valid() -> None:
     for target in re.findall(r"\]\(([\w/.]+\.md)\)", Path("README.md").read_text()):
         assert Path(target).is_file(), target
+
+
+def test_every_format_of_the_mapping_is_one_of_the_settings_and_the_other_way_round() -> None:
+    allowed = get_args(RouteSettings.model_fields["format"].annotation)
+
+    assert set(allowed) == {*FORMATS, "sparkplug"}
+
+
+def test_what_a_check_may_expect_is_what_the_operating_guide_says_and_is_looked_at() -> None:
+    section = Path("docs/operating.md").read_text().split("\n### Checks\n")[1].split("\n### ")[0]
+    keys = set(HealthCheck.model_fields) - {"name", "query", "period"}
+
+    assert keys <= set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
+    assert keys == {field.name for field in dataclasses.fields(Expectation)}
