@@ -94,7 +94,7 @@ def test_the_wheel_holds_the_package_and_the_sdist_what_builds_it(dist: Path, wh
         sources = {name.split("/", 1)[1] for name in packed_sources.getnames() if "/" in name}
 
     assert tops == {"bridge", f"gdn_bridge-{__version__}.dist-info"}
-    builds = {"pyproject.toml", "Makefile", "Dockerfile", "compose.yaml", "deploy/release/build.sh"}
+    builds = {"pyproject.toml", "Makefile", "Dockerfile", "compose.yaml", "mkdocs.yml", "deploy/release/build.sh"}
     assert {"bridge/py.typed", "docs/install.md", *builds} <= sources
 
 
