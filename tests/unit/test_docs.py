@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from bridge.config.health import HealthCheck
 from bridge.config.routes import RouteSettings
+from bridge.config.tree import dotted, every_setting
 from bridge.mapping import FieldSpec, FormatOptions, Mapper, Route
 from bridge.mapping.formats import FORMATS, compile_decoder
 from bridge.message import MqttMessage
@@ -126,3 +127,16 @@ def test_what_a_check_may_expect_is_what_the_operating_guide_says_and_is_looked_
 
     assert keys <= set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
     assert keys == {field.name for field in dataclasses.fields(Expectation)}
+
+
+def test_every_setting_and_log_event_that_a_page_names_exists() -> None:
+    settings = {dotted(location) for location, _ in every_setting()}
+    sources = "".join(path.read_text() for path in Path("bridge").rglob("*.py"))
+    pages = [*Path("docs").glob("*.md"), *Path("docs/decisions").glob("*.md"), Path("README.md")]
+    # These name a GDN's files and members, and paths into payloads.
+    others = {Path("docs/gdn-api.md"), Path("docs/devices.md"), Path("docs/mapping.md")}
+
+    for page in sorted({*pages} - others):
+        for name in re.findall(r"`([a-z]+\.[a-z_]+)`", page.read_text()):
+            if not re.search(r"\.(py|toml|yaml|sql|conf|sh|db|pem|key)$", name):
+                assert name in settings or f'"{name}"' in sources, f"{page}: {name}"
