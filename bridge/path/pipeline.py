@@ -146,14 +146,14 @@ class Pipeline:
         self._take_changes(now)
         self._adopt_links()
         self._settle(ready, now)
-        arrived, fresh = self._intake.split(self._receive(ready), now)
-        batch = self._map(fresh)
+        arrived, new = self._intake.split(self._receive(ready), now)
+        batch = self._map(new)
         self._follow_sparkplug(now)
         self._canary.publish(self._inbox.canaries(), self._intake.publish, now)
         due = self._is_commit_due(now)
-        kept = self._intake.to_store(arrived, fresh, due=due)
-        if self._store(batch, now, due=due, kept=kept):
-            self._ack(self._intake.committed(kept, arrived))
+        seen = self._intake.to_store(arrived, new, due=due)
+        if self._store(batch, now, due=due, seen=seen):
+            self._ack(self._intake.committed(seen, arrived))
         self._send(now)
         self._tick(now)
         self._upkeep.keep_notes(self._inbox, now)
@@ -267,19 +267,19 @@ class Pipeline:
     def _is_commit_due(self, now: float) -> bool:
         return self._commit_due is not None and now >= max(self._commit_due, self._upkeep.retry_at)
 
-    def _store(self, batch: Batch, now: float, *, due: bool, kept: SeenMessages | None) -> bool:
+    def _store(self, batch: Batch, now: float, *, due: bool, seen: SeenMessages | None) -> bool:
         """Commit the batch together with what GDN's answers settled.
 
         Args:
             batch: of this turn.
             now: monotonic seconds.
             due: whether a commit is due even without a batch.
-            kept: what recognises the batch's messages when they are redelivered.
+            seen: recognises the batch's messages when they are redelivered; None: nothing changes.
 
         Returns:
             False: nothing is durable, so nothing may be acknowledged.
         """
-        if batch.is_empty and not due and kept is None:
+        if batch.is_empty and not due and seen is None:
             return True
         rejected = len(batch.rows) if self._upkeep.rejects else 0
         rows = [] if rejected else batch.rows
@@ -296,12 +296,12 @@ class Pipeline:
                     unnumbered=[record_id for _, settlement in settlements for record_id in settlement.unnumbered],
                     rejected=rejected,
                     filtered=batch.filtered,
-                    seen=kept,
+                    seen=seen,
                 )
             )
         except OutboxUnavailable as exc:
             self._upkeep.failed(exc, now)
-            if not batch.is_empty or kept is not None:
+            if not batch.is_empty or seen is not None:
                 self._give_up_batch(str(exc))
             return False
         self._canary.stored()
@@ -402,5 +402,5 @@ class Pipeline:
         for sender in self.senders.values():
             sender.close()
         self._upkeep.retry_now()
-        self._store(Batch([], []), self._clock(), due=True, kept=None)
+        self._store(Batch([], []), self._clock(), due=True, seen=None)
         self.snapshot = self._snapshot()
