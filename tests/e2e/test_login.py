@@ -81,7 +81,7 @@ def test_check_says_whose_the_login_is(mosquitto: Mosquitto, gdn: LocalGdn, make
 
     shown = bridge.cli("check", "--online")
     assert shown.returncode == 0, shown.stdout
-    assert "ok      login: taken" in shown.stdout
+    assert "ok      login: accepted" in shown.stdout
     assert "ok      tenant: 'acme'" in shown.stdout
 
 
