@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
 import websocket
@@ -194,22 +195,23 @@ def _cause(exc: Exception) -> str:
 def _refused(place: str, exc: websocket.WebSocketBadStatusException) -> GdnError:
     status = exc.status_code
     message = f"{place}: the upgrade was answered with HTTP {status}"
-    if status == 401:
-        return GdnAuthError(f"{message}. Check the credentials, and that they belong to the tenant")
-    if status == 403:
+    if status == HTTPStatus.UNAUTHORIZED:
+        return GdnAuthError(f"{message}. Check the credentials, and that they belong to the tenant", status=status)
+    if status == HTTPStatus.FORBIDDEN:
         return GdnAuthError(
-            f"{message}. Grant the right to publish to this stream (write-only or read-write), and check the tenant"
+            f"{message}. Grant the right to publish to this stream (write-only or read-write), and check the tenant",
+            status=status,
         )
-    if status in (400, 422):
+    if status in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY}:
         return GdnRejected(message, status=status)
     pace = Pace.UNREACHABLE
-    if status == 404:
+    if status == HTTPStatus.NOT_FOUND:
         message += ": GDN has no such stream (it is created when the worker is activated)"
         pace = Pace.MISSING
-    elif status == 409:
+    elif status == HTTPStatus.CONFLICT:
         message += ": the old connection still uses the producer's name"
         pace = Pace.NAME_TAKEN
-    elif status == 429:
+    elif status == HTTPStatus.TOO_MANY_REQUESTS:
         pace = Pace.LIMITED
     retry_after = seconds_to_wait((exc.resp_headers or {}).get("retry-after"), now=time.time())
-    return GdnUnavailable(message, pace=pace, retry_after=retry_after)
+    return GdnUnavailable(message, pace=pace, retry_after=retry_after, status=status)

@@ -195,8 +195,8 @@ class Delivery:
                 self._bytes -= record.size
                 said = redacted(f"{refusal.result} {refusal.error}".strip())
                 detail = f"GDN refused the row for stream {self.stream}: {said}"
-                letter = DeadLetter("", record.payload, 1, received_at, None, Reason.REFUSED_BY_GDN.value, detail)
-                self._refused.append(RefusedRecord(record.id, letter))
+                dead_letter = DeadLetter("", record.payload, 1, received_at, None, Reason.REFUSED_BY_GDN.value, detail)
+                self._refused.append(RefusedRecord(record.id, dead_letter))
             else:
                 again.append(record)
         if again:

@@ -10,7 +10,7 @@ from bridge.config import Settings
 from bridge.config.tree import Location, dotted, every_setting
 from bridge.errors import ConfigError
 from bridge.log import configure, get_logger
-from bridge.mapping import Mapper, Route
+from bridge.mapping import Mapper, Route, check
 from bridge.outbox import Outbox
 from bridge.path.inbox import Change, Inbox
 from bridge.path.pipeline import Pipeline
@@ -104,11 +104,14 @@ class Reloader:
         restart = need_restart(self._running.settings, found.settings)
         if found.worker.text != self._running.worker.text and "worker.definition" not in restart:
             restart.append("worker.definition (the file's text)")
-        try:
-            mapper = self._make_mapper(found.routes)
-        except ValueError as exc:  # the definition that GDN runs lacks what the one in the file has
-            problems = [f"{problem} (in the definition that the bridge runs with)" for problem in str(exc).split("\n")]
-            return self._refuse([*problems, f"need a restart: {', '.join(restart)}"])
+        # The definition that the bridge runs with may lack what the one in the file has.
+        problems = check(found.routes, self._running.streams)
+        if problems:
+            where = "(in the definition that the bridge runs with)"
+            return self._refuse(
+                [*(f"{problem} {where}" for problem in problems), f"need a restart: {', '.join(restart)}"]
+            )
+        mapper = self._make_mapper(found.routes)
         if restart:
             log.warning("daemon.restart_needed", settings=restart, hint="these stay as they were until a restart")
         self.refused = None
