@@ -81,7 +81,7 @@ class Bench:
         counts = self.ask("/counts")
         time.sleep(0.2)  # the last releases belong to the work
         spent = (_cpu_seconds(pid) - cpu) / COUNT
-        rate = COUNT / (counts["last_at"] - start)
+        rate: float = COUNT / (counts["last_at"] - start)
         print(
             f"{name:20} {rate:8.0f} msg/s   {spent * 1e6:6.1f} µs CPU/msg   missing {COUNT - counts['unique']}   "
             f"doubled {counts['frames'] - counts['unique']}",

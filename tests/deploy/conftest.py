@@ -132,10 +132,11 @@ def _fetch_plugins(engine: DockerEngine) -> None:
 
 def find_python(version: str) -> str:
     """A CPython of that version, such as 3.13, that is on this machine."""
-    candidates = [*sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}")), f"python{version}"]
+    installed = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}"))
+    candidates = [*map(str, installed), f"python{version}"]
     if sys.version_info[:2] == tuple(map(int, version.split("."))):
         candidates.append(sys.executable)
-    found = next(filter(None, map(shutil.which, candidates)), None)
+    found = next((program for name in candidates if (program := shutil.which(name))), None)
     return found or missing(f"there is no CPython {version} on this machine")
 
 

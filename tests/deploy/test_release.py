@@ -77,7 +77,8 @@ def wheel(dist: Path) -> Path:
 
 
 def test_a_release_has_all_its_files_and_their_checksums(dist: Path, wheel: Path) -> None:
-    sums = dict(reversed(line.split("  ")) for line in (dist / "SHA256SUMS").read_text().splitlines())
+    lines = [line.split("  ") for line in (dist / "SHA256SUMS").read_text().splitlines()]
+    sums = {name: digest for digest, name in lines}
 
     assert set(sums) == {
         *(wheel.name, f"gdn_bridge-{__version__}.tar.gz", f"gdn-bridge-{__version__}.cdx.json"),

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import API_KEY, ROOT, TENANT, Bridge, LocalGdn, Mosquitto, free_port, wait_for
+from bridge.local.broker import free_port
+from tests.conftest import API_KEY, ROOT, TENANT, Bridge, LocalGdn, Mosquitto, wait_for
 from tests.deploy.conftest import block, missing
 from tests.deploy.machine import Machine, make_tree
 from tests.e2e.test_daemon import distinct_rows, expected_rows, readings

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Bridge, LocalGdn, Mosquitto, free_port, wait_for
+from bridge.local.broker import free_port
+from tests.conftest import Bridge, LocalGdn, Mosquitto, wait_for
 from tests.e2e.test_daemon import distinct_rows, expected_rows, readings, wait_delivered
 from tests.publisher import publish_all
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import API_KEY, TABLE, Bridge, LocalGdn, Mosquitto, free_port, wait_for
+from bridge.local.broker import free_port
+from tests.conftest import API_KEY, TABLE, Bridge, LocalGdn, Mosquitto, wait_for
 from tests.publisher import publish_all
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]

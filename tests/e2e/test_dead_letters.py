@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from bridge.local.broker import free_port
 from bridge.message import DeadLetter
 from bridge.outbox import Commit, DeadLetterClient, Outbox, Selection
 from tests.conftest import TABLE, Bridge, LocalGdn, Mosquitto, free_port, wait_for

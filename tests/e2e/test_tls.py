@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.conftest import API_KEY, TENANT, Bridge, Mosquitto, Process, free_port, is_listening, wait_for
+from bridge.local.broker import free_port
+from tests.conftest import API_KEY, TENANT, Bridge, Mosquitto, Process, is_listening, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 

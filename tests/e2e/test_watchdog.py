@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import API_KEY, Bridge, LocalGdn, Mosquitto, Process, free_port, wait_for
+from bridge.local.broker import free_port
+from tests.conftest import API_KEY, Bridge, LocalGdn, Mosquitto, Process, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 

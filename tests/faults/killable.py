@@ -150,7 +150,7 @@ def _arm_in_commit(fuse: Fuse) -> None:
         finally:
             storing = False
 
-    Outbox.open = opened  # type: ignore[method-assign]
+    Outbox.open = opened  # type: ignore[method-assign, assignment]
     Pipeline._store = wrapped  # type: ignore[method-assign]
 
 

@@ -26,8 +26,8 @@ from bridge.gdn.budget import Budget
 from bridge.gdn.rest import GdnRest
 from bridge.links.certificates import not_after
 from bridge.links.tls import Tls, open_socket
+from bridge.local.broker import free_port
 from bridge.timing import Pace
-from tests.conftest import free_port
 
 pytestmark = pytest.mark.integration
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.books import Snapshot
+from bridge.books import Requests, Snapshot
 from bridge.cli import main
 from bridge.cli.healthcheck import ask, healthcheck
 from bridge.parts import PartStatus, State
@@ -35,7 +35,7 @@ def serve() -> Iterator[Callable[..., StatusServer]]:
             parts=lambda: [part],
             snapshot=Snapshot,
             health=HealthStatus,
-            requests=dict,
+            requests=Requests,
         )
         server.start()
         servers.append(server)

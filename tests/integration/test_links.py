@@ -303,7 +303,7 @@ def test_a_filter_no_longer_wanted_is_unsubscribed_and_held_until_the_broker_con
     receive(link, pair[1], connack(version, session=True))
     asked = sent(link, pair[1])
     assert asked.startswith(unsubscribe(version, 1, "old/#", "older"))
-    assert link.held == ("a/+", "b", "old/#", "older")
+    assert list(link.held) == ["a/+", "b", "old/#", "older"]
 
     receive(link, pair[1], unsuback(version, 1, 0, 0x11))
     assert link.held == ("a/+", "b")
@@ -324,7 +324,7 @@ def test_a_session_that_the_broker_lost_is_subscribed_anew_and_nothing_unsubscri
     receive(link, pair[1], connack(version, session=False))
 
     assert sent(link, pair[1]) == subscribe(version, 1, "a/+", "b")
-    assert link.held == ()
+    assert not link.held
     receive(link, pair[1], suback(version, 1, 1, 1))
     assert link.held == ("a/+", "b")
 
@@ -412,7 +412,7 @@ def test_the_counter_has_a_subscribe_of_its_own_that_nothing_waits_for(pair: Pai
     assert sent(link, pair[1]) == subscribe(version, 1, "a/+", "b")
     receive(link, pair[1], suback(version, 1, 1, 1))
     assert link.subscribed
-    assert link.held == ("a/+", "b")
+    assert list(link.held) == ["a/+", "b"]
     assert sent(link, pair[1]) == subscribe(version, 2, DROPPED_TOPIC, options=0)
     assert link.counter_unanswered
     receive(link, pair[1], suback(version, 2, 0))

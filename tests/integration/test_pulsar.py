@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.conftest import Bridge, Mosquitto, free_port, wait_for
+from bridge.local.broker import free_port
+from tests.conftest import Bridge, Mosquitto, wait_for
 from tests.faults.proxy import Proxy
 from tests.publisher import publish_all
 from tests.pulsar import Pulsar, token

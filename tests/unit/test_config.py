@@ -50,6 +50,7 @@ def test_the_least_configuration_has_safe_defaults(environ: dict[str, str]) -> N
     settings = read(environ)
 
     assert (settings.mqtt.host, settings.mqtt.port, settings.mqtt.tls) == ("broker", 1883, False)
+    assert settings.gdn.api_key is not None
     assert settings.gdn.api_key.get_secret_value() == "tenant.key.secret"
     assert (settings.status.host, settings.status.port) == ("127.0.0.1", 8080)
     assert settings.mqtt.session_expiry == 604800
@@ -566,7 +567,7 @@ def test_any_json_is_accepted_or_reported_as_a_problem(name: str, value: object)
 def test_a_request_limit_too_low_to_connect_is_refused(
     environ: dict[str, str], name: str, value: str, expected: str
 ) -> None:
-    (problem,) = problems(environ, **{name: value})
+    (problem,) = problems(environ | {name: value})
 
     assert problem.startswith(f"{name}: {expected}")
 

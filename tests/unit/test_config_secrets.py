@@ -30,6 +30,7 @@ def environ() -> dict[str, str]:
 
 def key(environ: dict[str, str], *directories: Path, config_file: Path | None = None) -> str:
     settings = load(config_file=config_file, environ=environ, secret_directories=directories)
+    assert settings.gdn.api_key is not None
     return settings.gdn.api_key.get_secret_value()
 
 

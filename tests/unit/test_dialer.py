@@ -233,7 +233,7 @@ def test_since_stays_while_a_state_lasts() -> None:
 
 def test_only_an_attempt_beats() -> None:
     beats: list[int | None] = []
-    play = Play(lambda: beats.append(play.dialer.beat), OSError("no"), lambda: beats.append(play.dialer.beat))
+    play: Play = Play(lambda: beats.append(play.dialer.beat), OSError("no"), lambda: beats.append(play.dialer.beat))
 
     def look() -> None:
         beats.append(play.dialer.beat)

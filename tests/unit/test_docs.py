@@ -79,7 +79,7 @@ def test_formats_are_as_in_the_mapping_guide() -> None:
     for format_, payload, value in table("format | payload"):
         name, *options = re.findall(r"`(.*?)`", format_)
         documented.add(name)
-        arguments = {"pattern": None, "delimiter": ",", "columns": ()}
+        arguments: dict[str, Any] = {"pattern": None, "delimiter": ",", "columns": ()}
         if "pattern" in format_:
             arguments["pattern"] = options[0]
         elif options:

@@ -7,6 +7,7 @@ import json
 import time
 import tracemalloc
 import zlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -329,7 +330,7 @@ def packed(value: Any) -> bytes:
     return msgspec.msgpack.encode(value)
 
 
-BINARY = {"msgpack": packed, "cbor": cbor2.dumps}
+BINARY: dict[str, Callable[[Any], bytes]] = {"msgpack": packed, "cbor": cbor2.dumps}
 
 
 @pytest.mark.parametrize("name", BINARY)
@@ -476,7 +477,11 @@ def test_cbor_that_is_invalid_or_has_references_is_refused(hexadecimal: str, sai
 
 # --- compression ------------------------------------------------------------------------------------------
 
-COMPRESS = {"gzip": gzip.compress, "zlib": zlib.compress, "zstd": zstandard.compress}
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "zlib": zlib.compress,
+    "zstd": zstandard.compress,
+}
 TEXT = b'{"temperature": 21.5}'
 
 

@@ -229,7 +229,7 @@ def test_requests_carry_the_token_and_log_in_once(web: responses.RequestsMock, r
 
     assert [rest.tenant(), rest.tenant()] == ["acme", "acme"]
     assert [call.request.headers.get("Authorization") for call in web.calls] == [None, *[f"bearer {token}"] * 2]
-    assert json.loads(web.calls[0].request.body) == ME.body
+    assert json.loads(web.calls[0].request.body or b"") == ME.body
     assert kept == [token]
 
 

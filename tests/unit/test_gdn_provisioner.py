@@ -171,7 +171,7 @@ def test_an_activation_is_stored_before_any_change_and_deleted_once_the_worker_h
 def test_after_a_crash_during_the_activation_an_active_worker_still_has_to_settle(moment: str) -> None:
     world = World(exists=False)
     world.active = False
-    world.failures = {moment: [Crash()]}  # type: ignore[dict-item]
+    world.failures = {moment: [Crash()]}
     with pytest.raises(Crash):
         world.provision().ensure()
     assert not world.ready.is_set()
@@ -326,7 +326,7 @@ def watched(world: World, *script: Callable[[Provisioner], object]) -> Provision
         assert world.ready.is_set()
         world.events.clear()
 
-    world.stop.script = [begin, *(lambda step=step: step(provision) for step in script)]  # type: ignore[misc]
+    world.stop.script = [begin, *(partial(step, provision) for step in script)]
     provision.run()
     return provision
 
@@ -355,9 +355,11 @@ def test_nothing_is_sent_to_a_switched_off_worker_until_it_is_active_again_and_h
     world = World()
     held: list[bool] = []
 
-    provision = watched(
-        world, lambda p: (found(world, active=False)(p), held.append(world.ready.is_set())), found(world)
-    )
+    def switched_off(provision: Provisioner) -> None:
+        found(world, active=False)(provision)
+        held.append(world.ready.is_set())
+
+    provision = watched(world, switched_off, found(world))
 
     assert held == [False]
     assert world.events == [
@@ -376,7 +378,7 @@ def test_after_a_crash_while_the_worker_is_off_the_next_start_waits_even_if_some
         raise Crash
 
     def find(provision: Provisioner) -> None:
-        world.failures["refresh"] = [Crash()]  # type: ignore[list-item]
+        world.failures["refresh"] = [Crash()]
         found(world, active=False)(provision)
 
     with pytest.raises(Crash):

@@ -50,7 +50,8 @@ def health(far: Far, clock: Clock, query: str | None = "RETURN LENGTH(t)", **cha
     checks: list[Check] = [WorkerCheck(gdn=far, worker_name="w", interval=10)]
     if query is not None:
         checks.append(CountCheck(gdn=far, query=query, interval=60, wall_clock=clock))
-    return Health(checks=checks, **{"rng": lambda: 1.0, "clock": clock, "wall_clock": clock} | changes)
+    options: dict[str, Any] = {"rng": lambda: 1.0, "clock": clock, "wall_clock": clock} | changes
+    return Health(checks=checks, **options)
 
 
 def states(h: Health) -> dict[str, str]:
@@ -273,7 +274,7 @@ def test_a_check_can_trigger_another() -> None:
 def test_there_is_a_beat_only_during_a_check() -> None:
     far, clock = Far(), Clock()
     beats: list[int | None] = []
-    h = health(far, clock, refresh=lambda: beats.append(h.beat))
+    h: Health = health(far, clock, refresh=lambda: beats.append(h.beat))
     beats.append(h.beat)
 
     h.step()

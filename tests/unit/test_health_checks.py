@@ -220,7 +220,7 @@ def test_a_stalled_worker_fails_the_check_without_a_canary() -> None:
 
     assert errors[:2] == [None, None]
     assert "4 of the rows" in (errors[-1] or "")
-    assert "no other row has for 300 s: the worker drops rows, or has stalled" in errors[-1]
+    assert "no other row has for 300 s: the worker drops rows, or has stalled" in (errors[-1] or "")
     assert compared.look(rows_out=20).error is None
 
 

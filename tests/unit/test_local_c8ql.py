@@ -66,7 +66,7 @@ def test_errors_have_gdns_error_number(query: str, binds: dict[str, Any], number
 
 def removing(query: str, binds: dict[str, Any] | None = None) -> tuple[list[Any], list[str]]:
     """A query's result, and which of the documents a, b and c remain. Another collection must stay unchanged."""
-    there = [{"_key": key, "n": n} for n, key in enumerate("abc", 1)]
+    there: list[dict[str, Any]] = [{"_key": key, "n": n} for n, key in enumerate("abc", 1)]
     kept = [{"_key": "a", "n": 1}]
 
     def found(name: str) -> list[dict[str, Any]]:

@@ -277,7 +277,9 @@ def test_key_properties_and_event_time_go_with_the_row() -> None:
         properties={"site": "meta.site", "n": "n", "fixed": '=a"b'},
         event_time=FieldSpec("ts", time="ms"),
     )
-    (row,) = mapper(route).map(message({"s": "v", "n": 5, "ts": 1700000000123}, "t/dev"))  # type: ignore[union-attr]
+    mapped = mapper(route).map(message({"s": "v", "n": 5, "ts": 1700000000123}, "t/dev"))
+    assert isinstance(mapped, list)
+    (row,) = mapped
 
     assert json.loads(b'{"payload":""' + row.extras + b"}") == {
         "payload": "",

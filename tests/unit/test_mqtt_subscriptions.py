@@ -270,7 +270,7 @@ def test_once_all_is_answered_what_the_session_holds_is_known(
     send(made.connected(session_present=True))
     send(made.request())
     for _ in range(data.draw(st.integers(0, 4))):
-        if pending and data.draw(st.booleans()):
+        if bool(pending) and data.draw(st.booleans()):
             answer()
         wanted = data.draw(filters)
         send(made.change(wanted))

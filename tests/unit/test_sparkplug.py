@@ -6,11 +6,13 @@ import base64
 import math
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from bridge.mapping import sparkplug
+from bridge.mapping.payload import MAX_PAYLOAD, MAX_ROWS
 from bridge.mapping.sparkplug import MEMBERS, REBIRTH_INTERVAL, Sparkplug
 from bridge.mapping.sparkplug_payload import message_class, parse
 from bridge.mapping.sparkplug_values import DATATYPES, MAX_VALUES
@@ -387,8 +389,8 @@ def nested(depth: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "sent",
     [
-        bytes(sparkplug.MAX_PAYLOAD + 1),
-        b"\x12\x00" * (sparkplug.MAX_ROWS + 1),
+        bytes(MAX_PAYLOAD + 1),
+        b"\x12\x00" * (MAX_ROWS + 1),
         payload(nested(16)),
         payload(
             {
@@ -523,7 +525,7 @@ def test_a_birth_replaces_earlier_births_of_the_edge_node_and_its_devices(state:
 
     for topic, alias in (("spBv1.0/g/NDATA/n", 2), ("spBv1.0/g/DDATA/n/d", 1)):
         sent = payload({"alias": alias, "float_value": 1.0}, seq=1, timestamp=2001)
-        assert refusal(lambda topic=topic, sent=sent: state.decode(topic, sent)) is Reason.UNKNOWN_ALIAS
+        assert refusal(partial(state.decode, topic, sent)) is Reason.UNKNOWN_ALIAS
 
 
 def test_data_from_before_a_birth_that_gave_its_aliases_another_meaning_is_refused(state: Sparkplug) -> None:
