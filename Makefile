@@ -5,10 +5,14 @@ BIN := $(VENV)/bin
 SEED ?= 1
 MINUTES ?= 5
 
-.PHONY: demo test check faults power soak bench docs deb release sbom clean
+.PHONY: demo quick test check faults power soak bench docs deb release sbom clean
 
 demo: $(VENV)/.local
 	$(BIN)/gdn-bridge demo
+
+# What a change is tried with, within half a minute: no peers, no processes, few examples of each property.
+quick: check
+	$(BIN)/pytest -q -n 2 -m 'not long' --hypothesis-profile=quick tests/unit $(PYTEST_ARGS)
 
 test: check $(VENV)/.dev
 	$(BIN)/pytest -n 2 --dist loadfile $(PYTEST_ARGS)

@@ -21,9 +21,10 @@ import pytest
 
 from bridge.local.broker import free_port
 
-# A deadline per example measures the machine, not the code.
-hypothesis.settings.register_profile("project", deadline=None)
-hypothesis.settings.load_profile("project")
+# A deadline per example measures the machine, not the code. --hypothesis-profile=quick chooses the other one.
+hypothesis.settings.register_profile("full", deadline=None)
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=10)
+hypothesis.settings.load_profile("full")
 
 API_KEY = "acme.testkey.s3cr3tvalue"
 TENANT = "acme"

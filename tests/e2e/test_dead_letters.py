@@ -17,7 +17,7 @@ import pytest
 from bridge.local.broker import free_port
 from bridge.message import DeadLetter
 from bridge.outbox import Commit, DeadLetterClient, Outbox, Selection
-from tests.conftest import TABLE, Bridge, LocalGdn, Mosquitto, free_port, wait_for
+from tests.conftest import TABLE, Bridge, LocalGdn, Mosquitto, wait_for
 from tests.publisher import publish_all
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]

@@ -535,6 +535,7 @@ def test_the_bound_is_for_all_members_together() -> None:
     assert refused(gzip.compress(b" " * 600) * 2, compression="gzip", max_payload=1000)[0] is Reason.TOO_LARGE
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", COMPRESS)
 def test_a_zip_bomb_takes_neither_time_nor_memory(name: str) -> None:
     bomb = COMPRESS[name](bytes(200_000_000))[:MAX_PAYLOAD]

@@ -167,6 +167,8 @@ def test_after_the_stated_wait_a_request_is_allowed(limit: int, turns: list[tupl
             clock.now += exc.retry_after or 0.0
             budget.take(check=check)
 
+    assert sum(budget.made) == len(turns)
+
 
 def test_threads_together_do_not_exceed_the_limit() -> None:
     budget = Budget(per_minute=500, per_day=0, clock=lambda: 0.0)

@@ -292,6 +292,7 @@ topics = st.lists(levels, min_size=1, max_size=4).map("/".join) | st.sampled_fro
 many_samples = st.lists(st.builds(Sample, topics, payloads), min_size=1, max_size=8)
 
 
+@pytest.mark.long
 @settings(max_examples=400)
 @given(many_samples)
 def test_any_samples_give_files_that_map_them_or_are_left_out_with_a_reason(samples: list[Sample]) -> None:
@@ -307,6 +308,7 @@ def test_any_samples_give_files_that_map_them_or_are_left_out_with_a_reason(samp
     files_of(inference, broker="mqtt://b", protocol="3.1.1")  # loads, checks and maps; raises if not
 
 
+@pytest.mark.long
 @settings(max_examples=200)
 @given(many_samples)
 def test_the_examples_in_the_files_pass(samples: list[Sample]) -> None:

@@ -317,6 +317,7 @@ edge_nodes = st.builds(
 topics = st.sampled_from(["a/b", "devices/1/t", "devices/2/t", "7/8/9/10", "spBv1.0/plant/NDATA/n"])
 
 
+@pytest.mark.long
 @given(st.lists(st.builds(Sample, topics, payloads) | edge_nodes, min_size=1, max_size=8))
 def test_any_samples_give_files_that_map_them_or_are_left_out_with_a_reason(samples: list[Sample]) -> None:
     inference: Inference = infer(samples)

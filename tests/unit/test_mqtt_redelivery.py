@@ -261,6 +261,7 @@ class OutOfOrder(HandingOver):
     resends_in_order = False
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("machine", [HandingOver, CountingUp, OutOfOrder])
 def test_nothing_new_is_skipped_and_nothing_stored_is_stored_again(machine: type[HandingOver]) -> None:
     run_state_machine_as_test(machine, settings=settings(max_examples=400, stateful_step_count=40))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from bridge.mapping.sparkplug import MEMBERS, MESSAGE_TYPES, Sparkplug
 from bridge.mapping.sparkplug_payload import message_class
@@ -92,6 +92,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     return bytes(sent)
 
 
+@pytest.mark.long
 @given(
     st.lists(
         st.tuples(
@@ -308,5 +309,6 @@ class Plant(RuleBasedStateMachine):
             assert self.state.rebirths(0.0, 0) == []
 
 
-TestPlant = Plant.TestCase
-TestPlant.settings = settings(max_examples=400, stateful_step_count=30)
+@pytest.mark.long
+def test_edge_nodes_that_follow_the_specification_are_understood_whatever_is_lost() -> None:
+    run_state_machine_as_test(Plant, settings=settings(max_examples=400, stateful_step_count=30))

@@ -146,7 +146,12 @@ def test_a_worker_without_name_or_version_is_parsed_but_refused(name: str) -> No
 
 @pytest.mark.parametrize("name", [name for name in READ if name not in NOT_RUN])
 def test_a_worker_with_name_and_version_is_accepted(name: str) -> None:
-    require_metadata(parse(READ[name]))
+    worker = parse(READ[name])
+
+    require_metadata(worker)
+
+    assert worker.name
+    assert worker.language_version == "2"
 
 
 @pytest.mark.parametrize("name", READ)
@@ -222,6 +227,7 @@ def read_or_refused(text: str) -> None:
 PIECES = ["", "'", '"', '"""', "`", "{", "}", "(", ")", "[", "]", ";", ",", "\\", "/", "/*", "--", "@", "!", "#", "->"]
 
 
+@pytest.mark.long
 @given(st.sampled_from(list(TEXTS.values())), st.integers(), st.integers(1, 6))
 @settings(max_examples=1500, deadline=None)
 def test_a_damaged_worker_is_read_or_refused_with_a_place(text: str, seed: int, wounds: int) -> None:
@@ -235,6 +241,7 @@ def test_a_damaged_worker_is_read_or_refused_with_a_place(text: str, seed: int, 
     read_or_refused(text)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", READ)
 def test_a_worker_cut_off_anywhere_is_read_or_refused_with_a_place(name: str) -> None:
     text = READ[name]
@@ -242,6 +249,7 @@ def test_a_worker_cut_off_anywhere_is_read_or_refused_with_a_place(name: str) ->
         read_or_refused(text[:at])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("construct", ["query", "partition"])
 def test_a_worker_of_200_kilobytes_is_parsed_printed_and_described_quickly(construct: str) -> None:
     workers = [parse(text) for text in READ.values()]

@@ -296,9 +296,12 @@ def test_nesting_beyond_the_limit_is_an_error(condition: str) -> None:
 
 
 def test_nesting_to_the_limit_is_read() -> None:
-    parse(f"{HEAD}INSERT INTO t FROM s[{'a or b and c == d < e + f * g(' * 50}h{')' * 50}];")
+    worker = parse(f"{HEAD}INSERT INTO t FROM s[{'a or b and c == d < e + f * g(' * 50}h{')' * 50}];")
+
+    assert [query.target for query in worker.queries] == ["t"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "text",
     [
@@ -334,6 +337,7 @@ def test_hostile_text_is_parsed_or_refused_quickly(text: str) -> None:
     assert time.perf_counter() - started < 5.0
 
 
+@pytest.mark.long
 def test_parsing_time_is_linear_in_the_length() -> None:
     def seconds(statements: int) -> float:
         text = HEAD + "".join(
@@ -383,18 +387,21 @@ def parses_or_says_where(text: str) -> None:
     assert found.message
 
 
+@pytest.mark.long
 @given(st.text())
 @settings(max_examples=300, deadline=None)
 def test_any_text_is_read_or_refused_with_a_place(text: str) -> None:
     parses_or_says_where(text)
 
 
+@pytest.mark.long
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=60), st.sampled_from(["", " "]))
 @settings(max_examples=1500, deadline=None)
 def test_any_run_of_tokens_is_read_or_refused_with_a_place(fragments: list[str], between: str) -> None:
     parses_or_says_where(HEAD + between.join(fragments))
 
 
+@pytest.mark.long
 @given(st.integers(), st.integers(1, 4))
 @settings(max_examples=300, deadline=None)
 def test_a_damaged_definition_is_read_or_refused_with_a_place(seed: int, wounds: int) -> None:

@@ -304,6 +304,7 @@ workers = st.builds(
 )
 
 
+@pytest.mark.long
 @given(workers)
 @settings(max_examples=600, deadline=None)
 def test_any_printed_worker_is_parsed_as_itself_and_printed_the_same(made: Worker) -> None:

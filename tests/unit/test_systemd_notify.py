@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from bridge.log import keep_secret
 from bridge.parts import PartStatus
@@ -177,7 +178,10 @@ def test_without_a_manager_nothing_is_sent() -> None:
 
 
 def test_a_missing_manager_does_not_stop_the_daemon(tmp_path: Path) -> None:
-    ServiceManager.from_environment({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("connected")
+    with capture_logs() as logs:
+        ServiceManager.from_environment({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("connected")
+
+    assert [entry["log_level"] for entry in logs] == ["warning"]
 
 
 def part(name: str, state: str, error: str | None = None) -> PartStatus:
