@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SEED ?= 1
 MINUTES ?= 5
+# Test processes. Many tests wait most of their time, so that three keep two cores busy.
+WORKERS ?= 3
 
 .PHONY: demo quick test check faults power soak bench docs deb release sbom clean
 
@@ -15,7 +17,7 @@ quick: check
 	$(BIN)/pytest -q -n 2 -m 'not long' --hypothesis-profile=quick tests/unit $(PYTEST_ARGS)
 
 test: check $(VENV)/.dev
-	$(BIN)/pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

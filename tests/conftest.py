@@ -20,6 +20,7 @@ import hypothesis
 import pytest
 
 from bridge.local.broker import free_port
+from tests.order import LongestFirst
 
 # A deadline per example measures the machine, not the code. --hypothesis-profile=quick chooses the other one.
 hypothesis.settings.register_profile("full", deadline=None)
@@ -41,6 +42,12 @@ CANARY = {
 """A canary for that worker, with the interval that ships."""
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """``--dist loadfile`` with what takes long first."""
+    return LongestFirst(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def wait_for(condition: Callable[[], Any], *, seconds: float = 30.0, what: str = "the condition") -> Any:
