@@ -237,24 +237,9 @@ class FarEnd:
             case "worker":
                 return self._worker_envelope(200) if self._worker else _missing("worker")
             case "create":
-                if self._worker is not None:
-                    return 409, {"error": True, "code": 409, "errorNum": 409, "errorMessage": "it exists"}
-                definition = json.loads(request.body)["definition"]
-                name = re.search(r"@App:name\('([^']+)'\)", definition)
-                self._worker = {
-                    "name": name[1] if name else "",
-                    "definition": definition,
-                    "regions": ["here"],
-                    "isActive": False,
-                }
-                return self._worker_envelope(201)
+                return self._create(request)
             case "activate":
-                if self._worker is None:
-                    return _missing("worker")
-                self._worker["isActive"] = parse_qs(urlsplit(request.target).query).get("active") == ["true"]
-                if self._worker["isActive"] and not self._was_active:
-                    self._was_active = self.stream_exists = True
-                return self._worker_envelope(200)
+                return self._activate(request)
             case "otp":
                 return 200, {"otp": self._new_otp()}
             case "datacenter":
@@ -262,6 +247,27 @@ class FarEnd:
             case "cursor":
                 return 201, {"result": [self.sends], "hasMore": False, "error": False, "code": 201}
         return _missing("path")
+
+    def _create(self, request: Request) -> tuple[int, Any]:
+        if self._worker is not None:
+            return 409, {"error": True, "code": 409, "errorNum": 409, "errorMessage": "it exists"}
+        definition = json.loads(request.body)["definition"]
+        name = re.search(r"@App:name\('([^']+)'\)", definition)
+        self._worker = {
+            "name": name[1] if name else "",
+            "definition": definition,
+            "regions": ["here"],
+            "isActive": False,
+        }
+        return self._worker_envelope(201)
+
+    def _activate(self, request: Request) -> tuple[int, Any]:
+        if self._worker is None:
+            return _missing("worker")
+        self._worker["isActive"] = parse_qs(urlsplit(request.target).query).get("active") == ["true"]
+        if self._worker["isActive"] and not self._was_active:
+            self._was_active = self.stream_exists = True
+        return self._worker_envelope(200)
 
     def _worker_envelope(self, status: int) -> tuple[int, Any]:
         assert self._worker is not None
@@ -341,25 +347,31 @@ class FarEnd:
             case "counts":
                 return self.counts
             case "arm":
-                step = command["step"]
-                self.faults.setdefault(step, []).append(command)
-                if step == "producer" and command["kind"] in ("stall", "half_open"):
-                    for producer in self._producers.values():
-                        producer.silence(command)
+                self._arm(command)
             case "heal":
-                self.faults.clear()
-                self.stream_exists = self._was_active
-                if self._worker is not None:
-                    self._worker["isActive"] = self._was_active
-                for producer in list(self._producers.values()):
-                    producer.heal()
-                await self.listen()
+                await self._heal()
             case "state":
                 await self._set_state(command)
             case "drop":
                 for producer in list(self._producers.values()):
                     producer.end("dropped by command", by_reset=True)
         return {}
+
+    def _arm(self, fault: dict[str, Any]) -> None:
+        step = fault["step"]
+        self.faults.setdefault(step, []).append(fault)
+        if step == "producer" and fault["kind"] in ("stall", "half_open"):
+            for producer in self._producers.values():
+                producer.silence(fault)
+
+    async def _heal(self) -> None:
+        self.faults.clear()
+        self.stream_exists = self._was_active
+        if self._worker is not None:
+            self._worker["isActive"] = self._was_active
+        for producer in list(self._producers.values()):
+            producer.heal()
+        await self.listen()
 
     async def _set_state(self, state: dict[str, Any]) -> None:
         if state.get("worker") == "missing":
@@ -375,6 +387,10 @@ class FarEnd:
             await self.vanish()
         elif state.get("listening") is True:
             await self.listen()
+
+
+RECEIPT_FAULTS = ("lost", "unknown_context", "no_context", "not_json", "late", "shuffled", "twice", "fragmented")
+"""Of a producer's faults those that change a receipt, in the order in which they are tried."""
 
 
 class Producer:
@@ -418,17 +434,8 @@ class Producer:
             if fault is not None:
                 self.silence(fault)
         while self.ended is None:
-            stalled = self._stalled_until - time.monotonic()
-            if stalled > 0:
-                await asyncio.sleep(min(stalled, 0.1))
-                continue
-            idle = self._fault("idle_close")
-            try:
-                data = await asyncio.wait_for(self._reader.read(65536), idle["seconds"] if idle else 0.5)
-            except TimeoutError:
-                if idle and not self._dead:
-                    self._far_end.happened("producer.idle_close")
-                    self.close(1000, "idle")
+            data = await self._read()
+            if data is None:
                 continue
             if not data:
                 return self.ended or "the client closed"
@@ -441,6 +448,21 @@ class Producer:
             self._release_held()
             await self._writer.drain()
         return self.ended
+
+    async def _read(self) -> bytes | None:
+        """What came; empty at the end of the connection, None if nothing came for now."""
+        stalled = self._stalled_until - time.monotonic()
+        if stalled > 0:
+            await asyncio.sleep(min(stalled, 0.1))
+            return None
+        idle = self._fault("idle_close")
+        try:
+            return await asyncio.wait_for(self._reader.read(65536), idle["seconds"] if idle else 0.5)
+        except TimeoutError:
+            if idle and not self._dead:
+                self._far_end.happened("producer.idle_close")
+                self.close(1000, "idle")
+            return None
 
     def silence(self, fault: Fault) -> None:
         """Stall or go half-open from now on."""
@@ -546,44 +568,50 @@ class Producer:
 
     def _receipt(self, index: int, context: str | None) -> None:
         """Answer a stored send, as truly as the faults let."""
-        happened = self._far_end.happened
         receipt = {"result": "ok", "messageId": _message_id(index)}
         true = json.dumps({**receipt, "context": context})
-        if lost := self._fault("lost"):
-            happened("producer.lost")
-            self._lost += 1
-            if self._lost == lost.get("close_after"):
-                self.close(1011, "lost")
-        elif self._fault("unknown_context"):
-            happened("producer.unknown_context")
-            self._send_text(json.dumps({**receipt, "context": self._far_end.rng.choice(("9" * 18, "x", "-1", ""))}))
-        elif self._fault("no_context"):
-            happened("producer.no_context")
-            self._send_text(json.dumps(receipt))
-        elif self._fault("not_json"):
-            happened("producer.not_json")
-            self._send_text('{"result": "ok", "context": ')
-        elif late := self._fault("late"):
-            happened("producer.late")
-            asyncio.get_running_loop().call_later(late["seconds"], self._send_late, true, index)
-        elif self._fault("shuffled"):
-            self._held.append((true, index))
-            if len(self._held) == 1:
-                # What comes alone is not held for ever.
-                asyncio.get_running_loop().call_later(0.3, self._release_held, True)
-        elif self._fault("twice"):
-            happened("producer.twice")
-            self._send_text(true, receipt_of=index)
-            self._send_text(true)
-        elif self._fault("fragmented"):
-            happened("producer.fragmented")
-            half = len(true) // 2
-            self._send_frame(TEXT, true[:half].encode(), final=False)
-            self._send_frame(CONTINUATION, true[half:].encode())
-            if self.ended is None and not self._writer.is_closing():
-                self._note_receipt(index)
-        else:
-            self._send_text(true, receipt_of=index)
+        for kind in RECEIPT_FAULTS:
+            if fault := self._fault(kind):
+                if kind != "shuffled":  # which may still come in order
+                    self._far_end.happened(f"producer.{kind}")
+                self._false_receipt(fault, receipt, true, index)
+                return
+        self._send_text(true, receipt_of=index)
+
+    def _false_receipt(self, fault: Fault, receipt: dict[str, str], true: str, index: int) -> None:
+        match fault["kind"]:
+            case "lost":
+                self._lost += 1
+                if self._lost == fault.get("close_after"):
+                    self.close(1011, "lost")
+            case "unknown_context":
+                self._send_text(json.dumps({**receipt, "context": self._far_end.rng.choice(("9" * 18, "x", "-1", ""))}))
+            case "no_context":
+                self._send_text(json.dumps(receipt))
+            case "not_json":
+                self._send_text('{"result": "ok", "context": ')
+            case "late":
+                asyncio.get_running_loop().call_later(fault["seconds"], self._send_late, true, index)
+            case "shuffled":
+                self._hold(true, index)
+            case "twice":
+                self._send_text(true, receipt_of=index)
+                self._send_text(true)
+            case "fragmented":
+                self._send_in_two(true, index)
+
+    def _hold(self, text: str, index: int) -> None:
+        self._held.append((text, index))
+        if len(self._held) == 1:
+            # What comes alone is not held for ever.
+            asyncio.get_running_loop().call_later(0.3, self._release_held, True)
+
+    def _send_in_two(self, text: str, index: int) -> None:
+        half = len(text) // 2
+        self._send_frame(TEXT, text[:half].encode(), final=False)
+        self._send_frame(CONTINUATION, text[half:].encode())
+        if self.ended is None and not self._writer.is_closing():
+            self._note_receipt(index)
 
     def _send_late(self, text: str, index: int) -> None:
         if self.ended is None and not self._dead and not self._writer.is_closing():

@@ -303,9 +303,28 @@ class Run:
                 self.bridge.kill()
             return
         self._check_parts()
-        faults, ending = planned.faults, planned.ending
+        ending = planned.ending
         point = ending.how if ending.how in POINTS else None
         begun = time.monotonic()
+        self._strike(planned.faults, ending, point)
+        if point is None:
+            # What the faults did gets time to be believed, committed, sent again.
+            life_ends = time.monotonic() + ending.delay
+            while time.monotonic() < life_ends and self.bridge.is_running:
+                time.sleep(0.03)
+        elif self.bridge.is_running:
+            self._schedule.put_back_point(point)
+        if ending.how != "recover":
+            self._end_process(ending.how)
+        if planned.faults:
+            self._heal()
+            self.disturbed.append((begun, time.monotonic()))
+        if ending.how == "recover":
+            self._recover()
+            self.disturbed.append((begun, time.monotonic()))
+
+    def _strike(self, faults: Sequence[Fault], ending: Ending, point: str | None) -> None:
+        """Make the faults, with a process that is to end at ``point``, and wait until both has happened."""
         if point is not None or (faults and not all(fault.live for fault in faults)):
             # What strikes a start needs one.
             self.bridge.kill()
@@ -321,32 +340,21 @@ class Run:
                 if not waiting:
                     break
                 self.bridge.start()  # the faults haven't struck yet: go on without a point
-            counts = self._counts()
-            for fault, before in list(waiting.items()):
-                if counts[fault.counter] > before:
-                    del waiting[fault]
-                    self.happened[fault.name] += 1
-                    self._take_sample()  # errors repeat what the far end said, and are soon gone
+            self._note_what_happened(waiting)
             if not waiting and (point is None or self.bridge.kills[point] > point_reached):
                 break
-        if point is None:
-            # What the faults did gets time to be believed, committed, sent again.
-            life_ends = time.monotonic() + ending.delay
-            while time.monotonic() < life_ends and self.bridge.is_running:
-                time.sleep(0.03)
         for fault in waiting:
             self._trace(f"  did not happen: {fault.name}")
             self._schedule.put_back(fault)
-        if point is not None and self.bridge.is_running:
-            self._schedule.put_back_point(point)
-        if ending.how != "recover":
-            self._end_process(ending.how)
-        if faults:
-            self._heal()
-            self.disturbed.append((begun, time.monotonic()))
-        if ending.how == "recover":
-            self._recover()
-            self.disturbed.append((begun, time.monotonic()))
+
+    def _note_what_happened(self, waiting: dict[Fault, int]) -> None:
+        """Take those faults out of ``waiting``, by their counters before, that have happened."""
+        counts = self._counts()
+        for fault, before in list(waiting.items()):
+            if counts[fault.counter] > before:
+                del waiting[fault]
+                self.happened[fault.name] += 1
+                self._take_sample()  # errors repeat what the far end said, and are soon gone
 
     def _end_process(self, how: str) -> None:
         if how == "sigterm":
@@ -380,31 +388,40 @@ class Run:
             case "far_end":
                 self._command("arm", **spec)
             case "state":
-                for _ in range(spec.pop("flaps", 0)):
-                    self._command("state", listening=False)
-                    time.sleep(0.4)
-                    self._command("state", listening=True)
-                    time.sleep(0.4)
-                if spec:
-                    self._command("state", **spec)
+                self._arm_state(**spec)
             case "mqtt" | "gdn":
                 self._arm_proxy(self.mqtt if fault.target == "mqtt" else self.gdn, spec)
             case "bridge":
-                if not self.bridge.is_running:
-                    self.bridge.start()
-                    time.sleep(1.0)
-                self.bridge.stop_running()
-                time.sleep(spec["seconds"])
-                self.bridge.go_on()
-                self.own_counts["bridge.sigstop"] += 1
+                self._halt(spec["seconds"])
             case "publisher":
-                for publisher in self.publishers:
-                    publisher.rate = spec["rate"] / 2
-                time.sleep(spec["seconds"])
-                for publisher in self.publishers:
-                    publisher.rate = self._rate / 2
-                self.own_counts["publisher.burst"] += 1
+                self._burst(spec["rate"], spec["seconds"])
         return before
+
+    def _arm_state(self, *, flaps: int = 0, **state: Any) -> None:
+        for _ in range(flaps):
+            self._command("state", listening=False)
+            time.sleep(0.4)
+            self._command("state", listening=True)
+            time.sleep(0.4)
+        if state:
+            self._command("state", **state)
+
+    def _halt(self, seconds: float) -> None:
+        if not self.bridge.is_running:
+            self.bridge.start()
+            time.sleep(1.0)
+        self.bridge.stop_running()
+        time.sleep(seconds)
+        self.bridge.go_on()
+        self.own_counts["bridge.sigstop"] += 1
+
+    def _burst(self, rate: float, seconds: float) -> None:
+        for publisher in self.publishers:
+            publisher.rate = rate / 2
+        time.sleep(seconds)
+        for publisher in self.publishers:
+            publisher.rate = self._rate / 2
+        self.own_counts["publisher.burst"] += 1
 
     def _arm_proxy(self, proxy: Proxy, spec: dict[str, Any]) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -412,6 +429,13 @@ class Run:
             if time.monotonic() > deadline:
                 return  # the daemon is waiting for something else; the fault will count as not happened
             time.sleep(0.03)
+        if spec["do"] in ("refuse", "unlisten"):
+            self._turn_away(proxy, spec)
+        else:
+            self._disturb(proxy, spec)
+
+    def _disturb(self, proxy: Proxy, spec: dict[str, Any]) -> None:
+        """Break what goes over the links of a proxy."""
         call = self.loop.call
         match spec["do"]:
             case "cut":
@@ -428,18 +452,22 @@ class Run:
                 proxy.bandwidth = spec["rate"]
             case "cut_after":
                 call(proxy.cut_after(self._seed % 7 * 13 + 37, spec["direction"]))
-            case "refuse":
-                proxy.refusing = True
-                call(proxy.cut())
-                time.sleep(spec["seconds"])
-                proxy.refusing = False
-            case "unlisten":
-                call(proxy.unlisten())
-                call(proxy.cut())
-                time.sleep(spec["seconds"])
-                if is_listening(proxy.port):
-                    raise Failed("the proxy still listens")
-                call(proxy.start())
+
+    def _turn_away(self, proxy: Proxy, spec: dict[str, Any]) -> None:
+        """Let nobody connect for some seconds."""
+        call = self.loop.call
+        if spec["do"] == "refuse":
+            proxy.refusing = True
+            call(proxy.cut())
+            time.sleep(spec["seconds"])
+            proxy.refusing = False
+        else:
+            call(proxy.unlisten())
+            call(proxy.cut())
+            time.sleep(spec["seconds"])
+            if is_listening(proxy.port):
+                raise Failed("the proxy still listens")
+            call(proxy.start())
 
     # --- the broker ---------------------------------------------------------------------------------------
 

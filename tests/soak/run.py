@@ -114,6 +114,11 @@ class Soaked:
 
     def faults(self) -> Iterator[str]:
         """What doesn't hold, a sentence each."""
+        yield from self._faults_while_it_ran()
+        yield from self._faults_of_prometheus()
+        yield from self._faults_at_the_end()
+
+    def _faults_while_it_ran(self) -> Iterator[str]:
         for said, seconds in self.not_ready.items():
             yield f"/readyz was not 200 for {seconds} s: {said}"
         if self.requests_a_minute >= PER_MINUTE:
@@ -122,12 +127,16 @@ class Soaked:
             yield f"{self.requests_a_day:.0f} requests a day; {PER_DAY} are allowed"
         if self.growth > GROWTH:
             yield f"memory grew by {self.growth} bytes; {GROWTH} may be"
+
+    def _faults_of_prometheus(self) -> Iterator[str]:
         if not self.scrapes or self.down:
             yield f"{self.down:.0f} of {self.scrapes:.0f} scrapes failed"
         if not self.rules:
             yield "no rule was evaluated"
         for (alert, state), times in self.alerts.items():
             yield f"{alert} was {state} at {times} evaluations"
+
+    def _faults_at_the_end(self) -> Iterator[str]:
         if self.missing or self.rows != self.published:
             yield f"{self.published} messages became {self.rows} rows, {self.missing} none at all"
         if self.canaries_left:
