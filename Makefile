@@ -7,14 +7,20 @@ MINUTES ?= 5
 # Test processes. Many tests wait most of their time, so that three keep two cores busy.
 WORKERS ?= 3
 
-.PHONY: demo quick test check faults power soak bench docs deb release sbom clean
+.PHONY: demo quick coverage test check faults power mutants soak bench docs deb release sbom clean
 
 demo: $(VENV)/.local
 	$(BIN)/gdn-bridge demo
 
 # What a change is tried with, within half a minute: no peers, no processes, few examples of each property.
 quick: check
-	$(BIN)/pytest -q -n 2 -m 'not long' --hypothesis-profile=quick tests/unit $(PYTEST_ARGS)
+	$(BIN)/pytest -q -n 2 -m 'not long' --hypothesis-profile=quick tests/unit tests/path $(PYTEST_ARGS)
+
+# Branches that the tests reach which need no process and no peer; fails below the floor in pyproject.toml.
+IN_PROCESS := tests/unit tests/path $(addprefix tests/integration/test_,changed_subscriptions.py deadletters.py deduplication.py links.py \
+  outbox.py status_server.py)
+coverage: $(VENV)/.dev
+	$(BIN)/pytest -q -n 2 -m 'not long' --hypothesis-profile=quick --cov --cov-report=term $(IN_PROCESS) $(PYTEST_ARGS)
 
 test: check $(VENV)/.dev
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
@@ -29,10 +35,9 @@ check: $(VENV)/.dev
 faults: $(VENV)/.dev
 	$(BIN)/python -m tests.faults.run --seed $(SEED) --minutes $(MINUTES)
 
-# Rebuilds what power losses at POINTS moments could leave on disk; the same SEED rebuilds the same of a recording.
-power: POINTS = 1000
-power: $(VENV)/.dev
-	$(BIN)/python -m tests.faults.power --seed $(SEED) --points $(POINTS)
+# Changes one place of the data path after the other; the fast tests must notice. Goes on where the last run ended.
+mutants: $(VENV)/.mutants
+	$(BIN)/python -m tests.mutants.run $(MUTANTS_ARGS)
 
 # A bridge whose far end is well, for MINUTES minutes beside a Prometheus: no alarm, few requests, memory stays flat.
 soak: MINUTES = 20
@@ -70,4 +75,8 @@ $(VENV)/.local: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.local
 	$(BIN)/python -m pip install --quiet --group dev
+	touch $@
+
+$(VENV)/.mutants: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --group mutants
 	touch $@

@@ -40,7 +40,7 @@ SECONDS = {
 }
 """Units of work that take over half a minute. What isn't here comes after them, unit tests last."""
 
-REST = {"faults": 30, "deploy": 30, "e2e": 20, "integration": 10, "unit": 1}
+REST = {"faults": 30, "deploy": 30, "e2e": 20, "integration": 10, "path": 2, "unit": 1}
 
 
 def unit_of(nodeid: str) -> str:

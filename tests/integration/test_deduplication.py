@@ -222,6 +222,7 @@ MACHINE = settings(
 )
 
 
+@pytest.mark.long
 def test_nothing_is_lost_and_nothing_doubled_whatever_the_broker_and_the_links_do() -> None:
     run_state_machine_as_test(Deduplication, settings=MACHINE)
 

@@ -1,0 +1,253 @@
+"""A mutation run: ``python -m tests.mutants.run``. Changes one place of the code after the other; tests must notice.
+
+``targets.toml`` says what is changed and which tests are run. Each worker has a copy of the tree of its own, so that
+the tree itself is never changed. Results are kept in a file: a run that was ended goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tests.mutants.targets import ROOT, Mutant, chosen, load
+
+RESULTS = ROOT / "build" / "mutants.jsonl"
+COPIED = ("bridge", "config", "deploy", "docs", "tests", "pyproject.toml", "README.md", "CHANGELOG.md")
+
+MEMORY = 4 << 30
+"""Bytes of address space that the tests of a mutant may take: a loop that gathers must not take the machine."""
+
+PYTEST = (
+    f"import resource, sys, pytest; resource.setrlimit(resource.RLIMIT_AS, ({MEMORY}, {MEMORY})); "
+    "sys.exit(pytest.main(sys.argv[1:]))"
+)
+OPTIONS = (
+    *("-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"),
+    *("-m", "not long", "--hypothesis-profile=quick", "--hypothesis-seed=0"),
+)
+
+Verdict = Literal["killed", "survived", "timeout"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a mutant; ``change`` is its diff without context."""
+
+    key: str
+    verdict: Verdict
+    seconds: float
+    change: str
+    by: str = ""
+
+
+class Tree:
+    """A copy of the tree that a worker changes and tests."""
+
+    def __init__(self, directory: Path) -> None:
+        self._root = directory
+        directory.mkdir()
+        for name in COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, directory / name)
+        foreign = ("BRIDGE_", "PYTEST_", "COV_")
+        self._environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+
+    def test(self, tests: Sequence[str], timeout: float) -> tuple[int | None, str]:
+        """Exit code of pytest, None if it took too long; and the last line that says what failed."""
+        run = subprocess.Popen(
+            [sys.executable, "-c", PYTEST, *OPTIONS, *tests],
+            cwd=self._root,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            output, _ = run.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            return None, ""
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
+        failed = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
+        return run.returncode, failed[0] if failed else output[-2000:]
+
+    def try_out(self, mutant: Mutant, timeout: float) -> Result:
+        began = time.monotonic()
+        file = self._root / mutant.module
+        original, changed = (ROOT / mutant.module).read_text(), mutant.source()
+        self._write(file, changed)
+        try:
+            code, by = self.test(mutant.tests, timeout)
+        finally:
+            self._write(file, original)
+        verdict: Verdict = "timeout" if code is None else "killed" if code else "survived"
+        return Result(mutant.key, verdict, round(time.monotonic() - began, 1), _diff(original, changed), by[:300])
+
+    @staticmethod
+    def _write(file: Path, source: str) -> None:
+        """Write a module and forget its byte code, which goes by size and second."""
+        file.write_text(source)
+        for stale in (file.parent / "__pycache__").glob(f"{file.stem}.*"):
+            stale.unlink()
+
+
+def _diff(original: str, changed: str) -> str:
+    lines = list(difflib.unified_diff(original.splitlines(), changed.splitlines(), n=0, lineterm=""))[3:]
+    return "\n".join(line for line in lines if not line.startswith("@@"))
+
+
+class Run:
+    """Tries mutants out with several workers, each with its own tree, and keeps the results.
+
+    Args:
+        workers: how many.
+        results: the file that each result is added to.
+    """
+
+    def __init__(self, mutants: Sequence[Mutant], *, workers: int, results: Path) -> None:
+        self._mutants: queue.SimpleQueue[Mutant] = queue.SimpleQueue()
+        for mutant in mutants:
+            self._mutants.put(mutant)
+        self._count = len(mutants)
+        self._workers = workers
+        self._results = results
+        self._lock = threading.Lock()
+        self._timeouts: dict[tuple[str, ...], float] = {}
+        self._done = 0
+        self._failure: Exception | None = None
+
+    def execute(self) -> None:
+        """Try all of them out.
+
+        Raises:
+            RuntimeError: the tests fail without a change, so that they can't say anything of one.
+        """
+        self._results.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="gdn-bridge-mutants-") as directory:
+            trees = [Tree(Path(directory) / str(n)) for n in range(self._workers)]
+            self._measure(trees[0])
+            threads = [threading.Thread(target=self._work, args=(tree,)) for tree in trees]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _measure(self, tree: Tree) -> None:
+        """How long the unchanged tests take: three times that, and a start, is too long."""
+        waiting = [self._mutants.get() for _ in range(self._count)]
+        for tests in dict.fromkeys(mutant.tests for mutant in waiting):
+            began = time.monotonic()
+            code, what = tree.test(tests, timeout=600)
+            if code != 0:
+                raise RuntimeError(f"without a change {' '.join(tests)} ended with {code}: {what}")
+            took = time.monotonic() - began
+            print(f"{took:5.1f} s without a change: {' '.join(tests)}", flush=True)
+            self._timeouts[tests] = 20 + 3 * took
+        for mutant in waiting:
+            self._mutants.put(mutant)
+
+    def _work(self, tree: Tree) -> None:
+        while self._failure is None:
+            try:
+                mutant = self._mutants.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                result = tree.try_out(mutant, self._timeouts[mutant.tests])
+            except Exception as exc:
+                self._failure = exc
+                return
+            with self._lock, self._results.open("a") as out:
+                out.write(json.dumps(vars(result)) + "\n")
+                self._done += 1
+                if result.verdict != "killed" or self._done % 20 == 0:
+                    print(f"{self._done}/{self._count} {line_of(mutant, result)}", flush=True)
+
+
+def line_of(mutant: Mutant, result: Result) -> str:
+    place = f"{mutant.module}:{mutant.line}"
+    return f"{result.verdict:8} {place}  {mutant.function}  {mutant.operator}  {result.seconds:g} s"
+
+
+def read_results(file: Path) -> dict[str, Result]:
+    """By key; of several the last."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return {result.key: result for line in lines for result in [Result(**json.loads(line))]}
+
+
+def report(mutants: Sequence[Mutant], results: dict[str, Result]) -> str:
+    """All that was not killed, with its change, and the sums."""
+    lines = []
+    for mutant in sorted(mutants, key=lambda mutant: (mutant.module, mutant.line)):
+        result = results.get(mutant.key)
+        if result is not None and result.verdict != "killed":
+            lines += [line_of(mutant, result), *(f"    {line}" for line in result.change.splitlines())]
+    for critical, name in ((True, "critical"), (False, "rest")):
+        these = [mutant for mutant in mutants if mutant.is_critical is critical]
+        sums = Counter(results[mutant.key].verdict if mutant.key in results else "open" for mutant in these)
+        counts = ", ".join(f"{n} {verdict}" for verdict, n in sorted(sums.items()))
+        lines.append(f"{name}: {len(these)} mutants, {counts}")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; 0 if nothing that was tried out survived."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--sample", type=int, help="try out so many of those that are open, spread evenly")
+    parser.add_argument("--only", default="", help="only mutants whose module and function contain this")
+    parser.add_argument("--again", action="store_true", help="try survivors and time-outs out again")
+    parser.add_argument("--list", action="store_true", help="print the mutants and try nothing out")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    arguments = parser.parse_args(argv)
+    try:
+        mutants = [m for m in chosen(load()) if arguments.only in f"{m.module}:{m.function}"]
+    except ValueError as exc:
+        print(exc, file=sys.stderr)
+        return 2
+    if arguments.list:
+        for mutant in mutants:
+            print(f"{mutant.module}:{mutant.line}  {mutant.function}  {mutant.operator}")
+        print(Counter("critical" if mutant.is_critical else "rest" for mutant in mutants))
+        return 0
+    results = read_results(arguments.results)
+    waiting = [
+        mutant
+        for mutant in mutants
+        if mutant.key not in results or (arguments.again and results[mutant.key].verdict != "killed")
+    ]
+    if arguments.sample and arguments.sample < len(waiting):
+        waiting = [waiting[n * len(waiting) // arguments.sample] for n in range(arguments.sample)]
+    Run(waiting, workers=arguments.workers, results=arguments.results).execute()
+    results = read_results(arguments.results)
+    print(report(mutants, results))
+    return int(any(results[m.key].verdict == "survived" for m in mutants if m.key in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
