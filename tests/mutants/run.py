@@ -39,8 +39,14 @@ PYTEST = (
 )
 OPTIONS = (
     *("-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"),
-    *("-m", "not long", "--hypothesis-profile=quick", "--hypothesis-seed=0"),
+    *("--hypothesis-profile=quick", "--hypothesis-seed=0"),
 )
+
+STAGES = ("not long", "long")
+"""By marker: only what the fast tests leave is tried with the long tests of the same files."""
+
+NO_TESTS = 5
+"""Pytest's exit code where a file has no tests of a stage."""
 
 Verdict = Literal["killed", "survived", "timeout"]
 
@@ -71,10 +77,10 @@ class Tree:
         foreign = ("BRIDGE_", "PYTEST_", "COV_")
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
 
-    def test(self, tests: Sequence[str], timeout: float) -> tuple[int | None, str]:
-        """Exit code of pytest, None if it took too long; and the last line that says what failed."""
+    def test(self, tests: Sequence[str], stage: str, timeout: float) -> tuple[int | None, str]:
+        """Exit code of pytest, None if it took too long; and the first line that says what failed."""
         run = subprocess.Popen(
-            [sys.executable, "-c", PYTEST, *OPTIONS, *tests],
+            [sys.executable, "-c", PYTEST, *OPTIONS, "-m", stage, *tests],
             cwd=self._root,
             env=self._environment,
             stdin=subprocess.DEVNULL,
@@ -91,16 +97,21 @@ class Tree:
             with suppress(ProcessLookupError):
                 os.killpg(run.pid, signal.SIGKILL)
             run.wait()
+        if run.returncode == NO_TESTS:
+            return 0, ""
         failed = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
         return run.returncode, failed[0] if failed else output[-2000:]
 
-    def try_out(self, mutant: Mutant, timeout: float) -> Result:
+    def try_out(self, mutant: Mutant, timeouts: Sequence[float]) -> Result:
         began = time.monotonic()
         file = self._root / mutant.module
         original, changed = (ROOT / mutant.module).read_text(), mutant.source()
         self._write(file, changed)
         try:
-            code, by = self.test(mutant.tests, timeout)
+            for stage, timeout in zip(STAGES, timeouts, strict=True):
+                code, by = self.test(mutant.tests, stage, timeout)
+                if code != 0:
+                    break
         finally:
             self._write(file, original)
         verdict: Verdict = "timeout" if code is None else "killed" if code else "survived"
@@ -135,9 +146,10 @@ class Run:
         self._workers = workers
         self._results = results
         self._lock = threading.Lock()
-        self._timeouts: dict[tuple[str, ...], float] = {}
+        self._timeouts: dict[tuple[str, ...], list[float]] = {}
         self._done = 0
         self._failure: Exception | None = None
+        self._is_over = False
 
     def execute(self) -> None:
         """Try all of them out.
@@ -152,8 +164,13 @@ class Run:
             threads = [threading.Thread(target=self._work, args=(tree,)) for tree in trees]
             for thread in threads:
                 thread.start()
-            for thread in threads:
-                thread.join()
+            try:
+                for thread in threads:
+                    thread.join()
+            finally:  # interrupted: what is under way is completed
+                self._is_over = True
+                for thread in threads:
+                    thread.join()
         if self._failure is not None:
             raise self._failure
 
@@ -161,18 +178,19 @@ class Run:
         """How long the unchanged tests take: three times that, and a start, is too long."""
         waiting = [self._mutants.get() for _ in range(self._count)]
         for tests in dict.fromkeys(mutant.tests for mutant in waiting):
-            began = time.monotonic()
-            code, what = tree.test(tests, timeout=600)
-            if code != 0:
-                raise RuntimeError(f"without a change {' '.join(tests)} ended with {code}: {what}")
-            took = time.monotonic() - began
-            print(f"{took:5.1f} s without a change: {' '.join(tests)}", flush=True)
-            self._timeouts[tests] = 20 + 3 * took
+            for stage in STAGES:
+                began = time.monotonic()
+                code, what = tree.test(tests, stage, timeout=900)
+                if code != 0:
+                    raise RuntimeError(f"without a change {' '.join(tests)} ended with {code}: {what}")
+                took = time.monotonic() - began
+                print(f"{took:5.1f} s without a change: {stage} of {' '.join(tests)}", flush=True)
+                self._timeouts.setdefault(tests, []).append(20 + 3 * took)
         for mutant in waiting:
             self._mutants.put(mutant)
 
     def _work(self, tree: Tree) -> None:
-        while self._failure is None:
+        while not self._is_over and self._failure is None:
             try:
                 mutant = self._mutants.get_nowait()
             except queue.Empty:
@@ -225,6 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="print the mutants and try nothing out")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:
         mutants = [m for m in chosen(load()) if arguments.only in f"{m.module}:{m.function}"]
     except ValueError as exc:
