@@ -105,7 +105,8 @@ class Tree:
     def try_out(self, mutant: Mutant, timeouts: Sequence[float]) -> Result:
         began = time.monotonic()
         file = self._root / mutant.module
-        original, changed = (ROOT / mutant.module).read_text(), mutant.source()
+        original = file.read_text()
+        changed = mutant.applied_to(original)
         self._write(file, changed)
         try:
             for stage, timeout in zip(STAGES, timeouts, strict=True):

@@ -59,9 +59,9 @@ class Mutant:
     tests: tuple[str, ...]
     is_critical: bool
 
-    def source(self) -> str:
-        """The changed module."""
-        code: str | None = mutate_code((ROOT / self.module).read_text(), operator(self.operator), self.occurrence)
+    def applied_to(self, source: str) -> str:
+        """The module's code, changed."""
+        code: str | None = mutate_code(source, operator(self.operator), self.occurrence)
         assert code is not None, self
         return code
 
@@ -114,7 +114,7 @@ def _problems(config: Config) -> Iterator[str]:
         functions = {name for module in target.modules for name in _functions(module)}
         for pattern in target.critical:
             if not any(fnmatchcase(name, pattern) for name in functions):
-                yield f"{FILE.name}: {', '.join(target.modules)} have no function {pattern}"
+                yield f"{FILE.name}: there is no function {pattern} in {Path(target.modules[0]).parent}"
 
 
 def _functions(module: str) -> set[str]:
