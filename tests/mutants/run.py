@@ -74,7 +74,7 @@ class Tree:
                 shutil.copytree(source, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(source, directory / name)
-        foreign = ("BRIDGE_", "PYTEST_", "COV_")
+        foreign = ("BRIDGE_", "PYTEST_", "COV_", "PYTHONDONTWRITEBYTECODE")
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
 
     def test(self, tests: Sequence[str], stage: str, timeout: float) -> tuple[int | None, str]:
