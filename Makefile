@@ -17,8 +17,8 @@ quick: check
 	$(BIN)/pytest -q -n 2 -m 'not long' --hypothesis-profile=quick tests/unit tests/path $(PYTEST_ARGS)
 
 # Branches that the tests reach which need no process and no peer; fails below the floor in pyproject.toml.
-IN_PROCESS := tests/unit tests/path $(addprefix tests/integration/test_,changed_subscriptions.py deadletters.py deduplication.py links.py \
-  outbox.py status_server.py)
+IN_PROCESS := tests/unit tests/path $(addprefix tests/integration/test_,changed_subscriptions.py deadletters.py \
+  deduplication.py links.py outbox.py status_server.py)
 coverage: $(VENV)/.dev
 	$(BIN)/pytest -q -n 2 -m 'not long' --hypothesis-profile=quick --cov --cov-report=term $(IN_PROCESS) $(PYTEST_ARGS)
 
@@ -34,6 +34,11 @@ check: $(VENV)/.dev
 # Tries to lose messages for MINUTES minutes; the same SEED makes the same faults.
 faults: $(VENV)/.dev
 	$(BIN)/python -m tests.faults.run --seed $(SEED) --minutes $(MINUTES)
+
+# Rebuilds what power losses at POINTS moments could leave on disk; the same SEED rebuilds the same of a recording.
+power: POINTS = 1000
+power: $(VENV)/.dev
+	$(BIN)/python -m tests.faults.power --seed $(SEED) --points $(POINTS)
 
 # Changes one place of the data path after the other; the fast tests must notice. Goes on where the last run ended.
 mutants: $(VENV)/.mutants
@@ -65,7 +70,7 @@ sbom: $(VENV)/.dev
 	deploy/release/sbom.sh $(BIN) dist
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 
 $(VENV)/.local: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

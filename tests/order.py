@@ -30,6 +30,7 @@ SECONDS = {
     "tests/e2e/test_login.py": 70,
     f"{EACH_FAULT}[cursor]": 60,
     "tests/integration/test_local_gdn.py": 60,
+    "tests/faults/test_power.py": 45,
     f"{EACH_FAULT}[upgrade]": 55,
     f"{EACH_FAULT}[datacenter]": 55,
     f"{EACH_FAULT}[gdn_link]": 50,

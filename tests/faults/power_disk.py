@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
@@ -124,8 +124,21 @@ class File:
         for _, at, data in self.pending:
             sizes.append(at if data is None else max(sizes[-1], at + len(data)))
         sized = rng.randrange(len(sizes))  # the changes of size up to this one are on disk
+        latest = self._latest_writes(sizes, sized, rng)
+        content.extend(bytes(max(sizes) - len(content)))
+        for n, (_, at, data) in enumerate(self.pending, 1):
+            if data is not None:
+                for start, part in _sectors(at, data):
+                    if n <= latest.get(start // SECTOR, 0):
+                        content[start : start + len(part)] = part
+            elif n <= sized and at < sizes[n - 1]:
+                content[at:] = bytes(len(content) - at)
+        return bytes(content[: sizes[sized]])
+
+    def _latest_writes(self, sizes: Sequence[int], sized: int, rng: random.Random) -> dict[int, int]:
+        """By sector, the last of the pending writes that it holds, counted from 1."""
         share = rng.choice((0.1, 0.5, 0.9))
-        latest: dict[int, int] = {}  # by sector, the last write that it holds
+        latest: dict[int, int] = {}
         hidden_from = max(sizes)
         for n, (_, at, data) in enumerate(self.pending, 1):
             if data is None:
@@ -137,15 +150,7 @@ class File:
             for start, _part in _sectors(at, data):
                 if (rng.random() < 0.5 if is_torn else is_kept) and start < hidden_from:
                     latest[start // SECTOR] = n
-        content.extend(bytes(max(sizes) - len(content)))
-        for n, (_, at, data) in enumerate(self.pending, 1):
-            if data is not None:
-                for start, part in _sectors(at, data):
-                    if n <= latest.get(start // SECTOR, 0):
-                        content[start : start + len(part)] = part
-            elif n <= sized and at < sizes[n - 1]:
-                content[at:] = bytes(len(content) - at)
-        return bytes(content[: sizes[sized]])
+        return latest
 
 
 @dataclass(eq=False)
