@@ -17,7 +17,7 @@ quick: check
 	$(BIN)/pytest -q -n 2 -m 'not long' --hypothesis-profile=quick tests/unit tests/path $(PYTEST_ARGS)
 
 # Branches that the tests reach which need no process and no peer; fails below the floor in pyproject.toml.
-IN_PROCESS := tests/unit tests/path $(addprefix tests/integration/test_,changed_subscriptions.py deadletters.py \
+IN_PROCESS := tests/unit tests/path $(addprefix tests/integration/test_,changed_subscriptions.py dead_letters.py \
   deduplication.py links.py outbox.py status_server.py)
 coverage: $(VENV)/.dev
 	$(BIN)/pytest -q -n 2 -m 'not long' --hypothesis-profile=quick --cov --cov-report=term $(IN_PROCESS) $(PYTEST_ARGS)

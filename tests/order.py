@@ -18,7 +18,7 @@ SECONDS = {
     "tests/deploy/test_systemd.py": 140,
     f"{EACH_FAULT}[mqtt_link]": 135,
     "tests/e2e/test_lying_far_end.py": 105,
-    "tests/e2e/test_deadletters.py": 95,
+    "tests/e2e/test_dead_letters.py": 95,
     "tests/integration/test_pulsar.py": 90,
     f"{EACH_FAULT}[otp]": 85,
     f"{EACH_FAULT}[create]": 85,

@@ -740,8 +740,9 @@ class OutboxModel(RuleBasedStateMachine):
         self.directory.cleanup()
 
 
-OutboxModel.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
-TestOutboxModel = OutboxModel.TestCase
+@pytest.mark.long
+def test_replays_and_purges_in_any_order_keep_books_and_sizes_right() -> None:
+    run_state_machine_as_test(OutboxModel, settings=settings(max_examples=40, stateful_step_count=30, deadline=None))
 
 
 # --- as people see them ----------------------------------------------------------------------------------------------
