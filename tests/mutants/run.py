@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +42,8 @@ OPTIONS = (
     *("--hypothesis-profile=quick", "--hypothesis-seed=0"),
 )
 
-STAGES = ("not long", "long")
-"""By marker: only what the fast tests leave is tried with the long tests of the same files."""
+FAST, LONG = "not long", "long"
+"""Stages, by marker: with ``--long`` what the fast tests leave is tried with the long tests of the same files."""
 
 NO_TESTS = 5
 """Pytest's exit code where a file has no tests of a stage."""
@@ -102,14 +102,15 @@ class Tree:
         failed = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
         return run.returncode, failed[0] if failed else output[-2000:]
 
-    def try_out(self, mutant: Mutant, timeouts: Sequence[float]) -> Result:
+    def try_out(self, mutant: Mutant, timeouts: Mapping[str, float]) -> Result:
+        """``timeouts``: seconds, by the stages to try."""
         began = time.monotonic()
         file = self._root / mutant.module
         original = file.read_text()
         changed = mutant.applied_to(original)
         self._write(file, changed)
         try:
-            for stage, timeout in zip(STAGES, timeouts, strict=True):
+            for stage, timeout in timeouts.items():
                 code, by = self.test(mutant.tests, stage, timeout)
                 if code != 0:
                     break
@@ -135,11 +136,13 @@ class Run:
     """Tries mutants out with several workers, each with its own tree, and keeps the results.
 
     Args:
+        stages: which tests are tried, in this order.
         workers: how many.
         results: the file that each result is added to.
     """
 
-    def __init__(self, mutants: Sequence[Mutant], *, workers: int, results: Path) -> None:
+    def __init__(self, mutants: Sequence[Mutant], *, stages: Sequence[str], workers: int, results: Path) -> None:
+        self._stages = stages
         self._mutants: queue.SimpleQueue[Mutant] = queue.SimpleQueue()
         for mutant in mutants:
             self._mutants.put(mutant)
@@ -147,7 +150,7 @@ class Run:
         self._workers = workers
         self._results = results
         self._lock = threading.Lock()
-        self._timeouts: dict[tuple[str, ...], list[float]] = {}
+        self._timeouts: dict[tuple[str, ...], dict[str, float]] = {}
         self._done = 0
         self._failure: Exception | None = None
         self._is_over = False
@@ -179,14 +182,14 @@ class Run:
         """How long the unchanged tests take: three times that, and a start, is too long."""
         waiting = [self._mutants.get() for _ in range(self._count)]
         for tests in dict.fromkeys(mutant.tests for mutant in waiting):
-            for stage in STAGES:
+            for stage in self._stages:
                 began = time.monotonic()
                 code, what = tree.test(tests, stage, timeout=900)
                 if code != 0:
                     raise RuntimeError(f"without a change {' '.join(tests)} ended with {code}: {what}")
                 took = time.monotonic() - began
                 print(f"{took:5.1f} s without a change: {stage} of {' '.join(tests)}", flush=True)
-                self._timeouts.setdefault(tests, []).append(20 + 3 * took)
+                self._timeouts.setdefault(tests, {})[stage] = 20 + 3 * took
         for mutant in waiting:
             self._mutants.put(mutant)
 
@@ -241,6 +244,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sample", type=int, help="try out so many of those that are open, spread evenly")
     parser.add_argument("--only", default="", help="only mutants whose module and function contain this")
     parser.add_argument("--again", action="store_true", help="try survivors and time-outs out again")
+    parser.add_argument("--long", action="store_true", help="try what the fast tests leave with the long ones, too")
     parser.add_argument("--list", action="store_true", help="print the mutants and try nothing out")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
@@ -263,7 +267,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     if arguments.sample and arguments.sample < len(waiting):
         waiting = [waiting[n * len(waiting) // arguments.sample] for n in range(arguments.sample)]
-    Run(waiting, workers=arguments.workers, results=arguments.results).execute()
+    waiting.sort(key=lambda mutant: not mutant.is_critical)
+    stages = (FAST, LONG) if arguments.long else (FAST,)
+    Run(waiting, stages=stages, workers=arguments.workers, results=arguments.results).execute()
     results = read_results(arguments.results)
     print(report(mutants, results))
     return int(any(results[m.key].verdict == "survived" for m in mutants if m.key in results))
