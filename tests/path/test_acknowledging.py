@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from structlog.testing import capture_logs
 
 from bridge.outbox import Bounds
 from bridge.path.pipeline import RELEASE_WITHIN
+from tests.faults.mqtt_packets import publish
 from tests.path.harness import DataPath
 
 MakePath = Callable[..., DataPath]
@@ -98,6 +100,37 @@ def test_while_the_outbox_fails_it_is_asked_once_a_second(path: DataPath) -> Non
         path.turn()
 
     assert 9 <= asked <= 11
+
+
+def test_an_outbox_that_takes_a_commit_again_is_connected_again(path: DataPath) -> None:
+    broker, far_end = path.connect_broker(), path.connect_far_end()
+    broker.publish(1)
+    path.turn()
+
+    path.outbox.failing = True
+    far_end.receipt()
+    path.turn(2)
+    assert path.pipeline.outbox_status.state == "failing"
+    assert path.intake.holding is None, "only a batch that could not be stored is given up"
+
+    path.outbox.failing = False
+    path.turn(4)
+    assert (path.pipeline.outbox_status.state, path.pipeline.outbox_status.error) == ("connected", None)
+
+
+def test_dead_letters_are_logged_one_line_for_each_reason_in_a_batch(path: DataPath) -> None:
+    broker = path.connect_broker()
+
+    with capture_logs() as logged:
+        broker.publish(1, 2, topic="unknown/topic")
+        broker.send(publish("d/1", b"no JSON", 3))
+        path.turn()
+
+    lines = [entry for entry in logged if entry["event"] == "message.dead_lettered"]
+    assert [(line["reason"], line["count"], line["topic"]) for line in lines] == [
+        ("no_route", 2, "unknown/topic"),
+        ("not_json", 1, "d/1"),
+    ]
 
 
 def test_messages_at_qos_0_are_stored_and_not_acknowledged(path: DataPath) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from bridge.mapping import FormatOptions, Route
 from bridge.mapping.sparkplug_payload import message_class
+from bridge.outbox import Bounds
 from bridge.path.canary_tracker import CanaryMessage
 from tests.faults.mqtt_packets import publish
 from tests.path.harness import DataPath
@@ -56,6 +57,21 @@ def test_a_canary_that_could_not_be_stored_says_so_and_the_ids_it_would_have_had
     path.far_ends["readings"].receipt()
     path.turn(2)
     assert sent.receipted_at is None
+
+
+def test_a_canary_that_a_full_outbox_rejects_says_so(make_path: MakePath) -> None:
+    path = make_path(policy="reject_new", bounds=Bounds(max_bytes=50))
+    broker = path.connect_broker()
+    broker.publish(1, 2)
+    path.turn()
+    sent = canary()
+    path.inbox.launch(sent)
+    path.turn()
+
+    broker.send(publish(sent.topic, sent.payload, 3))
+    path.turn()
+
+    assert sent.trouble == "was not stored: the outbox is full"
 
 
 def test_without_a_broker_a_canary_is_not_published(path: DataPath) -> None:

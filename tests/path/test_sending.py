@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from bridge.path.pipeline import RELEASE_WITHIN
-from tests.path.harness import WINDOW, DataPath
+from tests.path.harness import READINGS, WINDOW, DataPath
 
 MakePath = Callable[..., DataPath]
 
@@ -77,6 +77,16 @@ def test_nothing_is_sent_while_the_worker_is_off_and_all_of_it_afterwards(make_p
     path.worker_is_attached = True
     path.turn()
     assert far_end.numbers == [1, 2, 3]
+
+
+def test_with_one_stream_records_go_through_memory_too(make_path: MakePath) -> None:
+    path = make_path(routes=(READINGS,))
+    broker, far_end = path.reach_steady_state()
+
+    broker.publish(1, 2)
+    path.turn()
+
+    assert far_end.numbers == [1, 2]
 
 
 def test_no_more_than_the_window_is_sent_without_receipts(path: DataPath) -> None:

@@ -1,21 +1,23 @@
 from __future__ import annotations
 
 from bridge.gdn.protocol import Refusal
-from bridge.message import OutboxRecord
-from bridge.path.delivery import MEMORY_RECORDS, PAGE_RECORDS, Delivery
+from bridge.message import DeadLetter, OutboxRecord
+from bridge.outbox import RefusedRecord
+from bridge.path.delivery import MEMORY_BYTES, MEMORY_RECORDS, PAGE_RECORDS, Delivery
 from bridge.timing import Backoff
 
 
 class Disk:
     """What the outbox holds for one stream; counts how often it is read."""
 
-    def __init__(self, count: int = 0) -> None:
-        self.records = [OutboxRecord(n, "s", b"x") for n in range(1, count + 1)]
+    def __init__(self, count: int = 0, size: int = 1) -> None:
+        self._payload = b"x" * size
+        self.records = [OutboxRecord(n, "s", self._payload) for n in range(1, count + 1)]
         self.reads = 0
 
     def add(self, count: int) -> list[OutboxRecord]:
         first = len(self.records) + 1
-        new = [OutboxRecord(n, "s", b"x") for n in range(first, first + count)]
+        new = [OutboxRecord(n, "s", self._payload) for n in range(first, first + count)]
         self.records += new
         return new
 
@@ -215,3 +217,140 @@ def test_nothing_more_is_sent_while_the_disk_takes_no_releases() -> None:
     assert MEMORY_RECORDS <= len(d.settlement().released) <= MEMORY_RECORDS + 500
     d.confirm(d.settlement())
     assert d.take(1, 0.0)
+
+
+# --- accounting: what leaves memory and the window makes room again ---------------------------------------
+
+
+LARGE = MEMORY_BYTES // 4
+"""Bytes of a record of which four fill memory."""
+
+
+def steady(disk: Disk) -> Delivery:
+    """A delivery that has caught up with the disk: what is offered goes through memory."""
+    d = delivery(disk)
+    d.take(1, 0.0)
+    return d
+
+
+def test_receipted_bytes_make_room_in_memory() -> None:
+    disk = Disk(size=LARGE)
+    d = steady(disk)
+    reads = disk.reads
+
+    for _ in range(12):
+        d.offer(disk.add(1))
+        (record,) = d.take(1, 0.0)
+        d.settle([record.id], record.size)
+    assert disk.reads == reads
+
+
+def test_refused_bytes_make_room_in_memory() -> None:
+    disk = Disk(size=LARGE)
+    d = steady(disk)
+    reads = disk.reads
+
+    for _ in range(12):
+        d.offer(disk.add(1))
+        (record,) = d.take(1, 0.0)
+        d.refuse([Refusal(record, "send-error:7", "bad")], 0.0, 0)
+    assert disk.reads == reads
+
+
+def test_bytes_of_an_earlier_process_count() -> None:
+    disk = Disk(5, size=LARGE)
+    d = numbered_delivery(disk)
+    d.resume([(record, number) for number, record in enumerate(disk.records, start=1)], 5)
+
+    assert len(d.take(10, 0.0)) == 5
+    assert disk.reads == 0, "memory is full: the disk is not read"
+    d.settle(ids(disk.records[:3]), 3 * LARGE)
+    d.take(10, 0.0)
+    assert disk.reads == 1
+
+
+def test_what_leaves_the_window_no_longer_counts() -> None:
+    disk = Disk(9)
+    d = delivery(disk)
+    sent = d.take(9, 0.0)
+    assert d.in_window == 9
+
+    d.settle([sent[0].id, sent[1].id], 2)
+    assert d.in_window == 7
+    d.refuse([Refusal(sent[2], "send-error:7", "bad"), Refusal(sent[3], "send-error:8", "busy")], 0.0, 0)
+    assert d.in_window == 5
+    d.lost(sent[4:])
+    assert d.in_window == 0
+
+
+def test_records_put_back_leave_the_window() -> None:
+    disk = Disk(3)
+    d = numbered_delivery(disk)
+    taken = d.take(3, 0.0)
+
+    d.put_back(taken, d.number(taken))
+
+    assert d.in_window == 0
+
+
+def test_the_pause_grows_with_each_refusal_and_starts_anew_after_a_receipt() -> None:
+    disk = Disk(2)
+    d = delivery(disk)
+    first, second = d.take(2, 0.0)
+    busy = [Refusal(first, "send-error:8", "busy")]
+
+    d.refuse(busy, 0.0, 0)
+    assert d.paused_until == 1.0
+    d.take(1, 10.0)
+    d.refuse(busy, 10.0, 0)
+    assert d.paused_until == 12.0
+
+    d.settle([], 0)
+    d.take(1, 20.0)
+    d.refuse(busy, 20.0, 0)
+    assert d.paused_until == 24.0, "no receipt, no new start"
+
+    d.settle([second.id], 1)
+    d.take(1, 30.0)
+    d.refuse(busy, 30.0, 0)
+    assert d.paused_until == 31.0
+
+
+def test_the_dead_letter_of_a_refused_record_has_its_row_and_what_gdn_said() -> None:
+    disk = Disk(1)
+    d = delivery(disk)
+    (record,) = d.take(1, 0.0)
+
+    d.refuse([Refusal(record, "send-error:7", "bad")], 10.0, 99)
+
+    detail = "GDN refused the row for stream s: send-error:7 bad"
+    expected = DeadLetter("", record.payload, 1, 99, None, "refused_by_gdn", detail)
+    assert d.settlement().refused == (RefusedRecord(record.id, expected),)
+
+
+def test_only_what_was_committed_is_confirmed() -> None:
+    disk = Disk(6)
+    d = numbered_delivery(disk)
+    sent = d.take(6, 0.0)
+    d.number(sent)
+    d.settle([1], 1)
+    d.refuse([Refusal(sent[1], "send-error:7", "bad")], 0.0, 0)
+    committed = d.settlement()
+    assert (committed.released, len(committed.refused), committed.unnumbered) == ((1,), 1, (2, 3, 4, 5, 6))
+    d.settle([3], 1)
+    d.refuse([Refusal(sent[3], "send-error:7", "bad")], 0.0, 0)
+
+    d.confirm(committed)
+
+    left = d.settlement()
+    assert (left.released, [refused.record_id for refused in left.refused], left.unnumbered) == ((3,), [4], ())
+
+
+def test_a_record_without_a_number_goes_after_the_one_with_the_last_number() -> None:
+    disk = Disk(6)
+    d = numbered_delivery(disk)
+    d.resume([(disk.records[4], 3)], 3)
+
+    d.lost([disk.records[1]])
+
+    assert ids(d.take(2, 0.0)) == [5, 2]
