@@ -249,6 +249,8 @@ class DataPath:
     ) -> None:
         self.clock = Clock()
         self.events: list[Event] = []
+        self.releases: list[tuple[float, tuple[int, ...]]] = []
+        """When each commit was done, and the record ids that it released."""
         self.worker_is_attached = worker_is_attached
         self.deduplicates = deduplicates
         mapper = self.mapper(*routes)
@@ -394,6 +396,8 @@ class DataPath:
 
     def _note(self, name: str, what: Any) -> None:
         self._read_ends()
+        if name == "committed":
+            self.releases.append((self.clock.now, what[1]))
         self.events.append((name, what))
 
     def _read_ends(self) -> None:

@@ -208,6 +208,28 @@ def test_with_deduplication_messages_redelivered_after_a_lost_link_are_not_store
     assert path.intake.skipped == 1
 
 
+def test_with_deduplication_messages_of_a_commit_that_failed_are_stored_when_they_come_again(
+    make_path: MakePath,
+) -> None:
+    path = make_path(deduplicates=True)
+    broker = path.connect_broker()
+    broker.publish(1)
+    path.turn()
+    path.outbox.failing = True
+    broker.publish(2, 3)
+    path.turn()
+    assert path.pubacks == []
+
+    path.outbox.failing = False
+    path.turn(5)
+    again = path.connect_broker(session_present=True)
+    again.publish(1, 2, 3, dup=True)
+    path.turn(2)
+
+    assert path.stored == [1, 2, 3]
+    assert path.intake.skipped == 1
+
+
 def test_with_deduplication_messages_redelivered_after_a_crash_are_not_stored_twice(make_path: MakePath) -> None:
     path = make_path(deduplicates=True)
     broker = path.connect_broker()

@@ -50,6 +50,49 @@ def test_receipts_are_released_within_their_time_without_further_messages(path: 
     assert path.clock.now - begin == pytest.approx(RELEASE_WITHIN)
 
 
+def test_receipts_that_keep_coming_do_not_put_off_the_release_of_the_first(path: DataPath) -> None:
+    broker, far_end = path.connect_broker(), path.connect_far_end()
+    broker.publish(*range(1, 11))
+    path.turn()
+
+    begin = path.clock.now
+    for n in range(1, 11):
+        far_end.receipt(n)
+        path.turn()
+        path.clock.now += 0.02
+
+    (at, *_) = [when for when, released in path.releases if released]
+    assert at - begin <= RELEASE_WITHIN + 0.02
+
+
+def test_receipts_of_a_stream_are_settled_whatever_the_others_do(path: DataPath) -> None:
+    broker = path.connect_broker()
+    path.connect_far_end("readings")
+    others = path.connect_far_end("others")
+    broker.publish(1)
+    broker.publish(2, topic="o/1")
+    path.turn()
+
+    others.receipt()
+    path.turn(3)
+
+    assert path.stored == [1]
+
+
+def test_the_time_from_send_to_receipt_is_measured_for_each_record(path: DataPath) -> None:
+    broker, far_end = path.connect_broker(), path.connect_far_end()
+    broker.publish(1, 2)
+    path.turn()
+    path.clock.now += 0.2
+    far_end.receipt()
+    path.turn()
+
+    durations = path.pipeline.snapshot.traffic.receipt_durations["readings"]
+    assert sum(durations.counts) == 2
+    assert durations.total == pytest.approx(0.4)
+    assert path.pipeline.snapshot.traffic.receipts == 2
+
+
 def test_releases_join_the_commit_of_the_next_batch(path: DataPath) -> None:
     broker, far_end = path.connect_broker(), path.connect_far_end()
     broker.publish(1)
