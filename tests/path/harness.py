@@ -199,6 +199,14 @@ class FarEnd:
             if not numbers or n in numbers:
                 self._answer({"result": result, "context": str(record_id), "errorMsg": "no" * (result != "ok")})
 
+    def answer(self, context: str, result: str = "ok") -> None:
+        """An answer to the send with this context, whether there was one or not."""
+        self._answer({"result": result, "context": context})
+
+    def break_protocol(self) -> None:
+        """Send a binary message, which no producer endpoint does."""
+        self._sock.sendall(b"\x82\x01x")
+
     def close(self) -> None:
         """End the connection without a word."""
         self._sock.close()

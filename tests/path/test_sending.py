@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from structlog.testing import capture_logs
 
+from bridge.path.canary_tracker import CanaryMessage
 from bridge.path.pipeline import RELEASE_WITHIN
+from tests.faults.mqtt_packets import publish
 from tests.path.harness import READINGS, WINDOW, DataPath
 
 MakePath = Callable[..., DataPath]
@@ -223,6 +226,51 @@ def test_a_record_that_gdn_cannot_take_now_is_sent_again_after_a_pause_before_un
 
     assert far_end.numbers == [1, 1, 2]
     assert path.clock.now - begin == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_far_end_that_breaks_the_protocol_is_left_and_its_records_are_sent_again(path: DataPath) -> None:
+    broker, far_end = path.reach_steady_state()
+    sent = CanaryMessage("d/1", b'{"n": 5, "text": ""}', "5")
+    path.inbox.launch(sent)
+    path.turn()
+    broker.send(publish(sent.topic, sent.payload, 5))
+    path.turn()
+    assert far_end.numbers == [5]
+
+    far_end.break_protocol()
+    path.turn()
+    sender = path.pipeline.senders["readings"]
+    assert sender.link is None
+    assert "binary message" in (sender.dialer.status.error or "")
+
+    again = path.connect_far_end()
+    path.turn()
+    assert again.numbers == [5]
+    again.receipt()
+    path.turn()
+    assert sent.receipted_at == path.clock.now, "the canary is tracked over the reconnect"
+
+
+def test_refusals_and_unknown_receipts_are_logged_once_for_a_read(path: DataPath) -> None:
+    broker, far_end = path.connect_broker(), path.connect_far_end()
+    broker.publish(1, 2)
+    path.turn()
+
+    with capture_logs() as logged:
+        far_end.answer("999")
+        far_end.receipt(1, 2, result="send-error:8")
+        path.turn()
+        far_end.answer("998")
+        path.turn()
+
+    lines = [entry for entry in logged if entry["event"].startswith("producer.")]
+    assert [(line["event"], line["stream"], line["count"]) for line in lines] == [
+        ("producer.refused", "readings", 2),
+        ("producer.unknown_receipts", "readings", 1),
+        ("producer.unknown_receipts", "readings", 1),
+    ]
+    assert (lines[0]["result"], lines[0]["error"]) == ("send-error:8", "no")
+    assert path.pipeline.snapshot.traffic.receipts == 2
 
 
 # --- sequence numbers -------------------------------------------------------------------------------------------
