@@ -17,6 +17,13 @@ from bridge.reasons import DropReason
 UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
 """What reading a damaged file raises; UnicodeDecodeError if SQLite's message quotes damaged bytes."""
 
+DAMAGE_CODES = frozenset(
+    {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH}
+)
+"""SQLite's codes for damage. The last two come of a damaged table definition, or of a length that is none: all that the
+bridge writes is far below SQLite's limits and of the right type.
+"""
+
 MAX_QUERIES = 20_000
 """Limits the time: how often each table is queried to read around damage."""
 
@@ -84,7 +91,7 @@ def is_damage(exc: Exception) -> bool:
     if isinstance(exc, UnicodeDecodeError):
         return True
     code = getattr(exc, "sqlite_errorcode", 0)
-    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or code == sqlite3.SQLITE_READONLY_DBMOVED
+    return code & 0xFF in DAMAGE_CODES or code == sqlite3.SQLITE_READONLY_DBMOVED
 
 
 def finish(path: Path) -> None:
