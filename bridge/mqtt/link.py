@@ -26,8 +26,8 @@ from bridge.links.link import Link, LinkEnd
 from bridge.links.tls import Tls, open_socket
 from bridge.message import MqttMessage
 from bridge.mqtt import packets, refusals
-from bridge.mqtt.refusals import Code, Reason
-from bridge.mqtt.subscriptions import DROPPED_TOPIC, Request, RequestKind, Subscriptions
+from bridge.mqtt.refusals import BrokerReason, Code
+from bridge.mqtt.subscriptions import DROPPED_TOPIC, RequestKind, SubscriptionRequest, Subscriptions
 
 MAX_PACKET = 16 * 1024 * 1024
 """Bytes. Announced with MQTT 5 (3.1.2.11.4); a broker that sends more breaks the memory bound and is dropped."""
@@ -307,7 +307,7 @@ class MqttLink(Link):
         elif code.value == Code.KEEP_ALIVE_TIMEOUT:
             self.fail(_NO_KEEPALIVE, LinkEnd.TIMED_OUT)
 
-    def _refused(self, reason: Reason) -> None:
+    def _refused(self, reason: BrokerReason) -> None:
         options = self._options
         self.fail(*refusals.connect_refused(reason, client_id=options.client_id, version=options.version))
 
@@ -335,7 +335,7 @@ class MqttLink(Link):
             self._changed_at = time.monotonic()
         self._send(requests)
 
-    def _send(self, requests: Iterable[Request]) -> None:
+    def _send(self, requests: Iterable[SubscriptionRequest]) -> None:
         for request in requests:
             if request.kind is RequestKind.UNSUBSCRIBE:
                 _, mid = self._client.unsubscribe(request.filters)
@@ -487,9 +487,9 @@ class MqttLink(Link):
         self.sock.close()
 
 
-def _reason(code: ReasonCode, properties: Any = None) -> Reason:
+def _reason(code: ReasonCode, properties: Any = None) -> BrokerReason:
     words, server = (getattr(properties, name, None) for name in ("ReasonString", "ServerReference"))
-    return Reason(code.value, str(code), words, server)
+    return BrokerReason(code.value, str(code), words, server)
 
 
 def dial(

@@ -32,7 +32,7 @@ class Code(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
+class BrokerReason:
     """A reason code as the broker sent it; as text, its name with the broker's own words."""
 
     code: int
@@ -52,7 +52,7 @@ class Reason:
         return f"{self.name}, {self.words[:MAX_WORDS]!r}" if self.words else self.name
 
 
-def connect_refused(reason: Reason, *, client_id: str, version: int) -> tuple[str, LinkEnd]:
+def connect_refused(reason: BrokerReason, *, client_id: str, version: int) -> tuple[str, LinkEnd]:
     """The error of a link whose CONNECT the broker refused, and how the link ends.
 
     Args:
@@ -85,7 +85,7 @@ def connect_refused(reason: Reason, *, client_id: str, version: int) -> tuple[st
     return error, end
 
 
-def disconnected(reason: Reason, *, client_id: str) -> tuple[str, LinkEnd]:
+def disconnected(reason: BrokerReason, *, client_id: str) -> tuple[str, LinkEnd]:
     """The error of a link that the broker ended with a DISCONNECT (3.14), and how the link ends."""
     if reason.code == Code.SESSION_TAKEN_OVER:
         error = (

@@ -12,7 +12,7 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from bridge.errors import RemoteProtocolError
-from bridge.mqtt.refusals import Reason
+from bridge.mqtt.refusals import BrokerReason
 
 DROPPED_TOPIC = "$SYS/broker/publish/messages/dropped"
 """Where Mosquitto counts the messages that it has dropped since its start because a queue was full."""
@@ -33,7 +33,7 @@ class RequestKind(Enum):
     UNSUBSCRIBE = auto()
 
 
-class Request(NamedTuple):
+class SubscriptionRequest(NamedTuple):
     """One SUBSCRIBE or UNSUBSCRIBE packet."""
 
     kind: RequestKind
@@ -74,8 +74,8 @@ class Subscriptions:
         self._held: set[str] = set()
         self._reasons: dict[str, str] = {}
         self._downgraded: set[str] = set()
-        self._subscribes: dict[int, Request] = {}  # by packet id, until the SUBACK
-        self._unsubscribes: dict[int, Request] = {}  # by packet id, until the UNSUBACK
+        self._subscribes: dict[int, SubscriptionRequest] = {}  # by packet id, until the SUBACK
+        self._unsubscribes: dict[int, SubscriptionRequest] = {}  # by packet id, until the UNSUBACK
 
     @property
     def has_unanswered(self) -> bool:
@@ -94,7 +94,7 @@ class Subscriptions:
 
     # --- requests -----------------------------------------------------------------------------------------
 
-    def connected(self, *, session_present: bool) -> list[Request]:
+    def connected(self, *, session_present: bool) -> list[SubscriptionRequest]:
         """The CONNACK has come. Returns what removes leftovers of earlier connections from a kept session."""
         self._is_connected = True
         if not session_present:
@@ -103,7 +103,7 @@ class Subscriptions:
         self._publish()
         return self._unsubscribe(self._known)
 
-    def request(self) -> list[Request]:
+    def request(self) -> list[SubscriptionRequest]:
         """Request the wanted filters for the first time; only after the CONNACK.
 
         MQTT 5 requests all of them at each connect: that costs one packet and repairs a session that lost some.
@@ -112,14 +112,14 @@ class Subscriptions:
         self.is_requested = True
         missing = self._wanted if self._is_v5 else [f for f in self._wanted if f not in self._held - self._leaving]
         if missing:
-            return [Request(RequestKind.SUBSCRIBE, list(missing))]
+            return [SubscriptionRequest(RequestKind.SUBSCRIBE, list(missing))]
         return self._answered()
 
-    def repeat(self) -> list[Request]:
+    def repeat(self) -> list[SubscriptionRequest]:
         """Request all wanted filters again. With 3.1.1 this brings retained messages again."""
-        return [Request(RequestKind.SUBSCRIBE, list(self._wanted))]
+        return [SubscriptionRequest(RequestKind.SUBSCRIBE, list(self._wanted))]
 
-    def change(self, wanted: Sequence[str]) -> list[Request]:
+    def change(self, wanted: Sequence[str]) -> list[SubscriptionRequest]:
         """Replace the wanted filters.
 
         New ones are subscribed before old ones are unsubscribed: a message that matches both is not missed in between.
@@ -134,19 +134,19 @@ class Subscriptions:
         self._publish()
         requests = []
         if new and self.is_requested:
-            requests.append(Request(RequestKind.SUBSCRIBE, new))
+            requests.append(SubscriptionRequest(RequestKind.SUBSCRIBE, new))
         if self._is_connected:
             requests += self._unsubscribe(candidates)
         return requests
 
-    def sent(self, packet_id: int, request: Request) -> None:
+    def sent(self, packet_id: int, request: SubscriptionRequest) -> None:
         """The request went out with this packet id."""
         pending = self._unsubscribes if request.kind is RequestKind.UNSUBSCRIBE else self._subscribes
         pending[packet_id] = request
 
     # --- answers ------------------------------------------------------------------------------------------
 
-    def take_suback(self, packet_id: int, reasons: Sequence[Reason]) -> list[Request]:
+    def take_suback(self, packet_id: int, reasons: Sequence[BrokerReason]) -> list[SubscriptionRequest]:
         """A SUBACK has come. Returns what is to be requested next.
 
         Raises:
@@ -162,7 +162,7 @@ class Subscriptions:
         self._publish()
         return [] if request.kind is RequestKind.SUBSCRIBE_COUNTER else self._answered()
 
-    def take_unsuback(self, packet_id: int, reasons: Sequence[Reason]) -> None:
+    def take_unsuback(self, packet_id: int, reasons: Sequence[BrokerReason]) -> None:
         """An UNSUBACK has come; with 3.1.1 it has no reasons.
 
         Raises:
@@ -179,7 +179,7 @@ class Subscriptions:
         self._held.difference_update(gone)
         self._publish()
 
-    def _take_answer(self, filter_: str, reason: Reason | None) -> None:
+    def _take_answer(self, filter_: str, reason: BrokerReason | None) -> None:
         self._held.discard(filter_)
         self._downgraded.discard(filter_)
         self._reasons.pop(filter_, None)
@@ -193,17 +193,17 @@ class Subscriptions:
         if self._is_v5 or not is_downgraded:
             self._held.add(filter_)
 
-    def _answered(self) -> list[Request]:
+    def _answered(self) -> list[SubscriptionRequest]:
         is_first, self.is_answered = not self.is_answered, True
         if is_first and self._watches_drops:
             # Last, and in a packet of its own: some brokers end the connection for it.
-            return [Request(RequestKind.SUBSCRIBE_COUNTER, [DROPPED_TOPIC])]
+            return [SubscriptionRequest(RequestKind.SUBSCRIBE_COUNTER, [DROPPED_TOPIC])]
         return []
 
-    def _unsubscribe(self, candidates: Iterable[str]) -> list[Request]:
+    def _unsubscribe(self, candidates: Iterable[str]) -> list[SubscriptionRequest]:
         kept = {*self._wanted, *([DROPPED_TOPIC] if self._watches_drops else [])}
         gone = [f for f in dict.fromkeys(candidates) if f not in kept]
-        return [Request(RequestKind.UNSUBSCRIBE, gone)] if gone else []
+        return [SubscriptionRequest(RequestKind.UNSUBSCRIBE, gone)] if gone else []
 
     def _publish(self) -> None:
         self.held = tuple(sorted(self._held))

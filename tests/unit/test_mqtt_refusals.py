@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.links.link import LinkEnd
-from bridge.mqtt.refusals import Code, Reason, connect_refused, disconnected
+from bridge.mqtt.refusals import BrokerReason, Code, connect_refused, disconnected
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from bridge.mqtt.refusals import Code, Reason, connect_refused, disconnected
     ],
 )
 def test_a_refused_connection_has_an_end_and_advice(code: int, end: LinkEnd, says: str) -> None:
-    error, found = connect_refused(Reason(code, "name"), client_id="c", version=5)
+    error, found = connect_refused(BrokerReason(code, "name"), client_id="c", version=5)
 
     assert found is end
     assert says in error
@@ -32,7 +32,7 @@ def test_a_refused_connection_has_an_end_and_advice(code: int, end: LinkEnd, say
 
 @pytest.mark.parametrize(("version", "ours", "other"), [(5, "MQTT 5", "3.1.1"), (4, "MQTT 3.1.1", "5")])
 def test_a_refused_version_names_the_other_one(version: int, ours: str, other: str) -> None:
-    reason = Reason(Code.UNSUPPORTED_PROTOCOL_VERSION, "Unsupported protocol version")
+    reason = BrokerReason(Code.UNSUPPORTED_PROTOCOL_VERSION, "Unsupported protocol version")
 
     error, end = connect_refused(reason, client_id="c", version=version)
 
@@ -41,7 +41,7 @@ def test_a_refused_version_names_the_other_one(version: int, ours: str, other: s
 
 
 def test_the_server_that_a_broker_names_is_quoted() -> None:
-    reason = Reason(Code.SERVER_MOVED, "Server moved", server="mqtt.example:1884")
+    reason = BrokerReason(Code.SERVER_MOVED, "Server moved", server="mqtt.example:1884")
 
     error, _ = connect_refused(reason, client_id="c", version=5)
 
@@ -49,8 +49,8 @@ def test_the_server_that_a_broker_names_is_quoted() -> None:
 
 
 def test_a_take_over_and_other_disconnects_end_differently() -> None:
-    taken, end = disconnected(Reason(Code.SESSION_TAKEN_OVER, "Session taken over"), client_id="c")
-    shut, other = disconnected(Reason(0x8B, "Server shutting down", words="back at noon"), client_id="c")
+    taken, end = disconnected(BrokerReason(Code.SESSION_TAKEN_OVER, "Session taken over"), client_id="c")
+    shut, other = disconnected(BrokerReason(0x8B, "Server shutting down", words="back at noon"), client_id="c")
 
     assert end is LinkEnd.TAKEN_OVER
     assert "client id 'c'" in taken
@@ -69,9 +69,9 @@ def test_a_take_over_and_other_disconnects_end_differently() -> None:
     ],
 )
 def test_the_brokers_words_are_quoted_in_one_short_line(words: str | None, shown: str) -> None:
-    assert str(Reason(0x80, "name", words)) == shown
+    assert str(BrokerReason(0x80, "name", words)) == shown
 
 
 @pytest.mark.parametrize(("code", "is_failure"), [(0, False), (1, False), (0x7F, False), (0x80, True), (0xFF, True)])
 def test_failures_start_at_0x80(code: int, is_failure: bool) -> None:
-    assert Reason(code, "name").is_failure is is_failure
+    assert BrokerReason(code, "name").is_failure is is_failure

@@ -7,16 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import RemoteProtocolError
-from bridge.mqtt.refusals import Reason
-from bridge.mqtt.subscriptions import DROPPED_TOPIC, Request, RequestKind, Subscriptions
+from bridge.mqtt.refusals import BrokerReason
+from bridge.mqtt.subscriptions import DROPPED_TOPIC, RequestKind, SubscriptionRequest, Subscriptions
 
 SUBSCRIBE, COUNTER, UNSUBSCRIBE = RequestKind.SUBSCRIBE, RequestKind.SUBSCRIBE_COUNTER, RequestKind.UNSUBSCRIBE
 
-QOS_0 = Reason(0, "Granted QoS 0")
-QOS_1 = Reason(1, "Granted QoS 1")
-DENIED = Reason(0x87, "Not authorized")
-SUCCESS = Reason(0, "Success")
-NEVER_THERE = Reason(0x11, "No subscription found")
+QOS_0 = BrokerReason(0, "Granted QoS 0")
+QOS_1 = BrokerReason(1, "Granted QoS 1")
+DENIED = BrokerReason(0x87, "Not authorized")
+SUCCESS = BrokerReason(0, "Success")
+NEVER_THERE = BrokerReason(0x11, "No subscription found")
 
 both_versions = pytest.mark.parametrize("version", [4, 5])
 
@@ -27,7 +27,7 @@ def subscriptions(
     return Subscriptions(wanted or ("a", "b"), known=known, version=version, watch_drops=watch_drops)
 
 
-def subscribed(*reasons: Reason, version: int = 5, watch_drops: bool = False) -> Subscriptions:
+def subscribed(*reasons: BrokerReason, version: int = 5, watch_drops: bool = False) -> Subscriptions:
     """For ``a`` and ``b``, on a new session; both granted unless there are other reasons."""
     made = subscriptions(version=version, watch_drops=watch_drops)
     made.connected(session_present=False)
@@ -44,7 +44,7 @@ def test_a_new_session_is_asked_for_everything(version: int) -> None:
 
     assert made.connected(session_present=False) == []
     assert not made.is_requested
-    assert made.request() == [Request(SUBSCRIBE, ["a", "b"])]
+    assert made.request() == [SubscriptionRequest(SUBSCRIBE, ["a", "b"])]
     assert (made.is_requested, made.is_answered, made.held) == (True, False, ())
 
 
@@ -52,9 +52,9 @@ def test_a_new_session_is_asked_for_everything(version: int) -> None:
 def test_a_kept_session_is_cleaned_up_and_with_3_1_1_asked_only_for_what_is_new(version: int, asked: list[str]) -> None:
     made = subscriptions(version=version, known=("old", "a", "older", "old"))
 
-    assert made.connected(session_present=True) == [Request(UNSUBSCRIBE, ["old", "older"])]
+    assert made.connected(session_present=True) == [SubscriptionRequest(UNSUBSCRIBE, ["old", "older"])]
     assert made.held == ("a", "old", "older")
-    assert made.request() == [Request(SUBSCRIBE, asked)]
+    assert made.request() == [SubscriptionRequest(SUBSCRIBE, asked)]
 
 
 def test_3_1_1_a_filter_that_comes_back_while_it_is_being_unsubscribed_is_asked_for_again() -> None:
@@ -65,7 +65,7 @@ def test_3_1_1_a_filter_that_comes_back_while_it_is_being_unsubscribed_is_asked_
 
     made.change(["a", "b"])
 
-    assert made.request() == [Request(SUBSCRIBE, ["b"])]
+    assert made.request() == [SubscriptionRequest(SUBSCRIBE, ["b"])]
     made.take_unsuback(1, [])
     assert made.held == ("a",)
 
@@ -74,7 +74,7 @@ def test_3_1_1_with_nothing_new_is_answered_at_once() -> None:
     made = subscriptions(version=4, known=("a", "b"), watch_drops=True)
     made.connected(session_present=True)
 
-    assert made.request() == [Request(COUNTER, [DROPPED_TOPIC])]
+    assert made.request() == [SubscriptionRequest(COUNTER, [DROPPED_TOPIC])]
     assert made.is_answered
 
 
@@ -138,7 +138,7 @@ def test_the_counter_is_kept_when_filters_change() -> None:
     made = subscribed(watch_drops=True)
     made.take_suback(2, (QOS_0,))
 
-    assert made.change(["b"]) == [Request(UNSUBSCRIBE, ["a"])]
+    assert made.change(["b"]) == [SubscriptionRequest(UNSUBSCRIBE, ["a"])]
 
 
 @pytest.mark.parametrize("filter_", ["$SYS/#", "$share/g/$SYS/+/x"])
@@ -162,7 +162,7 @@ def test_filters_that_do_not_match_the_brokers_own_topics(filter_: str) -> None:
 def test_new_filters_are_subscribed_before_old_ones_are_unsubscribed(version: int) -> None:
     made = subscribed(version=version)
 
-    assert made.change(["b", "c"]) == [Request(SUBSCRIBE, ["c"]), Request(UNSUBSCRIBE, ["a"])]
+    assert made.change(["b", "c"]) == [SubscriptionRequest(SUBSCRIBE, ["c"]), SubscriptionRequest(UNSUBSCRIBE, ["a"])]
     assert made.held == ("a", "b")
 
 
@@ -174,8 +174,8 @@ def test_a_change_before_the_connack_is_requested_with_the_first_subscribe() -> 
     made = subscriptions(known=("a",))
 
     assert made.change(["b", "c"]) == []
-    assert made.connected(session_present=True) == [Request(UNSUBSCRIBE, ["a"])]
-    assert made.request() == [Request(SUBSCRIBE, ["b", "c"])]
+    assert made.connected(session_present=True) == [SubscriptionRequest(UNSUBSCRIBE, ["a"])]
+    assert made.request() == [SubscriptionRequest(SUBSCRIBE, ["b", "c"])]
 
 
 def test_a_filter_that_goes_before_its_suback_is_unsubscribed() -> None:
@@ -184,7 +184,7 @@ def test_a_filter_that_goes_before_its_suback_is_unsubscribed() -> None:
     (request,) = made.request()
     made.sent(1, request)
 
-    assert made.change(["b"]) == [Request(UNSUBSCRIBE, ["a"])]
+    assert made.change(["b"]) == [SubscriptionRequest(UNSUBSCRIBE, ["a"])]
 
 
 def test_a_refused_filter_that_is_no_longer_wanted_is_not_named() -> None:
@@ -209,7 +209,7 @@ def test_a_refused_filter_that_is_no_longer_wanted_is_not_named() -> None:
     ],
 )
 def test_a_filter_is_held_until_the_broker_confirms_that_it_is_gone(
-    version: int, reasons: tuple[Reason, ...], held: tuple[str, ...]
+    version: int, reasons: tuple[BrokerReason, ...], held: tuple[str, ...]
 ) -> None:
     made = subscriptions("c", version=version, known=("a", "b", "c"))
     (gone,) = made.connected(session_present=True)
@@ -247,9 +247,9 @@ def test_once_all_is_answered_what_the_session_holds_is_known(
     known = data.draw(st.lists(NAMES, unique=True))
     made = Subscriptions(wanted, known=known, version=version, watch_drops=watch_drops)
     session: set[str] = set(known)
-    pending: list[tuple[int, Request]] = []
+    pending: list[tuple[int, SubscriptionRequest]] = []
 
-    def send(requests: list[Request]) -> None:
+    def send(requests: list[SubscriptionRequest]) -> None:
         for request in requests:
             number = len(sent) + 1
             sent.append(request)
@@ -266,7 +266,7 @@ def test_once_all_is_answered_what_the_session_holds_is_known(
             granted = QOS_0 if request.kind is COUNTER else QOS_1
             send(made.take_suback(number, [granted] * len(request.filters)))
 
-    sent: list[Request] = []
+    sent: list[SubscriptionRequest] = []
     send(made.connected(session_present=True))
     send(made.request())
     for _ in range(data.draw(st.integers(0, 4))):
