@@ -63,7 +63,7 @@ def lines(answer: Mapping[str, Any], url: str) -> Iterator[str]:
     )
     yield (
         f"outbox   {outbox['bytes']} bytes, the oldest record has waited {outbox['oldest_seconds']} s; "
-        f"{outbox['dead_letters']} dead letters kept"
+        f"{outbox['dead_letters']} dead letter{'' if outbox['dead_letters'] == 1 else 's'} kept"
     )
     if outbox["holding"]:
         yield printable(f"         holding, disconnected from the broker: {outbox['holding']}")

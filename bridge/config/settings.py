@@ -171,7 +171,7 @@ class LogSettings(Group):
 
     level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = Field(
         default="info",
-        description="The lowest level that is logged. Libraries log from warning on, whatever this says.",
+        description="The lowest level that is logged. Libraries log from warning on, regardless of this setting.",
     )
     format: Annotated[Literal["auto", "json", "console"], BeforeValidator(lower)] = Field(
         default="auto",

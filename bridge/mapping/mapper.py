@@ -23,6 +23,7 @@ from bridge.mapping.fields import (
 )
 from bridge.mapping.formats import FormatOptions, compile_decoder
 from bridge.mapping.formats.compressed import compile_decompressor
+from bridge.mapping.formats.options import TEXT_FORMATS
 from bridge.mapping.metadata import metadata_of
 from bridge.mapping.paths import Getter, compile_expression, compile_getter, is_true
 from bridge.mapping.payload import elements, objects
@@ -49,9 +50,6 @@ CACHED_TOPICS = 10_000
 
 MAX_LABEL = 100
 """Characters of a route's label in metrics."""
-
-TEXT_FORMATS = ("text", "csv")
-"""Formats whose values are all text, which is parsed as the type it looks like, as captures are."""
 
 MessageDecoder = Callable[[MqttMessage], Any]
 """(message) -> its decoded payload; raises Unmappable or NoReading."""

@@ -264,7 +264,7 @@ class Sparkplug:
         node = self._nodes.pop(topic.node_id, None) or _Node()
         self._nodes[topic.node_id] = node
         if node.birth is not None and _is_older(certificate.since, node.birth.timestamp):
-            # From an ended session, or the node's clock was set back: only a new birth can tell which.
+            # From an ended session, or the node's clock was set back: only a new birth can show which.
             self._want_rebirth(topic.node_id)
             return
         self._set_certificate(topic.node_id, node, topic.device, certificate)

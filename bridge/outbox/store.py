@@ -1,6 +1,6 @@
 """Records, dead letters and the books, changed together in one transaction, synced before ``commit`` returns.
 
-The sync is what a PUBACK depends on (design.md, "acked means durable"). One writer: the pipeline's thread.
+The sync is what a PUBACK depends on (docs/reliability.md, P1). One writer: the pipeline's thread.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from bridge.config.routes import RouteSettings
 from bridge.config.tree import dotted, every_setting
 from bridge.mapping import FieldSpec, FormatOptions, Mapper, Route
 from bridge.mapping.formats import FORMATS, compile_decoder
+from bridge.mapping.formats.options import TEXT_FORMATS
 from bridge.message import MqttMessage
 from bridge.reasons import Reason
 from bridge.streamql import input_streams, parse
@@ -75,10 +76,12 @@ def test_conversions_are_as_in_the_mapping_guide() -> None:
 
 
 def test_formats_are_as_in_the_mapping_guide() -> None:
-    documented = set()
+    documented, only_text = set(), set(FORMATS)
     for format_, payload, value in table("format | payload"):
         name, *options = re.findall(r"`(.*?)`", format_)
         documented.add(name)
+        if not all(isinstance(leaf, str) for leaf in leaves(json.loads(code(value)))):
+            only_text.discard(name)
         arguments: dict[str, Any] = {"pattern": None, "delimiter": ",", "columns": ()}
         if "pattern" in format_:
             arguments["pattern"] = options[0]
@@ -88,6 +91,15 @@ def test_formats_are_as_in_the_mapping_guide() -> None:
         sent_bytes = bytes.fromhex(sent) if payload.startswith("hex ") else sent.encode()
         assert compile_decoder(FormatOptions(name, **arguments))(sent_bytes) == json.loads(code(value)), format_
     assert documented == set(FORMATS)
+    assert set(TEXT_FORMATS) == only_text - {"raw"}, "values that are all text are parsed; base64 is no such text"
+
+
+def leaves(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [leaf for member in value.values() for leaf in leaves(member)]
+    if isinstance(value, list):
+        return [leaf for element in value for leaf in leaves(element)]
+    return [value]
 
 
 def test_the_mapping_guides_example_beside_a_route_holds() -> None:

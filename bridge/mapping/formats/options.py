@@ -10,6 +10,8 @@ from typing import Any
 from bridge.mapping.payload import MAX_PAYLOAD
 
 FORMATS = ("json", "scalar", "text", "csv", "msgpack", "cbor", "influx", "raw")
+TEXT_FORMATS = ("text", "csv")
+"""Formats whose values are all text, which is parsed as the type it looks like, as captures are."""
 COMPRESSIONS = ("none", "gzip", "zlib", "zstd", "auto")
 
 MAX_DEPTH = 100
