@@ -70,7 +70,7 @@ class Outbox(OwnedDatabase):
         if is_copy:
             self.forget_seen_messages()
 
-    # --- in and out ---------------------------------------------------------------------------------------
+    # --- records ------------------------------------------------------------------------------------------
 
     def commit(self, commit: Commit) -> list[OutboxRecord]:
         """Store, release and count everything in ``commit``, synced, or nothing.
@@ -273,7 +273,7 @@ class Outbox(OwnedDatabase):
         log.warning("dead_letters.purged", count=purged.count, hint="outbox.dead_letter_bytes is reached")
         return purged
 
-    # --- sequence numbers (design.md P8) --------------------------------------------------------------------
+    # --- sequence numbers (docs/reliability.md, P8) ------------------------------------------------------------------
 
     def number(self, stream: str, numbers: Sequence[tuple[int, int]]) -> None:
         """Store (number, record id) pairs of records about to be sent; the last number is the highest.
@@ -305,7 +305,7 @@ class Outbox(OwnedDatabase):
         Raises:
             OutboxUnavailable: nothing was changed.
         """
-        with self._transaction("number records in") as db:
+        with self._transaction("remove sequence numbers from") as db:
             db.execute(records.FORGET_NUMBERS)
 
     def seen_messages(self) -> list[SeenBatch]:

@@ -1,1 +1,1 @@
-"""The way of a message through the bridge: received, mapped, stored, acknowledged, sent, receipted, released."""
+"""The data path: receives, maps, stores, acknowledges, sends and releases messages."""

@@ -21,7 +21,7 @@ class CanaryMessage:
     receipted_at: float | None = None
     """When GDN had receipted its rows."""
     trouble: str | None = None
-    """What happened to it instead: a predicate for a sentence about the canary."""
+    """Why it got no further, as a predicate of a sentence about the canary; None: nothing went wrong."""
 
     def publish(self, publish: Callable[[str, bytes], None] | None, now: float) -> bool:
         """Publish it; False: it has failed. ``publish``: None while the broker isn't connected."""
@@ -83,7 +83,7 @@ class CanaryTracker:
         if isinstance(mapped, DeadLetter):
             canary.fail(f"became a dead letter: {mapped.reason}: {mapped.detail}")
         elif not mapped:
-            canary.fail("was taken by no route")
+            canary.fail("was filtered: no route's `when` was true for it")
         else:
             self._mapped = frozenset(range(next_id, next_id + len(mapped)))
 
@@ -93,7 +93,7 @@ class CanaryTracker:
             self._awaited, self._mapped = set(self._mapped), frozenset()
 
     def not_stored(self, why: str) -> None:
-        """The messages seen since the last commit are not in the outbox: their record ids go to others."""
+        """The messages seen since the last commit are not in the outbox: others get their record ids."""
         if self._mapped and self._canary is not None:
             self._mapped = frozenset()
             self._canary.fail(f"was not stored: {why}")

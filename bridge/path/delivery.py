@@ -56,7 +56,7 @@ class Delivery:
     having stored a higher one, must have stored it too: see ``reusable_from``.
 
     Args:
-        stream: its GDN name.
+        stream: the GDN stream's name.
         read: the stream's records on disk.
         deduplicates: whether records get sequence numbers.
         backoff: before records that GDN could not take are sent again.
@@ -74,11 +74,11 @@ class Delivery:
         self._bytes = 0  # of payloads, ready or in the window
         self._loaded_to = 0  # every record up to this id is, or was, in memory
         self._sent_to = 0
-        self._behind = True  # the disk may hold records above _loaded_to
+        self._has_unloaded = True  # the disk may hold records above _loaded_to
         self._paused_until = 0.0
         self._numbers: dict[int, int] = {}  # record id -> sequence number, of what was sent and has no receipt
         self._last_number = 0
-        self._resumed: frozenset[int] = frozenset()
+        self._resumed: frozenset[int] = frozenset()  # loaded by resume: a page read from disk brings them again
         # Not durable yet: see Settlement.
         self._released: list[int] = []
         self._refused: list[RefusedRecord] = []
@@ -88,7 +88,7 @@ class Delivery:
         """Continue where an earlier process stopped; called first.
 
         Args:
-            numbered: the records that it had given sequence numbers, with these.
+            numbered: records with the sequence numbers that the earlier process gave them.
             last_number: the last number that it gave out.
         """
         records = [record for record, _ in numbered]
@@ -101,13 +101,15 @@ class Delivery:
 
     @property
     def initial_sequence_id(self) -> int:
-        """The last sequence number before the first that the next connection sends. Constant without a link."""
+        """The last sequence number before the first that the next connection sends. Constant without a link: the
+        dialling thread relies on it.
+        """
         return min(self._numbers.values(), default=self._last_number + 1) - 1
 
     @property
     def has_work(self) -> bool:
         """Whether a record can be sent. False while the outbox can't release and receipted records pile up."""
-        return (bool(self._ready) or self._behind) and len(self._released) < MEMORY_RECORDS
+        return (bool(self._ready) or self._has_unloaded) and len(self._released) < MEMORY_RECORDS
 
     @property
     def in_window(self) -> int:
@@ -126,9 +128,11 @@ class Delivery:
 
     def offer(self, records: Sequence[OutboxRecord]) -> None:
         """Take over records of this stream that have just become durable, if there is room in memory."""
+        # Records behind others that are only on disk must not go before them: from the first batch that doesn't fit all
+        # are read back, until the disk has no more.
         room = MEMORY_RECORDS - len(self._ready) - self._in_window
-        if self._behind or len(records) > room or self._bytes > MEMORY_BYTES:
-            self._behind = True
+        if self._has_unloaded or len(records) > room or self._bytes > MEMORY_BYTES:
+            self._has_unloaded = True
             return
         self._load(records)
 
@@ -140,9 +144,9 @@ class Delivery:
         """
         if now < self._paused_until or count <= 0 or not self.has_work:
             return []
-        if self._behind and len(self._ready) < count and self._bytes < MEMORY_BYTES:
+        if self._has_unloaded and len(self._ready) < count and self._bytes < MEMORY_BYTES:
             page = self._read(after=self._loaded_to, limit=PAGE_RECORDS, max_bytes=MEMORY_BYTES)
-            self._behind = len(page) == PAGE_RECORDS or sum([r.size for r in page]) >= MEMORY_BYTES
+            self._has_unloaded = len(page) == PAGE_RECORDS or sum([r.size for r in page]) >= MEMORY_BYTES
             self._load(page)
         ready = self._ready
         taken = [ready.popleft() for _ in range(min(count, len(ready)))]
@@ -203,7 +207,7 @@ class Delivery:
             self._queue_again(again)
             self._paused_until = now + self._backoff.next()
 
-    def lost(self, unreceipted: Sequence[OutboxRecord]) -> None:
+    def link_lost(self, unreceipted: Sequence[OutboxRecord]) -> None:
         """The link is gone: send its records without a receipt again, first and in their order.
 
         With sequence numbers, records that keep theirs go before the others: a number must not follow a higher one.
@@ -225,7 +229,7 @@ class Delivery:
 
     @property
     def needs_commit_now(self) -> bool:
-        """Whether a commit is due at once: after a crash these sequence numbers must not be used again."""
+        """Whether a commit is due at once: sequence numbers must become unusable before a crash could reuse them."""
         return bool(self._unnumbered)
 
     def settlement(self) -> Settlement:
@@ -244,7 +248,7 @@ class Delivery:
         self._bytes -= sum([r.size for r in self._ready]) - sum([r.size for r in kept])
         self._ready = deque(kept)
         self._loaded_to = min(self._loaded_to, self._sent_to)
-        self._behind = True
+        self._has_unloaded = True
 
     def _keep_reusable_numbers(self) -> None:
         start = reusable_from(sorted(self._numbers.values()), self._last_number)

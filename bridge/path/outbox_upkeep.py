@@ -1,4 +1,4 @@
-"""What the outbox needs beside the way of a message: bounds, dead letters to purge and replay, texts to keep.
+"""Upkeep of the outbox beside the data path's commits: bounds, dead letters to purge and replay, texts to keep.
 
 Also whether the outbox works: after a failure nobody asks it for anything until ``retry_at``.
 """

@@ -390,11 +390,11 @@ class Pipeline:
     def _finish(self, deadline: Deadline) -> None:
         """Leave the broker, wait for the receipts of what was sent, release it; the rest is on disk."""
         self._intake.close()
-        patience = Deadline(
+        receipts = Deadline(
             deadline.left() / 2, clock=self._clock
         )  # the other half is for the commit and for the other threads
-        while patience.left() and not all(sender.is_settled for sender in self.senders.values()):
-            ready = self._wait(self._clock() + patience.left())
+        while receipts.left() and not all(sender.is_settled for sender in self.senders.values()):
+            ready = self._wait(self._clock() + receipts.left())
             now = self.heartbeat = self._clock()
             self._settle(ready, now)
             for sender in self.senders.values():

@@ -21,7 +21,7 @@ REPLAY_COUNT = 200
 """Dead letters replayed in one commit: messages from the broker wait for some milliseconds meanwhile."""
 
 REPLAY_BYTES = 8 << 20
-"""Bytes of rows after which a commit replays no more: one dead letter may become as much (mapping/routes.py)."""
+"""Bytes of rows after which a commit replays no more: one dead letter may become as much (mapping/mapper.py)."""
 
 log = get_logger(__name__)
 
@@ -96,7 +96,7 @@ def map_again(
     for stored in requested:
         if size >= REPLAY_BYTES:
             break
-        mapped = _map_again(stored, mapper, streams, next_id + len(rows))
+        mapped = _map_one(stored, mapper, streams, next_id + len(rows))
         if isinstance(mapped, DeadLetter):
             failed.append((stored, mapped))
             continue
@@ -107,10 +107,11 @@ def map_again(
     return MappedAgain(rows, ReplayedDeadLetters(done, failed), filtered)
 
 
-def _map_again(
+def _map_one(
     stored: StoredDeadLetter, mapper: Mapper, streams: Collection[str], next_id: int
 ) -> list[Row] | DeadLetter:
     dead_letter = stored.dead_letter
+    # A refused row is sent again as it is: it was mapped already.
     if stored.stream is not None and stored.stream in streams:
         return [Row(stored.stream, dead_letter.payload, stored.extras)]
     # Mapping can't help: of a topic that was not UTF-8 only an escaped copy is kept, and a row that GDN refused has no

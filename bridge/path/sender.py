@@ -19,7 +19,7 @@ log = get_logger(__name__)
 
 
 class Sender:
-    """The data path's thread owns it; the dialling thread reads ``initial_sequence_id``, which is swapped whole.
+    """The data path's thread owns it; the dialling thread reads ``initial_sequence_id``, which is replaced whole.
 
     Args:
         delivery: the stream's records.
@@ -91,7 +91,7 @@ class Sender:
             count, first = len(receipts.refused), receipts.refused[0]
             log.warning("producer.refused", stream=stream, count=count, result=first.result, error=first.error)
             if delivery.deduplicates:
-                self.drop(f"GDN refused a send ({first.result}): its sequence numbers start anew")
+                self.drop(f"GDN refused a send ({first.result}): its sequence numbers start again")
         if receipts.unknown:
             log.warning("producer.unknown_receipts", stream=stream, count=receipts.unknown)
         return receipts.receipted
@@ -147,7 +147,7 @@ class Sender:
             return
         link.fail(error, LinkEnd.GIVEN_UP)
         unreceipted = link.close()
-        self.delivery.lost(unreceipted)
+        self.delivery.link_lost(unreceipted)
         if self.delivery.deduplicates:
             self.initial_sequence_id = self.delivery.initial_sequence_id
         self.dialer.lost(error)

@@ -1,4 +1,4 @@
-"""What the data path's thread waits on: the sockets of its links, and a pipe that wakes it."""
+"""What the data path's thread waits on: the sockets of its links, and a socket pair that wakes it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Sockets:
 
     def wake(self) -> None:
         """Make ``wait`` return. Any thread."""
-        # A full pipe wakes just as well; a closed one means that the data path has ended.
+        # A full socket wakes just as well; a closed one means that the data path has ended.
         try:
             self._wake_writer.send(b"\0")
         except OSError:
             return
 
     def wait(self, links: Sequence[Link], timeout: float) -> set[Link]:
-        """Write what waits for a socket; the links with something to read, after ``timeout`` seconds at most."""
+        """Flush links that can be written to; returns those with something to read. Waits ``timeout`` seconds at most."""
         self._watch(links)
         ready = {link for link in links if link.has_buffered}
         for key, events in self._selector.select(0 if ready else timeout):
@@ -58,7 +58,7 @@ class Sockets:
             self._watched[link] = events
 
     def close(self) -> None:
-        """End; nothing can be woken afterwards."""
+        """Close the sockets; ``wake`` does nothing afterwards."""
         self._selector.close()
         self._wake_reader.close()
         self._wake_writer.close()

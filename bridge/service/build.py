@@ -35,13 +35,13 @@ from bridge.watch.health import Health, HealthStatus
 from bridge.watch.status_server import StatusServer
 
 HEARTBEAT_LIMIT = 10.0
-"""Seconds without a turn of the data path after which ``/livez`` says that the bridge is dead."""
+"""Seconds without a turn of the data path after which ``/livez`` answers 503."""
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class FarEnd:
+class GdnParts:
     """The parts that look after GDN; a plain Pulsar has neither worker nor queries."""
 
     provisioner: Provisioner
@@ -53,11 +53,11 @@ class Parts:
     """Everything that runs once it is started."""
 
     inbox: Inbox
-    """The door into ``pipeline``."""
+    """Passes requests of other threads to ``pipeline``."""
     pipeline: Pipeline
     mqtt_dialer: Dialer[Any]
     connections: Connections
-    far_end: FarEnd | None
+    gdn_parts: GdnParts | None
     """None with a plain Pulsar."""
     status_server: StatusServer
     rest: GdnRest
@@ -70,7 +70,7 @@ class Parts:
     @property
     def statuses(self) -> list[PartStatus]:
         """Of all parts. Any thread."""
-        return _statuses(self.pipeline, self.mqtt_dialer, self.far_end)
+        return _statuses(self.pipeline, self.mqtt_dialer, self.gdn_parts)
 
 
 def build(
@@ -131,7 +131,7 @@ def build(
         asks_for_births=settings.mqtt.rebirth_requests,
         may_send=worker_ready.is_set,
     )
-    far_end = None
+    gdn_parts = None
     if is_gdn:
         provisioner = Provisioner(
             rest=rest,
@@ -148,19 +148,19 @@ def build(
             fail=fail,
             stop=stopping,
         )
-        far_end = FarEnd(provisioner, _make_health(configuration, rest, pipeline, inbox, connections, provisioner))
+        gdn_parts = GdnParts(provisioner, _make_health(configuration, rest, pipeline, inbox, connections, provisioner))
     else:
         worker_ready.set()
     status_server = StatusServer(
         host=settings.status.host,
         port=settings.status.port,
         live=lambda: time.monotonic() - pipeline.heartbeat < HEARTBEAT_LIMIT,
-        parts=partial(_statuses, pipeline, intake.dialer, far_end),
+        parts=partial(_statuses, pipeline, intake.dialer, gdn_parts),
         snapshot=lambda: pipeline.snapshot,
-        health=lambda: HealthStatus() if far_end is None else far_end.health.status,
+        health=lambda: HealthStatus() if gdn_parts is None else gdn_parts.health.status,
         requests=partial(_requests, rest),
     )
-    return Parts(inbox, pipeline, intake.dialer, connections, far_end, status_server, rest)
+    return Parts(inbox, pipeline, intake.dialer, connections, gdn_parts, status_server, rest)
 
 
 def _make_intake(
@@ -231,9 +231,9 @@ def _make_health(
     return Health(checks=checks, refresh=connections.refresh, start_after=provisioner.tried)
 
 
-def _statuses(pipeline: Pipeline, mqtt_dialer: Dialer[Any], far_end: FarEnd | None) -> list[PartStatus]:
+def _statuses(pipeline: Pipeline, mqtt_dialer: Dialer[Any], gdn_parts: GdnParts | None) -> list[PartStatus]:
     links = [mqtt_dialer.status, *(sender.dialer.status for sender in pipeline.senders.values())]
-    checks = [] if far_end is None else [far_end.provisioner.status, *far_end.health.parts()]
+    checks = [] if gdn_parts is None else [gdn_parts.provisioner.status, *gdn_parts.health.parts()]
     return [pipeline.outbox_status, *links, *checks]
 
 

@@ -123,8 +123,8 @@ class Supervisor:
         parts.status_server.start()
         pipeline = parts.pipeline
         started = [self._threads.start("pipeline", pipeline.run, limit=PIPELINE_LIMIT, beat=lambda: pipeline.heartbeat)]
-        if parts.far_end is not None:
-            provisioner, health = parts.far_end.provisioner, parts.far_end.health
+        if parts.gdn_parts is not None:
+            provisioner, health = parts.gdn_parts.provisioner, parts.gdn_parts.health
             limit = ATTEMPT_TIMEOUTS * max(timeout, SLOW_TIMEOUT) + GRACE
             started.append(
                 self._threads.start("provision", provisioner.run, limit=limit, beat=lambda: provisioner.beat)
@@ -196,8 +196,8 @@ class Supervisor:
         self._stopping.set()
         for dialer in parts.dialers:
             dialer.request_stop()
-        if parts.far_end is not None:
-            parts.far_end.health.request_stop()
+        if parts.gdn_parts is not None:
+            parts.gdn_parts.health.request_stop()
         parts.inbox.request_stop(deadline)
         for thread in waited_for:
             thread.join(deadline.left())

@@ -170,7 +170,7 @@ class Deduplication(RuleBasedStateMachine):
         assert self.connection is not None
         if self.connection.on_the_way and still_arrive:
             self.broker_takes(still_arrive)
-        self.delivery.lost(self.connection.protocol.unreceipted())
+        self.delivery.link_lost(self.connection.protocol.unreceipted())
         self.connection = None
 
     @rule(still_arrive=st.integers(0, 6))

@@ -351,7 +351,7 @@ def test_a_dead_letter_or_no_route_is_reported_as_trouble(canary_message: Canary
 
     other = CanaryMessage("t/canary-2", b"{}", "canary-2")
     published_tracker(other).see(message(other), [], 7, 6.0)
-    assert other.trouble == "was taken by no route"
+    assert other.trouble == "was filtered: no route's `when` was true for it"
 
 
 def test_without_a_broker_nothing_is_published_and_nothing_expected(canary_message: CanaryMessage) -> None:

@@ -77,7 +77,7 @@ def test_unreceipted_records_go_again_first_and_in_order_after_the_link_is_lost(
     sent = d.take(4, 0.0)
     d.settle([2], 1)
 
-    d.lost([r for r in sent if r.id != 2])
+    d.link_lost([r for r in sent if r.id != 2])
 
     assert ids(d.take(10, 0.0)) == [1, 3, 4, 5, 6]
     assert d.settlement().released == (2,)
@@ -121,7 +121,7 @@ def test_records_get_dense_numbers_when_they_are_first_sent_and_keep_them() -> N
     sent = d.take(3, 0.0)
     assert d.number(sent) == [(1, 1), (2, 2), (3, 3)]
 
-    d.lost(sent)
+    d.link_lost(sent)
     assert d.initial_sequence_id == 0
     again = d.take(5, 0.0)
     assert ids(again) == [1, 2, 3, 4, 5]
@@ -135,7 +135,7 @@ def test_behind_a_gap_a_record_goes_last_and_with_a_new_number() -> None:
     d.number(sent)
     d.settle([2], 1)
 
-    d.lost([r for r in sent if r.id != 2])
+    d.link_lost([r for r in sent if r.id != 2])
 
     assert d.initial_sequence_id == 2
     again = d.take(10, 0.0)
@@ -162,7 +162,7 @@ def test_after_a_refusal_no_number_of_the_connection_is_used_again() -> None:
     d.number(sent)
 
     d.refuse([Refusal(sent[1], "send-error:8", "busy")], 0.0, 0)
-    d.lost([sent[0], sent[2]])
+    d.link_lost([sent[0], sent[2]])
 
     assert sorted(d.settlement().unnumbered) == [1, 2, 3]
     assert d.initial_sequence_id == 3
@@ -204,7 +204,7 @@ def test_what_was_never_sent_leaves_memory_and_is_read_again_from_disk() -> None
     disk.records = [r for r in disk.records if r.id not in (4, 5)]
 
     assert d.sent_to == 3
-    d.lost(sent)
+    d.link_lost(sent)
     assert ids(d.take(20, 0.0)) == [1, 2, 3, 6, 7, 8, 9, 10]
 
 
@@ -279,7 +279,7 @@ def test_what_leaves_the_window_no_longer_counts() -> None:
     assert d.in_window == 7
     d.refuse([Refusal(sent[2], "send-error:7", "bad"), Refusal(sent[3], "send-error:8", "busy")], 0.0, 0)
     assert d.in_window == 5
-    d.lost(sent[4:])
+    d.link_lost(sent[4:])
     assert d.in_window == 0
 
 
@@ -351,6 +351,6 @@ def test_a_record_without_a_number_goes_after_the_one_with_the_last_number() -> 
     d = numbered_delivery(disk)
     d.resume([(disk.records[4], 3)], 3)
 
-    d.lost([disk.records[1]])
+    d.link_lost([disk.records[1]])
 
     assert ids(d.take(2, 0.0)) == [5, 2]
