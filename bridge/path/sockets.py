@@ -29,7 +29,7 @@ class Sockets:
             return
 
     def wait(self, links: Sequence[Link], timeout: float) -> set[Link]:
-        """Flush links that can be written to; returns those with something to read. Waits ``timeout`` seconds at most."""
+        """Flush links that can be written to; returns those with something to read. ``timeout``: seconds at most."""
         self._watch(links)
         ready = {link for link in links if link.has_buffered}
         for key, events in self._selector.select(0 if ready else timeout):
