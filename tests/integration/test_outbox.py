@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bridge.errors import ConfigError, OutboxDamaged, OutboxUnavailable
 from bridge.message import DeadLetter, OutboxRecord, Row, SeenMessages
-from bridge.outbox import Bounds, Commit, Outbox, RefusedRecord, schema
+from bridge.outbox import Bounds, Commit, Outbox, RefusedRecord, dead_letters, schema
 from bridge.outbox.records import OVERHEAD as RECORD_OVERHEAD
 from bridge.outbox.records import _runs
 from bridge.outbox.reserve import RESERVE_BYTES
@@ -286,6 +286,48 @@ def test_the_oldest_records_are_dropped_but_none_that_was_sent(bounded: Callable
     assert outbox.books().dropped == {"outbox_full": 4}
     assert outbox.books().balanced
     assert outbox.has_room_again(age=0)
+
+
+def test_dropping_frees_just_enough_from_the_oldest_on(bounded: Callable[..., Outbox]) -> None:
+    size = len(b"1") + len("s") + RECORD_OVERHEAD
+    outbox = bounded(max_bytes=10 * size)
+    outbox.commit(Commit(rows=rows(*range(9))))
+    assert outbox.drop(under_way={}) == 0, "below the bound nothing is dropped"
+
+    outbox.commit(Commit(rows=rows(9)))
+    assert outbox.bytes == 10 * size
+    assert outbox.drop(under_way={}) == 1, "a tenth is free again"
+    assert outbox.bytes == 9 * size
+    outbox.commit(Commit(rows=rows(1, 2, 3)))
+    assert outbox.drop(under_way={}) == 3
+
+    left = outbox.read("s", after=0, limit=100, max_bytes=1 << 20)
+    assert [record.id for record in left] == list(range(5, 14))
+
+
+def test_only_expired_records_are_dropped_below_the_bound_of_bytes(bounded: Callable[..., Outbox]) -> None:
+    clock = Clock()
+    outbox = bounded(max_bytes=1000, max_age=60, clock=clock)
+    outbox.commit(Commit(rows=rows(1, 2)))
+    clock.now += 60
+    outbox.commit(Commit(rows=rows(3)))
+
+    assert outbox.drop(under_way={}) == 0, "exactly as old as they may be"
+    clock.now += 1
+    assert outbox.drop(under_way={}) == 2
+    assert outbox.books().dropped == {"expired": 2}
+
+
+def test_purging_frees_just_enough_dead_letters_from_the_oldest_on(bounded: Callable[..., Outbox]) -> None:
+    (size,) = {len(d.detail) + len(d.topic) + len(d.payload) + dead_letters.OVERHEAD for d in [dead_letter()]}
+    outbox = bounded(dead_letter_bytes=10 * size)
+    outbox.commit(Commit(dead_letters=[dead_letter()] * 10))
+    assert outbox.dead_letter_count == 10
+
+    outbox.commit(Commit(dead_letters=[dead_letter()]))
+    assert (outbox.dead_letter_count, outbox.counter("dead_letters_purged")) == (9, 2)
+    outbox.commit(Commit(dead_letters=[dead_letter()]))
+    assert outbox.dead_letter_count == 10, "what was purged no longer counts"
 
 
 def test_records_that_are_too_old_are_dropped_as_expired(bounded: Callable[..., Outbox]) -> None:
