@@ -6,9 +6,9 @@ Every method that puts something wakes the data path's thread and may be called 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from bridge.gdn.producer import ProducerLink
@@ -50,39 +50,40 @@ class Inbox:
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
-        self._mqtt_links: SimpleQueue[MqttLink] = SimpleQueue()
-        self._producer_links: SimpleQueue[tuple[str, ProducerLink]] = SimpleQueue()
-        self._canaries: SimpleQueue[CanaryMessage] = SimpleQueue()
-        self._changes: SimpleQueue[Change] = SimpleQueue()
-        self._notes: SimpleQueue[Note] = SimpleQueue()
+        # Single operations of a deque are thread-safe.
+        self._mqtt_links: deque[MqttLink] = deque()
+        self._producer_links: deque[tuple[str, ProducerLink]] = deque()
+        self._canaries: deque[CanaryMessage] = deque()
+        self._changes: deque[Change] = deque()
+        self._notes: deque[Note] = deque()
         self._stop: Deadline | None = None
 
     # --- any thread ---------------------------------------------------------------------------------------
 
     def hand_over_mqtt(self, link: MqttLink) -> None:
         """Receive from this connection from now on."""
-        self._mqtt_links.put(link)
+        self._mqtt_links.append(link)
         self._wake()
 
     def hand_over_producer(self, stream: str, link: ProducerLink) -> None:
         """Send the stream's records over this connection from now on."""
-        self._producer_links.put((stream, link))
+        self._producer_links.append((stream, link))
         self._wake()
 
     def launch(self, canary: CanaryMessage) -> None:
         """Publish a canary and track it."""
-        self._canaries.put(canary)
+        self._canaries.append(canary)
         self._wake()
 
     def change(self, change: Change) -> None:
         """Continue with another mapper, over the same link to the broker."""
-        self._changes.put(change)
+        self._changes.append(change)
         self._wake()
 
     def remember(self, key: str, value: str) -> threading.Event:
         """Have the outbox keep a text; the event is set once it is durable."""
         note = Note(key, value)
-        self._notes.put(note)
+        self._notes.append(note)
         self._wake()
         return note.is_durable
 
@@ -119,17 +120,14 @@ class Inbox:
         return _drained(self._notes)
 
     def put_back_change(self, change: Change) -> None:
-        """A change that can't be made now: it comes again."""
-        self._changes.put(change)
+        """A change that can't be made now: it comes again, before later ones."""
+        self._changes.appendleft(change)
 
     def put_back_note(self, note: Note) -> None:
-        """A text that can't be kept now: it comes again."""
-        self._notes.put(note)
+        """A text that can't be kept now: it comes again, before later ones, which may have the same key."""
+        self._notes.appendleft(note)
 
 
-def _drained(queue: SimpleQueue[T]) -> Iterator[T]:
-    while True:
-        try:
-            yield queue.get_nowait()
-        except Empty:
-            return
+def _drained(queue: deque[T]) -> Iterator[T]:
+    while queue:  # only this thread takes anything out
+        yield queue.popleft()

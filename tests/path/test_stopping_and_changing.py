@@ -118,6 +118,35 @@ def test_a_text_to_remember_is_durable_when_its_event_is_set(path: DataPath) -> 
     assert path.outbox.saved_value("key") == "value"
 
 
+def test_the_latest_of_two_changes_holds_also_if_the_outbox_delays_the_first(make_path: MakePath) -> None:
+    path = make_path(routes=(READINGS,), deduplicates=True)
+    numbered, done = path.outbox.numbered, []
+
+    def fails_once(stream: str) -> object:
+        path.outbox.numbered = numbered  # type: ignore[method-assign]
+        raise OutboxUnavailable("locked")
+
+    path.outbox.numbered = fails_once  # type: ignore[method-assign,assignment]
+    first, second = path.mapper(READINGS, OTHERS), path.mapper(READINGS)
+    path.inbox.change(Change(first, ("readings", "others"), lambda: done.append("first")))
+    path.inbox.change(Change(second, ("readings",), lambda: done.append("second")))
+    path.turn(5)
+
+    assert done == ["first", "second"]
+    assert path.pipeline.mapper is second
+
+
+def test_the_latest_of_two_texts_with_one_key_is_kept_also_if_the_outbox_delays_the_first(path: DataPath) -> None:
+    path.outbox.failing = True
+    path.inbox.remember("activating", "")
+    path.inbox.remember("activating", "1")
+    path.turn(2)
+
+    path.outbox.failing = False
+    path.turn(4)
+    assert path.outbox.saved_value("activating") == "1"
+
+
 def test_what_others_read_of_the_data_path_is_of_the_last_turn(path: DataPath) -> None:
     broker, far_end = path.connect_broker(), path.connect_far_end()
     broker.publish(1, 2)
