@@ -113,7 +113,7 @@ class Supervisor:
         waited_for = self._start()
         reason = self._wait_for_reason()
         self._stop(reason, waited_for)
-        return reason
+        return self._later_failure() or reason
 
     # --- start --------------------------------------------------------------------------------------------
 
@@ -213,6 +213,14 @@ class Supervisor:
             dropped=sum(books.dropped.values()),
             balanced=books.balanced,
         )
+
+    def _later_failure(self) -> StopReason | None:
+        """A failure since the reason to stop, such as a thread that died during the stop."""
+        while not self._events.empty():
+            event = self._events.get()
+            if isinstance(event, StopReason) and event.is_failure:
+                return event
+        return None
 
 
 def _beat(dialer: Dialer[Any]) -> int | None:

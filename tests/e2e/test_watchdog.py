@@ -31,6 +31,9 @@ from bridge.timing import Pace
 def never_returns(*_, **__):
     threading.Event().wait()
 
+def fails(*_, **__):
+    raise RuntimeError('a bug')
+
 """
 
 
@@ -86,6 +89,15 @@ def test_a_stop_that_hangs_ends_all_the_same(offline: Bridge) -> None:
 
     assert process.terminate() == 1
     assert events(process)[-1]["event"] == "daemon.hung"
+
+
+def test_a_thread_that_dies_during_the_stop_is_told_by_the_exit_code(offline: Bridge) -> None:
+    process = start(offline, pipeline__Pipeline___finish="fails")
+    wait_for(lambda: offline.get("/livez")[0] == 200, what="the bridge")
+
+    assert process.terminate() == 1
+    assert event(process, "daemon.stopping")["reason"] == "SIGTERM"
+    assert event(process, "thread.died")["thread"] == "pipeline"
 
 
 def test_a_log_that_hangs_does_not_keep_a_stuck_daemon_alive(offline: Bridge) -> None:
