@@ -145,6 +145,8 @@ def _copy(path: Path, new: sqlite3.Connection) -> tuple[int, int, int | None]:
     """Copy everything readable; returns the numbers of records, dead letters and lost records."""
     old = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=schema.BUSY_SECONDS)
     try:
+        # Without this SQLite reads nothing at all of a file that is shorter than its header says.
+        old.execute("PRAGMA writable_schema = ON")
         books = dict(_rows_or_nothing(old, "SELECT name, value FROM books"))
         new.execute("BEGIN IMMEDIATE")
         records = _copy_table(old, new, table="records", columns=RECORDS)

@@ -489,6 +489,22 @@ def test_an_outbox_with_damaged_pages_is_rescued_automatically(tmp_path: Path) -
     again.close()
 
 
+def test_what_is_left_of_an_outbox_that_was_cut_off_is_rescued(tmp_path: Path) -> None:
+    """SQLite itself reads nothing of a file that is shorter than its header says."""
+    path = tmp_path / "outbox.db"
+    filled(path).close()
+    os.truncate(path, path.stat().st_size // 2)
+
+    again = Outbox(path)
+    again.open()
+
+    books = again.books()
+    assert 1000 < books.outbox < 2000
+    assert books.dropped == {"outbox_damaged": 2997 - books.outbox}
+    assert books.balanced
+    again.close()
+
+
 def test_books_balance_after_damage_to_a_name_in_them(tmp_path: Path) -> None:
     """Found by the test that damages at random: an unknown name must not count as a fate of records."""
     path = tmp_path / "outbox.db"
