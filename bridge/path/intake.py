@@ -103,7 +103,8 @@ class Intake:
         """Report the subscriptions when the link becomes subscribed and when an answer changes; store them."""
         is_first, self._is_subscribed = not self._is_subscribed, True
         if is_first:
-            log.info("mqtt.subscribed", session_present=link.session_present, refused=link.refused, note=link.note)
+            refused = _described(link.refused)
+            log.info("mqtt.subscribed", session_present=link.session_present, refused=refused, note=link.note)
         if is_first or link.refused != self._refused:
             self._report(link)
         if is_first:
@@ -114,9 +115,8 @@ class Intake:
         self.dialer.up()
         self._refused = link.refused
         if link.refused:
-            refused = ", ".join(f"{filter_} ({reason})" for filter_, reason in link.refused.items())
             self.dialer.failing(
-                f"the broker refused a subscription: {refused}. "
+                f"the broker refused a subscription: {', '.join(_described(link.refused))}. "
                 "Check the broker's access rules for this user and client id"
             )
 
@@ -196,3 +196,7 @@ class Intake:
             self.link.ack(messages)
             self.link.flush()
             self.acked += sum([1 for m in messages if m.qos])
+
+
+def _described(refused: Mapping[str, str]) -> list[str]:
+    return [f"{filter_} ({reason})" for filter_, reason in refused.items()]

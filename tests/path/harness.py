@@ -111,11 +111,13 @@ class RecordingOutbox(Outbox):
 
 
 class Broker:
-    """The other end of one connection, MQTT 3.1.1: grants everything, and hands over what a test says."""
+    """The other end of one connection, MQTT 3.1.1: grants everything unless told not to, hands over what it is told."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._packets = Splitter()
+        self.answer = 0x01
+        """To every filter: QoS 1; 0x80 refuses."""
         self.subscribed: list[str] = []
         self.unsubscribed: list[str] = []
         self.published: list[str] = []
@@ -150,7 +152,7 @@ class Broker:
             elif kind == SUBSCRIBE:
                 filters = list(_texts(body[2:], extra=1))
                 self.subscribed += filters
-                self._sock.sendall(bytes((0x90, 2 + len(filters))) + packet_id + b"\x01" * len(filters))
+                self._sock.sendall(bytes((0x90, 2 + len(filters))) + packet_id + bytes((self.answer,)) * len(filters))
             elif kind == UNSUBSCRIBE:
                 self.unsubscribed += _texts(body[2:], extra=0)
                 self._sock.sendall(b"\xb0\x02" + packet_id)

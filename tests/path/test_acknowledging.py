@@ -245,3 +245,16 @@ def test_with_deduplication_messages_redelivered_after_a_crash_are_not_stored_tw
 
     assert path.stored == [1, 2, 3, 4]
     assert path.intake.skipped == 3
+
+
+def test_refused_subscriptions_are_logged_as_a_list_of_sentences(path: DataPath) -> None:
+    broker = path.dial_broker()
+    broker.answer = 0x80
+    with capture_logs() as logged:
+        broker.accept()
+        for _ in range(3):
+            path.turn()
+            broker.read()
+
+    (subscribed,) = [line for line in logged if line["event"] == "mqtt.subscribed"]
+    assert subscribed["refused"] == ["d/+ (Unspecified error)", "o/+ (Unspecified error)"]
