@@ -79,8 +79,8 @@ class Subscriptions:
 
     @property
     def has_unanswered(self) -> bool:
-        """Whether a SUBSCRIBE has no SUBACK yet."""
-        return bool(self._subscribes)
+        """Whether a SUBSCRIBE of wanted filters has no SUBACK yet."""
+        return any(request.kind is RequestKind.SUBSCRIBE for request in self._subscribes.values())
 
     @property
     def counter_unanswered(self) -> bool:

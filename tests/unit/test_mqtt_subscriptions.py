@@ -39,6 +39,22 @@ def subscribed(*reasons: BrokerReason, version: int = 5, watch_drops: bool = Fal
 
 
 @both_versions
+def test_a_counter_that_the_broker_never_answers_is_not_waited_for(version: int) -> None:
+    """Else each reload after it would cost the link, for want of an answer that has come."""
+    made = subscribed(version=version, watch_drops=True)
+    assert made.counter_unanswered
+    assert not made.has_unanswered
+
+    (request,) = made.change(["a", "b", "c"])
+    made.sent(3, request)
+    assert made.has_unanswered
+
+    assert made.take_suback(3, (QOS_1,)) == []
+    assert not made.has_unanswered
+    assert made.counter_unanswered
+
+
+@both_versions
 def test_a_new_session_is_asked_for_everything(version: int) -> None:
     made = subscriptions(version=version, known=("a", "old"))
 
