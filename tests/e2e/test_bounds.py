@@ -20,8 +20,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 MakeBridge = Callable[..., Bridge]
 COUNT = 12_000
-"""So many that the bound and one full read, of 256 KiB, come to less: on a busy machine messages wait in the socket, and a
-read is full."""
+"""More than the bound and one full read of 256 KiB: on a busy machine messages wait in the socket."""
 SMALL = str(1 << 20)
 
 
