@@ -15,7 +15,7 @@ from bridge.histogram import Durations
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """Promise 3 (docs/design.md): every received record is in exactly one of the other counts."""
+    """The books (docs/reliability.md, P3): every received record is in exactly one of the other counts."""
 
     received: int = 0
     delivered: int = 0
@@ -44,7 +44,7 @@ class Traffic:
     mqtt_messages: int = 0
     """PUBLISH packets read, redelivered ones included."""
     redelivered: int = 0
-    """Of these, messages recognised as stored already, which were not stored again."""
+    """Those of ``mqtt_messages`` that were recognised as stored already, and not stored again."""
     acked: int = 0
     """PUBACKs written."""
     sends: int = 0
@@ -77,7 +77,7 @@ class OutboxStatus:
     bytes: int = 0
     """Size of the waiting records, as ``outbox.max_bytes`` counts it."""
     seconds_left: float = inf
-    """Until ``outbox.max_bytes`` is reached at the present rate; infinite if the outbox isn't filling."""
+    """Until ``outbox.max_bytes`` is reached at the current rate; infinite if the outbox isn't filling."""
     oldest_age: float = 0.0
     """Age of the oldest record in seconds."""
     dead_letters: int = 0
@@ -103,7 +103,7 @@ class Requests:
     others: int = 0
     """By everything else, since the process started."""
     one_time_passwords: int = 0
-    """Of these, requests for a one-time password."""
+    """Requests for a one-time password; ``others`` includes them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@
     │   ├── GdnAuthError      not ready; request again, slowly: the key may be fixed
     │   └── GdnRejected       GDN refused the request; request again, slowly: only a person can fix it
     ├── RemoteProtocolError   the peer broke its protocol: reconnect
-    └── LocalProtocolError    we broke it: a bug, the daemon exits
+    └── LocalProtocolError    the bridge would break it: a bug, the daemon exits
 
 Each error's ``pace`` sets the back-off before the next attempt (table in ``timing.py``).
 

@@ -1,4 +1,4 @@
-"""Histograms of durations that the data path keeps. Pure; adding is cheap in batches."""
+"""Histograms of durations that the data path keeps. Pure; durations are added in batches."""
 
 from __future__ import annotations
 

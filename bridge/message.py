@@ -15,7 +15,7 @@ class MqttMessage(msgspec.Struct, frozen=True, gc=False):
     """A PUBLISH as the broker sent it.
 
     A topic that isn't valid UTF-8 (a protocol error of the sender, MQTT 5, 1.5.4) holds its bytes as surrogate escapes:
-    the message must be acknowledged all the same.
+    the message still has to be acknowledged.
     """
 
     topic: str

@@ -26,7 +26,7 @@ from bridge.errors import BridgeError, ConfigError, OutboxInUse
 from bridge.mapping import Mapper
 from bridge.mapping.sparkplug import KEY_PREFIX
 from bridge.outbox import Bounds, DeadLetterClient, Outbox, RequestedAction, Selection, StoredDeadLetter, check_exists
-from bridge.path.replay import carry_out, map_again
+from bridge.path.replay import carry_out_requests, map_again
 from bridge.service.reload import Configuration
 from bridge.text import printable
 
@@ -278,7 +278,7 @@ def _replay_here(outbox: Outbox, arguments: argparse.Namespace) -> None:
     more = True
     while more:
         has_room = outbox.why_full(age=outbox.oldest_age()) is None
-        more = carry_out(outbox, mapping, streams=configuration.streams, has_room=has_room).more
+        more = carry_out_requests(outbox, mapping, streams=configuration.streams, has_room=has_room).more
 
 
 def _mapping(configuration: Configuration, *, memory: Outbox | DeadLetterClient) -> Mapper:

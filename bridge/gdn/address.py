@@ -27,7 +27,7 @@ _HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 
 
 class Numbering(NamedTuple):
-    """Lets a broker with deduplication drop what was sent before (design.md P8)."""
+    """Lets a far end with deduplication drop what was sent before (docs/reliability.md, P8)."""
 
     producer_name: str
     """Unique per stream; a second connection with it is refused with 409."""

@@ -22,7 +22,7 @@ SLOTS = 60
 
 @dataclass(slots=True)
 class _Slot:
-    """The requests in one slot of a window."""
+    """The number of requests in one slot of a window."""
 
     number: int
     taken: int = 0

@@ -96,8 +96,8 @@ class Client:
         """
         self._base_url = base_url
         self._fabric = fabric
-        self._keys: tuple[str, ...] = (api_key,)  # swapped whole: the current one first
-        self._other_secrets: tuple[str, ...] = ()  # swapped whole: passwords and tokens, newest first
+        self._keys: tuple[str, ...] = (api_key,)  # replaced as a whole: the current one first
+        self._other_secrets: tuple[str, ...] = ()  # replaced as a whole: passwords and tokens, newest first
         self._logs_in = False
         self._register_secret = register_secret
         self._tokens = TokenCache(self._log_in, clock=clock, wall_clock=wall_clock)

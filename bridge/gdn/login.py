@@ -19,15 +19,15 @@ import msgspec
 from bridge.errors import GdnAuthError, GdnError
 
 RENEW_AFTER = 0.75
-"""Part of its lifetime after which a token is renewed: if that fails, there are hours left to try again."""
+"""Part of its lifetime after which a token is renewed: if that fails, there is time left to try again."""
 
 SHORTEST, ASSUMED, LONGEST = 300.0, 3600.0, 43_200.0
-"""Lifetime of a token in seconds: at least, because GDN's clock and ours may differ; if its end can't be read; and at
-most, which is GDN's usual 12 hours.
+"""Lifetime of a token in seconds: at least SHORTEST, because GDN's clock and ours may differ; ASSUMED if its end can't
+be read; at most LONGEST, which is GDN's usual 12 hours.
 """
 
 WAIT_AFTER_FAILURE = 15.0
-"""Seconds after a failed login in which the same password is not tried again."""
+"""Seconds after a failed login during which the same password is not tried again."""
 
 FRESH = 60.0
 """Seconds. If a token younger than this is refused, a new one would be refused too."""

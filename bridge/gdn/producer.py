@@ -1,4 +1,4 @@
-"""One WebSocket connection to a stream, running the producer protocol: frames in and out in batches.
+"""One WebSocket connection to a stream: runs the producer protocol, reads and writes frames in batches.
 
 The only module that imports websocket-client, and only for the handshake: after the upgrade the socket is ours and
 non-blocking.
@@ -29,7 +29,7 @@ OUTGOING_BYTES = 1024 * 1024
 """No more records are framed while this many bytes wait for the socket: a slow link must not fill memory."""
 
 UPGRADE_BYTES = 64 * 1024
-"""Largest answer to the upgrade, an error's text included."""
+"""Most bytes of the answer to the upgrade, an error's text included."""
 
 NO_RECEIPTS = Receipts([], 0, [], 0)
 
@@ -70,7 +70,7 @@ class ProducerLink(Link):
         return self._protocol.room if len(self._outgoing) < OUTGOING_BYTES else 0
 
     @property
-    def is_settled(self) -> bool:
+    def has_all_receipts(self) -> bool:
         """Whether every record that was sent has its receipt."""
         return self._protocol.oldest_sent_at is None
 
@@ -188,7 +188,7 @@ def dial(
 
 
 def _cause(exc: Exception) -> str:
-    """The reason, without the far end's own words, which the library quotes."""
+    """The reason, without the far end's text, which the library quotes."""
     return str(exc) if isinstance(exc, OSError) else type(exc).__name__
 
 

@@ -1,7 +1,7 @@
 """The client side of a Pulsar-like WebSocket producer (gdn-api.md C.5), as a state machine without I/O.
 
 One object for each connection: records become send requests, answers become receipts, and when the connection ends,
-records without a receipt are returned in the order in which they were sent. The pipeline's thread owns it.
+records without a receipt are returned in the order in which they were sent. The pipeline thread owns it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Refusal(NamedTuple):
 
 
 class Receipts(NamedTuple):
-    """What a batch of answers settles."""
+    """What a batch of answers says about the records sent."""
 
     receipted: list[int]
     """Record ids, in the order of their receipts."""
@@ -137,7 +137,7 @@ class ProducerProtocol:
         unknown = payload_bytes = 0
         # Records sent together are mostly receipted together: one entry for each change of the time, not each record.
         moment: float | None = None
-        moments: list[tuple[float, int]] = []
+        moments: list[tuple[float, int]] = []  # the time, and the index in receipted from which it applies
         for text in answers:
             try:
                 answer = _decode_answer(text)

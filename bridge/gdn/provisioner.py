@@ -1,4 +1,4 @@
-"""Provisioning: makes the stream worker exist and run, waits until it has settled, and keeps it so.
+"""Provisioning: creates and activates the stream worker, waits until it has settled, and watches it from then on.
 
 A worker that isn't attached yet never sees the rows sent before. So an activation is stored durably *before* it is
 requested, and deleted once the worker has settled: after a crash in between the next start waits again. For the same
@@ -29,10 +29,10 @@ ACTIVATING = "activating"
 """Key of a saved value: "1" while the worker is being activated, "" afterwards."""
 
 REMEMBER_PATIENCE = 5.0
-"""Seconds to wait until it is durable. An outbox that fails must not keep the worker inactive."""
+"""Seconds to wait until ``ACTIVATING`` is stored. An outbox that fails must not keep the worker inactive."""
 
 WATCH_TURN = 0.3
-"""Seconds between two looks at what health checks found."""
+"""Seconds between polls of what health checks have found."""
 
 STEADY_AFTER = 600.0
 """Seconds that the worker must stay active before the back-off for a switched-off worker starts again."""
@@ -45,14 +45,14 @@ class _Drifted(Exception):
 
 
 class Provisioner:
-    """Keeps the worker existing, active and settled.
+    """Sees to it that the worker exists, is active and has settled.
 
     Args:
         rest: GDN; used by the provisioning thread.
         worker: the definition.
         streams: the streams that it reads, by name.
-        used: the names of those that rows are sent to. Any thread.
-        regions: where it should run; none: in the region that answers.
+        used: returns the names of those that rows are sent to. Any thread.
+        regions: where it should run; empty: in the region that answers.
         settle_time: seconds from an activation to the first row.
         on_drift: what happens if it differs from the definition or was deleted. ``fail``: calls ``fail``.
         was_activating: whether an earlier run ended before the worker had settled: see ``ACTIVATING``.
@@ -104,19 +104,21 @@ class Provisioner:
         self._existed = False
         self._ready_at = 0.0
         self._switch_offs = 0
-        self._is_watching = False  # written by the provisioning thread, read by that of the health checks
-        self._seen: WorkerState | None = None  # the other way round, before _has_changed is set
+        self._is_watching = False  # written by the provisioning thread, read by the health thread
+        self._seen: WorkerState | None = None  # written by the health thread before it sets _has_changed
         self._has_changed = threading.Event()
         self.beat: int | None = None
         """The number of the current attempt, None between attempts; for the watchdog."""
-        self.status = PartStatus("worker", "starting", wall_clock(), None, None)  # swapped whole, read by any thread
+        self.status = PartStatus(
+            "worker", "starting", wall_clock(), None, None
+        )  # replaced as a whole, read by any thread
         self.tried = threading.Event()
-        """Set once the first attempt has failed or the worker has settled: what checks find earlier is ignored."""
+        """Set once the first attempt has failed or the worker has settled: the health checks start then."""
 
     # --- any thread ---------------------------------------------------------------------------------------
 
     def saw(self, state: WorkerState | None) -> None:
-        """A health check has read the worker's state; holds the sending at once if necessary."""
+        """A health check has read the worker's state: stop sending at once if the worker isn't active."""
         if not self._is_watching or self._has_changed.is_set() or state == self._state:
             return  # an attempt reads the state itself
         if state is None or not state.is_active:
@@ -171,7 +173,7 @@ class Provisioner:
         return False
 
     def _examine(self, state: WorkerState | None) -> None:
-        """End an attempt that ``on_drift`` doesn't allow to continue."""
+        """Raise if ``on_drift`` forbids to continue with the worker found."""
         if state is None and self._existed:
             sentence = f"stream worker {self._worker.name} was deleted while the bridge ran"
             if self._on_drift == "fail":
@@ -186,11 +188,11 @@ class Provisioner:
             raise _Drifted(self._difference())
 
     def _before_activation(self) -> None:
-        """Hold the sending, and store that durably: after a crash the next start must wait too."""
+        """Stop sending, and store that durably: after a crash the next start must wait, too."""
         self._ready.clear()
         if self._unsettled:
             return  # already stored
-        # Once it is durable, the data path has finished its turn and sends no more.
+        # Once it is durable, the pipeline has finished the turn in which it may have sent: it sends no more.
         if not self._remember(ACTIVATING, "1").wait(REMEMBER_PATIENCE):
             log.warning(
                 "worker.activation_not_remembered", hint="a crash before the worker has settled could lose rows"
@@ -231,7 +233,7 @@ class Provisioner:
             self._ready.set()
 
     def _watch(self) -> None:
-        """Wait until a health check sees a change, then for the back-off."""
+        """Wait until a health check sees a change. If the worker was lost, also wait for the back-off."""
         self._is_watching = True
         while not self._has_changed.is_set():
             if self._stop.wait(WATCH_TURN):

@@ -26,12 +26,12 @@ class RegionSource(Protocol):
 
 
 class Region:
-    """The region to dial, determined before each connect: which one "local" is can change (gdn-api.md D).
+    """The region to dial, determined before each connect: which region "local" means can change (gdn-api.md D).
 
     Args:
         rest: GDN. Any thread.
-        wanted: the configured regions of the worker; ``*``: all; none: those in which it runs.
-        worker_name: of the worker.
+        wanted: the configured regions of the worker; ``*``: all; empty: those in which it runs.
+        worker_name: the worker's name.
     """
 
     def __init__(self, *, rest: RegionSource, wanted: Sequence[str], worker_name: str) -> None:

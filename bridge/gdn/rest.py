@@ -13,6 +13,7 @@ from bridge.gdn.answers import ErrorNumber, safe
 from bridge.gdn.client import Client, Request
 
 CURSOR_LIMIT = 10 * 1024 * 1024
+"""Most bytes of an answer with rows."""
 MAX_EMPTY_BATCHES = 5
 """A cursor may return an empty batch and still have more (gdn-api.md E); after this many in a row it is broken."""
 
@@ -29,7 +30,7 @@ class WorkerState:
 
 @dataclass(frozen=True, slots=True)
 class Datacenter:
-    """A region. Which one is "local" may change: ask again before every connect (gdn-api.md D)."""
+    """A region. Which region "local" means may change: ask again before every connect (gdn-api.md D)."""
 
     name: str
     api_host: str
@@ -59,7 +60,7 @@ class GdnRest(Client):
         return next((state for state in states if state.name == name), None)
 
     def create_worker(self, definition: str, regions: Sequence[str] = ()) -> WorkerState:
-        """Create an inactive worker; its name is in the definition. No regions: the one that answers.
+        """Create an inactive worker; its name is in the definition. Without regions it runs in the one that answers.
 
         Raises:
             GdnRejected: ``status`` is 409: it exists already; 422: GDN can't parse the definition.

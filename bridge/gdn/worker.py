@@ -27,7 +27,7 @@ class Ensured:
     """The worker exists and is active."""
 
     activated: bool
-    """It became active during the call, by this bridge or another: rows sent before it has settled are lost to it."""
+    """It became active during the call, by this bridge or another: it doesn't read rows sent before it has settled."""
     created: bool
     """This call created it."""
     differs: bool
@@ -58,7 +58,7 @@ def ensure_worker(
     Args:
         rest: GDN.
         worker: the definition.
-        regions: where the worker should run; none: in the region that answers.
+        regions: where the worker should run; empty: in the region that answers.
         before_activation: called before any change if the worker isn't active or will be replaced.
         log: the caller's.
         replace: whether to replace a worker whose definition or regions differ.

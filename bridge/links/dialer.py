@@ -1,4 +1,4 @@
-"""Dialling: the steps that block (name look-up, connect, TLS, OTP, upgrade), in threads away from the data path.
+"""Dialling: the steps that block (name look-up, connect, TLS, OTP, upgrade), in threads of their own.
 
 A ``Dialer`` keeps one link connected, in a thread of its own: it connects with back-off, hands the link over and sleeps
 until ``lost`` is called. Any thread may ask it to stop.
@@ -77,10 +77,10 @@ class Dialer(Generic[L]):
         self._unheld_status = PartStatus(name, "starting", wall_clock(), None, None)  # the status without a hold
         self.attempts = 0
         self.failures: Mapping[str, int] = {"lost": 0, **{pace.name.lower(): 0 for pace in Pace}}
-        """By the ``Pace`` of the failure; ``lost`` for an established link. Replaced whole, read by any thread."""
+        """By the ``Pace`` of the failure; ``lost`` for an established link. Replaced as a whole, read by any thread."""
         self.beat: int | None = None
         """The number of the attempt under way, None while there is none; for the watchdog."""
-        self.status = self._unheld_status  # replaced whole, read by any thread
+        self.status = self._unheld_status  # replaced as a whole, read by any thread
 
     # --- any thread ---------------------------------------------------------------------------------------
 
@@ -146,6 +146,7 @@ class Dialer(Generic[L]):
 
     def _wait_until_allowed(self) -> bool:
         """Wait until an attempt is allowed, and count it as begun. False: stop."""
+        # Polled: a stop doesn't set the gate.
         while self._gate is not None and not self._stopping and not self._gate.wait(0.2):
             pass
         with self._wake:
@@ -196,8 +197,8 @@ class Dialer(Generic[L]):
             was_steady = self._worked_for >= self._steady_after
             pace = self._loss_pace
             if was_steady:
-                # The pace of the loss is reset only once a link has worked for longer than its longest wait: else two
-                # bridges that take each other's session over would go on for ever, each link lasting a while.
+                # The pace of the loss is reset only if the link worked for longer than the pace's longest wait: else
+                # two bridges that take over each other's session would alternate for ever at short intervals.
                 outlasted = pace is None or self._worked_for > pace.cap
                 self._backoff.reset(except_for=None if outlasted else pace)
             if not was_steady or pace is not None:

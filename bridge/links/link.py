@@ -1,4 +1,4 @@
-"""What the links to broker and GDN share: a connected, non-blocking socket, unwritten bytes, and how the link ended.
+"""The base of links to broker and GDN: a connected, non-blocking socket, unwritten bytes, and how the link ended.
 
 One thread owns a link at a time: first the dialling thread, then the pipeline's.
 """
@@ -30,7 +30,7 @@ class LinkEnd(Enum):
     REFUSED = auto()
     """The peer refused the session."""
     REFUSED_CREDENTIALS = auto()
-    """The peer refused the credentials: dialling again soon is useless."""
+    """The peer refused the credentials: dialling again soon doesn't help."""
     TAKEN_OVER = auto()
     """Another client with the same client id took the session over (MQTT 5, 0x8E)."""
     TIMED_OUT = auto()
@@ -119,6 +119,6 @@ class Link:
         return data
 
     def _socket_failed(self, exc: OSError) -> None:
-        # A peer that closes while bytes are under way shows as ECONNRESET or EPIPE, not as an end of stream.
+        # If the peer closes while bytes are under way, the socket reports ECONNRESET or EPIPE, not an end of stream.
         closed = isinstance(exc, ConnectionResetError | BrokenPipeError)
         self.fail(f"{self._failed}: {exc}", LinkEnd.CLOSED_BY_PEER if closed else LinkEnd.FAILED)

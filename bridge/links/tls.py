@@ -14,7 +14,7 @@ from bridge.log import get_logger
 DAY = 86400.0
 
 EXPIRY_NOTICE = 30 * DAY
-"""Seconds before a certificate expires from which each connect logs a warning."""
+"""Seconds. Each connect logs a warning for a certificate that expires sooner."""
 
 log = get_logger(__name__)
 
@@ -80,7 +80,7 @@ def _secured(sock: socket.socket, host: str, tls: Tls, context: ssl.SSLContext) 
         secured = context.wrap_socket(sock, server_hostname=host)
     except OSError as exc:
         if expiry is not None and expiry <= now:
-            # The TLS alert of the peer that refuses it seldom says so.
+            # The peer's TLS alert seldom says so.
             raise OSError(f"{exc}; the client certificate {tls.cert_file} has expired: renew it") from exc
         if advice := handshake_advice(exc):
             raise OSError(f"{exc}{advice}") from exc
@@ -92,13 +92,13 @@ def _secured(sock: socket.socket, host: str, tls: Tls, context: ssl.SSLContext) 
     return secured
 
 
-def warn_of_expiry(not_after: float | None, now: float, **whose: str) -> None:
+def warn_of_expiry(not_after: float | None, now: float, **subject: str) -> None:
     """Log that a certificate expires soon or has expired.
 
     Args:
         not_after: when it expires, in seconds since the epoch; None if that isn't known.
         now: seconds since the epoch.
-        whose: its ``file`` or ``host``, for the log.
+        subject: the certificate's ``file`` or ``host``, for the log.
     """
     if not_after is None or not_after - now > EXPIRY_NOTICE:
         return
@@ -106,9 +106,9 @@ def warn_of_expiry(not_after: float | None, now: float, **whose: str) -> None:
     if days > 0:
         log.warning(
             "certificate.expires",
-            **whose,
+            **subject,
             days_left=round(days, 1),
             hint="renew it: files are read again at each connect",
         )
     else:
-        log.error("certificate.expired", **whose, days_ago=round(-days, 1))
+        log.error("certificate.expired", **subject, days_ago=round(-days, 1))

@@ -1,1 +1,1 @@
-"""The MQTT side: one connection to the broker, its subscriptions and packets, and what outlasts the connection."""
+"""The MQTT side: one connection to the broker, its subscriptions and packets, and state that outlasts it."""

@@ -37,7 +37,7 @@ MAX_OTHER = 128 * 1024
 properties of larger ones."""
 
 MAX_DIGITS = 20
-"""Of the broker's counter of dropped messages: a longer number is none, and slow to parse."""
+"""Digits of the broker's counter of dropped messages: a longer text isn't a counter, and slow to parse."""
 
 ANSWER_TIMEOUT = 10.0
 """Seconds that a broker has for its CONNACK and for each SUBACK."""
@@ -62,7 +62,7 @@ class MqttOptions:
     version: int
     """Of the protocol, 5 or 4 (3.1.1)."""
     username: str | None = None
-    """None logs in without."""
+    """None: the CONNECT has no user name."""
     password: str | None = field(default=None, repr=False)
     keepalive: int
     """Seconds; an MQTT 5 broker may set another value."""
@@ -85,7 +85,7 @@ class MqttOptions:
 
 
 class _PacketBuffer:
-    """What paho uses as its socket: packets for it on one side, what it writes on the other."""
+    """paho's socket: paho reads ``incoming``, and what it writes goes to ``outgoing``."""
 
     def __init__(self, sock: socket.socket, outgoing: bytearray) -> None:
         self._sock = sock
@@ -161,7 +161,7 @@ class MqttLink(Link):
     Args:
         sock: connected; becomes non-blocking.
         options: of the connection.
-        filters: wanted, at QoS 1.
+        filters: to subscribe, at QoS 1.
         known: filters that the broker's session held at the end of the last connection with this client id; empty if
             nothing is known.
         client_not_after: see ``Link``.
@@ -187,7 +187,7 @@ class MqttLink(Link):
         self.broker_dropped: int | None = None
         """Messages that the broker has dropped since its start because a queue was full; None if it hasn't said."""
         self.note: str | None = None
-        """What the broker grants less than was asked for, in a sentence; not an error."""
+        """Where the broker grants less than was asked for, as a sentence; not an error."""
         self._options = options
         self._subscriptions = Subscriptions(
             filters, known=known, version=options.version, watch_drops=options.watch_drops
@@ -329,7 +329,7 @@ class MqttLink(Link):
         self._send(self._subscriptions.request())
 
     def want(self, filters: Sequence[str]) -> None:
-        """Want these filters from now on: new ones are subscribed, then those that are gone unsubscribed."""
+        """Replace the wanted filters: new ones are subscribed, then old ones unsubscribed."""
         requests = self._subscriptions.change(filters)
         if any(request.kind is RequestKind.SUBSCRIBE for request in requests):
             self._changed_at = time.monotonic()
@@ -374,7 +374,7 @@ class MqttLink(Link):
         if block.other:
             self._feed(block.other)
         messages = block.messages
-        # To seek one byte in the whole block costs 1 ns a message; to look at each topic costs 70.
+        # Searching all bytes for a "$" costs 1 ns a message; looking at each topic costs 70.
         if b"$" in data:
             messages = self._without_counter(messages)
         if messages:
@@ -392,10 +392,10 @@ class MqttLink(Link):
             raise RemoteProtocolError(f"the broker sent over {MAX_OTHER} bytes of packets other than PUBLISH")
 
     def _without_counter(self, messages: Iterable[MqttMessage]) -> list[MqttMessage]:
-        """The messages without the broker's own, unless a route takes those; reads the counter of dropped messages.
+        """Read the broker's counter of dropped messages; returns the messages to process.
 
-        One at QoS 1 belongs to a filter that is no longer wanted. Like all such messages it is passed on, to be
-        acknowledged in its turn.
+        Messages of the broker's own topics are left out, unless a route wants such topics or they have QoS 1. At QoS 1
+        they come for a filter that is no longer wanted, and have to be acknowledged in their turn.
         """
         passed = []
         for message in messages:
@@ -422,7 +422,7 @@ class MqttLink(Link):
                     raise RemoteProtocolError("the broker sent a packet that can't be read")
         except RemoteProtocolError:
             raise
-        except Exception as exc:  # what paho raises for what it can't read differs from version to version
+        except Exception as exc:  # which class paho raises for a malformed packet differs between versions
             raise RemoteProtocolError(f"the broker sent a packet that can't be read: {exc!r}") from exc
         if self._client.want_write():  # what a callback queued
             self._client.loop_write()
@@ -474,13 +474,13 @@ class MqttLink(Link):
     # --- the end ------------------------------------------------------------------------------------------
 
     def fail(self, error: str, end: LinkEnd) -> None:
-        """See ``Link``. Adds a hint to a connection that breaks before the CONNACK."""
+        """See ``Link``. Adds a hint if the connection breaks before the CONNACK."""
         if self.session_present is None and end in {LinkEnd.FAILED, LinkEnd.CLOSED_BY_PEER}:
             error += " before it answered. If this port speaks TLS, write mqtts:// in mqtt.url"
         super().fail(error, end)
 
     def close(self) -> None:
-        """Send DISCONNECT (the broker keeps the session) as far as the socket takes it, and close."""
+        """Send DISCONNECT, as far as the socket takes it, and close. The broker keeps the session."""
         if self.end is None:
             self._client.disconnect()
             self.flush()
@@ -488,8 +488,8 @@ class MqttLink(Link):
 
 
 def _reason(code: ReasonCode, properties: Any = None) -> BrokerReason:
-    words, server = (getattr(properties, name, None) for name in ("ReasonString", "ServerReference"))
-    return BrokerReason(code.value, str(code), words, server)
+    explanation, server = (getattr(properties, name, None) for name in ("ReasonString", "ServerReference"))
+    return BrokerReason(code.value, str(code), explanation, server)
 
 
 def dial(

@@ -1,7 +1,7 @@
-"""PUBLISH packets in blocks: the bytes of one read from the broker, split in one pass.
+"""Reads PUBLISH and writes PUBACK packets in batches: the bytes of one read from the broker are split in one pass.
 
-Pure. Only PUBLISH is read and only PUBACK written here (MQTT 5 and 3.1.1, sections 3.3 and 3.4), because paho takes
-40 µs for each packet; all other packets are passed on to it unchanged.
+Pure. Only these two are handled here (MQTT 5 and 3.1.1, sections 3.3 and 3.4), because paho takes 40 µs for each; all
+other packets are passed on to paho unchanged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PUBACK_HEADER = 0x4002
 
 
 class Block(NamedTuple):
-    """The content of a block of bytes."""
+    """What the bytes of one read contain."""
 
     messages: list[MqttMessage]
     other: bytes
@@ -66,6 +66,7 @@ def split(buffer: bytes, *, version: int, received_at: int) -> Block:
 
 
 def _publish(buffer: bytes, head: int, start: int, stop: int, version: int, received_at: int) -> MqttMessage:
+    # A field that would reach beyond the packet moves payload_at past stop, which is checked once, at the end.
     qos = head >> 1 & 3
     if qos > 1:
         raise RemoteProtocolError(f"the broker sent a message with QoS {qos}, but only QoS 1 was subscribed")

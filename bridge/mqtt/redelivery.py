@@ -21,7 +21,7 @@ from bridge.log import get_logger
 from bridge.message import MqttMessage, SeenMessages
 
 MIN_REMEMBERED = 10_000
-"""Messages that are remembered at least. If a broker has more of them unacknowledged, some are stored twice."""
+"""The least number of messages to remember. If a broker has more unacknowledged, some may be stored twice."""
 
 DIGEST_BYTES = 8
 ENTRY_BYTES = 2 + DIGEST_BYTES
@@ -31,7 +31,7 @@ FENCE_TIMEOUT = 10.0
 """Seconds without a message after which the bridge stops waiting for the fence."""
 
 MAX_WAITING_BYTES = 16 * 1024 * 1024
-"""Bytes of messages that wait for the fence: bounds memory."""
+"""Most bytes of messages that wait for the fence: bounds memory."""
 
 log = get_logger(__name__)
 
@@ -39,7 +39,7 @@ log = get_logger(__name__)
 class RedeliveryFilter:
     """Separates new messages from redelivered ones, and says which messages may be acknowledged.
 
-    Each turn of the data path calls ``split`` for what was read, ``to_store`` for the commit, and ``committed`` after
+    Each turn of the pipeline calls ``split`` for what was read, ``to_store`` for the commit, and ``committed`` after
     it. ``link_ended`` is called once a link is gone.
 
     Args:
@@ -50,7 +50,7 @@ class RedeliveryFilter:
     def __init__(self, *, session: str, batches: Iterable[tuple[int, bytes]] = ()) -> None:
         self._key = blake2b(session.encode(), digest_size=32).digest()
         self._entries: dict[int, bytes] = {}  # the latest for each packet id
-        self._batches: deque[tuple[int, int]] = deque()  # number and size of those on disk
+        self._batches: deque[tuple[int, int]] = deque()  # (number, entries) of those on disk
         self._fence: bytes | None = None  # its entry
         self._next_batch = 1
         for batch, entries in batches:
@@ -62,7 +62,7 @@ class RedeliveryFilter:
         self.link_ended()
 
     def link_ended(self) -> None:
-        """The link is gone: what it left unacknowledged comes again on the next one."""
+        """Note that the link is gone: what it left unacknowledged comes again on the next one."""
         self._has_begun = False  # the CONNACK was seen
         self._waiting: list[MqttMessage] | None = None  # what arrived before the fence; None: not waiting for it
         self._waiting_bytes = 0
@@ -156,9 +156,8 @@ class RedeliveryFilter:
         """Whether subscriptions may be requested.
 
         A new session numbers its messages anew: the entries of the old one must be gone from disk before its first
-        message. The CONNACK doesn't say for certain whether a session is new: the one that said so may have been lost
-        with its link. But a new session has no subscriptions, so that until one is made nothing arrives before the
-        fence or in its place.
+        message arrives. The CONNACK alone doesn't show whether a session is new: an earlier CONNACK that said so may
+        have been lost with its link. But a new session has no subscriptions, so nothing arrives before this is True.
         """
         return self._has_begun and self._waiting is None and not self._must_clear
 

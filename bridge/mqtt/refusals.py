@@ -1,4 +1,4 @@
-"""What the broker's reason codes mean: how the link ends, and a sentence that says what to do about it.
+"""What the broker's reason codes mean: how the link ended, and a sentence that says what to do about it.
 
 Pure. Numbers of sections are MQTT 5's; paho maps the return codes of a 3.1.1 CONNACK (3.2.2.3) to these codes.
 """
@@ -10,8 +10,8 @@ from enum import IntEnum
 
 from bridge.links.link import LinkEnd
 
-MAX_WORDS = 200
-"""Characters of the broker's own words that are quoted."""
+MAX_QUOTED = 200
+"""Characters of the broker's explanation that are quoted."""
 
 
 class Code(IntEnum):
@@ -33,13 +33,13 @@ class Code(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class BrokerReason:
-    """A reason code as the broker sent it; as text, its name with the broker's own words."""
+    """A reason code as the broker sent it. As text: its name and the broker's explanation."""
 
     code: int
     name: str
     """As the specification spells it."""
-    words: str | None = None
-    """The broker's explanation (3.2.2.3.9, Reason String)."""
+    explanation: str | None = None
+    """The broker's own (3.2.2.3.9, Reason String)."""
     server: str | None = None
     """Where the broker sends its clients (3.2.2.3.16, Server Reference)."""
 
@@ -49,7 +49,7 @@ class BrokerReason:
         return self.code >= 0x80
 
     def __str__(self) -> str:
-        return f"{self.name}, {self.words[:MAX_WORDS]!r}" if self.words else self.name
+        return f"{self.name}, {self.explanation[:MAX_QUOTED]!r}" if self.explanation else self.name
 
 
 def connect_refused(reason: BrokerReason, *, client_id: str, version: int) -> tuple[str, LinkEnd]:

@@ -1,6 +1,7 @@
-"""What outlasts a connection to the broker: the filters that its session holds, its loss, and redelivered messages.
+"""State that outlasts a connection to the broker: the session's filters, its loss, and the messages seen.
 
-The pipeline's thread owns it. The dialling thread reads ``known_filters`` and ``watch_drops``: they are replaced whole.
+Used by the pipeline thread. The dialling thread reads ``known_filters`` and ``watch_drops``, which are replaced as a
+whole.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ BRIEF_LINK = 10.0
 the same client id."""
 
 BRIEF_LINKS = 3
+"""That many brief links in a row suggest it."""
 
 KEY = "mqtt_session"
 
@@ -50,7 +52,7 @@ class MqttSession:
         """Whether the broker may be asked for its counter of dropped messages."""
 
     def begin(self, link: MqttLink) -> None:
-        """A link is subscribed: count the session as lost if the broker no longer had it.
+        """A link is subscribed: log and count the loss of the session if the broker no longer had it.
 
         Raises:
             OutboxUnavailable: the loss was logged, but not counted.
@@ -64,7 +66,7 @@ class MqttSession:
         )
         self._outbox.count("sessions_lost")
 
-    def follow(self, link: MqttLink) -> None:
+    def save_filters(self, link: MqttLink) -> None:
         """Store which filters the session holds, for the next connection and the next start.
 
         Raises:
@@ -82,7 +84,10 @@ class MqttSession:
             return error, Pace.CREDENTIALS
         if link.counter_unanswered and link.closed_silently:
             self.watch_drops = False
-            log.info("mqtt.no_drop_counter", hint="the broker closed when it was asked for it: not asked again")
+            log.info(
+                "mqtt.no_drop_counter",
+                hint="the broker closed the connection when asked for its counter: it isn't asked again",
+            )
             return error, None
         # Many brokers don't say why they close: several brief links in a row are the only sign of a second client with
         # the same client id. A bad network looks the same, so the pace is milder than for a known take-over.

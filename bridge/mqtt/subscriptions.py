@@ -1,6 +1,6 @@
 """The topic filters of one connection: which are wanted, requested, held by the broker's session, and refused.
 
-Pure: it says which packets are to be sent (``Request``) and takes the broker's answers; the link sends and reads.
+Pure: it returns the packets to send (``SubscriptionRequest``) and takes the broker's answers; the link sends and reads.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class SubscriptionRequest(NamedTuple):
 
 
 class Subscriptions:
-    """Owned by the link. ``held``, ``refused`` and ``downgraded`` are replaced whole.
+    """The subscriptions of one link. ``held``, ``refused`` and ``downgraded`` are replaced as a whole.
 
     Args:
         wanted: filters of the routes, at QoS 1.
@@ -68,7 +68,7 @@ class Subscriptions:
         self._wanted = list(wanted)
         self._known = list(dict.fromkeys(known))
         self._is_v5 = version == 5
-        # A route for the broker's own topics would get the counter's messages, which it didn't ask for.
+        # A route for the broker's own topics would also get the counter's messages.
         self._watches_drops = watch_drops and not self.includes_sys
         self._is_connected = False
         self._held: set[str] = set()
@@ -89,25 +89,26 @@ class Subscriptions:
 
     @property
     def _leaving(self) -> set[str]:
-        """Filters that the session still holds but won't, once it has answered UNSUBSCRIBE."""
+        """Filters of unanswered UNSUBSCRIBE packets: the session still holds them."""
         return {filter_ for request in self._unsubscribes.values() for filter_ in request.filters}
 
     # --- requests -----------------------------------------------------------------------------------------
 
     def connected(self, *, session_present: bool) -> list[SubscriptionRequest]:
-        """The CONNACK has come. Returns what removes leftovers of earlier connections from a kept session."""
+        """The CONNACK has come. Returns the requests that remove filters of earlier connections from a kept session."""
         self._is_connected = True
         if not session_present:
             return []
         self._held.update(self._known)
-        self._publish()
+        self._update_results()
         return self._unsubscribe(self._known)
 
     def request(self) -> list[SubscriptionRequest]:
         """Request the wanted filters for the first time; only after the CONNACK.
 
-        MQTT 5 requests all of them at each connect: that costs one packet and repairs a session that lost some.
-        3.1.1 has no Retain Handling, so that each SUBSCRIBE brings all retained messages again: only new filters.
+        With MQTT 5 all of them are requested at each connect: that costs one packet and repairs a session that lost
+        some. 3.1.1 has no Retain Handling: each SUBSCRIBE brings all retained messages again, so only filters that the
+        session doesn't hold are requested.
         """
         self.is_requested = True
         missing = self._wanted if self._is_v5 else [f for f in self._wanted if f not in self._held - self._leaving]
@@ -131,7 +132,7 @@ class Subscriptions:
         candidates = [*self._held, *(self._wanted if self.is_requested else ())]
         self._wanted = list(wanted)
         self.includes_sys = _includes_sys(wanted)
-        self._publish()
+        self._update_results()
         requests = []
         if new and self.is_requested:
             requests.append(SubscriptionRequest(RequestKind.SUBSCRIBE, new))
@@ -147,7 +148,7 @@ class Subscriptions:
     # --- answers ------------------------------------------------------------------------------------------
 
     def take_suback(self, packet_id: int, reasons: Sequence[BrokerReason]) -> list[SubscriptionRequest]:
-        """A SUBACK has come. Returns what is to be requested next.
+        """A SUBACK has come. Returns the requests that follow.
 
         Raises:
             RemoteProtocolError: no SUBSCRIBE has this packet id.
@@ -159,7 +160,7 @@ class Subscriptions:
             )
         for filter_, reason in zip_longest(request.filters, reasons[: len(request.filters)]):
             self._take_answer(filter_, reason)
-        self._publish()
+        self._update_results()
         return [] if request.kind is RequestKind.SUBSCRIBE_COUNTER else self._answered()
 
     def take_unsuback(self, packet_id: int, reasons: Sequence[BrokerReason]) -> None:
@@ -177,7 +178,7 @@ class Subscriptions:
         if self._is_v5:
             gone = [f for f, reason in zip(gone, reasons, strict=False) if not reason.is_failure]
         self._held.difference_update(gone)
-        self._publish()
+        self._update_results()
 
     def _take_answer(self, filter_: str, reason: BrokerReason | None) -> None:
         self._held.discard(filter_)
@@ -194,9 +195,10 @@ class Subscriptions:
             self._held.add(filter_)
 
     def _answered(self) -> list[SubscriptionRequest]:
+        """The wanted filters are answered. The first time, returns the request for the broker's counter."""
         is_first, self.is_answered = not self.is_answered, True
         if is_first and self._watches_drops:
-            # Last, and in a packet of its own: some brokers end the connection for it.
+            # After the filters and in its own packet: some brokers close the connection when asked for it.
             return [SubscriptionRequest(RequestKind.SUBSCRIBE_COUNTER, [DROPPED_TOPIC])]
         return []
 
@@ -205,7 +207,7 @@ class Subscriptions:
         gone = [f for f in dict.fromkeys(candidates) if f not in kept]
         return [SubscriptionRequest(RequestKind.UNSUBSCRIBE, gone)] if gone else []
 
-    def _publish(self) -> None:
+    def _update_results(self) -> None:
         self.held = tuple(sorted(self._held))
         self.refused = {f: self._reasons[f] for f in self._wanted if f in self._reasons}
         self.downgraded = frozenset(self._downgraded.intersection(self.refused))

@@ -21,7 +21,7 @@ class ReplayedDeadLetters(NamedTuple):
     """The outcome of mapping dead letters again."""
 
     done: Sequence[int] = ()
-    """Ids of dead letters to delete: their rows are stored by the same commit, or no route wants them."""
+    """Ids of dead letters to delete: their rows are stored by the same commit, or no route's condition matches."""
     failed: Sequence[tuple[StoredDeadLetter, DeadLetter]] = ()
     """Dead letters that stay, each with its new reason."""
 
@@ -33,7 +33,7 @@ class Commit:
     rows: Sequence[Row] = ()
     """Rows to store as records."""
     dead_letters: Sequence[DeadLetter] = ()
-    """Messages that can't be mapped."""
+    """Messages that could not be mapped."""
     released: Sequence[int] = ()
     """Ids of records that GDN has receipted."""
     refused: Sequence[RefusedRecord] = ()

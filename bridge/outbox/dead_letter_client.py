@@ -1,4 +1,4 @@
-"""The dead letters as a process sees them that doesn't own the outbox: it reads them, and marks what it requests.
+"""Access to dead letters for a process that doesn't own the outbox: it reads them, and marks them for the owner.
 
 No transaction stays open: it would keep the owner from truncating its write-ahead log.
 """

@@ -1,4 +1,4 @@
-"""The table of dead letters: selecting, storing, marking and deleting them, and how much room they take.
+"""The table of dead letters: selects, stores, marks and deletes them, and measures their size.
 
 Functions on a connection; those that change something run inside the caller's transaction. Only the outbox's owner
 replays and purges; other processes mark dead letters with the action that they request (column ``wanted``).
@@ -49,7 +49,7 @@ COUNT_BY_REASON = (
 )
 
 OVERHEAD = 60
-"""Bytes on disk of a dead letter beside its texts and bytes, rounded."""
+"""Bytes on disk of a dead letter beside those that ``SIZE`` counts, rounded."""
 
 PAGE_BYTES = 8 << 20
 """Bytes of dead letters after which a read stops; it returns at least one."""
@@ -62,14 +62,14 @@ class StoredDeadLetter(NamedTuple):
     """A dead letter in the outbox."""
 
     id: int
-    """Grows, is never used twice."""
+    """Increases, and is never reused."""
     dead_letter: DeadLetter
     stream: str | None
-    """Of a row that GDN refused, which is the payload then; None: the payload is a message's."""
+    """For a row that GDN refused, its stream; the payload is the row then. None: the payload is a message's."""
     extras: bytes
-    """Of such a row: further members of the send's JSON."""
+    """For a refused row, as in ``Row``."""
     requested: RequestedAction | None
-    """What an operator asked for."""
+    """The action that an operator has requested."""
 
     @property
     def size(self) -> int:
@@ -214,7 +214,7 @@ def count_by_reason(db: sqlite3.Connection, chosen: Sequence[int]) -> dict[str, 
 
 
 def _stored(found: sqlite3.Cursor) -> Iterator[StoredDeadLetter]:
-    for row_id, received_at, topic, qos, retain, properties, payload, route, reason, detail, mapping, *row in found:
+    for row_id, received_at, topic, qos, retain, properties, payload, route, reason, detail, mapping, *rest in found:
         dead_letter = DeadLetter(
             topic=topic,
             payload=payload,
@@ -227,7 +227,7 @@ def _stored(found: sqlite3.Cursor) -> Iterator[StoredDeadLetter]:
             properties=properties,
             mapping=mapping,
         )
-        yield StoredDeadLetter(row_id, dead_letter, *row)  # stream, extras, requested
+        yield StoredDeadLetter(row_id, dead_letter, *rest)  # stream, extras, requested
 
 
 def _page(found: Iterator[StoredDeadLetter], limit: int) -> list[StoredDeadLetter]:

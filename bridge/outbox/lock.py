@@ -11,6 +11,7 @@ from bridge.log import get_logger
 from bridge.outbox import directories
 
 SEAL_BYTES = 64
+"""Longest seal that is read."""
 
 log = get_logger(__name__)
 
@@ -30,7 +31,7 @@ class LockFile:
             ConfigError: the outbox's directory isn't writable.
         """
         try:
-            if not Path(f"{self._path}.lock").exists():  # otherwise an earlier start has synced the path
+            if not Path(f"{self._path}.lock").exists():  # else an earlier start has synced the directories
                 directories.make(self._path.parent)
             self._handle = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as exc:
@@ -59,7 +60,7 @@ class LockFile:
     def write_seal(self, seal: str) -> None:
         """Write the seal, after the outbox has stored it.
 
-        After a crash between the two the outbox looks like a copy, which costs it only its name.
+        After a crash in between the outbox looks like a copy, which costs it only its name.
         """
         assert self._handle is not None
         try:

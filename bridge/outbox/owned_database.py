@@ -1,4 +1,4 @@
-"""The database in the process that owns it: locked, named, upgraded, rescued if damaged, and usable on a full disk."""
+"""The database in the process that owns it: locking, name, upgrade, rescue from damage, and use on a full disk."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ DELETE_VALUE = "DELETE FROM memory WHERE key = ?"
 SAVE_VALUE = "INSERT INTO memory VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
 VACUUM_PAGES = 4096
+"""Most pages that one probe gives back to the disk: the pipeline waits meanwhile."""
 
 T = TypeVar("T")
 
@@ -29,7 +30,7 @@ log = get_logger(__name__)
 
 
 class OwnedDatabase(Database, ABC):
-    """Call ``open`` before use, ``close`` after it. Not thread-safe: the pipeline's thread uses it once that runs."""
+    """Call ``open`` before use, ``close`` after it. Not thread-safe: the pipeline thread uses it once that runs."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float], wall_clock: Callable[[], float]) -> None:
         super().__init__(path)
@@ -62,7 +63,7 @@ class OwnedDatabase(Database, ABC):
         try:
             rescue.finish(self._path)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            directories.sync(self._path.parent)  # SQLite does this only for its log, and not in every build
+            directories.sync(self._path.parent)  # SQLite syncs it only for its log, and not in every build
         except OSError as exc:
             raise not_writable(self._path, exc) from exc
         try:
@@ -171,7 +172,7 @@ class OwnedDatabase(Database, ABC):
     # --- a full disk ----------------------------------------------------------------------------------------
 
     def probe(self) -> None:
-        """Check that a failed outbox can be written again: shrink the file, recreate the reserve, write.
+        """Check that the outbox can be written again: shrink the file, recreate the reserve, write.
 
         Raises:
             OutboxUnavailable: it can't.
@@ -185,7 +186,7 @@ class OwnedDatabase(Database, ABC):
         self._save_values({"probe": str(int(self._now()))})
 
     def _with_reserve(self, work: Callable[[], T]) -> T:
-        """Do work that frees space or lets deliveries continue; on a full disk, delete the reserve and try again."""
+        """Do ``work``, which must not fail for lack of space: on a full disk, delete the reserve and try again."""
         try:
             return work()
         except OutboxUnavailable as exc:

@@ -1,4 +1,4 @@
-"""The table of records: what waits for delivery, how much room it takes, which records have a sequence number.
+"""The table of records: those that wait for delivery, their size and their sequence numbers.
 
 Functions on a connection; those that change something run inside the caller's transaction.
 """
@@ -29,7 +29,7 @@ WRITE_NUMBER = "UPDATE records SET number = ? WHERE id = ?"
 FORGET_NUMBERS = "UPDATE records SET number = NULL WHERE number IS NOT NULL"
 
 OVERHEAD = 40
-"""Bytes on disk of a record beside its payload and its stream's name, rounded up."""
+"""Bytes on disk of a record beside payload, extras and the name of its stream, rounded up."""
 
 DROP_RECORDS = 50_000
 """Most records dropped at a time: selecting them takes memory."""
@@ -53,7 +53,7 @@ def delete(db: sqlite3.Connection, ids: Sequence[int]) -> Usage:
     """Delete records; returns what was deleted: ids that don't exist are ignored."""
     deleted = Usage()
     for run in _runs(ids):
-        # Summing in SQLite costs a third of RETURNING every size.
+        # A sum in SQLite costs a third of RETURNING each size.
         count, size = db.execute(MEASURE, run).fetchone()
         db.execute(DELETE, run)
         deleted += Usage(count, size + OVERHEAD * count)

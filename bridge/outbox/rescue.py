@@ -20,14 +20,15 @@ UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
 DAMAGE_CODES = frozenset(
     {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH}
 )
-"""SQLite's codes for damage. The last two come of a damaged table definition, or of a length that is none: all that the
-bridge writes is far below SQLite's limits and of the right type.
+"""SQLite's codes for damage. The last two mean a damaged table definition or length: everything that the bridge writes
+is far below SQLite's limits and of the right type.
 """
 
 MAX_QUERIES = 20_000
-"""Limits the time: how often each table is queried to read around damage."""
+"""Most queries of one table to read around damage: limits the time."""
 
 COPY_ROWS = 1000
+"""Rows read at a time: limits memory."""
 
 UNKNOWN_HIGHEST = 2**32
 """Upper end of the search if the highest id can't be read; halving narrows it quickly."""
@@ -98,12 +99,12 @@ def finish(path: Path) -> None:
     """Finish a rescue that crashed between its renames; delete the new file of one that crashed earlier."""
     new_path = _new_path(path)
     if new_path.exists() and not path.exists():
-        for left in _beside(path):  # of the damaged file; the new file has their content
-            left.unlink(missing_ok=True)
+        for leftover in _beside(path):  # of the damaged file; the new file has their content
+            leftover.unlink(missing_ok=True)
         directories.sync(path.parent)
         new_path.replace(path)
-    for left in (new_path, *_beside(new_path)):
-        left.unlink(missing_ok=True)
+    for leftover in (new_path, *_beside(new_path)):
+        leftover.unlink(missing_ok=True)
 
 
 def rescue(path: Path, *, stamp: str) -> Rescued:
@@ -127,8 +128,8 @@ def rescue(path: Path, *, stamp: str) -> Rescued:
     finally:
         new.close()
     kept_at = path.with_name(f"{path.name}.damaged-{stamp}")
-    # Until the damaged file is renamed, a crash starts the rescue over, which needs its log. Afterwards the new file is
-    # the outbox, and must not be opened with that log. The syncs keep this order on disk.
+    # After a crash before the damaged file is renamed, the rescue starts over, which needs that file's log. After a
+    # later crash the new file is the outbox, and must not be opened with that log. The syncs keep this order on disk.
     directories.sync(path.parent)
     path.replace(kept_at)
     directories.sync(path.parent)
@@ -153,8 +154,8 @@ def _copy(path: Path, new: sqlite3.Connection) -> tuple[int, int, int | None]:
         dead_letters = _copy_table(old, new, table="dead_letters", columns=DEAD_LETTERS)
         lost = _balance(books, records=records, dead_letters=dead_letters)
         new.executemany("INSERT INTO books VALUES (?, ?)", books.items())
-        # Saved values are not copied: the outbox gets another name, and so does the producer. A broker that
-        # deduplicates by sequence number must not mistake a new record for an old one (design.md P8).
+        # Saved values are not copied, so outbox and producer get a new name. A far end that deduplicates by sequence
+        # number must not mistake a new record for an old one (docs/reliability.md, P8).
         new.execute("COMMIT")
     finally:
         old.close()
@@ -167,7 +168,7 @@ def _balance(books: dict[str, int], *, records: int, dead_letters: int) -> int |
         books["received"] = records + dead_letters
         books[f"{schema.DEAD_LETTERED}unknown"] = dead_letters
         return None
-    # Known names only: one that the damage changed is never read again.
+    # Only known names: damage may have changed others, which are never read again.
     fates = sum(n for name, n in books.items() if name.startswith(FATES))
     missing = books.get("received", 0) - fates - records
     if missing > 0:
@@ -195,9 +196,10 @@ def _has_column(db: sqlite3.Connection, table: str, name: str) -> bool:
 def _copy_table(old: sqlite3.Connection, new: sqlite3.Connection, *, table: str, columns: Mapping[str, str]) -> int:
     places = ", ".join("?" * len(columns))
     insert = f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({places})"  # noqa: S608 - constants
-    there = [name if not instead or _has_column(old, table, name) else instead for name, instead in columns.items()]
+    # A file of an older version lacks columns; they get their default.
+    sources = [name if not default or _has_column(old, table, name) else default for name, default in columns.items()]
     saved = 0
-    for rows in _readable(old, table=table, columns=", ".join(there)):
+    for rows in _readable(old, table=table, columns=", ".join(sources)):
         for row in rows:
             try:
                 saved += new.execute(insert, row).rowcount

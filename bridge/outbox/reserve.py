@@ -30,7 +30,7 @@ class Reserve:
         """Allocate the file.
 
         Raises:
-            OutboxUnavailable: the disk hasn't enough space; there is no file.
+            OutboxUnavailable: the disk has too little space; there is no file.
         """
         try:
             handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)

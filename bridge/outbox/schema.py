@@ -45,7 +45,7 @@ CHANGES = (
 """Entry n upgrades a file from version n (SQLite's user_version) to n + 1."""
 
 DELIVERED, DEAD_LETTERED, DROPPED = "delivered", "dead_lettered:", "dropped:"
-"""Names in the books: one is complete, the others are prefixes of a reason code."""
+"""Names in the books: the first is complete, the others are prefixes of a reason code."""
 LAST_ID = "last_id"
 """Name in the books: the last id given to a record."""
 
@@ -53,7 +53,7 @@ WAL_BYTES = 64 * 1024 * 1024
 """The write-ahead log is truncated to this size after a burst."""
 
 BUSY_SECONDS = 1.0
-"""Seconds that the data path waits for another program that locks the file, such as a backup."""
+"""Seconds that the pipeline waits for another program that locks the file, such as a backup."""
 
 
 def connect(path: str) -> sqlite3.Connection:

@@ -1,6 +1,6 @@
 """Records, dead letters and the books, changed together in one transaction, synced before ``commit`` returns.
 
-The sync is what a PUBACK depends on (docs/reliability.md, P1). One writer: the pipeline's thread.
+The sync is what a PUBACK depends on (docs/reliability.md, P1). One writer: the pipeline thread.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from bridge.reasons import DropReason
 READ_BOOKS = "SELECT name, value FROM books"
 WRITE_BOOK = "INSERT INTO books VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 
+# "handed_over" is the older name of the seen messages.
 READ_SEEN = "SELECT batch, messages FROM handed_over ORDER BY batch"
 WRITE_SEEN = "INSERT INTO handed_over VALUES (?, ?)"
 DELETE_SEEN_BEFORE = "DELETE FROM handed_over WHERE batch < ?"
 DELETE_SEEN = "DELETE FROM handed_over"
 
 PURGE_COUNT = 5000
-"""Most dead letters purged at a time: selecting them takes memory, and the data path waits meanwhile."""
+"""Most dead letters purged at a time: selecting them takes memory, and the pipeline waits meanwhile."""
 
 SeenBatch = tuple[int, bytes]  # here, not in the class: there ``bytes`` is a property
 
@@ -106,7 +107,7 @@ class Outbox(OwnedDatabase):
             if commit.seen is not None:
                 _write_seen(db, commit.seen)
             if commit.replayed is not None:
-                dead_letter_usage += _settle_replayed(db, commit.replayed, counts)
+                dead_letter_usage += _finish_replayed(db, commit.replayed, counts)
             if new_dead_letters:
                 dead_letter_usage += dead_letters.insert(db, new_dead_letters, now=now)
                 counts.update(DEAD_LETTERED + new.dead_letter.reason for new in new_dead_letters)
@@ -191,6 +192,7 @@ class Outbox(OwnedDatabase):
             OutboxUnavailable: the outbox can't be read now.
             OutboxDamaged: the file was moved or deleted; anything stored from then on would be lost.
         """
+        # Checked here because the pipeline calls this once a second.
         try:
             moved = self._inode() != self._opened_inode
         except OSError:
@@ -202,7 +204,7 @@ class Outbox(OwnedDatabase):
         return max(0.0, self._now() - found[0]) if found else 0.0
 
     def why_full(self, *, age: float) -> str | None:
-        """Which bound is reached, as a sentence; None: neither. ``age``: the latest ``oldest_age``."""
+        """The bound that is reached, as a sentence; None: none is. ``age``: the latest ``oldest_age``."""
         bounds = self._bounds
         if self.bytes >= bounds.max_bytes:
             return f"the outbox is full: it holds {self.bytes} bytes, outbox.max_bytes is {bounds.max_bytes}"
@@ -353,7 +355,7 @@ class Outbox(OwnedDatabase):
 
     @contextmanager
     def _counting(self, doing: str) -> Iterator[tuple[sqlite3.Connection, Counter[str]]]:
-        """A transaction and the counts to change: they are written in it, and take effect once it is synced."""
+        """A transaction, and a copy of the counts to change: stored with it, and in effect once it is synced."""
         counts = Counter(self._counts)
         with self._transaction(doing) as db:
             yield db, counts
@@ -383,7 +385,7 @@ def _write_seen(db: sqlite3.Connection, seen: SeenMessages) -> None:
         db.execute(WRITE_SEEN, (seen.batch, seen.messages))
 
 
-def _settle_replayed(db: sqlite3.Connection, replayed: ReplayedDeadLetters, counts: Counter[str]) -> Usage:
+def _finish_replayed(db: sqlite3.Connection, replayed: ReplayedDeadLetters, counts: Counter[str]) -> Usage:
     """Delete the dead letters that are done, update those that failed again; returns how their usage changes."""
     deleted = dead_letters.delete(db, replayed.done)
     counts["dead_letters_replayed"] += deleted.count

@@ -1,4 +1,4 @@
-"""One canary message on its way through the bridge: published, received, stored, receipted."""
+"""Tracks one canary message through the bridge: published, received, stored, receipted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bridge.message import DeadLetter, MqttMessage, Row
 
 @dataclass(slots=True)
 class CanaryMessage:
-    """A marked message. The data path's thread writes, others read; moments are monotonic seconds."""
+    """A marked message. The pipeline thread writes it, other threads read it; times are monotonic seconds."""
 
     topic: str
     payload: bytes
@@ -24,7 +24,7 @@ class CanaryMessage:
     """Why it got no further, as a predicate of a sentence about the canary; None: nothing went wrong."""
 
     def publish(self, publish: Callable[[str, bytes], None] | None, now: float) -> bool:
-        """Publish it; False: it has failed. ``publish``: None while the broker isn't connected."""
+        """Publish it; False: that failed. ``publish``: None while the broker isn't connected."""
         if publish is None:
             self.fail("could not be published: the broker isn't connected")
             return False
@@ -50,7 +50,7 @@ class CanaryMessage:
 
 
 class CanaryTracker:
-    """Tracks the latest canary. Costs nothing while none is on its way. The data path's thread owns it."""
+    """Tracks the latest canary. Costs nothing while none is under way. Used by the pipeline thread."""
 
     def __init__(self) -> None:
         self._canary: CanaryMessage | None = None

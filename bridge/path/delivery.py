@@ -1,7 +1,7 @@
-"""One stream's records on their way from the outbox to GDN: what to send next, what again, what to release.
+"""One stream's records between outbox and GDN: which to send next, which to send again, which to release.
 
-In the steady state a record goes from its commit to the wire through memory; when memory is full, or after a restart,
-it is read back from disk. The data path's thread owns it.
+Normally a record stays in memory from its commit until it is sent. When memory is full, and after a restart, records
+are read back from disk. Used by the pipeline thread.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class ReadRecords(Protocol):
         """The next records above the id ``after``, oldest first."""
 
 
-class Settlement(NamedTuple):
-    """What GDN's answers changed, for the next commit to make durable."""
+class RecordOutcomes(NamedTuple):
+    """What became of sent records, for the next commit to make durable."""
 
     released: tuple[int, ...]
     """Ids of receipted records: they leave the outbox."""
@@ -74,18 +74,18 @@ class Delivery:
         self._bytes = 0  # of payloads, ready or in the window
         self._loaded_to = 0  # every record up to this id is, or was, in memory
         self._sent_to = 0
-        self._has_unloaded = True  # the disk may hold records above _loaded_to
+        self._has_more_on_disk = True  # the disk may hold records above _loaded_to
         self._paused_until = 0.0
-        self._numbers: dict[int, int] = {}  # record id -> sequence number, of what was sent and has no receipt
+        self._numbers: dict[int, int] = {}  # by record id: sent and without a receipt
         self._last_number = 0
-        self._resumed: frozenset[int] = frozenset()  # loaded by resume: a page read from disk brings them again
-        # Not durable yet: see Settlement.
+        self._resumed: frozenset[int] = frozenset()  # ids loaded by resume; a page from disk may bring them again
+        # Not committed yet: see RecordOutcomes.
         self._released: list[int] = []
         self._refused: list[RefusedRecord] = []
         self._unnumbered: list[int] = []
 
     def resume(self, numbered: Sequence[tuple[OutboxRecord, int]], last_number: int) -> None:
-        """Continue where an earlier process stopped; called first.
+        """Load what an earlier process left unreceipted; to be called first.
 
         Args:
             numbered: records with the sequence numbers that the earlier process gave them.
@@ -101,15 +101,16 @@ class Delivery:
 
     @property
     def initial_sequence_id(self) -> int:
-        """The last sequence number before the first that the next connection sends. Constant without a link: the
-        dialling thread relies on it.
+        """One less than the first sequence number that the next connection sends.
+
+        It doesn't change while there is no link: the dialling thread relies on that.
         """
         return min(self._numbers.values(), default=self._last_number + 1) - 1
 
     @property
     def has_work(self) -> bool:
-        """Whether a record can be sent. False while the outbox can't release and receipted records pile up."""
-        return (bool(self._ready) or self._has_unloaded) and len(self._released) < MEMORY_RECORDS
+        """Whether a record can be sent. False while too many receipted records wait for a commit to release them."""
+        return (bool(self._ready) or self._has_more_on_disk) and len(self._released) < MEMORY_RECORDS
 
     @property
     def in_window(self) -> int:
@@ -128,11 +129,10 @@ class Delivery:
 
     def offer(self, records: Sequence[OutboxRecord]) -> None:
         """Take over records of this stream that have just become durable, if there is room in memory."""
-        # Records behind others that are only on disk must not go before them: from the first batch that doesn't fit all
-        # are read back, until the disk has no more.
+        # Order: once a batch doesn't fit, all later records are read back from disk, too, until the disk has no more.
         room = MEMORY_RECORDS - len(self._ready) - self._in_window
-        if self._has_unloaded or len(records) > room or self._bytes > MEMORY_BYTES:
-            self._has_unloaded = True
+        if self._has_more_on_disk or len(records) > room or self._bytes > MEMORY_BYTES:
+            self._has_more_on_disk = True
             return
         self._load(records)
 
@@ -144,9 +144,10 @@ class Delivery:
         """
         if now < self._paused_until or count <= 0 or not self.has_work:
             return []
-        if self._has_unloaded and len(self._ready) < count and self._bytes < MEMORY_BYTES:
+        if self._has_more_on_disk and len(self._ready) < count and self._bytes < MEMORY_BYTES:
             page = self._read(after=self._loaded_to, limit=PAGE_RECORDS, max_bytes=MEMORY_BYTES)
-            self._has_unloaded = len(page) == PAGE_RECORDS or sum([r.size for r in page]) >= MEMORY_BYTES
+            # A page below both limits is the last one.
+            self._has_more_on_disk = len(page) == PAGE_RECORDS or sum([r.size for r in page]) >= MEMORY_BYTES
             self._load(page)
         ready = self._ready
         taken = [ready.popleft() for _ in range(min(count, len(ready)))]
@@ -159,7 +160,7 @@ class Delivery:
         """Take back records that could not be sent, because their new sequence numbers could not be stored."""
         self._in_window -= len(taken)
         self._ready.extendleft(reversed(taken))
-        self._last_number -= len(numbers)
+        self._last_number -= len(numbers)  # neither stored nor sent, so they may be given out again
         for _, record_id in numbers:
             del self._numbers[record_id]
 
@@ -171,8 +172,8 @@ class Delivery:
         self._last_number += len(fresh)
         return numbers
 
-    def settle(self, receipted: Sequence[int], payload_bytes: int) -> None:
-        """GDN receipted these records, of ``payload_bytes`` together."""
+    def take_receipts(self, receipted: Sequence[int], payload_bytes: int) -> None:
+        """Note that GDN receipted these records, of ``payload_bytes`` in all."""
         self._released.extend(receipted)
         self._in_window -= len(receipted)
         self._bytes -= payload_bytes
@@ -183,10 +184,10 @@ class Delivery:
                 self._numbers.pop(record_id, None)
 
     def refuse(self, refusals: Sequence[Refusal], now: float, received_at: int) -> None:
-        """GDN refused these sends: for good, or for now.
+        """Note that GDN refused these sends, for good or for now.
 
         With sequence numbers the link must be dropped afterwards. GDN doesn't say whether a refused send used up its
-        number, so it may drop what was sent behind it as a duplicate; all of that gets new numbers.
+        number, so it may drop later sends of this connection as duplicates: all unreceipted records get new numbers.
         """
         again = []
         if refusals:
@@ -197,9 +198,16 @@ class Delivery:
             record = refusal.record
             if refusal.is_permanent:
                 self._bytes -= record.size
-                said = redacted(f"{refusal.result} {refusal.error}".strip())
-                detail = f"GDN refused the row for stream {self.stream}: {said}"
-                dead_letter = DeadLetter("", record.payload, 1, received_at, None, Reason.REFUSED_BY_GDN.value, detail)
+                answer = redacted(f"{refusal.result} {refusal.error}".strip())
+                dead_letter = DeadLetter(
+                    topic="",  # a record doesn't keep the message that it was made from
+                    payload=record.payload,
+                    qos=1,
+                    received_at=received_at,
+                    route=None,
+                    reason=Reason.REFUSED_BY_GDN.value,
+                    detail=f"GDN refused the row for stream {self.stream}: {answer}",
+                )
                 self._refused.append(RefusedRecord(record.id, dead_letter))
             else:
                 again.append(record)
@@ -208,7 +216,7 @@ class Delivery:
             self._paused_until = now + self._backoff.next()
 
     def link_lost(self, unreceipted: Sequence[OutboxRecord]) -> None:
-        """The link is gone: send its records without a receipt again, first and in their order.
+        """Note that the link is gone: its records without a receipt are sent again, first and in their order.
 
         With sequence numbers, records that keep theirs go before the others: a number must not follow a higher one.
         """
@@ -220,11 +228,11 @@ class Delivery:
         """Continue without sequence numbers, at least once: the far end doesn't accept them."""
         self.deduplicates = False
         self._numbers.clear()
-        self._queue_again(())
+        self._queue_again(())  # without numbers, by id
 
     @property
     def wants_commit(self) -> bool:
-        """Whether a commit is due soon: records can leave the outbox."""
+        """Whether a commit is due soon, so that records leave the outbox."""
         return bool(self._released or self._refused)
 
     @property
@@ -232,23 +240,23 @@ class Delivery:
         """Whether a commit is due at once: sequence numbers must become unusable before a crash could reuse them."""
         return bool(self._unnumbered)
 
-    def settlement(self) -> Settlement:
+    def outcomes(self) -> RecordOutcomes:
         """What the next commit must make durable; ``confirm`` it once that is done."""
-        return Settlement(tuple(self._released), tuple(self._refused), tuple(self._unnumbered))
+        return RecordOutcomes(tuple(self._released), tuple(self._refused), tuple(self._unnumbered))
 
-    def confirm(self, settlement: Settlement) -> None:
-        """The settlement is durable."""
-        del self._released[: len(settlement.released)]
-        del self._refused[: len(settlement.refused)]
-        del self._unnumbered[: len(settlement.unnumbered)]
+    def confirm(self, outcomes: RecordOutcomes) -> None:
+        """Forget outcomes that are durable."""
+        del self._released[: len(outcomes.released)]
+        del self._refused[: len(outcomes.refused)]
+        del self._unnumbered[: len(outcomes.unnumbered)]
 
     def unload(self) -> None:
-        """Drop records that were never sent from memory: they are read again from disk, if they are still there."""
+        """Drop records that were never sent from memory. Those still on disk are read again."""
         kept = [r for r in self._ready if r.id <= self._sent_to or r.id in self._resumed]
         self._bytes -= sum([r.size for r in self._ready]) - sum([r.size for r in kept])
         self._ready = deque(kept)
         self._loaded_to = min(self._loaded_to, self._sent_to)
-        self._has_unloaded = True
+        self._has_more_on_disk = True
 
     def _keep_reusable_numbers(self) -> None:
         start = reusable_from(sorted(self._numbers.values()), self._last_number)

@@ -1,6 +1,6 @@
-"""What other threads ask of the data path: queues that its thread empties each turn. The only door into it.
+"""Requests of other threads to the pipeline: queues that the pipeline thread empties each turn.
 
-Every method that puts something wakes the data path's thread and may be called from any thread.
+There is no other way to reach it. A method that queues something wakes the pipeline thread; any thread may call it.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What the data path continues with after a reload."""
+    """What the pipeline uses after a reload."""
 
     mapper: Mapper
     streams: tuple[str, ...]
     """GDN streams that its routes feed."""
     done: Callable[[], object]
-    """Called in the data path's thread once messages are mapped by ``mapper`` and every stream has a sender."""
+    """Called in the pipeline thread once messages are mapped by ``mapper`` and every stream has a sender."""
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A text for the outbox to keep."""
+    """A value for the outbox to save."""
 
     key: str
     value: str
     is_durable: threading.Event = field(default_factory=threading.Event)
-    """Set once it is kept."""
+    """Set once it is saved."""
 
 
 class Inbox:
-    """Queues into the data path.
+    """Queues into the pipeline.
 
     Args:
-        wake: makes the data path's thread look.
+        wake: wakes the pipeline thread.
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
@@ -70,18 +70,18 @@ class Inbox:
         self._producer_links.append((stream, link))
         self._wake()
 
-    def launch(self, canary: CanaryMessage) -> None:
+    def publish_canary(self, canary: CanaryMessage) -> None:
         """Publish a canary and track it."""
         self._canaries.append(canary)
         self._wake()
 
     def change(self, change: Change) -> None:
-        """Continue with another mapper, over the same link to the broker."""
+        """Switch to another mapper; the link to the broker stays."""
         self._changes.append(change)
         self._wake()
 
     def remember(self, key: str, value: str) -> threading.Event:
-        """Have the outbox keep a text; the event is set once it is durable."""
+        """Have the outbox save a text; the event is set once it is durable."""
         note = Note(key, value)
         self._notes.append(note)
         self._wake()
@@ -92,11 +92,11 @@ class Inbox:
         self._stop = deadline
         self._wake()
 
-    # --- the data path's thread ---------------------------------------------------------------------------
+    # --- the pipeline thread ---------------------------------------------------------------------------
 
     @property
     def stop(self) -> Deadline | None:
-        """When to have ended; None while no stop is requested."""
+        """The deadline of the stop; None while none is requested."""
         return self._stop
 
     def mqtt_links(self) -> Iterator[MqttLink]:
@@ -116,15 +116,15 @@ class Inbox:
         return _drained(self._changes)
 
     def notes(self) -> Iterator[Note]:
-        """The texts to keep, oldest first."""
+        """The values to save, oldest first."""
         return _drained(self._notes)
 
     def put_back_change(self, change: Change) -> None:
-        """A change that can't be made now: it comes again, before later ones."""
+        """Queue a change again that can't be made now, before later ones."""
         self._changes.appendleft(change)
 
     def put_back_note(self, note: Note) -> None:
-        """A text that can't be kept now: it comes again, before later ones, which may have the same key."""
+        """Queue a value again that can't be saved now, before later ones, which may have the same key."""
         self._notes.appendleft(note)
 
 

@@ -1,4 +1,4 @@
-"""The inbound side: the link to the broker, its dialler, and whether messages are taken at all."""
+"""The inbound side: the link to the broker, its dialler, and the hold."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ log = get_logger(__name__)
 
 
 class Intake:
-    """The pipeline's thread owns it.
+    """Takes messages from the broker. Used by the pipeline thread.
 
     Args:
-        session: what outlasts a connection to the broker.
+        session: the state that outlasts a connection to the broker.
         filters: topic filters to subscribe.
         connect: dials the broker, in the dialling thread; its argument is the topic filters.
         hand_over: takes the dialled link.
@@ -36,7 +36,7 @@ class Intake:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.filters = filters
-        """Topic filters to subscribe; replaced whole, the dialling thread reads it."""
+        """Topic filters to subscribe. Replaced as a whole: the dialling thread reads it."""
         self.dialer: Dialer[MqttLink] = Dialer(name="mqtt", connect=lambda: connect(self.filters), hand_over=hand_over)
         self.link: MqttLink | None = None
         self.holding: str | None = None
@@ -81,7 +81,7 @@ class Intake:
         """Request and follow subscriptions, check timeouts, drop a link that has failed. ``now``: monotonic seconds.
 
         Raises:
-            OutboxUnavailable: what was learned of the session could not be stored.
+            OutboxUnavailable: the session's filters or its loss could not be stored.
         """
         link = self.link
         if link is None:
@@ -97,10 +97,11 @@ class Intake:
 
     @property
     def _may_subscribe(self) -> bool:
+        # Without deduplication the link subscribes by itself (MqttOptions.subscribe_on_connect).
         return self._redelivery is not None and self._redelivery.may_subscribe
 
     def _follow(self, link: MqttLink) -> None:
-        """Report the subscriptions when the link becomes subscribed and when an answer changes; store them."""
+        """Store the session's filters. Report them when the link becomes subscribed and whenever refusals change."""
         is_first, self._is_subscribed = not self._is_subscribed, True
         if is_first:
             refused = _described(link.refused)
@@ -109,7 +110,7 @@ class Intake:
             self._report(link)
         if is_first:
             self._session.begin(link)
-        self._session.follow(link)
+        self._session.save_filters(link)
 
     def _report(self, link: MqttLink) -> None:
         self.dialer.up()
@@ -121,7 +122,7 @@ class Intake:
             )
 
     def drop(self, error: str) -> None:
-        """Give the link up: the broker keeps the session, and unacknowledged messages come again."""
+        """Close the link. The broker keeps the session and sends unacknowledged messages again."""
         link, self.link = self.link, None
         if link is None:
             return
@@ -146,7 +147,7 @@ class Intake:
         self.dialer.resume()
 
     def close(self) -> None:
-        """Disconnect from the broker; the end of the process."""
+        """Disconnect from the broker at the end of the process."""
         if self.link is not None:
             self.link.close()
             self.link = None

@@ -1,6 +1,6 @@
-"""Upkeep of the outbox beside the data path's commits: bounds, dead letters to purge and replay, texts to keep.
+"""What the pipeline does with the outbox besides commits: bounds, purging, replaying, saved values.
 
-Also whether the outbox works: after a failure nobody asks it for anything until ``retry_at``.
+It also tracks whether the outbox works: after a failure the outbox isn't used until ``retry_at``.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from bridge.outbox import Outbox, Policy
 from bridge.parts import PartStatus
 from bridge.path.inbox import Inbox
 from bridge.path.intake import Intake
-from bridge.path.replay import carry_out
+from bridge.path.replay import carry_out_requests
 from bridge.path.sender import Sender
 
-LOOK_EVERY = 1.0
-"""Seconds between checks of the bounds, and before an outbox that failed is tried again."""
+CHECK_EVERY = 1.0
+"""Seconds between checks of the bounds and of the dead letters, and until an outbox that failed is tried again."""
 
 GROWTH_SECONDS = 60.0
 """Time constant of the average growth."""
@@ -31,7 +31,7 @@ log = get_logger(__name__)
 
 
 class Growth:
-    """How fast an amount grows, averaged over the last minute or so."""
+    """The growth rate of an amount: an average in which the last minute counts most."""
 
     def __init__(self) -> None:
         self._amount = 0.0
@@ -39,7 +39,7 @@ class Growth:
         self._rate = 0.0
 
     def note(self, amount: float, now: float) -> None:
-        """The amount at a moment, in monotonic seconds; not earlier than the last."""
+        """Add the amount at ``now``, in monotonic seconds; not earlier than the last call's."""
         if self._at is not None and now > self._at:
             seconds = now - self._at
             weight = -math.expm1(-seconds / GROWTH_SECONDS)
@@ -55,11 +55,11 @@ class Growth:
 
 
 class OutboxUpkeep:
-    """The data path's thread owns it.
+    """Keeps the outbox within its bounds. Used by the pipeline thread.
 
     Args:
         outbox: open.
-        intake: held and resumed as ``policy`` demands.
+        intake: holds and resumes by ``policy``.
         policy: what happens to new messages while the outbox is full.
         wall_clock: seconds since the epoch.
     """
@@ -78,20 +78,20 @@ class OutboxUpkeep:
         self._is_rejecting = False
         self._retry_at = 0.0
         self.status = PartStatus("outbox", "connected", wall_clock(), None, None)
-        """Swapped whole; read by any thread."""
+        """Replaced as a whole; read by any thread."""
 
     @property
     def retry_at(self) -> float:
-        """Monotonic seconds until which the outbox is left alone, because it failed."""
+        """Monotonic seconds until which the outbox isn't used, because it failed."""
         return self._retry_at
 
     @property
     def due_at(self) -> float:
-        """Monotonic seconds of the next look at the dead letters."""
+        """Monotonic seconds at which dead letters are next purged and replayed."""
         return max(self._dead_letters_due, self._retry_at)
 
     @property
-    def store(self) -> OutboxStatus:
+    def figures(self) -> OutboxStatus:
         """How full the outbox is, and whether it works."""
         outbox = self._outbox
         return OutboxStatus(
@@ -115,29 +115,29 @@ class OutboxUpkeep:
         return self._outbox.why_full(age=self._oldest_age) is not None
 
     def failed(self, exc: OutboxUnavailable, now: float) -> None:
-        """The outbox didn't do what was asked: leave it alone for ``LOOK_EVERY``."""
+        """Note that an operation of the outbox failed: it isn't used for ``CHECK_EVERY``."""
         if self.status.error != str(exc):
             log.error("outbox.unavailable", error=str(exc))
         self.status = self.status.moved("failing", at=self._wall_clock(), error=str(exc))
-        self._retry_at = now + LOOK_EVERY
+        self._retry_at = now + CHECK_EVERY
 
     def works(self) -> None:
-        """The outbox did what was asked."""
+        """Note that an operation of the outbox succeeded."""
         if self.status.error is not None:
             self.status = self.status.moved("connected", at=self._wall_clock())
 
     def retry_now(self) -> None:
-        """Ask the outbox again, whatever it did before: the process ends."""
+        """Use the outbox again even if it has just failed: the process ends."""
         self._retry_at = 0.0
 
     # --- bounds -------------------------------------------------------------------------------------------
 
-    def keep_bounds(self, senders: Mapping[str, Sender], now: float) -> None:
+    def enforce_bounds(self, senders: Mapping[str, Sender], now: float) -> None:
         """Apply the policy: once a second, and at once when the bound of bytes is reached."""
-        is_news = self._is_full and not self._intake.holding
-        if now < self._bounds_due and not is_news:
+        is_newly_full = self._is_full and not self._intake.holding
+        if now < self._bounds_due and not is_newly_full:
             return
-        self._bounds_due = now + LOOK_EVERY
+        self._bounds_due = now + CHECK_EVERY
         self._growth.note(self._outbox.bytes, now)
         try:
             self._oldest_age = self._outbox.oldest_age()
@@ -145,7 +145,7 @@ class OutboxUpkeep:
             if full and self._policy == "drop_oldest":
                 self._drop_oldest(full, senders)
             if self._intake.holding is not None:
-                self._outbox.probe()
+                self._outbox.probe()  # nothing else is written while the intake holds
                 self.works()
         except OutboxUnavailable as exc:
             self.failed(exc, now)
@@ -160,13 +160,13 @@ class OutboxUpkeep:
         if full and self._policy == "hold":
             self._intake.hold(full)
         elif self._intake.holding is not None:
-            # With the other policies only a failed commit holds: the outbox works again, so the hold ends.
+            # With the other policies only a failed commit holds, and the probe has shown that the outbox works again.
             has_room = self._policy != "hold" or self._outbox.has_room_again(age=self._oldest_age)
             if has_room:
                 self._intake.resume()
 
     def _drop_oldest(self, full: str, senders: Mapping[str, Sender]) -> None:
-        # A record in memory that was never sent must not be sent after it was dropped from the disk.
+        # From memory first: a record must not be sent after it was dropped from the disk.
         for sender in senders.values():
             sender.delivery.unload()
         under_way = {stream: sender.delivery.sent_to for stream, sender in senders.items()}
@@ -176,8 +176,8 @@ class OutboxUpkeep:
 
     # --- dead letters -------------------------------------------------------------------------------------
 
-    def keep_dead_letters(self, mapper: Mapper, senders: Mapping[str, Sender], now: float) -> list[OutboxRecord]:
-        """Purge dead letters that are too old, and carry out what an operator asked for: purge, replay.
+    def purge_and_replay(self, mapper: Mapper, senders: Mapping[str, Sender], now: float) -> list[OutboxRecord]:
+        """Purge dead letters that are too old, and purge and replay those that an operator has marked.
 
         Once a second, or at once while there is more to do.
 
@@ -186,11 +186,11 @@ class OutboxUpkeep:
         """
         if now < self.due_at:
             return []
-        self._dead_letters_due = now + LOOK_EVERY
+        self._dead_letters_due = now + CHECK_EVERY
         try:
             purged = self._outbox.purge_old()
             has_room = self._intake.holding is None and not self._is_full
-            outcome = carry_out(self._outbox, mapper, streams=senders, has_room=has_room)
+            outcome = carry_out_requests(self._outbox, mapper, streams=senders, has_room=has_room)
         except OutboxUnavailable as exc:
             self.failed(exc, now)
             return []
@@ -199,22 +199,22 @@ class OutboxUpkeep:
             self._dead_letters_due = now
         return outcome.records
 
-    # --- texts --------------------------------------------------------------------------------------------
+    # --- saved values -------------------------------------------------------------------------------------
 
-    def keep_notes(self, inbox: Inbox, now: float) -> None:
-        """Keep the texts that other threads asked to remember."""
+    def save_notes(self, inbox: Inbox, now: float) -> None:
+        """Save the values that other threads have passed to ``Inbox.remember``."""
         if now < self._retry_at:
             return
         for note in inbox.notes():
-            if not self.remember({note.key: note.value}, now):
+            if not self.save_values({note.key: note.value}, now):
                 inbox.put_back_note(note)
                 return
             note.is_durable.set()
 
-    def remember(self, texts: Mapping[str, str], now: float) -> bool:
-        """Keep texts under their keys; False: the outbox failed, none is kept."""
+    def save_values(self, values: Mapping[str, str], now: float) -> bool:
+        """Store texts under their keys, durably; False: the outbox failed, none is stored."""
         try:
-            self._outbox.save_values(**texts)
+            self._outbox.save_values(**values)
         except OutboxUnavailable as exc:
             self.failed(exc, now)
             return False

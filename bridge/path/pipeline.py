@@ -1,10 +1,11 @@
-"""The data path's one thread: receive, map, store, acknowledge, send, settle; each step once for all that has gathered.
+"""The one thread of the data path: receive, map, commit, acknowledge, send, read receipts.
 
-Messages come in through the ``Intake``; each stream's rows go out through its ``Sender``. While the outbox can take no
-more, because of its bounds or because the disk fails, the intake *holds*: it leaves the broker, which keeps the
-session, and comes back when there is room.
+A turn does each step once, for all messages and receipts that have arrived since the last turn. Messages come in
+through the ``Intake``; each stream's rows go out through its ``Sender``. While the outbox can take no more, because of
+its bounds or because the disk fails, the intake *holds*: it leaves the broker, which keeps the session, and returns
+when there is room.
 
-Other threads reach the data path only through its ``Inbox``. What they may read is swapped whole.
+Other threads pass requests only through the ``Inbox``, and read only values that are replaced as a whole.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from bridge.path.sockets import Sockets
 from bridge.timing import Deadline
 
 IDLE_TURN = 0.5
-"""Seconds. A turn comes at least this often: pings, time-outs, heartbeat."""
+"""Seconds that a turn waits at most: pings, timeouts and the heartbeat need one this often."""
 
 RELEASE_WITHIN = 0.05
 """Seconds. Releases join the next batch's commit, or get a commit of their own after this."""
@@ -48,7 +49,7 @@ class Batch(NamedTuple):
     rows: list[Row]
     dead_letters: list[DeadLetter]
     filtered: int = 0
-    """Messages that no route's condition took."""
+    """Messages that no route's condition matched."""
 
     @property
     def is_empty(self) -> bool:
@@ -60,18 +61,18 @@ class Pipeline:
     """Runs the data path.
 
     Args:
-        mapper: messages to rows or dead letters.
-        outbox: open; whoever opened it closes it, after ``run`` has returned.
+        mapper: maps messages to rows or dead letters.
+        outbox: open; the caller closes it after ``run`` has returned.
         intake: where messages come from.
         senders: by GDN stream.
-        make_sender: for a stream that a reload adds; called in the data path's thread, which alone may use the outbox.
+        make_sender: for a stream that a reload adds; called in the pipeline thread, which alone may use the outbox.
             Raises OutboxUnavailable: try again later.
-        inbox: what other threads ask for.
+        inbox: requests of other threads.
         sockets: what to wait on; closed at the end of ``run``.
         policy: what happens to new messages while the outbox is full.
-        linger: seconds to let a batch gather at the start of a turn; 0: none.
-        asks_for_births: whether Sparkplug nodes are asked for births that are unknown.
-        may_send: whether the worker reads what is sent; while it doesn't, records wait though the links are up.
+        linger: seconds that a turn waits for further messages once one has come; 0: none.
+        asks_for_births: whether to request births that are unknown from Sparkplug nodes.
+        may_send: whether the worker reads what is sent. While it doesn't, records wait although the links are up.
         clock: monotonic seconds.
         wall_clock: nanoseconds since the epoch.
     """
@@ -107,22 +108,22 @@ class Pipeline:
         self._wall_clock = wall_clock
         self._upkeep = OutboxUpkeep(outbox, intake, policy)
         self._canary = CanaryTracker()
-        self._births: dict[str, str] = {}  # of Sparkplug nodes, not durable yet
+        self._births: dict[str, str] = {}  # of Sparkplug nodes, by key; not stored yet
         self._commit_due: float | None = None  # monotonic seconds; None: no commit is due without a batch
         self._earlier_rows: Counter[tuple[str, str]] = Counter()  # made by mappers that were replaced
         self._route_rows: Mapping[tuple[str, str], int] = mapper.rows_made()  # as of the last count
         self._count_at = 0.0
-        self.heartbeat = clock()  # of the last turn
+        self.heartbeat = clock()  # monotonic seconds of the last turn
         self.snapshot = Snapshot(outbox.books())
 
     @property
     def mapper(self) -> Mapper:
-        """What maps messages now. Any thread."""
+        """The current mapper. Any thread."""
         return self._mapper
 
     @property
     def filters(self) -> Sequence[str]:
-        """The topic filters that are subscribed now. Any thread."""
+        """The topic filters of the current routes. Any thread."""
         return self._mapper.filters
 
     @property
@@ -131,7 +132,7 @@ class Pipeline:
         return self._upkeep.status
 
     def run(self) -> None:
-        """The thread's body: turns until asked to stop, then an orderly end."""
+        """The thread's body: turns until a stop is requested, then an orderly end."""
         try:
             while (deadline := self._inbox.stop) is None:
                 self.turn()
@@ -140,25 +141,26 @@ class Pipeline:
             self._sockets.close()
 
     def turn(self) -> None:
-        """Each step once for all that has gathered."""
+        """Do each step once, for everything that has arrived."""
         ready = self._wait(self._next_due())
         now = self.heartbeat = self._clock()
-        self._take_changes(now)
+        self._take_changes(now)  # first: messages read in this turn are mapped by the new routes
         self._adopt_links()
-        self._settle(ready, now)
+        self._read_receipts(ready, now)  # before the commit, which releases their records
         arrived, new = self._intake.split(self._receive(ready), now)
         batch = self._map(new)
         self._follow_sparkplug(now)
         self._canary.publish(self._inbox.canaries(), self._intake.publish, now)
         due = self._is_commit_due(now)
         seen = self._intake.to_store(arrived, new, due=due)
+        # PUBACKs only after the commit (docs/reliability.md, P1).
         if self._store(batch, now, due=due, seen=seen):
             self._ack(self._intake.committed(seen, arrived))
         self._send(now)
         self._tick(now)
-        self._upkeep.keep_notes(self._inbox, now)
-        self._upkeep.keep_bounds(self.senders, now)
-        self._offer(self._upkeep.keep_dead_letters(self._mapper, self.senders, now))
+        self._upkeep.save_notes(self._inbox, now)
+        self._upkeep.enforce_bounds(self.senders, now)
+        self._offer(self._upkeep.purge_and_replay(self._mapper, self.senders, now))
         if now >= self._count_at:
             self._count_at = now + COUNT_EVERY
             self._route_rows = self._rows_made()
@@ -167,7 +169,7 @@ class Pipeline:
     # --- the steps of a turn ------------------------------------------------------------------------------
 
     def _next_due(self) -> float:
-        """Monotonic seconds of the first thing to do, whatever the sockets bring."""
+        """Monotonic seconds at which the next step is due even if nothing arrives."""
         retry_at = self._upkeep.retry_at
         due = [self._upkeep.due_at]
         if self._commit_due is not None:
@@ -179,15 +181,15 @@ class Pipeline:
 
     def _wait(self, until: float) -> set[Link]:
         """The links with something to read; returns at ``until`` (monotonic seconds) or after ``IDLE_TURN``."""
-        ends: list[Intake | Sender] = [self._intake, *self.senders.values()]
+        owners: list[Intake | Sender] = [self._intake, *self.senders.values()]
         timeout = min(max(0.0, until - self._clock()), IDLE_TURN)
-        ready = self._sockets.wait([end.link for end in ends if end.link is not None], timeout)
-        if self._linger and ready:
+        ready = self._sockets.wait([owner.link for owner in owners if owner.link is not None], timeout)
+        if self._linger and ready:  # larger batches, so fewer syncs
             time.sleep(self._linger)
         return ready
 
     def _take_changes(self, now: float) -> None:
-        if now < self._upkeep.retry_at:
+        if now < self._upkeep.retry_at:  # a new sender reads the outbox
             return
         for change in self._inbox.changes():
             if not self._take(change, now):
@@ -200,10 +202,10 @@ class Pipeline:
         except OutboxUnavailable as exc:
             self._upkeep.failed(exc, now)
             return False
-        # A stream that no route feeds any more keeps its sender: its records still have to go out.
+        # A stream that no route feeds any more keeps its sender: its records still have to be sent.
         self.senders = {**self.senders, **added}
         self._earlier_rows.update(self._mapper.rows_made())
-        # The mapper before the new subscriptions: the messages that they bring must find their routes.
+        # The mapper before the subscriptions: messages of a new filter need the new routes.
         self._mapper = change.mapper
         self._intake.want(change.mapper.filters)
         change.done()
@@ -215,11 +217,11 @@ class Pipeline:
         for stream, producer in self._inbox.producer_links():
             self.senders[stream].adopt(producer)
 
-    def _settle(self, ready: set[Link], now: float) -> None:
+    def _read_receipts(self, ready: set[Link], now: float) -> None:
         for sender in self.senders.values():
             if sender.link not in ready:
                 continue
-            receipted = sender.settle(now, self._wall_clock())
+            receipted = sender.read_receipts(now, self._wall_clock())
             if self._canary.is_awaiting:
                 self._canary.receipted(receipted, now)
             if sender.delivery.needs_commit_now:
@@ -248,15 +250,15 @@ class Pipeline:
         return batch._replace(filtered=filtered)
 
     def _follow_sparkplug(self, now: float) -> None:
-        """Keep what births declared before their messages are acknowledged; ask nodes for births that are unknown.
+        """Store what births declared, before their messages are acknowledged, and request births that are unknown.
 
-        A birth that can't be kept now is asked for again after a restart.
+        A birth that can't be stored before the process ends is requested again after a restart.
         """
         sparkplug = self._mapper.sparkplug
         if sparkplug is None:
             return
         self._births |= sparkplug.changes()
-        if self._births and now >= self._upkeep.retry_at and self._upkeep.remember(self._births, now):
+        if self._births and now >= self._upkeep.retry_at and self._upkeep.save_values(self._births, now):
             self._births = {}
         publish = self._intake.publish if self._asks_for_births else None
         if publish is not None:
@@ -268,7 +270,7 @@ class Pipeline:
         return self._commit_due is not None and now >= max(self._commit_due, self._upkeep.retry_at)
 
     def _store(self, batch: Batch, now: float, *, due: bool, seen: SeenMessages | None) -> bool:
-        """Commit the batch together with what GDN's answers settled.
+        """Commit the batch together with the outcomes that GDN's answers brought.
 
         Args:
             batch: of this turn.
@@ -281,19 +283,20 @@ class Pipeline:
         """
         if batch.is_empty and not due and seen is None:
             return True
+        # With reject_new a full outbox only counts rows; their messages are acknowledged all the same.
         rejected = len(batch.rows) if self._upkeep.rejects else 0
         rows = [] if rejected else batch.rows
         if rejected:
             self._canary.not_stored("the outbox is full")
-        settlements = [(sender.delivery, sender.delivery.settlement()) for sender in self.senders.values()]
+        outcomes = [(sender.delivery, sender.delivery.outcomes()) for sender in self.senders.values()]
         try:
             records = self._outbox.commit(
                 Commit(
                     rows=rows,
                     dead_letters=batch.dead_letters,
-                    released=[record_id for _, settlement in settlements for record_id in settlement.released],
-                    refused=[record for _, settlement in settlements for record in settlement.refused],
-                    unnumbered=[record_id for _, settlement in settlements for record_id in settlement.unnumbered],
+                    released=[record_id for _, outcome in outcomes for record_id in outcome.released],
+                    refused=[record for _, outcome in outcomes for record in outcome.refused],
+                    unnumbered=[record_id for _, outcome in outcomes for record_id in outcome.unnumbered],
                     rejected=rejected,
                     filtered=batch.filtered,
                     seen=seen,
@@ -308,15 +311,15 @@ class Pipeline:
         self._upkeep.works()
         self._commit_due = None
         self._report(batch.dead_letters)
-        for delivery, settlement in settlements:
-            delivery.confirm(settlement)
+        for delivery, outcome in outcomes:
+            delivery.confirm(outcome)
         self._offer(records)
         return True
 
     def _give_up_batch(self, error: str) -> None:
         """Leave the broker: unacknowledged messages come again only on a new connection (MQTT 5, 4.4)."""
         self._canary.not_stored(error)
-        self._intake.hold("the outbox can't store: nothing is acknowledged until it can")
+        self._intake.hold("the outbox can't be written: nothing is acknowledged until it can")
 
     def _offer(self, records: list[OutboxRecord]) -> None:
         if not records:
@@ -330,7 +333,7 @@ class Pipeline:
                 sender.delivery.offer(of_stream)
 
     def _report(self, dead_letters: list[DeadLetter]) -> None:
-        """One line for each reason in a batch: a device that sends only rubbish must not flood the log (P5)."""
+        """One line for each reason in a batch: a device that sends only bad messages must not flood the log (P5)."""
         for reason, count in Counter([letter.reason for letter in dead_letters]).items():
             first = next(letter for letter in dead_letters if letter.reason == reason)
             log.warning("message.dead_lettered", reason=reason, count=count, topic=first.topic, detail=first.detail)
@@ -341,7 +344,7 @@ class Pipeline:
             self._commit_due = self._clock() + RELEASE_WITHIN
 
     def _send(self, now: float) -> None:
-        # Sending reads records and writes sequence numbers in the outbox, and its receipts need a commit.
+        # Sending needs the outbox: to read records, to store sequence numbers, and to release what is receipted.
         if now < self._upkeep.retry_at or not self._may_send():
             return
         for sender in self.senders.values():
@@ -367,38 +370,37 @@ class Pipeline:
 
     def _snapshot(self) -> Snapshot:
         outbox, intake, senders = self._outbox, self._intake, self.senders
-        ends: list[Intake | Sender] = [intake, *senders.values()]
+        owners: list[Intake | Sender] = [intake, *senders.values()]
         traffic = Traffic(
             mqtt_messages=intake.messages,
             redelivered=intake.skipped,
             acked=intake.acked,
             sends=sum([sender.sends for sender in senders.values()]),
             receipts=sum([sender.receipts for sender in senders.values()]),
-            reconnects={end.dialer.name: max(0, end.dialer.attempts - 1) for end in ends},
-            link_failures={end.dialer.name: end.dialer.failures for end in ends},
-            certificate_ends={end.dialer.name: end.certificate_ends for end in ends},
+            reconnects={owner.dialer.name: max(0, owner.dialer.attempts - 1) for owner in owners},
+            link_failures={owner.dialer.name: owner.dialer.failures for owner in owners},
+            certificate_ends={owner.dialer.name: owner.certificate_ends for owner in owners},
             window_used={stream: sender.delivery.in_window for stream, sender in senders.items()},
             receipt_durations={stream: sender.durations.durations for stream, sender in senders.items()},
             route_rows=self._route_rows,
             sessions_lost=outbox.counter("sessions_lost"),
             broker_dropped=intake.broker_dropped,
         )
-        return Snapshot(outbox.books(), traffic, self._upkeep.store)
+        return Snapshot(outbox.books(), traffic, self._upkeep.figures)
 
     # --- the end ------------------------------------------------------------------------------------------
 
     def _finish(self, deadline: Deadline) -> None:
-        """Leave the broker, wait for the receipts of what was sent, release it; the rest is on disk."""
+        """Leave the broker, wait for the receipts of what was sent and release it; all other records stay on disk."""
         self._intake.close()
-        receipts = Deadline(
-            deadline.left() / 2, clock=self._clock
-        )  # the other half is for the commit and for the other threads
-        while receipts.left() and not all(sender.is_settled for sender in self.senders.values()):
+        # Half of the time: the rest is for the commit and for the other threads.
+        receipts = Deadline(deadline.left() / 2, clock=self._clock)
+        while receipts.left() and not all(sender.has_all_receipts for sender in self.senders.values()):
             ready = self._wait(self._clock() + receipts.left())
             now = self.heartbeat = self._clock()
-            self._settle(ready, now)
+            self._read_receipts(ready, now)
             for sender in self.senders.values():
-                sender.drop_failed()
+                sender.drop_failed()  # it brings no more receipts
         for sender in self.senders.values():
             sender.close()
         self._upkeep.retry_now()

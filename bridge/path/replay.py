@@ -1,4 +1,4 @@
-"""Replaying and purging dead letters on request.
+"""Replays and purges dead letters on request.
 
 A replay maps the message again by the current routes. One commit stores the rows and deletes the dead letter, so a
 crash repeats or completes a replay but never stores it twice. Only the outbox's owner does this: the running bridge,
@@ -21,13 +21,13 @@ REPLAY_COUNT = 200
 """Dead letters replayed in one commit: messages from the broker wait for some milliseconds meanwhile."""
 
 REPLAY_BYTES = 8 << 20
-"""Bytes of rows after which a commit replays no more: one dead letter may become as much (mapping/mapper.py)."""
+"""Bytes of rows after which a commit replays no more dead letters; one alone may become as much (mapping/mapper.py)."""
 
 log = get_logger(__name__)
 
 
 class ReplayOutcome(NamedTuple):
-    """What one call of ``carry_out`` did."""
+    """What one call of ``carry_out_requests`` did."""
 
     records: list[OutboxRecord]
     """The rows, which are durable and ready to be delivered."""
@@ -49,7 +49,7 @@ class MappedAgain(NamedTuple):
     """Dead letters that no route's condition matches any more: they are deleted and become no row."""
 
 
-def carry_out(outbox: Outbox, mapper: Mapper, *, streams: Collection[str], has_room: bool) -> ReplayOutcome:
+def carry_out_requests(outbox: Outbox, mapper: Mapper, *, streams: Collection[str], has_room: bool) -> ReplayOutcome:
     """Purge and replay some of the requested dead letters.
 
     Args:
@@ -111,11 +111,11 @@ def _map_one(
     stored: StoredDeadLetter, mapper: Mapper, streams: Collection[str], next_id: int
 ) -> list[Row] | DeadLetter:
     dead_letter = stored.dead_letter
-    # A refused row is sent again as it is: it was mapped already.
+    # A refused row was mapped already: it is sent again unchanged.
     if stored.stream is not None and stored.stream in streams:
         return [Row(stored.stream, dead_letter.payload, stored.extras)]
-    # Mapping can't help: of a topic that was not UTF-8 only an escaped copy is kept, and a row that GDN refused has no
-    # topic (here the worker doesn't read its stream).
+    # These can't be mapped: a topic that wasn't UTF-8 is kept only in escaped form, and a refused row has no topic
+    # (here the worker doesn't read its stream).
     if dead_letter.reason == Reason.BAD_TOPIC or not dead_letter.topic:
         return dead_letter
     message = MqttMessage(

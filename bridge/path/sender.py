@@ -1,4 +1,4 @@
-"""Outbound, one stream: its records (``Delivery``), the dialler of its producer, and the link while there is one."""
+"""The outbound side of one stream: its records (``Delivery``), the dialler of its producer, and the current link."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ log = get_logger(__name__)
 
 
 class Sender:
-    """The data path's thread owns it; the dialling thread reads ``initial_sequence_id``, which is replaced whole.
+    """Sends one stream's records. Used by the pipeline thread; the dialling thread reads ``initial_sequence_id``.
 
     Args:
         delivery: the stream's records.
-        connect: dials a producer, in the dialling thread. Its argument is the initial sequence id, None without
+        connect: dials a producer, in the dialling thread. Its argument is the initial sequence id; None without
             deduplication.
         hand_over: takes the stream and the dialled producer.
         gate: nothing is dialled before it is set.
@@ -65,12 +65,12 @@ class Sender:
             log.warning(
                 "producer.no_deduplication",
                 stream=stream,
-                hint="the far end refuses producerName and initialSequenceId (400): at least once from now on",
+                hint="the far end refuses producerName and initialSequenceId (400): delivery is at least once now",
             )
             delivery.fall_back()
             self.initial_sequence_id = None
 
-    def settle(self, now: float, received_at: int) -> Sequence[int]:
+    def read_receipts(self, now: float, received_at: int) -> Sequence[int]:
         """Read receipts; returns the ids of the records that GDN has. Only with a link.
 
         ``received_at``: the wall clock in nanoseconds, for records that GDN refuses.
@@ -83,7 +83,7 @@ class Sender:
             self.drop(str(exc))
             return ()
         self.receipts += len(receipts.receipted) + len(receipts.refused)
-        delivery.settle(receipts.receipted, receipts.payload_bytes)
+        delivery.take_receipts(receipts.receipted, receipts.payload_bytes)
         if receipts.sent:
             self.durations.add([(now - at, number) for at, number in receipts.sent])
         if receipts.refused:
@@ -91,7 +91,7 @@ class Sender:
             count, first = len(receipts.refused), receipts.refused[0]
             log.warning("producer.refused", stream=stream, count=count, result=first.result, error=first.error)
             if delivery.deduplicates:
-                self.drop(f"GDN refused a send ({first.result}): its sequence numbers start again")
+                self.drop(f"GDN refused a send ({first.result}): unreceipted records get new sequence numbers")
         if receipts.unknown:
             log.warning("producer.unknown_receipts", stream=stream, count=receipts.unknown)
         return receipts.receipted
@@ -130,7 +130,7 @@ class Sender:
             raise
 
     def tick(self, now: float) -> None:
-        """Pings and time-outs; drops a link that has failed. Each turn."""
+        """Send pings, check timeouts, drop a link that has failed; to be called each turn."""
         if self.link is not None:
             self.link.tick(now)
         self.drop_failed()
@@ -145,7 +145,7 @@ class Sender:
         link, self.link = self.link, None
         if link is None:
             return
-        link.fail(error, LinkEnd.GIVEN_UP)
+        link.fail(error, LinkEnd.GIVEN_UP)  # no effect if the link has failed by itself
         unreceipted = link.close()
         self.delivery.link_lost(unreceipted)
         if self.delivery.deduplicates:
@@ -154,12 +154,12 @@ class Sender:
         log.warning("producer.lost", stream=self.delivery.stream, error=error, unreceipted=len(unreceipted))
 
     @property
-    def is_settled(self) -> bool:
+    def has_all_receipts(self) -> bool:
         """Whether every sent record has its receipt."""
-        return self.link is None or self.link.is_settled
+        return self.link is None or self.link.has_all_receipts
 
     def close(self) -> None:
-        """End the link with the process: records without a receipt are still in the outbox."""
+        """Close the link at the end of the process. Records without a receipt stay in the outbox."""
         if self.link is not None:
             self.link.close()
             self.link = None

@@ -1,4 +1,4 @@
-"""What the data path's thread waits on: the sockets of its links, and a socket pair that wakes it."""
+"""Where the pipeline thread waits: on the sockets of its links, and on a socket pair that wakes it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from bridge.links.link import Link
 
 
 class Sockets:
-    """The data path's thread calls everything but ``wake``."""
+    """Waits for sockets. All methods except ``wake`` are for the pipeline thread."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self._watched: dict[Link, int] = {}  # with the events waited for
+        self._watched: dict[Link, int] = {}  # the events waited for, by link
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
@@ -22,7 +22,7 @@ class Sockets:
 
     def wake(self) -> None:
         """Make ``wait`` return. Any thread."""
-        # A full socket wakes just as well; a closed one means that the data path has ended.
+        # If its buffer is full, a wake-up is pending already; if it is closed, the pipeline has ended.
         try:
             self._wake_writer.send(b"\0")
         except OSError:

@@ -35,14 +35,14 @@ from bridge.watch.health import Health, HealthStatus
 from bridge.watch.status_server import StatusServer
 
 HEARTBEAT_LIMIT = 10.0
-"""Seconds without a turn of the data path after which ``/livez`` answers 503."""
+"""Seconds without a turn of the pipeline after which ``/livez`` answers 503."""
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class GdnParts:
-    """The parts that look after GDN; a plain Pulsar has neither worker nor queries."""
+    """The parts that only GDN has; a plain Pulsar has neither worker nor queries."""
 
     provisioner: Provisioner
     health: Health
@@ -53,7 +53,7 @@ class Parts:
     """Everything that runs once it is started."""
 
     inbox: Inbox
-    """Passes requests of other threads to ``pipeline``."""
+    """Passes other threads' requests to ``pipeline``."""
     pipeline: Pipeline
     mqtt_dialer: Dialer[Any]
     connections: Connections
@@ -97,7 +97,7 @@ def build(
         OutboxUnavailable: the outbox can't be read now.
     """
     settings, streams, is_gdn = configuration.settings, configuration.streams, configuration.settings.gdn.kind == "gdn"
-    worker_ready = threading.Event()  # gates the producers: a worker that isn't attached never reads what is sent
+    worker_ready = threading.Event()  # gates sending: a worker that isn't attached never reads what is sent
     region = Region(rest=rest, wanted=settings.worker.regions, worker_name=configuration.worker.name)
     connections = Connections(settings=settings, reload=reload_settings, streams=streams, rest=rest, region=region)
     sockets = Sockets()
@@ -179,13 +179,13 @@ def _make_intake(
 def _make_senders(
     configuration: Configuration, outbox: Outbox, make_sender: Callable[[str], Sender]
 ) -> dict[str, Sender]:
-    """A sender for each stream of the routes, and for each stream that stored records still have to go to."""
+    """A sender for each stream of the routes, and for each other stream that has records in the outbox."""
     if not configuration.settings.delivery.deduplicate:
         outbox.forget_numbers()
     names = dict.fromkeys([route.stream for route in configuration.routes] + outbox.streams())
     for name in names:
         if name not in configuration.streams:
-            log.error("outbox.unknown_stream", stream=name, hint="its records wait; the worker no longer has it")
+            log.error("outbox.unknown_stream", stream=name, hint="its records wait; the worker no longer reads it")
     return {name: make_sender(name) for name in names if name in configuration.streams}
 
 
@@ -225,7 +225,7 @@ def _make_health(
         routes=configuration.routes,
         gdn=rest,
         snapshot=lambda: pipeline.snapshot,
-        publish=inbox.launch,
+        publish=inbox.publish_canary,
         on_worker_state=provisioner.saw,
     )
     return Health(checks=checks, refresh=connections.refresh, start_after=provisioner.tried)

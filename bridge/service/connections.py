@@ -24,10 +24,10 @@ from bridge.streamql.streams import InputStream
 
 
 class Connections:
-    """Any thread.
+    """Dials the broker and the producers. Any thread.
 
     Args:
-        settings: as the bridge was started with.
+        settings: those that the bridge was started with.
         reload: loads them again from the same sources, for new credentials; raises ConfigError.
         streams: the worker's input streams, by GDN stream.
         rest: for one-time passwords; gets new credentials.

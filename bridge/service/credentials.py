@@ -19,7 +19,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What the bridge logs in with. None where a setting is absent."""
+    """What the bridge logs in with. An absent setting is None."""
 
     api_key: str | None = field(repr=False)
     mqtt_username: str | None
@@ -46,7 +46,7 @@ class CredentialSource:
     """Reads the credentials again for each use.
 
     Args:
-        settings: as the bridge was started with.
+        settings: those that the bridge was started with.
         reload: loads the settings again from the same sources; raises ConfigError.
     """
 

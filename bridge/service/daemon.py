@@ -1,7 +1,7 @@
 """The daemon as a process: signals, the outbox opened and closed, exit codes.
 
-The only place that handles signals; a handler only puts an event for main's thread. A stop that hangs ends the process
-with exit code 1: a supervisor's restart finds everything acknowledged in the outbox.
+The only place that handles signals; a handler only queues an event for the main thread. A stop that hangs ends the
+process with exit code 1: after a restart, everything acknowledged is in the outbox.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Daemon:
         rest: of GDN; closed when the daemon stops.
         reload_settings: loads the settings again from the same sources, for new credentials; raises ConfigError.
         read_configuration: loads the settings and what they name, for a reload; raises ConfigError.
-        manager: the service manager, which is told how the daemon is; None: the one that the environment names.
+        manager: the service manager to notify; None: the one that the environment names.
     """
 
     def __init__(

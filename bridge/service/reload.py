@@ -1,4 +1,4 @@
-"""What can change while the bridge runs, and what another set of settings would need a restart for."""
+"""Reloads the settings: which changes a running bridge follows, and which need a restart."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Configuration(NamedTuple):
 
     settings: Settings
     worker: Worker
-    """The definition as it stands in its file."""
+    """The definition in its file."""
     streams: dict[str, InputStream]
     """The GDN streams that the worker reads, by name."""
     routes: Sequence[Route]
     """Checked against the definition."""
     place: Callable[[Location], str]
-    """Names the place of a setting: file and line, or variable."""
+    """Returns the place of a setting: file and line, or variable."""
 
 
 def need_restart(running: Settings, found: Settings) -> list[str]:
@@ -57,15 +57,15 @@ def _value(settings: Settings, location: Location) -> Any:
 
 
 class Reloader:
-    """Makes a reload. Main's thread.
+    """Reloads the settings. Main thread only.
 
     Args:
-        running: what the bridge runs with.
+        running: the configuration that the bridge was started with.
         read_configuration: loads the settings and what they name; raises ConfigError.
-        outbox: names the rows' ids; not read.
+        outbox: for its name, which is part of row ids.
         pipeline: whose mapper is replaced.
-        inbox: the door into it.
-        refresh: has new credentials used from now on.
+        inbox: of the pipeline.
+        refresh: makes requests use the current credentials.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Reloader:
         """Load the settings again and follow what may change while the bridge runs.
 
         Args:
-            done: called in the data path's thread once it follows them.
+            done: called in the pipeline thread once the new routes are in use.
 
         Returns:
             False: something is wrong, ``refused`` says what, and nothing changes.
@@ -113,7 +113,7 @@ class Reloader:
             )
         mapper = self._make_mapper(found.routes)
         if restart:
-            log.warning("daemon.restart_needed", settings=restart, hint="these stay as they were until a restart")
+            log.warning("daemon.restart_needed", settings=restart, hint="these keep their old values until a restart")
         self.refused = None
         if found.settings.log != self._log:
             self._log = found.settings.log
@@ -135,5 +135,5 @@ class Reloader:
 
     def _refuse(self, problems: Sequence[str]) -> bool:
         self.refused = "; ".join(problems)
-        log.error("daemon.reload_refused", problems=problems, hint="the bridge goes on as before")
+        log.error("daemon.reload_refused", problems=problems, hint="the bridge continues unchanged")
         return False

@@ -1,7 +1,7 @@
-"""Starts the parts back to front, waits for a reason to stop, and stops them under one deadline.
+"""Starts the parts, waits for a reason to stop, and stops them under one deadline.
 
-Main's thread runs it. Meanwhile it looks after the threads, tells the service manager how the bridge is, and reloads
-the settings on SIGHUP. A thread that dies or is stuck stops the daemon with exit code 1.
+Run by the main thread. Meanwhile it watches the threads, reports the status to the service manager, and reloads the
+settings on SIGHUP. A thread that dies or is stuck stops the daemon with exit code 1.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from bridge.service.watchdog import ForcedExit, stack_of
 from bridge.timing import Deadline
 
 TICK = 1.0
-"""Seconds between two looks at the threads."""
+"""Seconds between checks of the threads."""
 
 PIPELINE_LIMIT = 60.0
-"""Seconds that a turn of the data path may take: a slow disk takes some to sync, one that hangs doesn't come back."""
+"""Seconds that a turn of the pipeline may take: a slow disk needs some to sync, a disk that hangs never returns."""
 
 GRACE = 120.0
-"""Seconds that an attempt or a check may take beyond its time-outs: name servers that don't answer have their own."""
+"""Seconds that an attempt or a check may take beyond its timeouts: name look-ups have timeouts of their own."""
 
 ATTEMPT_TIMEOUTS = 12
-"""An attempt is a few exchanges, each with time-outs for connecting, the answer and its body, for each address of a
+"""An attempt is a few exchanges, each with timeouts for connecting, the answer and its body, for each address of a
 name."""
 
 CHECK_TIMEOUTS = 3
@@ -62,7 +62,7 @@ class Reload(Enum):
 RELOAD = Reload.RELOAD
 
 Event = StopReason | Reload | Callable[[], None]
-"""For main's thread: a reason to stop, a request to reload, or something to do."""
+"""For the main thread: a reason to stop, a request to reload, or a function to call."""
 
 
 class Supervisor:
@@ -72,8 +72,8 @@ class Supervisor:
         parts: built, not started.
         settings: that they were built from.
         worker: the stream worker's name.
-        events: for main's thread; a signal handler only puts.
-        reloader: makes a reload.
+        events: for the main thread; a signal handler only puts events into it.
+        reloader: reloads the settings.
         manager: the service manager.
         forced_exit: ends the process if the stop hangs.
         stopping: set when the stop begins.
@@ -118,7 +118,7 @@ class Supervisor:
     # --- start --------------------------------------------------------------------------------------------
 
     def _start(self) -> list[threading.Thread]:
-        """Start everything, the far end first; the threads that a stop waits for."""
+        """Start everything, the diallers last: they need the pipeline. Returns the threads that a stop waits for."""
         parts, timeout = self._parts, self._settings.gdn.request_timeout
         parts.status_server.start()
         pipeline = parts.pipeline

@@ -12,7 +12,7 @@ log = get_logger(__name__)
 
 
 class Threads:
-    """Main's thread calls everything.
+    """Starts and watches threads. All methods are for the main thread.
 
     Args:
         tick: seconds between two calls of ``stuck``.

@@ -62,7 +62,7 @@ def _is_stuck(watched: _Watched) -> bool:
 
 
 def stack_of(name: str) -> str:
-    """The present stack of the thread with that name, as text; empty if there is no such thread."""
+    """The current stack of the thread with that name, as text; empty if there is no such thread."""
     ident = next((thread.ident for thread in threading.enumerate() if thread.name == name), None)
     frame = None if ident is None else sys._current_frames().get(ident)
     return "" if frame is None else "".join(traceback.format_stack(frame)).rstrip("\n")
@@ -75,7 +75,7 @@ class ForcedExit:
 
     Args:
         seconds: from ``arm`` to the exit.
-        report: logs the reason. It is waited for one tick at most, since the log itself may be what hangs.
+        report: logs the reason. The exit waits for it one tick at most, since the log itself may hang.
         tick: seconds per tick.
         end: exits the process at once, with an exit code.
     """

@@ -1,8 +1,8 @@
-"""The canary: a marked message that goes the whole way, from the broker to a row that a query finds.
+"""The canary: a marked message that passes every step, from the broker to a row that a query finds.
 
 Only a canary can distinguish a worker that accepts rows and drops them from one that has no rows to process. One
 message is sent per round; rounds start at fixed intervals. It is published at QoS 0: a message that waits in a queue
-would say nothing about the present state, and a lost one is noticed anyway.
+would say nothing about the current state, and the round notices a lost one anyway.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MARKER = "{marker}"
 """Placeholder for the round's marker in topic, payload and queries."""
 
 RECEIPT_POLL = 0.25
-"""Seconds between two looks at whether the message has been receipted; they cost no request."""
+"""Seconds between polls for the receipt; they cost no request."""
 
 FIRST_QUERY_WAIT = 0.5
 """Seconds between the first query and the second. The wait doubles each time, since each query is a request."""
@@ -54,12 +54,12 @@ class Canary:
     """Sends marked messages and looks for their rows.
 
     Args:
-        gdn: asked.
-        publish: has a message published and tracked by the data path.
+        gdn: GDN's API.
+        publish: has the pipeline publish a message and track it.
         template: the message and the queries.
         interval: seconds between the starts of two rounds, and the time limit of a round.
-        receipted: number of rows receipted since the start, of those compared with the canary; called by any thread.
-        clock: monotonic seconds, the same clock as the data path's.
+        receipted: returns how many rows were receipted since the start, as ``RowLagTracker`` counts them.
+        clock: monotonic seconds, the same clock as the pipeline's.
         new_marker: returns letters, digits and hyphens that were never used before.
     """
 
@@ -89,7 +89,7 @@ class Canary:
         self._query_wait = FIRST_QUERY_WAIT
 
     def run(self, status: HealthStatus) -> CheckResult:
-        """Start a round or look how far its message has come. See ``Check``."""
+        """Start a round, or check how far its message has come. See ``Check``."""
         if status.canary is None:
             status = replace(status, canary=CanaryStatus(rounds=dict.fromkeys(ENDINGS, 0)))
         message, now = self._message, self._clock()
@@ -166,7 +166,7 @@ class Canary:
         try:
             self._gdn.query(_fill_in(self._template.cleaning_query, message), max_rows=MAX_FOUND, check=True)
         except GdnError as exc:
-            # The canary has come through all the same, so this is no failure.
+            # The canary was found, so this is no failure.
             log.warning("canary.not_cleaned", error=str(exc))
             # If the answer was lost, the rows may be gone: they must not count as rows that the worker lost.
             return isinstance(exc, GdnUnavailable)
@@ -182,7 +182,7 @@ class Canary:
         return CheckResult(status, error, wait=wait)
 
     def _loss(self, message: CanaryMessage) -> str:
-        """A sentence that says how far a lost canary came."""
+        """A sentence that says how far the lost canary came."""
         published = f"the canary was published to {message.topic}"
         if message.arrived_at is None:
             return f"{published}, but the broker did not deliver it within {self.interval:g} s"

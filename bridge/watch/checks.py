@@ -74,8 +74,8 @@ class WorkerCheck:
     """Checks that the worker is active.
 
     Args:
-        gdn: asked.
-        worker_name: name of the worker.
+        gdn: GDN's API.
+        worker_name: the worker's name.
         interval: seconds between runs.
         on_state: called with each state that GDN returns; None if there is no such worker.
     """
@@ -112,7 +112,7 @@ class QueryCheck:
 
     Args:
         name: of the part.
-        gdn: asked.
+        gdn: GDN's API.
         query: C8QL.
         interval: seconds between runs.
         expectation: of the result.
@@ -152,14 +152,14 @@ class QueryCheck:
 
 
 class CountCheck:
-    """Runs the default query and compares the rows that came out with those that went in.
+    """Runs the health query, and compares the rows that came out with those that went in.
 
     The query has no expected result of its own. The check also runs whenever a canary has come out. It fails only on
-    proof: after a loss of rows, until a later canary has come out and shows no further loss, and while the worker is
+    proof: once rows are lost, until a later canary has come out and shows no further loss; and while the worker is
     stalled.
 
     Args:
-        gdn: asked.
+        gdn: GDN's API.
         query: C8QL; it should return a single number that grows with the rows.
         interval: seconds between runs.
         lag: compares the counts; None if they can't be compared.
@@ -190,7 +190,7 @@ class CountCheck:
     def run(self, status: HealthStatus) -> CheckResult:
         """See ``Check``."""
         tracker, now = self._lag, self._clock()
-        # Taken before and after the query: the result may or may not include rows that are receipted while it runs.
+        # Counted before and after the query: the result may or may not include rows that are receipted while it runs.
         before = None if tracker is None else tracker.input_rows()
         rows = _query_rows(self._gdn, self._query)
         if isinstance(rows, str):

@@ -42,9 +42,9 @@ def make_checks(
         settings: validated.
         worker: the definition.
         routes: validated.
-        gdn: asked by the checks.
-        snapshot: of the data path; called by any thread.
-        publish: has a canary published and tracked; called by any thread.
+        gdn: GDN's API.
+        snapshot: of the pipeline; called by any thread.
+        publish: has the pipeline publish a canary and track it; called by any thread.
         on_worker_state: called with each state of the worker that GDN returns.
 
     Raises:

@@ -24,13 +24,13 @@ CheckOutcome = Literal["passed", "failed", "unasked"]
 CHECK_OUTCOMES: tuple[CheckOutcome, ...] = ("passed", "failed", "unasked")
 
 START_POLL = 0.1
-"""Seconds between two looks at whether the checks may start."""
+"""Seconds between polls whether the checks may start."""
 
 MIN_WAIT = 1.0
-"""Seconds that a failed check waits at least before it runs again."""
+"""The least seconds before a failed check runs again."""
 
 SLOW_AFTER = 2.0
-"""Seconds for an answer from which GDN is reported as slow: a hundred times the recorded values (gdn-api.md B)."""
+"""Seconds. GDN is reported as slow if an answer takes this long: a hundred times the recorded values (gdn-api.md B)."""
 
 log = get_logger(__name__)
 
@@ -58,7 +58,7 @@ class HealthStatus:
     worker_active: bool | None = None
     """None before the first answer, and if GDN has no such worker."""
     rows: tuple[Any, ...] | None = None
-    """The first rows that the last default query returned."""
+    """The first rows that the health query last returned."""
     rows_behind: int | None = None
     """See ``RowLag.rows``; None if it isn't known."""
     canary: CanaryStatus | None = None
@@ -72,7 +72,7 @@ class HealthStatus:
 
     @property
     def count(self) -> int | None:
-        """The result of the default query if it is a single integer."""
+        """The result of the health query if it is a single integer."""
         if self.rows is not None and len(self.rows) == 1 and type(self.rows[0]) is int:
             return self.rows[0]
         return None
@@ -161,7 +161,7 @@ class Health:
         }
         self.status = HealthStatus(outcomes=outcomes)  # replaced as a whole: readers need no lock
         self.beat: int | None = None
-        """Number of the present run, None between runs; for the watchdog."""
+        """Number of the current run, None between runs; for the watchdog."""
 
     def request_stop(self) -> None:
         """Start no more checks. A running check isn't interrupted."""

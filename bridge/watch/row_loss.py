@@ -1,8 +1,9 @@
 """Compares the rows that GDN receipted with the rows that came out of the worker: which are behind, and which are lost.
 
 A row that is behind may still come out; only the order of rows proves a loss. A stream keeps its order, so a row that
-was receipted before a canary was sent has come out before the canary's row, or is lost. Rows that were receipted after
-the canary and are already out hide as many lost ones, so rows are counted as soon as a canary has come out. Pure.
+was receipted before a canary was sent has come out before the canary's row, or is lost. Each row that was receipted
+after the canary and has come out already hides one that is lost, so rows are counted as soon as a canary has come out.
+Pure.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class RowLag:
     """What one count of the table shows."""
 
     rows: int
-    """Rows behind: receipted, not lost, and not come out."""
+    """Rows behind: receipted, and neither come out nor lost."""
     lost: int = 0
     """Rows that this count proves lost. They don't count as behind any more."""
     suspected: int = 0
@@ -64,8 +65,8 @@ class RowLagTracker:
     until it has caught up once. Whatever is uncertain counts in the worker's favour.
 
     Args:
-        input_rows: returns the present counts.
-        keeps_order: whether the canary's rows take the same way as all others, in order.
+        input_rows: returns the current counts.
+        keeps_order: whether the canary's rows and all others come out in the order in which they were receipted.
     """
 
     def __init__(self, input_rows: Callable[[], InputRows], *, keeps_order: bool = False) -> None:
@@ -75,7 +76,7 @@ class RowLagTracker:
         self._rows_out: int | None = None
         self._changed_at = 0.0
         self._suspected = 0
-        self._mark: tuple[float, int] | None = None  # a time, and the rows receipted by then that weren't all out since
+        self._mark: tuple[float, int] | None = None  # a time, and the rows receipted by then: not all are out yet
 
     def count(self, *, at: float, before: InputRows, after: InputRows, rows_out: int, due_rows: int | None) -> RowLag:
         """Evaluate a count of the table.
@@ -88,7 +89,7 @@ class RowLagTracker:
             due_rows: receipted rows that must have come out with the last canary; None if no canary has come out.
         """
         if self._rows_out is not None and rows_out < self._rows_out:
-            self._baseline = self._mark = None  # somebody deletes from the table: start again
+            self._baseline = self._mark = None  # rows were deleted from the table: start again
         if rows_out != self._rows_out:
             self._rows_out, self._changed_at = rows_out, at
         # A row may come out before its receipt is read, so unreceipted rows count as rows in here.

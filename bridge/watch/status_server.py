@@ -42,9 +42,9 @@ class StatusServer:
     Args:
         host: address to listen on.
         port: to listen on; 0 for any free one, which ``port`` holds after ``start``.
-        live: whether the data path still works.
+        live: whether the pipeline still makes turns.
         parts: the status of every part.
-        snapshot: of the data path.
+        snapshot: of the pipeline.
         health: results of the health checks.
         requests: numbers of requests to GDN.
     """

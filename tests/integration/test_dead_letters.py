@@ -36,7 +36,7 @@ from bridge.mapping.sparkplug_payload import message_class
 from bridge.message import DeadLetter, MqttMessage, Row
 from bridge.outbox import Bounds, Commit, DeadLetterClient, Outbox, RefusedRecord, Selection, dead_letters, schema
 from bridge.path import replay as replaying
-from bridge.path.replay import carry_out
+from bridge.path.replay import carry_out_requests
 from bridge.streamql import input_streams, parse
 
 pytestmark = pytest.mark.integration
@@ -122,7 +122,7 @@ def rows_of(outbox: Outbox) -> list[bytes]:
 
 
 def replay(outbox: Outbox, by: Any, *, has_room: bool = True) -> replaying.ReplayOutcome:
-    return carry_out(outbox, by, streams=STREAMS, has_room=has_room)
+    return carry_out_requests(outbox, by, streams=STREAMS, has_room=has_room)
 
 
 # --- replay --------------------------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ def test_an_old_sparkplug_birth_becomes_rows_and_changes_no_aliases(
     outbox.commit(Commit(dead_letters=[dead_letter(earlier, topic="spBv1.0/g/NBIRTH/n")]))
     mark(path)
 
-    carry_out(outbox, by, streams=streams, has_room=True)
+    carry_out_requests(outbox, by, streams=streams, has_room=True)
 
     stored = outbox.read("s", after=0, limit=10, max_bytes=1 << 20)
     assert [json.loads(record.payload) for record in stored] == [{"metric": "then", "value": 2.0}]
@@ -447,7 +447,7 @@ def test_one_process_marks_while_another_stores_and_purges(path: Path) -> None:
 REPLAYER = """
 import os, signal, sys
 from pathlib import Path
-from bridge.path.replay import carry_out
+from bridge.path.replay import carry_out_requests
 from bridge.message import Row
 from bridge.outbox import Outbox
 class Each:
@@ -463,7 +463,7 @@ def trace(statement):
         if left < 0:
             os.kill(os.getpid(), signal.SIGKILL)
 outbox._db.set_trace_callback(trace)
-while carry_out(outbox, Each(), streams=["s"], has_room=True).more:
+while carry_out_requests(outbox, Each(), streams=["s"], has_room=True).more:
     pass
 """
 

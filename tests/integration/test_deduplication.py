@@ -1,4 +1,4 @@
-"""Effectively once (design.md P8): the real delivery and outbox against a model of a deduplicating broker.
+"""Effectively once (docs/reliability.md, P8): the real delivery and outbox against a model of a deduplicating broker.
 
 The model may cut connections, lose what is under way in both directions, answer out of order, refuse sends with and
 without using up their number, and crash the bridge between any two steps. Nothing may ever be lost, and nothing may be
@@ -111,11 +111,9 @@ class Deduplication(RuleBasedStateMachine):
     @rule()
     def commit(self) -> None:
         d = self.delivery
-        settlement = d.settlement()
-        self.outbox.commit(
-            Commit(released=settlement.released, refused=settlement.refused, unnumbered=settlement.unnumbered)
-        )
-        d.confirm(settlement)
+        outcomes = d.outcomes()
+        self.outbox.commit(Commit(released=outcomes.released, refused=outcomes.refused, unnumbered=outcomes.unnumbered))
+        d.confirm(outcomes)
 
     # --- what the broker does ------------------------------------------------------------------------------
 
@@ -159,7 +157,7 @@ class Deduplication(RuleBasedStateMachine):
         # A record behind which another was receipted can't use its number again.
         behind = {record_id for record_id, number in numbers.items() if number < highest or receipts.refused}
         self.may_be_doubled.update(b"%d" % (record_id - 1) for record_id in behind - set(receipts.receipted))
-        self.delivery.settle(receipts.receipted, receipts.payload_bytes)
+        self.delivery.take_receipts(receipts.receipted, receipts.payload_bytes)
         self.delivery.refuse(receipts.refused, 0.0, 0)
 
     # --- what goes wrong ------------------------------------------------------------------------------------

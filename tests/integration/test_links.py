@@ -658,7 +658,7 @@ def test_an_end_before_the_suback_or_by_the_bridge_is_not_silent(pair: Pair) -> 
     ours, theirs = socket.socketpair()
     with ours, theirs:
         link = connected((ours, theirs), 4, suback(4, 1, 1, 1))
-        link.fail("the outbox can't store: nothing is acknowledged until it can", LinkEnd.GIVEN_UP)
+        link.fail("the outbox can't be written: nothing is acknowledged until it can", LinkEnd.GIVEN_UP)
         assert link.subscribed
         assert not link.closed_silently
 

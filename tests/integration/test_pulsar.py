@@ -1,5 +1,5 @@
-"""The daemon feeding a real Apache Pulsar: plain Pulsar as far end, and effectively once (design.md P8) under kills and
-cut links, read back from the topic.
+"""The daemon feeding a real Apache Pulsar: plain Pulsar as far end, and effectively once (docs/reliability.md, P8)
+under kills and cut links, read back from the topic.
 """
 
 from __future__ import annotations

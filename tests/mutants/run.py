@@ -243,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--sample", type=int, help="try out so many of those that are open, spread evenly")
     parser.add_argument("--only", default="", help="only mutants whose module and function contain this")
-    parser.add_argument("--again", action="store_true", help="try survivors and time-outs out again")
+    parser.add_argument("--again", action="store_true", help="try survivors and timeouts out again")
     parser.add_argument("--long", action="store_true", help="try what the fast tests leave with the long ones, too")
     parser.add_argument("--list", action="store_true", help="print the mutants and try nothing out")
     parser.add_argument("--results", type=Path, default=RESULTS)

@@ -182,8 +182,8 @@ def test_nothing_more_is_sent_while_the_outbox_cannot_release(path: DataPath) ->
     far_end.receipt()
     path.turn(10)
 
-    assert path.delivery().settlement().released == (1, 2)
+    assert path.delivery().outcomes().released == (1, 2)
     path.outbox.failing = False
     path.turn(5)
-    assert path.delivery().settlement().released == ()
+    assert path.delivery().outcomes().released == ()
     assert path.stored == []

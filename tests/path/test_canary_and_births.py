@@ -23,7 +23,7 @@ def test_a_canary_is_published_and_followed_to_the_receipt_of_its_row(path: Data
     broker, far_end = path.reach_steady_state()
     sent = canary()
 
-    path.inbox.launch(sent)
+    path.inbox.publish_canary(sent)
     path.turn()
     assert broker.published == ["d/canary"]
     assert (sent.published_at, sent.arrived_at) == (path.clock.now, None)
@@ -42,7 +42,7 @@ def test_a_canary_is_published_and_followed_to_the_receipt_of_its_row(path: Data
 def test_a_canary_that_could_not_be_stored_says_so_and_the_ids_it_would_have_had_mean_nothing(path: DataPath) -> None:
     broker, _ = path.reach_steady_state()
     sent = canary()
-    path.inbox.launch(sent)
+    path.inbox.publish_canary(sent)
     path.turn()
 
     path.outbox.failing = True
@@ -65,7 +65,7 @@ def test_a_canary_that_a_full_outbox_rejects_says_so(make_path: MakePath) -> Non
     broker.publish(1, 2)
     path.turn()
     sent = canary()
-    path.inbox.launch(sent)
+    path.inbox.publish_canary(sent)
     path.turn()
 
     broker.send(publish(sent.topic, sent.payload, 3))
@@ -77,7 +77,7 @@ def test_a_canary_that_a_full_outbox_rejects_says_so(make_path: MakePath) -> Non
 def test_without_a_broker_a_canary_is_not_published(path: DataPath) -> None:
     sent = canary()
 
-    path.inbox.launch(sent)
+    path.inbox.publish_canary(sent)
     path.turn()
 
     assert sent.trouble == "could not be published: the broker isn't connected"

@@ -231,7 +231,7 @@ def test_a_record_that_gdn_cannot_take_now_is_sent_again_after_a_pause_before_un
 def test_a_far_end_that_breaks_the_protocol_is_left_and_its_records_are_sent_again(path: DataPath) -> None:
     broker, far_end = path.reach_steady_state()
     sent = CanaryMessage("d/1", b'{"n": 5, "text": ""}', "5")
-    path.inbox.launch(sent)
+    path.inbox.publish_canary(sent)
     path.turn()
     broker.send(publish(sent.topic, sent.payload, 5))
     path.turn()

@@ -61,7 +61,7 @@ def test_a_stop_releases_at_once_what_was_receipted_before_it(path: DataPath) ->
     path.turn()
     far_end.receipt()
     path.turn()
-    assert path.delivery().settlement().released == (1,)
+    assert path.delivery().outcomes().released == (1,)
 
     path.stop(seconds=10)
 

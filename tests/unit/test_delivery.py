@@ -65,8 +65,8 @@ def test_memory_is_bounded_and_nothing_is_skipped_or_doubled_when_it_overflows()
     taken = []
     while records := d.take(100, 0.0):
         taken += ids(records)
-        d.settle(ids(records), len(records))
-        d.confirm(d.settlement())
+        d.take_receipts(ids(records), len(records))
+        d.confirm(d.outcomes())
         assert len(d._ready) <= MEMORY_RECORDS + PAGE_RECORDS
     assert taken == list(range(1, 15_001))
 
@@ -75,12 +75,12 @@ def test_unreceipted_records_go_again_first_and_in_order_after_the_link_is_lost(
     disk = Disk(6)
     d = delivery(disk)
     sent = d.take(4, 0.0)
-    d.settle([2], 1)
+    d.take_receipts([2], 1)
 
     d.link_lost([r for r in sent if r.id != 2])
 
     assert ids(d.take(10, 0.0)) == [1, 3, 4, 5, 6]
-    assert d.settlement().released == (2,)
+    assert d.outcomes().released == (2,)
 
 
 def test_a_record_gdn_could_not_take_goes_again_after_a_pause() -> None:
@@ -101,7 +101,7 @@ def test_a_record_gdn_will_never_take_becomes_a_dead_letter() -> None:
 
     d.refuse([Refusal(first, "send-error:7", "bad")], 10.0, 99)
 
-    (refused,) = d.settlement().refused
+    (refused,) = d.outcomes().refused
     assert (refused.record_id, refused.dead_letter.reason) == (1, "refused_by_gdn")
     assert "send-error:7" in refused.dead_letter.detail
     assert ids(d.take(5, 10.0)) == [2]
@@ -133,7 +133,7 @@ def test_behind_a_gap_a_record_goes_last_and_with_a_new_number() -> None:
     d = numbered_delivery(disk)
     sent = d.take(4, 0.0)
     d.number(sent)
-    d.settle([2], 1)
+    d.take_receipts([2], 1)
 
     d.link_lost([r for r in sent if r.id != 2])
 
@@ -164,7 +164,7 @@ def test_after_a_refusal_no_number_of_the_connection_is_used_again() -> None:
     d.refuse([Refusal(sent[1], "send-error:8", "busy")], 0.0, 0)
     d.link_lost([sent[0], sent[2]])
 
-    assert sorted(d.settlement().unnumbered) == [1, 2, 3]
+    assert sorted(d.outcomes().unnumbered) == [1, 2, 3]
     assert d.initial_sequence_id == 3
     assert d.number(d.take(3, 10.0)) == [(4, 1), (5, 2), (6, 3)]
 
@@ -212,10 +212,10 @@ def test_nothing_more_is_sent_while_the_disk_takes_no_releases() -> None:
     disk = Disk(2 * MEMORY_RECORDS)
     d = delivery(disk)
     while taken := d.take(500, 0.0):
-        d.settle(ids(taken), len(taken))
+        d.take_receipts(ids(taken), len(taken))
 
-    assert MEMORY_RECORDS <= len(d.settlement().released) <= MEMORY_RECORDS + 500
-    d.confirm(d.settlement())
+    assert MEMORY_RECORDS <= len(d.outcomes().released) <= MEMORY_RECORDS + 500
+    d.confirm(d.outcomes())
     assert d.take(1, 0.0)
 
 
@@ -241,7 +241,7 @@ def test_receipted_bytes_make_room_in_memory() -> None:
     for _ in range(12):
         d.offer(disk.add(1))
         (record,) = d.take(1, 0.0)
-        d.settle([record.id], record.size)
+        d.take_receipts([record.id], record.size)
     assert disk.reads == reads
 
 
@@ -264,7 +264,7 @@ def test_bytes_of_an_earlier_process_count() -> None:
 
     assert len(d.take(10, 0.0)) == 5
     assert disk.reads == 0, "memory is full: the disk is not read"
-    d.settle(ids(disk.records[:3]), 3 * LARGE)
+    d.take_receipts(ids(disk.records[:3]), 3 * LARGE)
     d.take(10, 0.0)
     assert disk.reads == 1
 
@@ -275,7 +275,7 @@ def test_what_leaves_the_window_no_longer_counts() -> None:
     sent = d.take(9, 0.0)
     assert d.in_window == 9
 
-    d.settle([sent[0].id, sent[1].id], 2)
+    d.take_receipts([sent[0].id, sent[1].id], 2)
     assert d.in_window == 7
     d.refuse([Refusal(sent[2], "send-error:7", "bad"), Refusal(sent[3], "send-error:8", "busy")], 0.0, 0)
     assert d.in_window == 5
@@ -305,12 +305,12 @@ def test_the_pause_grows_with_each_refusal_and_starts_anew_after_a_receipt() -> 
     d.refuse(busy, 10.0, 0)
     assert d.paused_until == 12.0
 
-    d.settle([], 0)
+    d.take_receipts([], 0)
     d.take(1, 20.0)
     d.refuse(busy, 20.0, 0)
     assert d.paused_until == 24.0, "no receipt, no new start"
 
-    d.settle([second.id], 1)
+    d.take_receipts([second.id], 1)
     d.take(1, 30.0)
     d.refuse(busy, 30.0, 0)
     assert d.paused_until == 31.0
@@ -325,7 +325,7 @@ def test_the_dead_letter_of_a_refused_record_has_its_row_and_what_gdn_said() -> 
 
     detail = "GDN refused the row for stream s: send-error:7 bad"
     expected = DeadLetter("", record.payload, 1, 99, None, "refused_by_gdn", detail)
-    assert d.settlement().refused == (RefusedRecord(record.id, expected),)
+    assert d.outcomes().refused == (RefusedRecord(record.id, expected),)
 
 
 def test_only_what_was_committed_is_confirmed() -> None:
@@ -333,16 +333,16 @@ def test_only_what_was_committed_is_confirmed() -> None:
     d = numbered_delivery(disk)
     sent = d.take(6, 0.0)
     d.number(sent)
-    d.settle([1], 1)
+    d.take_receipts([1], 1)
     d.refuse([Refusal(sent[1], "send-error:7", "bad")], 0.0, 0)
-    committed = d.settlement()
+    committed = d.outcomes()
     assert (committed.released, len(committed.refused), committed.unnumbered) == ((1,), 1, (2, 3, 4, 5, 6))
-    d.settle([3], 1)
+    d.take_receipts([3], 1)
     d.refuse([Refusal(sent[3], "send-error:7", "bad")], 0.0, 0)
 
     d.confirm(committed)
 
-    left = d.settlement()
+    left = d.outcomes()
     assert (left.released, [refused.record_id for refused in left.refused], left.unnumbered) == ((3,), [4], ())
 
 

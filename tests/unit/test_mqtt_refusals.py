@@ -50,7 +50,7 @@ def test_the_server_that_a_broker_names_is_quoted() -> None:
 
 def test_a_take_over_and_other_disconnects_end_differently() -> None:
     taken, end = disconnected(BrokerReason(Code.SESSION_TAKEN_OVER, "Session taken over"), client_id="c")
-    shut, other = disconnected(BrokerReason(0x8B, "Server shutting down", words="back at noon"), client_id="c")
+    shut, other = disconnected(BrokerReason(0x8B, "Server shutting down", explanation="back at noon"), client_id="c")
 
     assert end is LinkEnd.TAKEN_OVER
     assert "client id 'c'" in taken
