@@ -58,6 +58,7 @@ def encode(opcode: Opcode, payloads: Sequence[bytes], *, masks: bytes) -> bytes:
         else:
             parts.append(bytes((first, 0xFF)) + size.to_bytes(8, "big"))
         parts.append(mask)
+        # One XOR of large integers instead of one for each byte.
         key = int.from_bytes((mask * (size // 4 + 1))[:size], "little")
         parts.append((int.from_bytes(payload, "little") ^ key).to_bytes(size, "little"))
     return b"".join(parts)

@@ -211,7 +211,7 @@ class MqttLink(Link):
             manual_ack=True,
             reconnect_on_failure=False,  # else it answers a refused protocol version with a second CONNECT
         )
-        client.packet_buffer = self._buffer
+        client.packet_buffer = self._buffer  # in place of a socket: connect's host and port are ignored
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_unsubscribe = self._on_unsubscribe

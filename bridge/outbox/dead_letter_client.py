@@ -71,7 +71,7 @@ class DeadLetterClient(Database):
                         f"BRIDGE_OUTBOX__PATH: {self._path} has format {found}, this gdn-bridge reads format "
                         f"{len(schema.CHANGES)}. The bridge upgrades an older outbox when it starts."
                     )
-                self._db.execute("PRAGMA synchronous = FULL")
+                self._db.execute("PRAGMA synchronous = FULL")  # a mark that was reported survives a power loss
             except BaseException:
                 self._disconnect()
                 raise

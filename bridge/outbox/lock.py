@@ -33,6 +33,7 @@ class LockFile:
         try:
             if not Path(f"{self._path}.lock").exists():  # else an earlier start has synced the directories
                 directories.make(self._path.parent)
+            # Not truncated: it holds the seal.
             self._handle = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as exc:
             raise not_writable(self._path, exc) from exc

@@ -61,6 +61,7 @@ class OwnedDatabase(Database, ABC):
         """
         self._lock.acquire()
         try:
+            # First: the next line would create an empty file where the rescued one belongs.
             rescue.finish(self._path)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             directories.sync(self._path.parent)  # SQLite syncs it only for its log, and not in every build
@@ -86,6 +87,7 @@ class OwnedDatabase(Database, ABC):
             self._db = db = schema.connect(str(self._path))
             self._check_version(db)
             schema.upgrade(db)
+            # Only after an unclean end: the check reads the whole file.
             if self.saved_value("closed") != "cleanly" and rescue.is_damaged(db):
                 raise OutboxDamaged(f"the outbox {self._path} doesn't pass SQLite's check")
             name = self.saved_value("name")
@@ -100,7 +102,7 @@ class OwnedDatabase(Database, ABC):
             self._load_totals(db, is_copy=is_copy)
             self.name = name or secrets.token_hex(4)
             self._opened_inode = self._inode()
-            self._save_with_new_seal(name=self.name, closed="")
+            self._save_with_new_seal(name=self.name, closed="")  # until close, any end is an unclean one
 
     def _save_with_new_seal(self, **values: str) -> None:
         """Save values and a new seal. A copy has an older seal than the lock file, or another inode.
@@ -179,6 +181,7 @@ class OwnedDatabase(Database, ABC):
         """
         if not self._reserve.exists:
             with self._translated("shrink") as db:
+                # fetchall: each step of this pragma frees only one page.
                 db.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._reserve.create()

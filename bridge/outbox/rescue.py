@@ -195,6 +195,7 @@ def _has_column(db: sqlite3.Connection, table: str, name: str) -> bool:
 
 def _copy_table(old: sqlite3.Connection, new: sqlite3.Connection, *, table: str, columns: Mapping[str, str]) -> int:
     places = ", ".join("?" * len(columns))
+    # OR IGNORE: a damaged tree may return a row twice.
     insert = f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({places})"  # noqa: S608 - constants
     # A file of an older version lacks columns; they get their default.
     sources = [name if not default or _has_column(old, table, name) else default for name, default in columns.items()]

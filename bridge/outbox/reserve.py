@@ -35,6 +35,7 @@ class Reserve:
         try:
             handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
+                # Truncating to this size would only make a sparse file.
                 os.posix_fallocate(handle, 0, RESERVE_BYTES)
             finally:
                 os.close(handle)

@@ -60,7 +60,7 @@ def connect(path: str) -> sqlite3.Connection:
     """A connection that syncs each commit. For one thread at a time."""
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS)
     try:
-        db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # lets probe() give space back to a full disk
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before any table: lets probe() shrink the file
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")  # NORMAL doesn't sync each commit, as a PUBACK needs
         db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")

@@ -66,7 +66,7 @@ class Outbox(OwnedDatabase):
     def _load_totals(self, db: sqlite3.Connection, *, is_copy: bool) -> None:
         self._counts = Counter(dict(db.execute(READ_BOOKS).fetchall()))
         self._record_usage, highest = records.usage(db)
-        self._counts[LAST_ID] = max(highest, self._counts[LAST_ID])
+        self._counts[LAST_ID] = max(highest, self._counts[LAST_ID])  # a rescue may not have found the count
         self._dead_letter_usage = dead_letters.usage(db)
         if is_copy:
             self.forget_seen_messages()
@@ -102,7 +102,7 @@ class Outbox(OwnedDatabase):
             refused, refused_dead_letters = _delete_refused(db, commit.refused)
             new_dead_letters = [StoredDeadLetter(0, d, None, b"", None) for d in commit.dead_letters]
             new_dead_letters += refused_dead_letters
-            if commit.unnumbered:
+            if commit.unnumbered:  # they are sent again, with new numbers
                 db.executemany(records.WRITE_NUMBER, [(None, record_id) for record_id in commit.unnumbered])
             if commit.seen is not None:
                 _write_seen(db, commit.seen)
@@ -134,6 +134,7 @@ class Outbox(OwnedDatabase):
 
     def _drop(self, under_way: Mapping[str, int]) -> int:
         bounds = self._bounds
+        # Down to ROOM_AGAIN: dropping just below the bound would drop again in every turn.
         excess = self.bytes - int(bounds.max_bytes * ROOM_AGAIN) if self.bytes >= bounds.max_bytes else 0
         before = self._now() - bounds.max_age if bounds.max_age else 0.0
         with self._counting("drop from") as (db, counts):

@@ -62,7 +62,7 @@ class CanaryTracker:
     ) -> None:
         """Publish canaries and track the last one. ``publish``: None while the broker isn't connected."""
         for canary in canaries:
-            self._mapped = frozenset()
+            self._mapped = frozenset()  # an earlier canary is no longer tracked
             self._awaited.clear()
             self._canary = canary if canary.publish(publish, now) else None
 

@@ -191,6 +191,7 @@ class Delivery:
         """
         again = []
         if refusals:
+            # The stored numbers are removed by the next commit, which is due at once: see needs_commit_now.
             self._unnumbered.extend(self._numbers)
             self._numbers.clear()
         for refusal in refusals:
@@ -252,6 +253,7 @@ class Delivery:
 
     def unload(self) -> None:
         """Drop records that were never sent from memory. Those still on disk are read again."""
+        # Sent or numbered records stay: GDN may have stored them, so the outbox keeps them too.
         kept = [r for r in self._ready if r.id <= self._sent_to or r.id in self._resumed]
         self._bytes -= sum([r.size for r in self._ready]) - sum([r.size for r in kept])
         self._ready = deque(kept)
@@ -264,7 +266,7 @@ class Delivery:
 
     def _queue_again(self, records: Sequence[OutboxRecord]) -> None:
         """Queue records before those never sent; numbered ones first, by number: none may follow a higher one."""
-        unnumbered = self._last_number + 1
+        unnumbered = self._last_number + 1  # above every number: records without one come last, by id
         self._ready = deque(sorted([*records, *self._ready], key=lambda r: (self._numbers.get(r.id, unnumbered), r.id)))
 
     def _load(self, records: Sequence[OutboxRecord]) -> None:

@@ -92,7 +92,7 @@ class Inbox:
         self._stop = deadline
         self._wake()
 
-    # --- the pipeline thread ---------------------------------------------------------------------------
+    # --- the pipeline thread ------------------------------------------------------------------------------
 
     @property
     def stop(self) -> Deadline | None:

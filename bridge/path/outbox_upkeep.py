@@ -42,7 +42,7 @@ class Growth:
         """Add the amount at ``now``, in monotonic seconds; not earlier than the last call's."""
         if self._at is not None and now > self._at:
             seconds = now - self._at
-            weight = -math.expm1(-seconds / GROWTH_SECONDS)
+            weight = -math.expm1(-seconds / GROWTH_SECONDS)  # exponential decay, right for uneven intervals
             self._rate += weight * ((amount - self._amount) / seconds - self._rate)
         if self._at is None or now > self._at:
             self._amount, self._at = amount, now
@@ -145,7 +145,8 @@ class OutboxUpkeep:
             if full and self._policy == "drop_oldest":
                 self._drop_oldest(full, senders)
             if self._intake.holding is not None:
-                self._outbox.probe()  # nothing else is written while the intake holds
+                # The hold ends only once the outbox can be written and has its reserve again.
+                self._outbox.probe()
                 self.works()
         except OutboxUnavailable as exc:
             self.failed(exc, now)

@@ -224,6 +224,7 @@ class Pipeline:
             receipted = sender.read_receipts(now, self._wall_clock())
             if self._canary.is_awaiting:
                 self._canary.receipted(receipted, now)
+            # Releases can wait for the next batch; the removal of sequence numbers can't.
             if sender.delivery.needs_commit_now:
                 self._commit_due = now
             elif sender.delivery.wants_commit and self._commit_due is None:
@@ -237,7 +238,7 @@ class Pipeline:
         rows, filtered = batch.rows, 0
         is_expecting_canary = self._canary.is_expecting
         for message in messages:
-            next_id = self._outbox.next_id + len(rows)
+            next_id = self._outbox.next_id + len(rows)  # the id that the commit will give the message's first row
             mapped = self._mapper.map(message, next_id)
             if is_expecting_canary:
                 self._canary.see(message, mapped, next_id, self._clock())
@@ -324,7 +325,7 @@ class Pipeline:
     def _offer(self, records: list[OutboxRecord]) -> None:
         if not records:
             return
-        if len(self.senders) == 1:
+        if len(self.senders) == 1:  # the usual case, without a pass over the records
             (sender,) = self.senders.values()
             sender.delivery.offer(records)
             return
@@ -340,6 +341,7 @@ class Pipeline:
 
     def _ack(self, messages: list[MqttMessage]) -> None:
         self._intake.ack(messages)
+        # Without another message the fence would stay unacknowledged: an empty commit ends that.
         if self._commit_due is None and self._intake.wants_commit:
             self._commit_due = self._clock() + RELEASE_WITHIN
 
@@ -403,6 +405,6 @@ class Pipeline:
                 sender.drop_failed()  # it brings no more receipts
         for sender in self.senders.values():
             sender.close()
-        self._upkeep.retry_now()
+        self._upkeep.retry_now()  # what isn't released now is sent again after the next start
         self._store(Batch([], []), self._clock(), due=True, seen=None)
         self.snapshot = self._snapshot()

@@ -115,6 +115,7 @@ class Sender:
         if not records:
             return
         if self.delivery.deduplicates:
+            # Before the send: after a crash the same record must not get another number (docs/reliability.md, P8).
             self._number(records, outbox)
         self.sends += len(records)
         link.send(records, now)

@@ -31,6 +31,7 @@ class Sockets:
     def wait(self, links: Sequence[Link], timeout: float) -> set[Link]:
         """Flush links that can be written to; returns those with something to read. ``timeout``: seconds at most."""
         self._watch(links)
+        # The selector doesn't see bytes that TLS has already decrypted, so with those the select doesn't wait.
         ready = {link for link in links if link.has_buffered}
         for key, events in self._selector.select(0 if ready else timeout):
             link = key.data

@@ -85,7 +85,7 @@ class Daemon:
                 return EXIT_FAILED if reason.is_failure else EXIT_OK
         finally:
             self._outbox.close()
-            self._forced_exit.disarm()
+            self._forced_exit.disarm()  # last: closing the outbox may hang, too
 
     def _open_outbox(self) -> StopReason | None:
         """Open the outbox, trying again while the disk is full or another program has the file.

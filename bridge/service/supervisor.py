@@ -156,7 +156,7 @@ class Supervisor:
             try:
                 event = self._events.get(timeout=TICK)
             except Empty:
-                stuck = self._threads.stuck()
+                stuck = self._threads.stuck()  # only after a whole tick: the watchdog counts them
             else:
                 if isinstance(event, StopReason):
                     return event
