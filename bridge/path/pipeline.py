@@ -284,7 +284,7 @@ class Pipeline:
         """
         if batch.is_empty and not due and seen is None:
             return True
-        # With reject_new a full outbox only counts rows; their messages are acknowledged all the same.
+        # With reject_new a full outbox only counts rows; their messages are still acknowledged.
         rejected = len(batch.rows) if self._upkeep.rejects else 0
         rows = [] if rejected else batch.rows
         if rejected:
