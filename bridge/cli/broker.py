@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from bridge.message import MqttMessage
 
 RECEIVE_MAXIMUM = 100
-"""Unacknowledged messages that the broker may have in flight (MQTT 5)."""
+"""Messages in flight without an acknowledgement, at most (MQTT 5, 3.1.2.11.3)."""
 
-TURN = 0.5
-"""Seconds that one wait for the socket takes at most: keepalive and timeouts are checked in between."""
+MAX_WAIT = 0.5
+"""Seconds that one wait for the socket may take: keepalive and timeouts are checked between waits."""
 
 
 @contextmanager
-def visit(mqtt: MqttSettings, filters: Sequence[str]) -> Iterator[MqttLink]:
-    """A link that subscribes to ``filters`` with a temporary client id; closed at the end.
+def temporary_link(mqtt: MqttSettings, filters: Sequence[str]) -> Iterator[MqttLink]:
+    """A link with a temporary client id that subscribes to ``filters``; it is closed at the end.
 
     Raises:
         MqttUnavailable: the broker can't be reached.
@@ -55,15 +55,15 @@ def visit(mqtt: MqttSettings, filters: Sequence[str]) -> Iterator[MqttLink]:
         link.close()
 
 
-def turn(link: MqttLink, deadline: Deadline) -> list[MqttMessage]:
-    """The messages that arrive within a turn, acknowledged at once: this client stores nothing.
+def receive(link: MqttLink, deadline: Deadline) -> list[MqttMessage]:
+    """Wait for messages, up to ``MAX_WAIT``, and acknowledge them at once: this client stores nothing.
 
     Raises:
-        MqttUnavailable: the link is over.
+        MqttUnavailable: the link has ended.
     """
     link.flush()
     if not link.has_buffered:
-        select.select([link.sock], [link.sock] if link.wants_write else [], [], min(TURN, deadline.left()))
+        select.select([link.sock], [link.sock] if link.wants_write else [], [], min(MAX_WAIT, deadline.left()))
     try:
         messages = link.read(time.time_ns())
     except RemoteProtocolError as exc:

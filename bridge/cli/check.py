@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 SUBSCRIBE_TIMEOUT = 30.0
-"""Seconds from the connection to the broker's last answer; each answer has a timeout of its own within."""
+"""Seconds from the connection to the broker's last answer. Each answer also has a timeout of its own."""
 
 Outcome = Literal["ok", "note", "failed", "skipped"]
 
@@ -67,15 +67,15 @@ def _offline(configuration: Configuration) -> Iterator[str]:
     yield f"worker {configuration.worker.name} ({configuration.settings.worker.definition}): read"
     for route in configuration.routes:
         columns = ", ".join(f"{a.name} {a.type.value}" for a in configuration.streams[route.stream].attributes or ())
-        extras = "".join(f"; {extra}" for extra in _beyond_defaults(route))
+        extras = "".join(f"; {extra}" for extra in _non_defaults(route))
         yield f"route {route.topic} -> {route.stream} ({columns}){extras}"
     warnings = find_warnings(configuration.routes, configuration.streams)
     yield from (f"{configuration.place(warning.location)}: {warning.text}" for warning in warnings)
     yield "no errors found" if warnings else "no problems found"
 
 
-def _beyond_defaults(route: Route) -> Iterator[str]:
-    """What a route sets beyond topic, stream and fields, in short."""
+def _non_defaults(route: Route) -> Iterator[str]:
+    """The settings of a route that differ from their defaults, apart from its fields."""
     if route.format.name != "json":
         yield route.format.name
     if route.format.compression != "none":
@@ -133,16 +133,16 @@ def online(configuration: Configuration) -> Iterator[Finding]:
 
 def _check_broker(configuration: Configuration) -> Iterator[Finding]:
     """Whether the broker can be reached, accepts the credentials and grants the subscriptions."""
-    from bridge.cli.broker import visit  # noqa: PLC0415 - other verbs start faster without paho
+    from bridge.cli.broker import temporary_link  # noqa: PLC0415 - other verbs start faster without paho
 
     mqtt = configuration.settings.mqtt
     place = f"broker {mqtt.host}:{mqtt.port}"
     user = "without user" if mqtt.username is None else f"as {mqtt.username}"
     login = f"login {user}, with a temporary client id"
     wanted = minimal_filters([TopicTemplate.parse(route.topic).filter for route in configuration.routes])
-    subscriptions = {f"subscription {filter_}": _outside_group(filter_) for filter_ in wanted}
+    subscriptions = {f"subscription {filter_}": _in_another_group(filter_) for filter_ in wanted}
     try:
-        with visit(mqtt, list(subscriptions.values())) as link:
+        with temporary_link(mqtt, list(subscriptions.values())) as link:
             error = _wait_until_subscribed(link)
     except MqttUnavailable as exc:
         yield Finding(place, "failed", f"{redacted(str(exc))}. Check mqtt.url, and that the broker listens there")
@@ -166,14 +166,14 @@ def _check_broker(configuration: Configuration) -> Iterator[Finding]:
 
 def _wait_until_subscribed(link: MqttLink) -> str:
     """Wait for the broker's answers; returns the error, empty if there was none."""
-    from bridge.cli.broker import turn  # noqa: PLC0415 - as above
+    from bridge.cli.broker import receive  # noqa: PLC0415 - as above
 
     deadline = Deadline(SUBSCRIBE_TIMEOUT)
     try:
         while not link.subscribed:
             if not deadline.left():
                 return f"the broker did not answer within {SUBSCRIBE_TIMEOUT:g} s"
-            turn(link, deadline)
+            receive(link, deadline)
     except MqttUnavailable as exc:
         return redacted(str(exc))
     return ""
@@ -183,9 +183,11 @@ def _skipped(asked: Iterable[str], why: str) -> Iterator[Finding]:
     return (Finding(one, "skipped", why) for one in asked)
 
 
-def _outside_group(filter_: str) -> str:
-    """The filter, a shared one with another group: messages for this client would be lost to the bridges of the real
-    group, because no other member gets them when its session ends (MQTT 5, 4.8.2).
+def _in_another_group(filter_: str) -> str:
+    """The filter to subscribe to; a shared one gets another group.
+
+    In the real group this client would be sent messages that the bridges then never get: no other member gets them
+    when its session ends (MQTT 5, 4.8.2).
     """
     if not filter_.startswith("$share/"):
         return filter_

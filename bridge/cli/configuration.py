@@ -22,7 +22,7 @@ from bridge.streamql.streams import input_streams
 
 
 def read_configuration(arguments: argparse.Namespace) -> Configuration:
-    """The settings, worker, streams and routes, checked without asking broker or GDN.
+    """The settings, worker, streams and routes, checked without a connection to broker or GDN.
 
     Raises:
         ConfigError: lists every problem.
@@ -110,7 +110,7 @@ def configure_log(settings: Settings) -> None:
 
 
 def configuration_for_gdn(arguments: argparse.Namespace) -> tuple[Configuration, GdnRest]:
-    """The configuration and a REST client, for the verbs that ask GDN.
+    """The configuration and a REST client, for the verbs that send requests to GDN.
 
     Raises:
         ConfigError: as ``read_configuration``, or the far end is a plain Pulsar.

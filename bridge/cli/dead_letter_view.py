@@ -1,4 +1,4 @@
-"""Dead letters as people see and select them: summaries, exports and times."""
+"""Dead letters for people and other programs: summaries, exports and times."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ LISTED = 100
 SHOWN = 80
 """Characters of a topic or a detail in a list."""
 
-PATIENCE = 10.0
+STALL_TIMEOUT = 10.0
 """Seconds to wait for a running bridge that makes no progress."""
 
 POLL_INTERVAL = 0.2
@@ -121,7 +121,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 def _list(arguments: argparse.Namespace) -> int:
     selection = _selection(arguments)
     with DeadLetterClient(_settings(arguments).outbox.path) as client:
-        found = [summary(letter) for letter in client.dead_letters(selection, limit=arguments.limit)]
+        found = [summary(stored) for stored in client.dead_letters(selection, limit=arguments.limit)]
         more = client.count(selection) - len(found)
     if arguments.json:
         print(json.dumps(found))
@@ -141,45 +141,45 @@ def _short(text: str | None) -> str:
 
 def _show(arguments: argparse.Namespace) -> int:
     with DeadLetterClient(_settings(arguments).outbox.path) as client:
-        letter = next(client.dead_letters(Selection(ids=[arguments.id])), None)
-    if letter is None:
+        stored = next(client.dead_letters(Selection(ids=[arguments.id])), None)
+    if stored is None:
         raise BridgeError(f"there is no dead letter {arguments.id}; it may have been replayed or purged")
     if arguments.json:
-        print(json.dumps(export(letter)))
+        print(json.dumps(export(stored)))
     else:
-        for line in _details(letter):
+        for line in _details(stored):
             print(line)
     return 0
 
 
-def _details(letter: StoredDeadLetter) -> Iterator[str]:
-    dead = letter.dead_letter
+def _details(stored: StoredDeadLetter) -> Iterator[str]:
+    dead_letter = stored.dead_letter
     for name, value in (
-        ("id", letter.id),
-        ("received at", iso_time(dead.received_at)),
-        ("topic", dead.topic),
-        ("qos", dead.qos),
-        ("retained", "yes" if dead.retain else "no"),
-        ("route", dead.route),
-        ("reason", dead.reason),
-        ("detail", dead.detail),
-        ("mapping", dead.mapping),
-        ("stream", letter.stream),
-        ("extras", letter.extras.decode(errors="replace")),
-        ("wanted", letter.requested),
-        ("properties", f"{len(dead.properties)} bytes"),
+        ("id", stored.id),
+        ("received at", iso_time(dead_letter.received_at)),
+        ("topic", dead_letter.topic),
+        ("qos", dead_letter.qos),
+        ("retained", "yes" if dead_letter.retain else "no"),
+        ("route", dead_letter.route),
+        ("reason", dead_letter.reason),
+        ("detail", dead_letter.detail),
+        ("mapping", dead_letter.mapping),
+        ("stream", stored.stream),
+        ("extras", stored.extras.decode(errors="replace")),
+        ("wanted", stored.requested),
+        ("properties", f"{len(dead_letter.properties)} bytes"),
     ):
         yield f"{name:<12} {'-' if value in (None, '') else printable(str(value))}"
-    yield from (f"  {line}" for line in content(dead.properties) if dead.properties)
-    yield f"{'payload':<12} {len(dead.payload)} bytes"
-    yield from (f"  {line}" for line in content(dead.payload) if dead.payload)
+    yield from (f"  {line}" for line in content(dead_letter.properties) if dead_letter.properties)
+    yield f"{'payload':<12} {len(dead_letter.payload)} bytes"
+    yield from (f"  {line}" for line in content(dead_letter.payload) if dead_letter.payload)
 
 
 def _export(arguments: argparse.Namespace) -> int:
     written = 0
     with DeadLetterClient(_settings(arguments).outbox.path) as client, _output(arguments.output) as file:
-        for letter in client.dead_letters(_selection(arguments), limit=arguments.limit):
-            print(json.dumps(export(letter)), file=file)
+        for stored in client.dead_letters(_selection(arguments), limit=arguments.limit):
+            print(json.dumps(export(stored)), file=file)
             written += 1
     print(f"{written} dead letters written" if written else NOTHING, file=sys.stderr)
     return 0
@@ -230,8 +230,8 @@ def _try_replay(arguments: argparse.Namespace) -> int:
     failed: Counter[str] = Counter()
     with DeadLetterClient(configuration.settings.outbox.path) as client:
         mapping = _mapping(configuration, memory=client)
-        for letter in client.dead_letters(_selection(arguments), limit=arguments.limit):
-            trial = map_again([letter], mapping, streams=configuration.streams, next_id=1)
+        for stored in client.dead_letters(_selection(arguments), limit=arguments.limit):
+            trial = map_again([stored], mapping, streams=configuration.streams, next_id=1)
             done += len(trial.replayed.done)
             rows += len(trial.rows)
             failed.update(why.reason for _, why in trial.replayed.failed)
@@ -252,7 +252,7 @@ def _act(arguments: argparse.Namespace, action: RequestedAction) -> int:
     outbox = Outbox(path, Bounds(bounds.max_bytes, bounds.max_age, bounds.dead_letter_bytes, bounds.dead_letter_age))
     try:
         outbox.open()
-    except OutboxInUse:
+    except OutboxInUse:  # only its owner may change the outbox
         return _ask_the_bridge(path, selection, action, limit=arguments.limit, wait=not arguments.no_wait)
     with closing(outbox), DeadLetterClient(path, may_mark=True) as client:
         before = client.counter("dead_letters_replayed")
@@ -267,7 +267,7 @@ def _act(arguments: argparse.Namespace, action: RequestedAction) -> int:
             else:
                 _replay_here(outbox, arguments)
         except KeyboardInterrupt:
-            print("interrupted: a bridge will do the rest when it runs", file=sys.stderr)
+            print("interrupted: the next bridge that runs does the rest", file=sys.stderr)
         _report(client, marked, action, before=before, waits="the outbox is full; a bridge replays them later")
     return 0
 
@@ -298,26 +298,26 @@ def _ask_the_bridge(path: Path, selection: Selection, action: RequestedAction, *
         if not marked:
             print(NOTHING)
             return 0
-        print(f"{len(marked)} dead letters marked: the running bridge will {action} them")
+        print(f"{len(marked)} dead letters marked for the running bridge to {action}")
         if wait:
             try:
                 _wait(client, marked, action)
             except KeyboardInterrupt:
-                print("interrupted: the running bridge goes on", file=sys.stderr)
-            _report(client, marked, action, before=before, waits="the running bridge will do it as soon as it can")
+                print("interrupted: the running bridge continues", file=sys.stderr)
+            _report(client, marked, action, before=before, waits="the running bridge does it as soon as it can")
     return 0
 
 
 def _wait(client: DeadLetterClient, marked: Sequence[int], action: RequestedAction) -> None:
-    """Wait until the bridge is done or makes no progress."""
+    """Wait until the bridge is done, or has made no progress for ``STALL_TIMEOUT``."""
     left = len(marked)
-    give_up = time.monotonic() + PATIENCE
+    give_up = time.monotonic() + STALL_TIMEOUT
     while time.monotonic() < give_up:
         now_left = client.count_pending(marked, action)
         if not now_left:
             return
         if now_left < left:
-            left, give_up = now_left, time.monotonic() + PATIENCE
+            left, give_up = now_left, time.monotonic() + STALL_TIMEOUT
             print(f"{left} left", file=sys.stderr)
         time.sleep(POLL_INTERVAL)
 

@@ -118,7 +118,7 @@ def _difference(mapper: Mapper, example: Example, place: str) -> str:
 
 
 def _booleans(value: Any) -> Any:
-    """Which values are booleans, to tell 1 from true: they are equal in Python."""
+    """Which values are booleans, to distinguish 1 from true: they are equal in Python."""
     if isinstance(value, dict):
         return {key: _booleans(element) for key, element in value.items()}
     if isinstance(value, list):

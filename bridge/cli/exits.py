@@ -9,6 +9,6 @@ USAGE = 2
 CHANGES = 2
 """``worker plan`` found something to do."""
 UNAVAILABLE = 69
-"""Broker, GDN or bridge can't be reached or refuses (sysexits.h, EX_UNAVAILABLE)."""
+"""Broker, GDN or bridge can't be reached, or refuses (sysexits.h, EX_UNAVAILABLE)."""
 CONFIG = 78
 """Settings or files are wrong (sysexits.h, EX_CONFIG)."""

@@ -55,7 +55,7 @@ def add_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
 
 def demo(arguments: argparse.Namespace) -> int:
     """Run broker, local GDN, devices and bridge on this machine."""
-    _need_local()
+    _require_local()
     from bridge.local.demo import run_demo  # noqa: PLC0415 - needs the extra `local`
 
     return run_demo(seconds=arguments.seconds, rate=arguments.rate, as_json=arguments.json)
@@ -63,7 +63,7 @@ def demo(arguments: argparse.Namespace) -> int:
 
 def local_gdn(arguments: argparse.Namespace) -> int:
     """Serve the local GDN."""
-    _need_local()
+    _require_local()
     from bridge.local import gdn  # noqa: PLC0415 - needs the extra `local`
     from bridge.local.faults import Faults  # noqa: PLC0415 - as above
     from bridge.local.tokens import IssuedTokens  # noqa: PLC0415 - as above
@@ -135,7 +135,7 @@ def _context(arguments: argparse.Namespace) -> ssl.SSLContext:
     return context
 
 
-def _need_local() -> None:
+def _require_local() -> None:
     try:
         import aiohttp  # noqa: F401, PLC0415
         import quickjs  # noqa: F401, PLC0415

@@ -22,7 +22,7 @@ from bridge.text import printable
 from bridge.timing import Pace
 
 ATTEMPTS = 6
-"""To apply while something else deactivates the worker: another ``worker apply`` does so for some seconds."""
+"""Attempts to apply while another process deactivates the worker: another ``worker apply`` does so for some seconds."""
 
 PAUSE = 3.0
 """Seconds between attempts."""
@@ -31,7 +31,7 @@ log = get_logger(__name__)
 
 
 def worker(arguments: argparse.Namespace) -> int:
-    """Run the action that was given."""
+    """Run the action that the arguments name."""
     return _ACTIONS[arguments.action](arguments)
 
 

@@ -1,4 +1,4 @@
-"""The sections ``[health]`` and ``[canary]``: checks that rows come out at the far end."""
+"""The sections ``[health]`` and ``[canary]``: checks that rows come out of the worker."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class HealthCheck(Group):
 
 
 class HealthSettings(Group):
-    """Checks, by querying GDN, that rows come out at the far end. Each check costs one request; GDN's free tier allows
-    20,000 a day, and a check every 60 seconds takes 1,440 of them.
+    """Checks that rows come out of the worker. Each check costs one request to GDN, whose free tier allows 20,000 a
+    day; a check every 60 seconds takes 1,440 of them.
     """
 
     query: str | None = Field(
@@ -39,7 +39,8 @@ class HealthSettings(Group):
         default=60,
         ge=1,
         le=86400,
-        description="Seconds between queries. A failure behind the stream is detected no sooner than this.",
+        description="Seconds between queries. A failure after the stream, in the worker, may stay undetected for "
+        "this long.",
     )
     worker_interval: float = Field(
         default=60,
@@ -64,7 +65,7 @@ class HealthSettings(Group):
 
 
 class CanarySettings(Group):
-    """A marked test message that goes the whole way, from the broker to a row that a query finds. `{marker}` stands
+    """A marked test message that passes every step, from the broker to a row that a query finds. `{marker}` stands
     for a string that is new each time: `canary-` and twelve hexadecimal digits. docs/operating.md has an example.
     """
 

@@ -40,27 +40,28 @@ class Entry:
 
 
 class Problems:
-    """The problems found, and the settings that have no value because of them, which aren't reported as missing too."""
+    """The problems found, and the settings that have no value because of them: these aren't reported as missing."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
-        self._lost: list[Location] = []
+        self._unset: list[Location] = []
 
-    def add(self, text: str, *, lost: Location | None = None) -> None:
-        """Add a problem. ``lost`` is the setting that has no value because of it."""
+    def add(self, text: str, *, unset: Location | None = None) -> None:
+        """Add a problem. ``unset`` is the setting that has no value because of it."""
         self.texts.append(text)
-        if lost is not None:
-            self._lost.append(lost)
+        if unset is not None:
+            self._unset.append(unset)
 
     def explains(self, location: Location) -> bool:
         """Whether a missing value at ``location`` follows from a known problem."""
-        return any(location == lost[: len(location)] or lost == location[: len(lost)] for lost in self._lost)
+        return any(location == unset[: len(location)] or unset == location[: len(unset)] for unset in self._unset)
 
 
 def layer_of(entries: Iterable[Entry], *, base: Path, problems: Problems) -> Layer:
     """The entries as one layer. Single settings override a whole group or list given as JSON."""
     tree: dict[Any, Any] = {}
     places: dict[Location, str] = {}
+    # Whole groups first, so that single settings override them.
     for entry in sorted(entries, key=lambda entry: len(entry.location)):
         value: Any = entry.text
         kind = container(annotation_at(entry.location))
@@ -69,10 +70,10 @@ def layer_of(entries: Iterable[Entry], *, base: Path, problems: Problems) -> Lay
                 value = _numbered(json.loads(entry.text))
             except json.JSONDecodeError as exc:
                 at = f"{exc.msg} (line {exc.lineno}, column {exc.colno})"
-                problems.add(f"{entry.place}: must be a {kind}, written as JSON: {at}", lost=entry.location)
+                problems.add(f"{entry.place}: must be a {kind}, written as JSON: {at}", unset=entry.location)
                 continue
             except (ValueError, RecursionError):
-                problems.add(f"{entry.place}: must be a {kind}, written as JSON", lost=entry.location)
+                problems.add(f"{entry.place}: must be a {kind}, written as JSON", unset=entry.location)
                 continue
         node = tree
         for key in entry.location[:-1]:
@@ -93,7 +94,7 @@ def layer_of(entries: Iterable[Entry], *, base: Path, problems: Problems) -> Lay
 
 
 def _numbered(value: Any) -> Any:
-    """The value with lists as dicts by index, so that single elements can be set."""
+    """The value with each list as a dict by index, so that single elements can be set."""
     if isinstance(value, list) and value:
         return {number: _numbered(element) for number, element in enumerate(value)}
     return {key: _numbered(element) for key, element in value.items()} if isinstance(value, dict) else value

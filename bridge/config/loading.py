@@ -82,6 +82,7 @@ def load_placed(
     layers.append(Layer({name: {} for name in groups}, lambda _location: None))
 
     settings, errors = _merged(layers)
+    # pydantic knows no files or variables: each error gets the place of its value.
     for error in errors:
         error["loc"] = tuple(step for step in error["loc"] if step not in (VALUE_TAG, TABLE_TAG))
         location = _known(error["loc"])
@@ -113,7 +114,7 @@ def _merged(layers: Sequence[Layer]) -> tuple[Settings | None, list[ErrorDetails
 
 
 def _known(location: Location) -> Location:
-    """The part of an error's location that is a setting. The rest is pydantic's own, such as members of unions."""
+    """The part of an error's location that is a setting; pydantic appends steps of its own, such as union members."""
     for end in range(1, len(location) + 1):
         if annotation_at(location[:end]) is None:
             return location[: end - 1]

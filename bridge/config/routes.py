@@ -21,7 +21,7 @@ class FieldTable(Group):
     map: dict[str, Scalar] | None = Field(
         default=None,
         min_length=1,
-        description="From the value as text to another value: `{ on = true, off = false }`; `*` matches all others.",
+        description="Replaces the value, as text, by another: `{ on = true, off = false }`; `*` matches all others.",
     )
     default: Scalar | None = Field(default=None, description="Used where there is no value.")
     time: Literal["s", "ms", "us", "ns", "iso8601"] | None = Field(
@@ -100,7 +100,7 @@ class RouteSettings(Group):
     id: Text | None = Field(
         default=None,
         description="Path to a string or whole number in the payload that identifies a row, for `$id` in `fields`. "
-        "Not set: `$id` is the row's number in the outbox, which changes when a message is redelivered.",
+        "Not set: `$id` is the outbox's name and the record's id, which is new for a redelivered message.",
     )
     key: Scalar | None = Field(default=None, description="Pulsar key of the rows, written as in `fields`.")
     properties: dict[str, Scalar] = Field(

@@ -47,7 +47,7 @@ class WorkerSettings(Group):
 
 
 class OutboxSettings(Group):
-    """The store on disk that holds records until GDN has confirmed them."""
+    """The file on disk that holds records until GDN has receipted them."""
 
     path: Path = Field(
         default=Path("outbox.db"),
@@ -167,7 +167,7 @@ class StatusSettings(Group):
 
 
 class LogSettings(Group):
-    """The log, written to standard error."""
+    """The log, which is written to standard error."""
 
     level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = Field(
         default="info",

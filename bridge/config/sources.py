@@ -86,17 +86,17 @@ def _secret_location(path: Path, problems: Problems) -> Location | None:
 def _secret(path: Path, *, place: str, location: Location, problems: Problems) -> str | None:
     try:
         if path.exists() and not path.is_file():
-            problems.add(f"{place}: is not a regular file", lost=location)
+            problems.add(f"{place}: is not a regular file", unset=location)
             return None
         text = path.read_bytes().decode().rstrip("\r\n")
     except OSError as exc:
-        problems.add(f"{place}: the secret file can't be read: {exc.strerror}", lost=location)
+        problems.add(f"{place}: the secret file can't be read: {exc.strerror}", unset=location)
     except ValueError:
-        problems.add(f"{place}: the secret file is not UTF-8 text", lost=location)
+        problems.add(f"{place}: the secret file is not UTF-8 text", unset=location)
     else:
         if text:
             return text
-        problems.add(f"{place}: the secret file is empty", lost=location)
+        problems.add(f"{place}: the secret file is empty", unset=location)
     return None
 
 
@@ -140,6 +140,7 @@ def toml(file: Path) -> Layer:
 def _toml_problem(file: Path, text: str, message: str) -> str:
     found = re.search(r" \(at line (\d+), column (\d+)\)| \(at end of document\)", message)
     rows = text.split("\n")
+    # "at end of document" names no line: the end of the text is meant.
     line, column = (found[1], found[2]) if found and found[1] else (len(rows), len(rows[-1]) + 1)
     what = message[: found.start()] if found else message
     if what == "Invalid value":  # usually a string without quotes

@@ -1,4 +1,4 @@
-"""The settings as a tree: setting to name and back, the values that a setting may have, and suggestions for typos."""
+"""The settings as a tree: names of settings, look-up by name, allowed values, and suggestions for typos."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ MQTT_PORT, MQTTS_PORT = 1883, 8883
 
 
 class Group(BaseModel):
-    """A section, or a table in a section."""
+    """A section of the settings, or a table inside one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 

@@ -194,7 +194,7 @@ def test_the_command_stops_waiting_for_a_stuck_bridge(
         begun = time.monotonic()
         ended = bridge.cli("deadletter", "purge", "--all", "--limit", "2")
         assert 5 < time.monotonic() - begun < 30
-        assert "2 wait: the running bridge will do it as soon as it can" in ended.stdout
+        assert "2 wait: the running bridge does it as soon as it can" in ended.stdout
         assert len(listed(bridge)) == 3
     finally:
         os.kill(process.pid, signal.SIGCONT)

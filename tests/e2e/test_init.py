@@ -15,7 +15,7 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from bridge.cli.broker import turn, visit
+from bridge.cli.broker import receive, temporary_link
 from bridge.config.mqtt import MqttSettings
 from bridge.local.broker import free_port
 from bridge.timing import Deadline
@@ -104,8 +104,8 @@ def test_a_visit_leaves_no_session_behind(mosquitto: Mosquitto, monkeypatch: pyt
     monkeypatch.setattr(secrets, "token_hex", lambda _size: "the-same")
     mqtt = MqttSettings(url=f"mqtt://127.0.0.1:{mosquitto.port}", protocol=protocol)
     for _ in range(2):
-        with visit(mqtt, ["t"]) as link:
-            wait_for(lambda: turn(link, Deadline(1)) or link.subscribed, what="the subscription")
+        with temporary_link(mqtt, ["t"]) as link:
+            wait_for(lambda: receive(link, Deadline(1)) or link.subscribed, what="the subscription")
 
         assert link.session_present is False
         assert link.refused == {}

@@ -18,7 +18,7 @@ MAX_COLUMNS = 100
 """Per stream; further members are only named in a note."""
 
 MAX_MEMBERS = 1000
-"""Members of a group's payloads that are examined: names of members may be unbounded."""
+"""Members of a group's payloads that are examined: a device may use ever new names."""
 
 MAX_NOTES = 50
 """Per route."""
@@ -46,7 +46,7 @@ _DEFAULTS: dict[AttributeType, Scalar] = {
 
 @dataclass(slots=True)
 class Member:
-    """What the values of a member are in all rows, and the members inside it. The root stands for whole rows."""
+    """The types of a member's values in all rows, and its inner members. The root member stands for whole rows."""
 
     seen: int = 0
     kinds: set[str] = field(default_factory=set)
@@ -110,7 +110,7 @@ class Member:
 
 @dataclass(slots=True)
 class Columns:
-    """Collects a stream's columns. ``names`` are those in use, in lower case."""
+    """Collects a stream's columns. ``names`` are the names in use, in lower case."""
 
     names: set[str]
     columns: list[Attribute]
@@ -137,7 +137,7 @@ class Columns:
             elif len(self.columns) >= MAX_COLUMNS:
                 self.note(f"{text}: left out: there are already {MAX_COLUMNS} columns")
             else:
-                column = self.column(inner_path, wanted, source, is_missing=is_missing)
+                column = self.add_column(inner_path, wanted, source, is_missing=is_missing)
                 self._note(column, inner, text, wanted, source, is_missing)
             if inner.has_objects:
                 self.note(f"{text}: an array of objects; each = {json.dumps(source)} makes each of them a row")
@@ -149,7 +149,7 @@ class Columns:
         elif len(self.notes) == MAX_NOTES:
             self.notes.append("further notes are left out")
 
-    def column(self, path: tuple[str, ...], wanted: AttributeType, source: str, *, is_missing: bool) -> str:
+    def add_column(self, path: tuple[str, ...], wanted: AttributeType, source: str, *, is_missing: bool) -> str:
         """Add a column for the member at ``path``; returns the column's name."""
         name = safe_name(join_name(path), self.names)
         self.columns.append(Attribute(name, wanted))

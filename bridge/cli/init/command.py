@@ -1,6 +1,6 @@
 """The verb ``init``: takes samples from arguments or a broker, and writes and reports the two files.
 
-The files are tried out before they are written: they load, and every sample becomes rows.
+The files are tested before they are written: they must load, and every sample must become rows.
 """
 
 from __future__ import annotations
@@ -116,31 +116,31 @@ def init(arguments: argparse.Namespace) -> int:
 
 
 def listen(mqtt: MqttSettings, filter_: str, seconds: float) -> list[Sample]:
-    """The messages received in this time, retained ones first; no more than ``infer`` takes.
+    """The messages received in this time, retained ones first; not many more than ``infer`` uses.
 
     Raises:
         MqttUnavailable: the broker can't be reached, or refuses.
     """
-    from bridge.cli.broker import turn, visit  # noqa: PLC0415 - the other verbs start faster without paho
+    from bridge.cli.broker import receive, temporary_link  # noqa: PLC0415 - the other verbs start faster without paho
 
     samples: list[Sample] = []
     room = MAX_BYTES
-    with visit(mqtt, [filter_]) as link:
+    with temporary_link(mqtt, [filter_]) as link:
         deadline = Deadline(mqtt.connect_timeout + seconds)
         while not link.subscribed and deadline.left():
-            samples += _samples(turn(link, deadline))
+            samples += _samples(receive(link, deadline))
         if filter_ in link.refused and filter_ not in link.downgraded:
             raise MqttUnavailable(f"the broker refused the subscription {filter_}: {link.refused[filter_]}")
         deadline = Deadline(seconds)
         while deadline.left() and len(samples) < MAX_SAMPLES and room > 0:
-            came = _samples(turn(link, deadline))
-            samples += came
-            room -= sum(len(sample.topic) + len(sample.payload) for sample in came)
+            received = _samples(receive(link, deadline))
+            samples += received
+            room -= sum(len(sample.topic) + len(sample.payload) for sample in received)
     return samples[:MAX_SAMPLES]
 
 
 def files_of(inference: Inference, *, broker: str, protocol: str) -> dict[str, str]:
-    """The files' contents by name, tried out.
+    """The files' contents by name, tested.
 
     Raises:
         ConfigError: the files don't work.
@@ -191,7 +191,7 @@ def _seconds(text: str) -> float:
 
 
 def _payload(text: str) -> bytes:
-    """A sample's payload. One that is too long is cut to a length that is still too long.
+    """A sample's payload. A file is read up to one byte beyond the limit: ``infer`` leaves it out then.
 
     Raises:
         ConfigError: the file can't be read.

@@ -1,7 +1,7 @@
 """Infers routes, streams and columns from sample messages. Pure.
 
 Samples are grouped by the shape of their topics and the format of their payloads; each group becomes a route and a
-stream. The guess is then tried with the real mapper: a group that fails on its own samples falls back to a simpler
+stream. The routes are then tested with the real mapper: a group that fails on its own samples falls back to a simpler
 format, down to ``raw``, which takes any bytes.
 """
 
@@ -310,12 +310,12 @@ def _inferred(group: _Group, stream: str) -> InferredRoute:
         try:
             rows = rows_of(group.options, group.each, one.sample.payload)
         except Unmappable:
-            continue  # the mapper will fail too, and the group fall back
+            continue  # the mapper fails too, and the group falls back to a simpler format
         for row in rows:
             tree.add(row, is_text=group.options.name == "csv")
     draft.take(tree)
     if not draft.columns:
-        draft.column(("$topic",), AttributeType.STRING, "$topic", is_missing=False)
+        draft.add_column(("$topic",), AttributeType.STRING, "$topic", is_missing=False)
     if tree.is_full:
         draft.note(f"there are more than {MAX_MEMBERS} different members; the others were ignored")
     route = Route(

@@ -64,8 +64,8 @@ def guess_format(payload: bytes) -> GuessedFormat:
         decompress = compile_decompressor(compression, MAX_PAYLOAD)
         assert decompress is not None
         try:
-            kind = _plain(decompress(payload))
-            return kind._replace(options=replace(kind.options, compression=compression))
+            guess = _plain(decompress(payload))
+            return guess._replace(options=replace(guess.options, compression=compression))
         except Unmappable:
             pass
     return _plain(payload)
@@ -112,15 +112,15 @@ def rows_of(options: FormatOptions, each: str | None, payload: bytes) -> list[di
 
 
 def _plain(payload: bytes) -> GuessedFormat:
-    kind = _json(payload)
-    if kind is not None:
-        return kind
+    guess = _json(payload)
+    if guess is not None:
+        return guess
     try:
         text = payload.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return next((kind for options in _BINARY if (kind := _structured(options, payload))), _raw())
-    if _POINT.match(text) and (kind := _structured(_INFLUX, payload)):
-        return kind
+        return next((guess for options in _BINARY if (guess := _structured(options, payload))), _raw())
+    if _POINT.match(text) and (guess := _structured(_INFLUX, payload)):
+        return guess
     table = _csv(text)
     if table is not None:
         return GuessedFormat(table[0], None, frozenset(table[1]))
@@ -157,7 +157,7 @@ def _structured(options: FormatOptions, payload: bytes) -> GuessedFormat | None:
         return None
     if not all(found):
         return None
-    if options.name == "influx":  # all points have the same members, so the fields tell them apart
+    if options.name == "influx":  # all points have the same members: only the names of their fields differ
         return GuessedFormat(
             options, None, _names([f"{one['measurement']} {name}" for name in one["fields"]] for one in found)
         )
