@@ -50,8 +50,8 @@ class EventError(Exception):
     """An event can't be processed; the engine drops it."""
 
 
-def beyond(construct: str, place: Place) -> NotExecutable:
-    """The refusal of a construct that GDN has and the local GDN hasn't."""
+def unsupported(construct: str, place: Place) -> NotExecutable:
+    """The refusal of a construct that GDN supports and the local GDN doesn't."""
     return NotExecutable(f"the local GDN can't execute {construct}; GDN itself may", place)
 
 
@@ -63,7 +63,7 @@ class Executor:
         insert: inserts a document into a table's collection.
 
     Raises:
-        NotExecutable: see there.
+        NotExecutable: the worker can't be executed.
     """
 
     def __init__(self, worker: Worker, insert: Callable[[str, Event], None]) -> None:
@@ -92,7 +92,7 @@ class Executor:
         self._queries: dict[str, list[Callable[[Event, int], None]]] = {}
         for query in worker.queries:
             if not isinstance(query, Query):
-                raise beyond(f"{query.construct} in a query", query.place)
+                raise unsupported(f"{query.construct} in a query", query.place)
             self._queries.setdefault(query.source, []).append(self._compile(query))
 
     def reads(self, stream: str) -> bool:
@@ -136,7 +136,7 @@ class Executor:
                 if query.source in self._tables
                 else f"a query on {query.source}, which is not a stream"
             )
-            raise beyond(what, query.place)
+            raise unsupported(what, query.place)
         known = {a.name: a.type for a in source.attributes}
         filters = [self._expression(f, known, query.source) for f in query.filters]
         selection: list[tuple[str, EvaluateEvent]]
@@ -213,7 +213,7 @@ class Executor:
             return lambda row: _converted(arguments[0](row), kind)
         builtin = _BUILTINS.get(full)
         if builtin is None:
-            raise beyond(f"the function {full}", node.place)
+            raise unsupported(f"the function {full}", node.place)
         try:
             inspect.signature(builtin).bind(*arguments)
         except TypeError:
@@ -229,14 +229,14 @@ def _check_executable(worker: Worker) -> None:
     """
     for definition in worker.definitions:
         if isinstance(definition, OtherDefinition):
-            raise beyond(definition.construct, definition.place)
+            raise unsupported(definition.construct, definition.place)
         if isinstance(definition, StreamDefinition) and definition.kind in ("source", "sink"):
             kind = definition.properties.get("type", "stream")
             if kind.lower() != "stream":
-                raise beyond(f"a {definition.kind} of type {kind}", definition.place)
+                raise unsupported(f"a {definition.kind} of type {kind}", definition.place)
     for function in worker.functions.values():
         if function.language != "javascript":
-            raise beyond(f"a function in {function.language}", function.place)
+            raise unsupported(f"a function in {function.language}", function.place)
 
 
 def _unary(operator: str, operand: EvaluateEvent) -> EvaluateEvent:

@@ -1,6 +1,6 @@
 """Simulated faults of a GDN, switched on with ``--fault`` or ``/_local/faults``; each lasts until it is switched off.
 
-Pure: ``gdn``, ``workers`` and ``regions`` play the faults.
+Pure: ``gdn``, ``workers`` and ``regions`` apply the faults.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HELP = {
     "schema-changed": f"each stream of each definition, also of new ones, gets the column {ADDED_COLUMN!r}",
     "unpublish-every": "every N-th row is lost after its receipt",
     "rest-errors": "status (400 to 599) of all REST answers",
-    "region-changed": "the region elsewhere (127.0.0.2) answers at this address; requires --host 0.0.0.0",
+    "region-changed": "the region named elsewhere (127.0.0.2) answers at this address; requires --host 0.0.0.0",
     "no-right": f"403 for {', '.join(RIGHTS)} (default: workers)",
 }
 """Each fault and its effect. ``slow``, ``unpublish-every`` and ``rest-errors`` need a number."""
@@ -102,11 +102,11 @@ def parse(text: str) -> tuple[str, Any]:
     return name, _checked(name, decoded)
 
 
-def with_other_schema(definition: str, *, but: Collection[str]) -> str:
-    """The definition with ``ADDED_COLUMN`` in each stream except ``but``, those that its own queries fill."""
+def with_added_column(definition: str, *, unchanged: Collection[str]) -> str:
+    """The definition with ``ADDED_COLUMN`` in each stream that isn't in ``unchanged``: its own queries fill those."""
 
     def widened(match: re.Match[str]) -> str:
-        return match[0] if match["name"] in but else f"{match[0]}{ADDED_COLUMN}, "
+        return match[0] if match["name"] in unchanged else f"{match[0]}{ADDED_COLUMN}, "
 
     return _STREAM.sub(widened, definition)
 

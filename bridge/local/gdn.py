@@ -33,7 +33,7 @@ FAULTS_PATH = "/_local/faults"
 
 
 class LocalGdn:
-    """One tenant, one fabric, one or two regions. The arguments are passed to the parts and described there."""
+    """One tenant, one fabric, one or two regions. The arguments are those of the parts, described there."""
 
     def __init__(
         self, *, host: str, host_name: str, tenant: str, api_key: str, faults: Faults, tokens: IssuedTokens
@@ -94,7 +94,7 @@ class LocalGdn:
         return response
 
     async def _fail(self, request: web.Request) -> None:
-        """Play the faults that replace or delay a request's handler."""
+        """Apply the faults that delay a request or replace its answer."""
         if request.path.startswith("/_ws/"):
             if self._faults.denies(request.path):
                 raise RequestRefused(web.Response(status=403, text="Not authorized"))
@@ -118,7 +118,7 @@ class LocalGdn:
             self._faults.set(await content(request))
         except ValueError as exc:
             raise error(400, 400, str(exc)) from exc
-        self._workers.play_faults()
+        self._workers.apply_faults()
         if self._faults.is_on("region-changed") != was_elsewhere:
             self._streams.cut()
         return web.json_response(self._faults.values)

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from bridge.local.documents import Documents
 from bridge.local.executor import Executor, NotExecutable
-from bridge.local.faults import Faults, with_other_schema
+from bridge.local.faults import Faults, with_added_column
 from bridge.local.regions import Regions
 from bridge.local.rest import API, RequestRefused, answer, content, error
 from bridge.local.streams import Streams, topic
@@ -23,7 +23,7 @@ from bridge.streamql import StreamQLError, Worker, input_streams, parse, require
 
 ACTIVATION_SECONDS = 0.1
 ATTACH_SECONDS = 0.2
-"""From the activation until the worker reads; it doesn't get what is published before."""
+"""From the activation until the worker reads its streams; it never gets what is published before."""
 EVENTS_AT_A_TIME = 200
 """Processed before the event loop serves connections again."""
 
@@ -61,7 +61,7 @@ class Workers:
             web.delete(f"{apps}/{{name}}", self._delete),
         ]
 
-    def play_faults(self) -> None:
+    def apply_faults(self) -> None:
         """Apply the faults to the workers; call this when faults or workers have changed."""
         if self._faults.is_on("deleted"):
             self._workers.clear()
@@ -70,7 +70,7 @@ class Workers:
                 state.active = state.attached = False
             if self._faults.is_on("schema-changed"):
                 filled = {query.target or "" for query in state.worker.queries}
-                definition = with_other_schema(state.worker.text, but=filled)
+                definition = with_added_column(state.worker.text, unchanged=filled)
                 with suppress(RequestRefused):  # this definition can't have the column
                     changed = self._prepare({"definition": definition}, state.regions)
                     changed.active, changed.attached = state.active, state.attached
@@ -114,7 +114,7 @@ class Workers:
         if created.worker.name in self._workers:
             raise error(409, 409, f"Stream worker `{created.worker.name}` already exists.")
         self._workers[created.worker.name] = created
-        self.play_faults()
+        self.apply_faults()
         return _described(created, status=201)
 
     async def _put(self, request: web.Request) -> web.Response:
@@ -123,7 +123,7 @@ class Workers:
         if changed.worker.name != found.worker.name:
             raise error(400, 400, "a stream worker can't be renamed")
         self._workers[changed.worker.name] = changed
-        self.play_faults()
+        self.apply_faults()
         return _described(changed)
 
     async def _list(self, _request: web.Request) -> web.Response:
@@ -147,7 +147,7 @@ class Workers:
         state.active = active
         state.attached = state.attached and active
         described = _described(state)
-        self.play_faults()
+        self.apply_faults()
         return described
 
     def _attach(self, state: RunningWorker) -> None:

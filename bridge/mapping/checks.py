@@ -22,6 +22,7 @@ from bridge.streamql.syntax import Attribute
 MAX_NAMES = 15
 """Names listed where none is similar to the unknown one."""
 
+# The formats whose decoded objects always have the same members.
 _MEMBERS: dict[str, tuple[str, ...]] = {
     "scalar": ("value",),
     "raw": ("payload",),
@@ -77,6 +78,7 @@ def _check_reachable(
 ) -> list[Problem]:
     """Whether an earlier route takes every message that matches the template."""
     for number, route, other in earlier:
+        # Levels without the group: shared or not, a topic goes to the first route that matches it.
         if route.match == "first" and route.when is None and covers("/".join(other.levels), "/".join(template.levels)):
             which = "the same topics" if other.levels == template.levels else "all of its topics"
             text = (
@@ -111,13 +113,14 @@ def _check_payload(location: tuple[str | int, ...], route: Route) -> list[Proble
     if route.when is not None:
         when = route.when
         attempt("when", lambda: compile_expression(when))
-    attempt("id", lambda: compile_row_id(route.id, outbox_name=""))
+    attempt("id", lambda: compile_row_id(route.id, outbox_name=""))  # checked even if no field uses $id
     return problems
 
 
 def _format_setting(options: FormatOptions, problem: str) -> str:
     """The setting that a problem with the format refers to."""
     defaults = FormatOptions()
+    # A problem with a pattern quotes it instead of naming the setting; the others are named in the text.
     for key in ("pattern", "columns", "delimiter", "compression"):
         if getattr(options, key) != getattr(defaults, key) and (key == "pattern" or key in problem):
             return key
@@ -144,6 +147,7 @@ def _check_columns(
         except ValueError as exc:
             problems.append(Problem(at, str(exc)))
     problems += _check_extras(location, route, captures)
+    # With `each`, rows are made of inner elements, whose members depend on the message.
     members = None if route.each is not None else _members(route.format)
     if members is not None and stream.fail_on_missing:
         for name in attributes:
@@ -183,6 +187,7 @@ def _check_field(value: Scalar | FieldSpec, attribute: Attribute, route: Route, 
     field = compile_column(value, captures=captures, column_type=attribute.type)
     coerce = COERCIONS[route.types][attribute.type]
     if isinstance(value, FieldSpec):
+        # Mapped values that are scaled afterwards aren't what the column gets.
         mapped = [] if value.map is None or value.scale is not None else list(value.map.values())
         for constant in [*mapped, *([] if value.default is None else [value.default])]:
             coerce(constant)
@@ -196,8 +201,9 @@ def _members(options: FormatOptions) -> tuple[str, ...] | None:
     """The members that an element can have; None if they depend on the message."""
     if options.name == "text" and options.pattern is not None:
         try:
+            # Python's syntax for named groups is RE2's, and this needs no optional library.
             return tuple(re.compile(options.pattern).groupindex)
-        except re.error:
+        except re.error:  # invalid, which is reported elsewhere, or valid only in RE2
             return None
     if options.name == "csv":
         return options.columns or None

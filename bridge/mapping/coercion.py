@@ -117,12 +117,12 @@ def _lenient(column_type: AttributeType) -> Coercion:
     own = {AttributeType.BOOL: bool, AttributeType.INT: int, AttributeType.LONG: int}.get(column_type, float)
 
     def coerce(value: Any) -> Any:
-        if type(value) is own:
+        if type(value) is own:  # the usual case first: this runs for every value
             return strict(value)
         if type(value) is str:
             return strict(parse_text(value.strip(), column_type))
         if type(value) is float and value.is_integer() and column_type in WHOLE_TYPES:
-            return strict(int(value))
+            return strict(int(value))  # devices also write whole numbers as 18.0
         if type(value) is int and value in (0, 1) and column_type is AttributeType.BOOL:
             return value == 1
         return strict(value)
@@ -149,6 +149,7 @@ def parse_text(text: str, column_type: AttributeType) -> Any:
     if column_type in WHOLE_TYPES and _WHOLE.fullmatch(text):
         return int(text)
     if column_type in FRACTION_TYPES and _NUMBER.fullmatch(text):
+        # An int keeps digits that a double would lose, so that the coercion can refuse it.
         return int(text) if _WHOLE.fullmatch(text) else float(text)
     if column_type is AttributeType.BOOL and text.lower() in ("true", "false"):
         return text.lower() == "true"

@@ -46,7 +46,7 @@ def compile_extras(route: Route, captures: frozenset[str]) -> CompiledField | No
         if len(text) > MAX_EXTRAS:
             detail = f"key, properties and event time have more than {MAX_EXTRAS} bytes in total"
             raise Unmappable(Reason.TOO_LARGE, detail)
-        return b"," + text[1:-1] if members else b""
+        return b"," + text[1:-1] if members else b""  # without braces: appended to the members of the frame
 
     return extras
 

@@ -48,7 +48,7 @@ Scalar = str | int | float | bool
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _DECIMALS = Context(prec=40)
-_LARGEST = Decimal(10) ** 300
+_LARGEST = Decimal(10) ** 300  # below the largest double, 1.8e308
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def compile_field(value: Scalar, *, captures: frozenset[str], column_type: Attri
     if not placeholders:
         if "{" in value or "}" in value:
             raise ValueError(f"unmatched brace in {value!r}")
-        return _compile_name(value, frozenset(), column_type)
+        return _compile_name(value, frozenset(), column_type)  # outside braces, a capture's name is a path
     if len(placeholders) == 1 and placeholders[0][0] == value:
         return _compile_name(placeholders[0][1], captures, column_type)
     if column_type is AttributeType.OBJECT:
@@ -161,7 +161,7 @@ def _of_element(get: Callable[[Any], Any]) -> CompiledField:
 
 
 def _compile_name(name: str, captures: frozenset[str], column_type: AttributeType) -> CompiledField:
-    """Compile metadata, a capture or a path; as a placeholder these are inside the braces."""
+    """Compile metadata, a capture or a path: a source without braces, or the text inside a placeholder's braces."""
     if name.startswith("$"):
         return _compile_metadata(name, column_type)
     if name in captures:
@@ -222,6 +222,7 @@ def _compile_template(value: str, placeholders: list[re.Match[str]], captures: f
         parts.append(_compile_name(placeholder[1], captures, AttributeType.STRING))
         at = placeholder.end()
     parts.append(value[at:])
+    # The text between placeholders: a brace there belongs to no placeholder.
     if any(isinstance(part, str) and ("{" in part or "}" in part) for part in parts):
         raise ValueError(f"unmatched brace in {value!r}")
 
@@ -232,7 +233,7 @@ def _compile_template(value: str, placeholders: list[re.Match[str]], captures: f
                 texts.append(part)
                 continue
             found = part(context, element)
-            if found is None:
+            if found is None:  # a text without one of its parts would be misleading
                 return None
             texts.append(as_text(found))
         return "".join(texts)

@@ -140,9 +140,10 @@ class Mapper:
         if problems:
             raise ValueError("\n".join(str(problem) for problem in problems))
         self.sparkplug = sparkplug
+        """The birth certificates that the format sparkplug needs; None if no route has that format."""
         if sparkplug is None and any(route.format.name == "sparkplug" for route in routes):
             self.sparkplug = Sparkplug(births)
-        """Its state; None if no route has the format."""
+        # One decoder for each format, so that routes with the same format share it: see _map.
         decoders = {route.format: _decoder(route.format, self.sparkplug) for route in routes}
         self.compiled_routes = [
             _compile_route(number, route, streams[route.stream], decoders[route.format], outbox_name)
@@ -175,7 +176,7 @@ class Mapper:
 
     def _map(self, message: MqttMessage, next_id: int) -> list[Row] | DeadLetter:
         matches = self._match(message.topic)
-        match = None
+        match = None  # the route in progress: a dead letter names it
         try:
             if not matches:
                 if not _is_storable(message.topic):
@@ -193,6 +194,7 @@ class Mapper:
                     decoded[decode] = decode(message)
                 route_rows = self._rows(match, message, decoded[decode], next_id + len(rows))
                 rows += route_rows
+                # A route whose condition is false for all elements doesn't take the message.
                 if route_rows and match.route.is_last:
                     break
         except NoReading:
@@ -222,6 +224,7 @@ class Mapper:
                 for route in self.compiled_routes
                 if (captures := route.template.match(topic)) is not None
             )
+        # Topics that no route matches are cached too; both bounds keep invented topics from filling the memory.
         if len(topic) <= CACHED_TOPIC_LENGTH:
             if len(self._matches) >= CACHED_TOPICS:
                 self._matches.clear()
@@ -236,7 +239,7 @@ class Mapper:
             when = route.when
             found = [element for element in found if is_true(when(element))]
         context: dict[str, Any] = match.captures
-        if route.metadata:
+        if route.metadata:  # copied only if needed: the captures are shared by all messages on the topic
             context = {**context, **metadata_of(message, route.metadata, self.client), ROOT: payload}
         rows = []
         room = MAX_ROWS_BYTES
@@ -297,13 +300,13 @@ def _row(match: _TopicMatch, context: dict[str, Any], element: dict[str, Any], r
 def _topic_match(route: CompiledRoute, captures: dict[str, str]) -> _TopicMatch:
     values = route.empty_row.copy()
     columns = route.message_columns
-    unfit = set()
+    unfit = set()  # columns whose value from the topic doesn't fit
     for name, coerce, field in route.topic_columns:
         try:
             values[name] = coerce(field(captures, {}))
         except Unmappable:  # computed again for each message, which becomes a dead letter with this detail
             unfit.add(name)
-    if unfit:
+    if unfit:  # in the order of all columns, so that a dead letter names the first that fails
         columns = tuple(column for column in route.columns if column in columns or column.name in unfit)
     return _TopicMatch(route, captures, values, columns)
 
@@ -364,9 +367,11 @@ def _compile_column(attribute: Attribute, route: Route, captures: frozenset[str]
     name, column_type = attribute.name, attribute.type
     source = route.fields.get(name, f"{{{name}}}" if name in captures else None)
     field = None if source is None else compile_column(source, captures=captures, column_type=column_type)
+    # A template of captures would be the same for all messages too, but it may also use metadata or paths.
     is_per_topic = isinstance(source, int | float)
     if isinstance(source, str):
         is_per_topic = source.startswith("=") or source in [f"{{{capture}}}" for capture in captures]
+    # In formats where all values are text, "21.5" is how a number is written: it is parsed in strict mode, too.
     if route.format.name in TEXT_FORMATS and column_type is not AttributeType.STRING:
         field = _parsed_from_text(field, name, column_type)
     return Column(name, column_type, COERCIONS[route.types][column_type], field, is_per_topic)

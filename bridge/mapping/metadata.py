@@ -45,7 +45,7 @@ def user_properties(properties: bytes) -> dict[str, str]:
             if value is not None and name is not None:
                 found.setdefault(name, value)
         elif identifier == _SUBSCRIPTION_IDENTIFIER:
-            while at < len(properties) and properties[at] & 0x80:
+            while at < len(properties) and properties[at] & 0x80:  # a variable byte integer (MQTT 5, 1.5.5)
                 at += 1
             at += 1
         elif identifier in _SIZES:
@@ -57,6 +57,6 @@ def user_properties(properties: bytes) -> dict[str, str]:
 
 def _string(data: bytes, at: int) -> tuple[str | None, int]:
     end = at + 2 + int.from_bytes(data[at : at + 2], "big")
-    if end > len(data):
+    if end > len(data):  # truncated: there is nothing to parse after it
         return None, len(data)
     return data[at + 2 : end].decode("utf-8", "replace"), end

@@ -48,6 +48,7 @@ def compile_path(text: str) -> Getter:
             if isinstance(found, dict):
                 found = found.get(step)
             elif isinstance(found, list):
+                # isdecimal alone accepts digits of other scripts.
                 if not (step.isascii() and step.isdecimal() and len(step) < 10):
                     detail = f"{text}: an array has no member {step!r}, only elements by index"
                     raise Unmappable(Reason.TYPE_MISMATCH, detail)
@@ -100,6 +101,7 @@ def compile_expression(text: str) -> Getter:
     def get(payload: Any) -> Any:
         try:
             return compiled.search(payload)
+        # The library's functions raise Python's errors for values that they don't expect.
         except (jmespath.exceptions.JMESPathError, RecursionError, ArithmeticError, TypeError, ValueError) as exc:
             raise Unmappable(Reason.TYPE_MISMATCH, f"{expression}: {_in_one_line(exc)}") from exc
 

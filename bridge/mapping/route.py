@@ -25,7 +25,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Maps messages on ``topic`` to rows of ``stream``; ``fields`` says how to fill columns not found by name."""
+    """Maps messages on ``topic`` to rows of ``stream``; ``fields`` says how columns not found by name are filled."""
 
     topic: str
     stream: str

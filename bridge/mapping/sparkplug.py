@@ -84,7 +84,7 @@ class _StoredCertificate(msgspec.Struct):
 
 @dataclass(slots=True)
 class _Node:
-    """An edge node that is online as far as known."""
+    """An edge node that is online as far as the bridge knows."""
 
     birth: _Birth | None = None
     """None: only births of its devices were received."""
@@ -97,7 +97,7 @@ class _Node:
 
     def follows(self, seq: int | None, timestamp: int | None) -> bool:
         """Whether no message is missing before this one: it is the next one, or a redelivered or late earlier one."""
-        if seq is None or seq >= _SEQS:
+        if seq is None or seq >= _SEQS:  # no gap can be detected here, nor at the next message
             self.seq = None
             return True
         ahead = None if self.seq is None else (seq - self.seq) % _SEQS
@@ -108,6 +108,7 @@ class _Node:
 
     def _is_earlier(self, ahead: int, timestamp: int | None) -> bool:
         if timestamp is None or self.seq_at is None or timestamp == self.seq_at:
+            # Only seq decides: more than half a round ahead means behind.
             return ahead == 0 or ahead > _SEQS // 2
         return timestamp < self.seq_at
 
@@ -162,7 +163,7 @@ class Sparkplug:
         """An object for each metric of the message, in order; for a death one object with ``online`` False.
 
         ``value`` is JSON-like (bytes are base64) or None; ``timestamp`` is in milliseconds since the epoch, the
-        metric's or else the payload's; ``quality`` is None if the metric has none.
+        metric's, else the payload's; ``quality`` is None if the metric has none.
 
         A birth or death changes the state even if a value in the message can't be decoded. A replay doesn't change the
         state: it comes long after the message, so its birth or death may be outdated. A known certificate is used for
@@ -224,7 +225,7 @@ class Sparkplug:
     # --- births and deaths ----------------------------------------------------------------------------------
 
     def _update_state(self, topic: _Topic, message: Any, certificate: BirthCertificate | None) -> None:
-        """Update what is known of the edge node; ``certificate`` is that of a birth message."""
+        """Update what is known about the edge node; ``certificate`` is the one that a birth message declares."""
         timestamp, seq = _optional(message, "timestamp"), _optional(message, "seq")
         if topic.type == "NDEATH":
             self._died(topic.node_id, _bd_seq(message.metrics))
@@ -239,12 +240,12 @@ class Sparkplug:
 
     def _born(self, node_id: _NodeId, certificate: BirthCertificate, birth: _Birth) -> None:
         self._need_rebirth.pop(node_id, None)
-        node = self._nodes.pop(node_id, None) or _Node()
+        node = self._nodes.pop(node_id, None) or _Node()  # put back below, as the one with the latest birth
         own = node.certificates.get("")
         self._nodes[node_id] = node
         if own and own.metrics == certificate.metrics and birth == node.birth and birth.timestamp is not None:
             return  # redelivered by the broker: births of devices since then are still valid
-        for device in [device for device in node.certificates if device]:
+        for device in [device for device in node.certificates if device]:  # a new session: devices are born again
             self._set_certificate(node_id, node, device, None)
         node.birth, node.seq, node.seq_at = birth, birth.seq, birth.timestamp
         self._set_certificate(node_id, node, "", certificate)
@@ -282,7 +283,7 @@ class Sparkplug:
         if node is not None and node.birth is not None:
             is_complete = node.follows(seq, timestamp)
         else:
-            is_complete = topic.type == "DDEATH"
+            is_complete = topic.type == "DDEATH"  # its row needs no certificate
         if not is_complete:
             self._want_rebirth(topic.node_id)
 
@@ -332,6 +333,7 @@ class Sparkplug:
                 certificate.since = earlier.since  # the same aliases were already valid then
             node.certificates[device] = certificate
             self._count(key, certificate, 1)
+        # An edge node's text also has its birth, which changes even if its metrics don't.
         if not device or certificate != earlier:
             self._changed[key] = None
 
@@ -363,7 +365,7 @@ class Sparkplug:
         if not self._need_rebirth:
             return []
         requested_at = self._rebirth_requested_at
-        while requested_at:
+        while requested_at:  # in the order of the requests, oldest first
             oldest = next(iter(requested_at))
             if now - requested_at[oldest] < REBIRTH_INTERVAL:
                 break

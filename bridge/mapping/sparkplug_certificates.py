@@ -25,6 +25,8 @@ class BirthCertificate:
     datatypes: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
+        # A name with two datatypes gets none, and an alias of two metrics is unknown: a guess could store a value under
+        # the wrong name.
         self.aliases, self.datatypes = {}, {}
         ambiguous = set()
         for declared in self.metrics:
@@ -45,7 +47,7 @@ class BirthCertificate:
 
 
 NO_CERTIFICATE = BirthCertificate((), None)
-"""Used where none is known."""
+"""Used where no certificate is known."""
 
 
 @dataclass(slots=True)
@@ -86,6 +88,7 @@ class MetricReader:
         """From the metric itself or from the certificate."""
         declared = self.certificate.aliases.get(metric.alias) if metric.HasField("alias") else None
         if metric.name:
+            # If its alias stands for another metric in the certificate, the certificate is outdated.
             self.needs_birth |= declared is not None and declared[0] != metric.name
             datatype = metric.datatype or self.certificate.datatypes.get(metric.name) or datatype_of(metric)
             if not datatype and metric.WhichOneof("value") is not None and not metric.is_null:

@@ -220,6 +220,7 @@ def _whole(raw: int, name: str) -> int:
         if raw < 1 << bits:
             return raw
     else:
+        # The narrowest width whose number is in range.
         for width in (bits, 32, 64):
             number = raw - (1 << width) if raw >> (width - 1) else raw
             if raw < 1 << width and -(1 << (bits - 1)) <= number < 1 << (bits - 1):

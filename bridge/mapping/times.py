@@ -46,6 +46,7 @@ def _parse_epoch(value: Any, unit: str) -> int:
         detail = f"{kind(value)} ({preview(value)}) is not a number of {unit} since 1970"
         raise Unmappable(Reason.TYPE_MISMATCH, detail)
     try:
+        # Decimal, not float: a double has too few digits for nanoseconds.
         number = Decimal(value.strip() if isinstance(value, str) else repr(value))
         if not number.is_finite() or abs(number) > 10**30:
             raise InvalidOperation

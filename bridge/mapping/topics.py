@@ -92,7 +92,7 @@ def covers(filter_: str, other: str) -> bool:
     if others[0].startswith("$") and levels[0] in ("+", "#"):
         return False
     for number, level in enumerate(levels):
-        if level == "#":
+        if level == "#":  # matches any rest, also none
             return True
         if number >= len(others) or others[number] == "#" or (level not in ("+", others[number])):
             return False

@@ -14,7 +14,7 @@ class Unmappable(Exception):
 
 
 class NoReading(Exception):
-    """A message of a type without readings: dropped, and counted like one that no route's condition takes."""
+    """A message of a type that carries no readings: dropped, and counted as ``filtered``."""
 
 
 def preview(value: object) -> str:

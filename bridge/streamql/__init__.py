@@ -1,6 +1,6 @@
 """Stream worker definitions in version 2 of the language. Pure: no I/O.
 
-``parse`` makes the syntax tree, ``to_text`` writes one back as text; ``input_streams`` lists the streams to publish to;
+``parse`` makes the syntax tree, ``to_text`` writes a tree as text; ``input_streams`` lists the streams to publish to;
 ``require_metadata`` refuses definitions that the bridge doesn't run.
 """
 

@@ -90,6 +90,7 @@ class _ExpressionReader:
             if level < lowest:
                 return left
             cursor.next()
+            # The right operand takes only operators that bind tighter: equal ones group from the left.
             left = Binary(operator, left, self.read(level + 1), cursor.place_of(token))
 
     def _refuse_unknown_operator(self) -> None:
@@ -208,6 +209,7 @@ class _ExpressionReader:
             raise NotSimpleError("a path into an attribute", place)
         if cursor.at_symbol("["):
             raise NotSimpleError("an indexed event of a pattern", place)
+        # After a dot, a keyword is an attribute's name.
         keyword = self._keyword(name, place) if source is None else None
         return keyword or AttributeRef(attribute.text, source, place)
 
@@ -236,7 +238,7 @@ class _ExpressionReader:
 
 
 def _deeper_than(limit: int, expression: Expression) -> Expression | None:
-    waiting = [(expression, 1)]
+    waiting = [(expression, 1)]  # not recursive: the tree may be deeper than the stack
     while waiting:
         node, depth = waiting.pop()
         if depth > limit:

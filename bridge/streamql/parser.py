@@ -215,6 +215,7 @@ class _WorkerReader:
         cursor = self._cursor
         scope = None
         follower = cursor.peek(1)
+        # GLOBAL is the scope only if a name follows; before WITH ( it is the name itself.
         if follower.is_name and not (follower.is_word("with") and cursor.peek(2).is_symbol("(")):
             scope = self._scope_word()
         name = self._new_name(kind)
@@ -273,10 +274,12 @@ class _WorkerReader:
         if not cursor.at_word("end"):
             return False
         before, after = cursor.previous, cursor.peek(1)
+        # At the start of a statement END closes the partition, unless it is a name: a comma or dot follows then.
         if before.is_symbol(";") or before.is_word("begin"):
             return not after.is_symbol(",", ".")
         if not (after.kind is TokenKind.END or after.is_symbol(";")):
             return False
+        # The last query's semicolon is missing: END closes the partition if an operand has just ended.
         if before.kind is TokenKind.SYMBOL:
             return before.is_symbol(")", "]", "*")
         return not before.is_word(*_BEFORE_OPERAND)
@@ -305,6 +308,7 @@ class _WorkerReader:
         """Read ``name = "path", …`` or ``"path", …``, which give no types (F.3); empty if attributes come."""
         cursor = self._cursor
         first = cursor.peek(1)
+        # An attribute has a type after its name; a mapping has =, or a dot of a dotted name.
         if not (first.kind is TokenKind.STRING or (first.is_name and cursor.peek(2).is_symbol("=", "."))):
             return ""
         opening = cursor.next()
@@ -351,7 +355,7 @@ def _replication(properties: Properties) -> StreamScope | None:
 
 def _query_name(annotations: Sequence[Annotation]) -> str | None:
     """From ``@info(name='q')``, ``@info('q')``, ``@name('q')`` or ``@infor``, a typo found in examples (F.4)."""
-    for annotation in reversed(annotations):
+    for annotation in reversed(annotations):  # the last one names the query
         if annotation.name.lower() not in ("info", "infor", "name"):
             continue
         for key, value in annotation.elements:

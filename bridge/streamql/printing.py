@@ -47,7 +47,7 @@ _RESERVED = frozenset(
         *("unidirectional", "update", "when", "where", "window", "with", "within"),
     ]
 )
-_NULL_TEST, _OPERAND = PREFIX + 1, PREFIX + 2
+_NULL_TEST, _OPERAND = PREFIX + 1, PREFIX + 2  # levels above those of LEVELS: they bind tighter
 
 
 def to_text(worker: Worker) -> str:
@@ -156,6 +156,7 @@ def _expression(node: Expression, loosest: int = 1) -> str:
 def _text_and_level(node: Expression) -> tuple[str, int]:
     if isinstance(node, Binary):
         level = LEVELS[node.operator]
+        # Left-associative: a right operand of the same level needs parentheses.
         return f"{_expression(node.left, level)} {node.operator} {_expression(node.right, level + 1)}", level
     if isinstance(node, Unary):
         if node.operator == "is null":

@@ -71,6 +71,7 @@ def _annotation_name(cursor: TokenReader) -> str:
 
 
 def _skip_annotation(cursor: TokenReader) -> None:
+    """Skip an annotation with its parentheses, if it has any."""
     _annotation_name(cursor)
     depth = 0
     while not cursor.at_end_of_statement:
@@ -94,6 +95,7 @@ def _at_key(cursor: TokenReader) -> bool:
         return cursor.peek(1).is_symbol("=")
     ahead = 0
     end = cursor.peek().start
+    # The parts of a key touch each other: white space ends it.
     while _is_key_part(cursor.peek(ahead)) and cursor.peek(ahead).start == end:
         end = cursor.peek(ahead).end
         ahead += 1
@@ -124,7 +126,7 @@ def _value(cursor: TokenReader, *, of: str) -> str:
         if token.kind in (TokenKind.END, TokenKind.BODY) or token.is_symbol(";"):
             break
         if not opened and (token.kind is TokenKind.STRING or token.is_symbol("=")):
-            break
+            break  # no part of a value: probably a comma is missing, which the caller reports
         if token.is_symbol("(", "["):
             opened.append(token)
         elif opened and token.is_symbol(")", "]"):

@@ -49,6 +49,7 @@ def read_query(cursor: TokenReader, name: str | None) -> Query | OtherQuery:
     try:
         return _simple(cursor, name)
     except NotSimpleError as other:
+        # Kept as text: skip to its end, then look for its target and sources among its tokens.
         cursor.skip_statement()
         statement = cursor.tokens_since(start)
         return OtherQuery(
@@ -205,11 +206,11 @@ def _not_simple_or_unexpected(cursor: TokenReader, expected: str) -> NotSimpleEr
 
 def _target(statement: Sequence[Token]) -> str | None:
     """The target of an action: the name after INTO, else the one after UPDATE or DELETE."""
-    head = statement[:8]
+    head = statement[:8]  # UPDATE OR INSERT ALL EVENTS INTO target, the longest action, is within these
     for at, token in enumerate(head[:-1]):
         if token.is_word("into"):
             return next((after.text for after in head[at + 1 : at + 3] if after.is_name), None)
-        if token.is_word("select", "from", "set", "on"):
+        if token.is_word("select", "from", "set", "on"):  # the action ends before these
             break
     if statement[0].is_word("insert") or len(head) < 2 or not head[1].is_name:
         return None

@@ -1,8 +1,9 @@
 """Finds where a function's JavaScript body ends.
 
 The body is scanned, not parsed: braces are counted only where they are JavaScript syntax, so not in strings, comments,
-template text or regular expressions. The token before a slash decides whether it divides or opens a regular expression.
-After ``}`` it divides: right for an object literal, wrong only for a statement that starts with a regular expression.
+template text or regular expressions. The token before a slash decides whether the slash divides or opens a regular
+expression. After ``}`` it divides: right for an object literal, wrong only for a statement that starts with a regular
+expression.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class _BodyScanner:
         self._open: list[tuple[str, int]] = [(_BRACE, opening)]
         """Kind and offset of everything not yet closed, outermost first."""
         self._after_operand = False
-        """Whether a slash here divides."""
+        """Whether an operand has just ended, so that a slash here divides."""
         self._word = ""
         """The word just before, unless it is the name of a property."""
 

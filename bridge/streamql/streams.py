@@ -26,7 +26,7 @@ class InputStream:
     ``name`` is bare, without ``c8locals.``. ``attributes`` is None if the definition gives no types. ``read_by_worker``
     is False for a sink: the worker doesn't read it. ``fail_on_missing``: the worker silently drops a row that lacks an
     attribute or has null for it (gdn-api.md F.6). ``place`` is that of the definition. ``queried`` is False only if
-    certainly no query reads the stream: its rows have no effect.
+    it is certain that no query reads the stream, so that its rows have no effect.
     """
 
     name: str
@@ -44,6 +44,7 @@ def input_streams(worker: Worker) -> dict[str, InputStream]:
     If a sink and a source use the same stream, the source's definition is taken. If several sources read the same
     stream, rows must fit all of them: it has the attributes of all, each with the type that the first one declares.
     """
+    # Ignoring case errs on the side of "read".
     read = {name.casefold() for name in _names_read(worker)}
     found: dict[str, list[InputStream]] = {}
     for definition in worker.streams.values():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from bridge.local.c8ql.token_reader import BEYOND, C8QLError, QueryTokenReader
+from bridge.local.c8ql.token_reader import UNSUPPORTED, C8QLError, QueryTokenReader
 from bridge.local.c8ql.values import calculate, compare, contains, is_true, member
 
 Bindings = dict[str, Any]
@@ -56,7 +56,7 @@ class Expressions:
         if level == 0 and self._cursor.take("="):
             raise self._cursor.error("equality is written ==")
         if level == 0 and self._cursor.word in ("LIKE", "?", "NOT"):
-            raise self._cursor.beyond(self._cursor.word)
+            raise self._cursor.unsupported(self._cursor.word)
         return value
 
     def object(self) -> Evaluate:
@@ -93,9 +93,9 @@ class Expressions:
         return left
 
     def _unary(self) -> Evaluate:
-        flips: list[str] = []
-        while flip := self._cursor.take("!", "NOT", "-"):
-            flips.append(flip)
+        prefixes: list[str] = []
+        while prefix := self._cursor.take("!", "NOT", "-"):
+            prefixes.append(prefix)
         value = self._primary()
         while subscript := self._cursor.take(".", "["):
             if subscript == ".":
@@ -104,8 +104,8 @@ class Expressions:
                 key = self.read()
                 self._cursor.expect("]")
             value = _applied(member, value, key)
-        for flip in reversed(flips):
-            value = _binary("-", _constant(0), value) if flip == "-" else _negated(value)
+        for prefix in reversed(prefixes):
+            value = _binary("-", _constant(0), value) if prefix == "-" else _negated(value)
         return value
 
     def _primary(self) -> Evaluate:
@@ -144,8 +144,8 @@ class Expressions:
         name = text.strip("`")
         if name in self.names:
             return lambda scope: scope[name]
-        if name.upper() in BEYOND:
-            raise self._cursor.beyond(name.upper())
+        if name.upper() in UNSUPPORTED:
+            raise self._cursor.unsupported(name.upper())
         self._collections(name)  # raises if there is no such collection
         raise self._cursor.error(f"the collection {name} is not allowed here", start)
 

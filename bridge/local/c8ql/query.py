@@ -101,8 +101,8 @@ class _Query:
         if self._cursor.take("OPTIONS"):
             self._cursor.expect("{")
             options = self._expressions.object()({})
-            if beyond := options.keys() - {"ignoreErrors", "waitForSync", "exclusive"}:
-                raise self._cursor.beyond(f"the option {min(beyond)}")
+            if unsupported := options.keys() - {"ignoreErrors", "waitForSync", "exclusive"}:
+                raise self._cursor.unsupported(f"the option {min(unsupported)}")
         self._expressions.names = {"OLD"}
 
         def remove(scopes: list[Bindings]) -> list[Bindings]:

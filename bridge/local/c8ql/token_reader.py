@@ -18,8 +18,8 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 
-BEYOND = frozenset(["INSERT", "UPDATE", "UPSERT", "REPLACE", "LET", "WITH", "WINDOW", "FOR", "SEARCH", "GRAPH"])
-"""Keywords that C8QL has and the local GDN doesn't support; some are supported in certain places."""
+UNSUPPORTED = frozenset(["INSERT", "UPDATE", "UPSERT", "REPLACE", "LET", "WITH", "WINDOW", "FOR", "SEARCH", "GRAPH"])
+"""Keywords of C8QL that the local GDN doesn't support, or only in certain places."""
 
 
 class C8QLError(Exception):
@@ -88,7 +88,7 @@ class QueryTokenReader:
         for word in words:
             if not self.take(word):
                 shown = word if word.isalpha() else repr(word)
-                raise self.beyond(self.word) if self.word in BEYOND else self.error(f"{shown} was expected")
+                raise self.unsupported(self.word) if self.word in UNSUPPORTED else self.error(f"{shown} was expected")
 
     def items(self, closing: str) -> Iterator[None]:
         """Yield at each item of a list whose opening symbol has been taken; takes the commas and the closing symbol."""
@@ -109,7 +109,7 @@ class QueryTokenReader:
             raise self.error("a name was expected", start)
         return text.strip("`")
 
-    def beyond(self, construct: str) -> C8QLError:
+    def unsupported(self, construct: str) -> C8QLError:
         """The refusal of a construct that C8QL has and the local GDN doesn't support."""
         return self.error(f"the local GDN doesn't support {construct}")
 

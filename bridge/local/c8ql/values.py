@@ -31,7 +31,10 @@ def contains(array: Any, value: Any) -> bool:
 
 
 def compare(a: Any, b: Any) -> int:
-    """Negative, zero or positive if ``a`` is less than, equal to or greater than ``b``. Kinds are ordered too."""
+    """Negative, zero or positive if ``a`` is less than, equal to or greater than ``b``.
+
+    Values of different types are ordered by ``_RANKS``.
+    """
     rank = _RANKS[type(a)]
     if other := rank - _RANKS[type(b)]:
         return other

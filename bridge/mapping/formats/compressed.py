@@ -70,7 +70,7 @@ def _decompressor(name: str, limit: int) -> Decompressor:
     def decompress(payload: bytes) -> bytes:
         parts = []
         room = limit
-        for _ in range(1 if name == "zlib" else MAX_MEMBERS):
+        for _ in range(1 if name == "zlib" else MAX_MEMBERS):  # zlib data has no members
             part, payload = decompress_member(payload, room)
             parts.append(part)
             room -= len(part)
@@ -89,7 +89,7 @@ def _deflate(name: str) -> _MemberDecompressor:
     def decompress_member(data: bytes, room: int) -> tuple[bytes, bytes]:
         stream = zlib.decompressobj(_WBITS[name])
         try:
-            part = stream.decompress(data, room + 1)
+            part = stream.decompress(data, room + 1)  # one byte more than allowed, to see that there is more
         except zlib.error as exc:
             raise Unmappable(Reason.UNDECODABLE, f"the payload is not {name}: {exc}") from exc
         _check_size(part, room)

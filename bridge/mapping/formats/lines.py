@@ -100,10 +100,10 @@ def compile_influx() -> PayloadDecoder:
         end = -1
         while end < len(text):
             found = _POINT.match(text, end + 1)
-            assert found is not None  # it may be empty
-            start, end = found.span()
+            assert found is not None  # the pattern matches an empty text, too
+            start, end = found.span()  # at the line break, or at the end of the text
             point = found[0].strip(" \t\r")
-            if not point or found["key"] is None:
+            if not point or found["key"] is None:  # a blank line or a comment
                 continue
             if len(points) == MAX_ROWS:
                 raise Unmappable(Reason.TOO_LARGE, f"there are more than {MAX_ROWS} points")
