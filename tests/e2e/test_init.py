@@ -100,7 +100,9 @@ def test_files_from_a_brokers_messages_carry_messages_to_the_table(
 
 
 @both_versions
-def test_a_visit_leaves_no_session_behind(mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch, protocol: str) -> None:
+def test_a_temporary_link_leaves_no_session_behind(
+    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
     monkeypatch.setattr(secrets, "token_hex", lambda _size: "the-same")
     mqtt = MqttSettings(url=f"mqtt://127.0.0.1:{mosquitto.port}", protocol=protocol)
     for _ in range(2):
