@@ -8,6 +8,7 @@ uses. Tags make them build cycles, nested copies, huge decimals and compiled reg
 from __future__ import annotations
 
 import math
+import re
 import struct
 import uuid
 from typing import Any
@@ -28,6 +29,7 @@ _MAX_BIGNUM = 128
 """Bytes. Converting a number to text takes time quadratic in its digits."""
 
 _SIMPLE = {20: False, 21: True, 22: None, 23: None}  # false, true, null, undefined
+_WHOLE = re.compile(r"-?[0-9]+")
 _FLOATS = {25: struct.Struct(">e"), 26: struct.Struct(">f"), 27: struct.Struct(">d")}
 
 
@@ -180,8 +182,9 @@ def _bignum(data: bytes, *, negative: bool) -> int | str:
 def _decimal(content: Any) -> float:
     """Mantissa times a power of ten (RFC 8949, 3.4.4), as a double, like a number in JSON."""
     match content:
-        case [int() as exponent, int() | str() as mantissa] if str(mantissa).lstrip("-").isdecimal():
-            value = float(f"{mantissa}e{exponent}")
+        # A boolean is an int to Python. A mantissa that is a string is a bignum, or a text in its place.
+        case [int() as power, int() | str() as digits] if type(power) is int and _WHOLE.fullmatch(str(digits)):
+            value = float(f"{digits}e{power}")
             if math.isfinite(value):
                 return value
     raise _undecodable("a decimal fraction is malformed or too large")
