@@ -14,7 +14,7 @@ from bridge.mapping.formats import FormatOptions, compile_decoder
 from bridge.mapping.paths import compile_expression, compile_getter
 from bridge.mapping.route import Route, sources
 from bridge.mapping.sparkplug import MEMBERS, require_protobuf
-from bridge.mapping.topics import TopicTemplate, covers
+from bridge.mapping.topics import FilterTree, TopicTemplate
 from bridge.mapping.unmappable import Unmappable
 from bridge.streamql.streams import InputStream
 from bridge.streamql.syntax import Attribute
@@ -46,7 +46,7 @@ class Problem:
 def check(routes: Sequence[Route], streams: Mapping[str, InputStream]) -> list[Problem]:
     """The problems with the routes: each keeps the bridge from running."""
     problems: list[Problem] = []
-    earlier: list[tuple[int, Route, TopicTemplate]] = []
+    earlier = FilterTree()  # the routes that leave nothing of what they match to later ones
     for number, route in enumerate(routes):
         location = ("routes", number)
         captures: frozenset[str] = frozenset()
@@ -56,8 +56,10 @@ def check(routes: Sequence[Route], streams: Mapping[str, InputStream]) -> list[P
             problems.append(Problem((*location, "topic"), f"{route.topic!r}: {exc}"))
         else:
             captures = frozenset(name for name in template.captures if name is not None)
-            problems += _check_reachable(location, template, earlier)
-            earlier.append((number, route, template))
+            problems += _check_reachable(location, template, earlier, routes)
+            if route.match == "first" and route.when is None:
+                # Levels without the group: shared or not, a topic goes to the first route that matches it.
+                earlier.add(template.levels, number)
         problems += _check_payload(location, route)
         stream = streams.get(route.stream)
         at = (*location, "stream")
@@ -74,19 +76,20 @@ def check(routes: Sequence[Route], streams: Mapping[str, InputStream]) -> list[P
 
 
 def _check_reachable(
-    location: tuple[str | int, ...], template: TopicTemplate, earlier: Sequence[tuple[int, Route, TopicTemplate]]
+    location: tuple[str | int, ...], template: TopicTemplate, earlier: FilterTree, routes: Sequence[Route]
 ) -> list[Problem]:
     """Whether an earlier route takes every message that matches the template."""
-    for number, route, other in earlier:
-        # Levels without the group: shared or not, a topic goes to the first route that matches it.
-        if route.match == "first" and route.when is None and covers("/".join(other.levels), "/".join(template.levels)):
-            which = "the same topics" if other.levels == template.levels else "all of its topics"
-            text = (
-                f"{template.text!r}: routes[{number}] ({other.text!r}) takes {which}, so this route never gets a "
-                'message; move it before that one, or set match = "all" there'
-            )
-            return [Problem((*location, "topic"), text)]
-    return []
+    covering = earlier.covering(template.levels)
+    if not covering:
+        return []
+    number = covering[0]
+    other = TopicTemplate.parse(routes[number].topic)
+    which = "the same topics" if other.levels == template.levels else "all of its topics"
+    text = (
+        f"{template.text!r}: routes[{number}] ({other.text!r}) takes {which}, so this route never gets a "
+        'message; move it before that one, or set match = "all" there'
+    )
+    return [Problem((*location, "topic"), text)]
 
 
 def _check_payload(location: tuple[str | int, ...], route: Route) -> list[Problem]:

@@ -29,7 +29,7 @@ from bridge.mapping.paths import Getter, compile_expression, compile_getter, is_
 from bridge.mapping.payload import elements, objects
 from bridge.mapping.route import Route, sources
 from bridge.mapping.sparkplug import Sparkplug
-from bridge.mapping.topics import TopicTemplate, minimal_filters
+from bridge.mapping.topics import FilterTree, TopicTemplate, minimal_filters
 from bridge.mapping.unmappable import NoReading, Unmappable
 from bridge.message import DeadLetter, MqttMessage, Row
 from bridge.reasons import Reason
@@ -149,6 +149,9 @@ class Mapper:
             _compile_route(number, route, streams[route.stream], decoders[route.format], outbox_name)
             for number, route in enumerate(routes)
         ]
+        self._tree = FilterTree()
+        for route in self.compiled_routes:
+            self._tree.add(route.template.levels, route.number)
         self._routes = tuple(routes)
         self._row_counts = [0] * len(routes)
         self.client = client
@@ -219,9 +222,10 @@ class Mapper:
             pass
         found: tuple[_TopicMatch, ...] = ()
         if _is_storable(topic):
+            candidates = (self.compiled_routes[number] for number in self._tree.covering(topic.split("/")))
             found = tuple(
                 _topic_match(route, captures)
-                for route in self.compiled_routes
+                for route in candidates
                 if (captures := route.template.match(topic)) is not None
             )
         # Topics that no route matches are cached too; both bounds keep invented topics from filling the memory.

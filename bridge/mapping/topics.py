@@ -17,7 +17,6 @@ class TopicTemplate:
     filter: str
     levels: tuple[str, ...]
     captures: tuple[str | None, ...]
-    _pattern: re.Pattern[str]
 
     @classmethod
     def parse(cls, text: str) -> TopicTemplate:
@@ -48,12 +47,22 @@ class TopicTemplate:
             _check_level(level, number, is_last=number == len(template_levels))
             levels.append(level)
             captures.append(None)
-        return cls(text, prefix + "/".join(levels), tuple(levels), tuple(captures), _pattern(levels, captures))
+        return cls(text, prefix + "/".join(levels), tuple(levels), tuple(captures))
 
     def match(self, topic: str) -> dict[str, str] | None:
         """The captured levels of ``topic`` by name; None if the template doesn't match it."""
-        matched = self._pattern.fullmatch(topic)
-        return None if matched is None else matched.groupdict()
+        levels = topic.split("/")
+        if levels[0].startswith("$") and self.levels[0] in ("+", "#"):  # MQTT 5, 4.7.2
+            return None
+        for number, level in enumerate(self.levels):
+            if level == "#":  # matches any rest, also none (4.7.1.2)
+                break
+            if number == len(levels) or level not in ("+", levels[number]):
+                return None
+        else:
+            if len(levels) > len(self.levels):
+                return None
+        return {name: levels[number] for number, name in enumerate(self.captures) if name is not None}
 
 
 def _check_level(level: str, number: int, *, is_last: bool) -> None:
@@ -65,41 +74,75 @@ def _check_level(level: str, number: int, *, is_last: bool) -> None:
         raise ValueError("# can only be the last level")
 
 
-def _pattern(levels: Sequence[str], captures: Sequence[str | None]) -> re.Pattern[str]:
-    # MQTT 5, 4.7.2: a wildcard at the first level doesn't match topics that start with $.
-    pattern = r"(?!\$)" if levels[0] in ("+", "#") else ""
-    for number, (level, name) in enumerate(zip(levels, captures, strict=True)):
-        if level == "#":
-            # "a/#" matches "a" as well (4.7.1.2).
-            pattern += "(?:/.*)?" if number else ".*"
-            continue
-        pattern += "/" if number else ""
-        if name is not None:
-            pattern += f"(?P<{name}>[^/]*)"
-        else:
-            pattern += "[^/]*" if level == "+" else re.escape(level)
-    return re.compile(pattern, re.DOTALL)
+class FilterTree:
+    """Topic filters by level: finds those that match a topic, or cover a filter, without trying each (MQTT 5, 4.7).
 
-
-def covers(filter_: str, other: str) -> bool:
-    """Whether ``filter_`` matches every topic that ``other`` matches (MQTT 5, 4.7).
-
-    A shared subscription covers only itself.
+    Filters are added as their levels, without ``$share/GROUP/``.
     """
-    if filter_.startswith("$share/") or other.startswith("$share/"):
-        return filter_ == other
-    levels, others = filter_.split("/"), other.split("/")
-    if others[0].startswith("$") and levels[0] in ("+", "#"):
-        return False
-    for number, level in enumerate(levels):
-        if level == "#":  # matches any rest, also none
-            return True
-        if number >= len(others) or others[number] == "#" or (level not in ("+", others[number])):
-            return False
-    return len(levels) == len(others)
+
+    def __init__(self) -> None:
+        self._root = _Node()
+
+    def add(self, levels: Sequence[str], number: int) -> None:
+        """Add a filter; ``number`` is what ``covering`` gives for it."""
+        node = self._root
+        for level in levels:
+            node = node.children.setdefault(level, _Node())
+        node.numbers.append(number)
+
+    def covering(self, levels: Sequence[str]) -> list[int]:
+        """Numbers, ascending, of the filters that match every topic that a filter of these levels matches.
+
+        A topic is a filter that only it matches.
+        """
+        found: list[int] = []
+        nodes = [self._root]
+        for depth, level in enumerate(levels):
+            # 4.7.2: a wildcard at the first level doesn't match topics that start with $.
+            has_wildcards = depth > 0 or not level.startswith("$")
+            following: list[_Node] = []
+            for node in nodes:
+                if has_wildcards:
+                    found += node.numbers_at("#")
+                    following += node.below("+") if level != "#" else ()
+                following += node.below(level) if level not in ("+", "#") else ()
+            nodes = following
+        for node in nodes:
+            found += node.numbers + node.numbers_at("#")  # "a/#" matches "a" as well (4.7.1.2)
+        return sorted(found)
+
+
+class _Node:
+    """A level of the filters that begin alike."""
+
+    __slots__ = ("children", "numbers")
+
+    def __init__(self) -> None:
+        self.children: dict[str, _Node] = {}
+        self.numbers: list[int] = []
+        """Of the filters that end here."""
+
+    def below(self, level: str) -> tuple[_Node, ...]:
+        node = self.children.get(level)
+        return () if node is None else (node,)
+
+    def numbers_at(self, level: str) -> list[int]:
+        node = self.children.get(level)
+        return [] if node is None else node.numbers
 
 
 def minimal_filters(filters: Sequence[str]) -> tuple[str, ...]:
-    """The filters that no other one covers: a broker may deliver a message once for each filter that matches."""
-    kept = list(dict.fromkeys(filters))
-    return tuple(f for f in kept if not any(other != f and covers(other, f) for other in kept))
+    """The filters that no other one covers: a broker may deliver a message once for each filter that matches.
+
+    A shared subscription covers only itself, and no other filter covers it.
+    """
+    distinct = list(dict.fromkeys(filters))
+    tree = FilterTree()
+    for number, filter_ in enumerate(distinct):
+        if not filter_.startswith("$share/"):
+            tree.add(filter_.split("/"), number)
+    return tuple(
+        filter_
+        for number, filter_ in enumerate(distinct)
+        if filter_.startswith("$share/") or tree.covering(filter_.split("/")) == [number]
+    )

@@ -65,7 +65,7 @@ class Subscriptions:
         """Those of ``refused`` that the broker granted at QoS 0."""
         self.includes_sys = _includes_sys(wanted)
         """Whether a wanted filter is one for the broker's own topics."""
-        self._wanted = list(wanted)
+        self._wanted = dict.fromkeys(wanted)  # a set in order
         self._known = list(dict.fromkeys(known))
         self._is_v5 = version == 5
         # A route for the broker's own topics would also get the counter's messages.
@@ -111,9 +111,10 @@ class Subscriptions:
         session doesn't hold are requested.
         """
         self.is_requested = True
-        missing = self._wanted if self._is_v5 else [f for f in self._wanted if f not in self._held - self._leaving]
+        kept = frozenset() if self._is_v5 else self._held - self._leaving
+        missing = [f for f in self._wanted if f not in kept]
         if missing:
-            return [SubscriptionRequest(RequestKind.SUBSCRIBE, list(missing))]
+            return [SubscriptionRequest(RequestKind.SUBSCRIBE, missing)]
         return self._answered()
 
     def repeat(self) -> list[SubscriptionRequest]:
@@ -125,12 +126,12 @@ class Subscriptions:
 
         New ones are subscribed before old ones are unsubscribed: a message that matches both is not missed in between.
         """
-        if list(wanted) == self._wanted:
+        if list(wanted) == list(self._wanted):
             return []
         new = [f for f in wanted if f not in self._wanted]
         # Filters whose SUBACK is still to come are not held yet, but may be granted.
         candidates = [*self._held, *(self._wanted if self.is_requested else ())]
-        self._wanted = list(wanted)
+        self._wanted = dict.fromkeys(wanted)
         self.includes_sys = _includes_sys(wanted)
         self._update_results()
         requests = []

@@ -237,3 +237,19 @@ def test_a_signal_while_the_outbox_is_waited_for_does_not_end_the_bridge(bridge:
 
     bridge.wait_ready()
     assert process.terminate() == 0
+
+
+def test_ten_thousand_routes_are_started_and_reloaded_and_sigterm_ends_the_bridge(
+    bridge: Reloadable, mosquitto: Mosquitto, gdn: LocalGdn
+) -> None:
+    bridge.write(*(f'[[routes]]\ntopic = "site{n}/{{deviceID}}"\nstream = "first"' for n in range(10_000)))
+    assert bridge.reload()["event"] == "daemon.reloaded"
+    assert bridge.process is not None
+    assert bridge.process.terminate() == 0
+    process = bridge.start()
+    wait_for(lambda: bridge.readiness()["ready"], seconds=90, what="readiness")
+
+    publish_all(mosquitto.port, messages("site9999/d{}", 1, first=7))
+    wait_for(lambda: values(gdn, "firsts") == [7], what="the row")
+
+    assert process.terminate() == 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from bridge.mapping import FieldSpec, FormatOptions, Mapper, Route, check, find_
 from bridge.mapping.formats import MissingExtra
 from bridge.mapping.metadata import user_properties
 from bridge.mapping.times import iso8601, parse_time
-from bridge.mapping.topics import TopicTemplate, covers, minimal_filters
+from bridge.mapping.topics import FilterTree, TopicTemplate, minimal_filters
 from bridge.message import DeadLetter, MqttMessage
 from bridge.reasons import Reason
 from bridge.streamql import parse
@@ -372,18 +374,64 @@ def test_check_finds_nothing_wrong(routes: list[Route]) -> None:
     assert check(routes, streams()) == []
 
 
+def test_the_cost_of_routes_grows_with_their_number_and_not_with_its_square() -> None:
+    def cpu_seconds(count: int) -> float:
+        routes = [Route(f"site{n}/{{d}}/t", "text") for n in range(count)]
+        began = time.process_time()
+        mapper(*routes).map(message({"d": "x"}, topic=f"site{count - 1}/7/t"))
+        return time.process_time() - began
+
+    few, many = cpu_seconds(400), cpu_seconds(3_200)
+
+    assert many < 24 * few  # 8 times the routes: 64 times the time if each were tried against all
+
+
 levels = st.lists(st.sampled_from(["a", "b", "+", "$SYS"]), min_size=1, max_size=4)
 filters = st.builds(lambda found, rest: "/".join(found + rest), levels, st.sampled_from([[], ["#"]]))
 
 
-@given(
-    filters, filters, st.lists(st.lists(st.sampled_from(["a", "b", "c", "$SYS"]), min_size=1, max_size=5), max_size=30)
+topics = st.lists(st.sampled_from(["a", "b", "c", "$SYS"]), min_size=1, max_size=5)
+
+
+def tree_of(filters: Sequence[str]) -> FilterTree:
+    tree = FilterTree()
+    for number, filter_ in enumerate(filters):
+        tree.add(filter_.split("/"), number)
+    return tree
+
+
+@given(st.lists(filters, max_size=8), topics)
+def test_the_tree_finds_the_filters_that_match_a_topic_in_their_order(given_: list[str], topic: list[str]) -> None:
+    matching = [n for n, f in enumerate(given_) if TopicTemplate.parse(f).match("/".join(topic)) is not None]
+
+    assert tree_of(given_).covering(topic) == matching
+
+
+@given(st.lists(filters, max_size=6), filters, st.lists(topics, max_size=30))
+def test_a_filter_that_covers_another_matches_all_its_topics(
+    given_: list[str], other: str, tried: list[list[str]]
+) -> None:
+    covering = tree_of(given_).covering(other.split("/"))
+
+    for topic in map("/".join, tried):
+        if TopicTemplate.parse(other).match(topic) is not None:
+            assert all(TopicTemplate.parse(given_[number]).match(topic) is not None for number in covering)
+
+
+@pytest.mark.parametrize(
+    ("filter_", "other"),
+    [("a/#", "a"), ("#", "a/b"), ("a/+", "a/b"), ("+/+", "a/+"), ("a/#", "a/+/#"), ("#", "#"), ("$SYS/#", "$SYS/+")],
 )
-def test_a_filter_that_covers_another_matches_all_its_topics(one: str, other: str, topics: list[list[str]]) -> None:
-    if covers(one, other):
-        for topic in map("/".join, topics):
-            if TopicTemplate.parse(other).match(topic) is not None:
-                assert TopicTemplate.parse(one).match(topic) is not None
+def test_a_filter_covers_a_narrower_one(filter_: str, other: str) -> None:
+    assert tree_of([filter_]).covering(other.split("/")) == [0]
+
+
+@pytest.mark.parametrize(
+    ("filter_", "other"),
+    [("a/+", "a/#"), ("a/b", "a/+"), ("+", "$SYS"), ("#", "$SYS/a"), ("a", "a/#"), ("+/+", "+/#"), ("a/+", "a")],
+)
+def test_a_filter_does_not_cover_one_that_also_matches_other_topics(filter_: str, other: str) -> None:
+    assert tree_of([filter_]).covering(other.split("/")) == []
 
 
 @given(st.lists(filters, max_size=6), st.lists(st.sampled_from(["a", "b", "c", "$SYS"]), min_size=1, max_size=5))

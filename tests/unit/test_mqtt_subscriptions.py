@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -234,6 +236,24 @@ def test_a_filter_is_held_until_the_broker_confirms_that_it_is_gone(
     made.take_unsuback(1, reasons)
 
     assert made.held == held
+
+
+@both_versions
+def test_the_cost_of_filters_grows_with_their_number_and_not_with_its_square(version: int) -> None:
+    def cpu_seconds(count: int) -> float:
+        filters = [f"site{n}/t" for n in range(count)]
+        began = time.process_time()
+        made = subscriptions(*filters, version=version, known=tuple(filters[::2]))
+        made.connected(session_present=True)
+        (request,) = made.request()
+        made.sent(1, request)
+        made.take_suback(1, [QOS_0] * len(request.filters))
+        made.change([f"new{n}/t" for n in range(count)])
+        return time.process_time() - began
+
+    few, many = cpu_seconds(400), cpu_seconds(6_400)
+
+    assert many < 70 * few  # 16 times the filters: 256 times the time if each were compared with all
 
 
 def test_an_answer_to_no_request_breaks_the_protocol() -> None:
