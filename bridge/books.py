@@ -68,6 +68,11 @@ class Traffic:
     """How often the broker had lost the session, and with it the messages queued for us. Kept in the outbox."""
     broker_dropped: int | None = None
     """Messages for any client that the broker reports as dropped since it started; None if it doesn't report them."""
+    sparkplug_bytes: int | None = None
+    """Memory that Sparkplug birth certificates take, as ``mqtt.sparkplug_bytes`` counts it; None: no route has the
+    format."""
+    sparkplug_refused: int | None = None
+    """Birth certificates not remembered for want of memory since the process started."""
 
 
 @dataclass(frozen=True, slots=True)

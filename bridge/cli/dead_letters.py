@@ -288,6 +288,7 @@ def _mapping(configuration: Configuration, *, memory: Outbox | DeadLetterClient)
         outbox_name=memory.saved_value("name") or "",
         client=configuration.settings.mqtt.client_id,
         births=memory.saved_values(KEY_PREFIX),
+        sparkplug_bytes=configuration.settings.mqtt.sparkplug_bytes,
     )
 
 

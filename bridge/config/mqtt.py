@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 
 from bridge.config.values import Group, Text, checked_file, mqtt_endpoint, number_as_text
+from bridge.mapping.sparkplug import DEFAULT_MAX_BYTES
 
 
 class MqttSettings(Group):
@@ -65,6 +66,14 @@ class MqttSettings(Group):
         description="Whether to request births from Sparkplug edge nodes whose births are unknown. The request is an "
         "NCMD published at QoS 0, which the broker must allow. Turn it off if another host application "
         "does this.",
+    )
+    sparkplug_bytes: int = Field(
+        default=DEFAULT_MAX_BYTES,
+        ge=1_000_000,
+        le=4_000_000_000,
+        description="Maximum memory in bytes for what Sparkplug edge nodes and devices declared at their births: about "
+        "1,000 for each, and 300 for each of their metrics. A birth beyond it is mapped, but not remembered: later "
+        "messages that need it become dead letters.",
     )
     watch_drops: bool = Field(
         default=True,

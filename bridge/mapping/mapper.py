@@ -28,7 +28,7 @@ from bridge.mapping.metadata import metadata_of
 from bridge.mapping.paths import Getter, compile_expression, compile_getter, is_true
 from bridge.mapping.payload import elements, objects
 from bridge.mapping.route import Route, sources
-from bridge.mapping.sparkplug import Sparkplug
+from bridge.mapping.sparkplug import DEFAULT_MAX_BYTES, Sparkplug
 from bridge.mapping.topics import FilterTree, TopicTemplate, minimal_filters
 from bridge.mapping.unmappable import NoReading, Unmappable
 from bridge.message import DeadLetter, MqttMessage, Row
@@ -121,6 +121,7 @@ class Mapper:
         client: the MQTT client id, for ``$client``.
         sparkplug: the state of the previous mapper, to continue with; None: created if a route needs it.
         births: birth certificates to restore a new state from, as its ``changes`` gave them.
+        sparkplug_bytes: memory of a new state.
 
     Raises:
         ValueError: a route is invalid; ``check`` lists all problems.
@@ -135,6 +136,7 @@ class Mapper:
         client: str = "",
         sparkplug: Sparkplug | None = None,
         births: Mapping[str, str] | None = None,
+        sparkplug_bytes: int = DEFAULT_MAX_BYTES,
     ) -> None:
         problems = check(routes, streams)
         if problems:
@@ -142,7 +144,7 @@ class Mapper:
         self.sparkplug = sparkplug
         """The birth certificates that the format sparkplug needs; None if no route has that format."""
         if sparkplug is None and any(route.format.name == "sparkplug" for route in routes):
-            self.sparkplug = Sparkplug(births)
+            self.sparkplug = Sparkplug(births, max_bytes=sparkplug_bytes)
         # One decoder for each format, so that routes with the same format share it: see _map.
         decoders = {route.format: _decoder(route.format, self.sparkplug) for route in routes}
         self.compiled_routes = [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from sys import getsizeof
 from typing import Any
 
 import msgspec
@@ -35,14 +36,14 @@ MEMBERS = (
 KEY_PREFIX = "sparkplug:"
 """Prefix of every key of ``changes``."""
 
-MAX_NODES = 10_000
-"""Edge nodes remembered."""
+DEFAULT_MAX_BYTES = 32 * 1024 * 1024
+"""Memory for certificates unless the caller says otherwise."""
 
-MAX_METRICS = 100_000
-"""Metrics remembered over all edge nodes, plus one for each certificate."""
+CERTIFICATE_SIZE = 1_000
+"""Bytes that a certificate takes in memory without its metrics; with the edge node, if it is the only one."""
 
-MAX_CHARACTERS = 16 * 1024 * 1024
-"""Characters of names remembered over all edge nodes."""
+METRIC_SIZE = 200
+"""Bytes that a metric of a certificate takes in memory without its name."""
 
 MAX_ID = 1024
 """Characters of a group, edge node or device id."""
@@ -135,27 +136,38 @@ def require_protobuf() -> None:
 class Sparkplug:
     """Decodes messages of all edge nodes and devices, and remembers their birth certificates.
 
-    Memory is bounded: the edge node with the oldest birth is forgotten first, and needs a rebirth when it sends data.
+    Memory is bounded. What would exceed it isn't remembered, and what is remembered stays: forgetting an edge node that
+    is online would only make it send its birth again, in place of the next one.
 
     Args:
         stored: texts by key, as ``changes`` gave them in earlier runs. Other keys and invalid texts are ignored.
+        max_bytes: memory for certificates.
 
     Raises:
         MissingExtra: protobuf isn't installed.
     """
 
-    def __init__(self, stored: Mapping[str, str] | None = None) -> None:
+    def __init__(self, stored: Mapping[str, str] | None = None, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
         require_protobuf()
-        self._nodes: dict[_NodeId, _Node] = {}  # in the order of their last births
-        self._metrics = 0
-        self._characters = 0
+        self.bytes = 0
+        """Memory that the certificates take."""
+        self.refused = 0
+        """Certificates that were not remembered for want of memory."""
+        self._max_bytes = max_bytes
+        self._last_refused = 0  # size
+        self._nodes: dict[_NodeId, _Node] = {}
         self._changed: dict[str, None] = {}
         self._need_rebirth: dict[_NodeId, None] = {}
         self._rebirth_requested_at: dict[_NodeId, float] = {}
         for key, text in (stored or {}).items():
             self._restore(key, text)
-        self._changed.clear()
-        self._forget_oldest()
+        # What didn't fit is deleted from the store, too.
+        self._changed = {key: None for key in self._changed if self._find(key) is None}
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the last certificate that was refused still doesn't fit."""
+        return self.refused > 0 and self.bytes + self._last_refused > self._max_bytes
 
     # --- decoding -------------------------------------------------------------------------------------------
 
@@ -210,7 +222,7 @@ class Sparkplug:
             return [{**common, **reader.read(metric)} for metric in message.metrics]
         finally:
             if reader.needs_birth and not is_replay:
-                self._want_rebirth(parsed.node_id)
+                self._want_rebirth(parsed.node_id, is_known=certificate is not NO_CERTIFICATE)
 
     def _applicable(self, topic: _Topic, sent_at: int | None, *, is_replay: bool) -> BirthCertificate | None:
         """The certificate of the edge node or device, if it applies to a message of that time."""
@@ -240,16 +252,14 @@ class Sparkplug:
 
     def _born(self, node_id: _NodeId, certificate: BirthCertificate, birth: _Birth) -> None:
         self._need_rebirth.pop(node_id, None)
-        node = self._nodes.pop(node_id, None) or _Node()  # put back below, as the one with the latest birth
+        node = self._nodes.get(node_id) or _Node()
         own = node.certificates.get("")
-        self._nodes[node_id] = node
         if own and own.metrics == certificate.metrics and birth == node.birth and birth.timestamp is not None:
             return  # redelivered by the broker: births of devices since then are still valid
         for device in [device for device in node.certificates if device]:  # a new session: devices are born again
             self._set_certificate(node_id, node, device, None)
         node.birth, node.seq, node.seq_at = birth, birth.seq, birth.timestamp
         self._set_certificate(node_id, node, "", certificate)
-        self._forget_oldest()
 
     def _died(self, node_id: _NodeId, bd_seq: int | None) -> None:
         node = self._nodes.get(node_id)
@@ -259,33 +269,31 @@ class Sparkplug:
         if bd_seq is not None and birth_bd_seq is not None and bd_seq != birth_bd_seq:
             return  # the will of an earlier session (6.4.25): the edge node has been born again since
         self._need_rebirth.pop(node_id, None)
-        self._forget(node_id)
+        for device in list(node.certificates):
+            self._set_certificate(node_id, node, device, None)
 
     def _device_born(self, topic: _Topic, certificate: BirthCertificate) -> None:
-        node = self._nodes.pop(topic.node_id, None) or _Node()
-        self._nodes[topic.node_id] = node
+        node = self._nodes.get(topic.node_id) or _Node()
         if node.birth is not None and _is_older(certificate.since, node.birth.timestamp):
             # From an ended session, or the node's clock was set back: only a new birth can show which.
-            self._want_rebirth(topic.node_id)
+            self._want_rebirth(topic.node_id, is_known=True)
             return
         self._set_certificate(topic.node_id, node, topic.device, certificate)
-        self._forget_oldest()
 
     def _device_died(self, topic: _Topic) -> None:
         node = self._nodes.get(topic.node_id)
         if node is not None:
             self._set_certificate(topic.node_id, node, topic.device, None)
-            if not node.certificates:
-                del self._nodes[topic.node_id]
 
     def _check_order(self, topic: _Topic, seq: int | None, timestamp: int | None) -> None:
         node = self._nodes.get(topic.node_id)
+        is_known = node is not None and node.birth is not None
         if node is not None and node.birth is not None:
             is_complete = node.follows(seq, timestamp)
         else:
             is_complete = topic.type == "DDEATH"  # its row needs no certificate
         if not is_complete:
-            self._want_rebirth(topic.node_id)
+            self._want_rebirth(topic.node_id, is_known=is_known)
 
     # --- stored state ---------------------------------------------------------------------------------------
 
@@ -298,14 +306,21 @@ class Sparkplug:
         return {key: self._text(key) for key in changed}
 
     def _text(self, key: str) -> str:
+        found = self._find(key)
+        if found is None:
+            return ""
+        certificate, birth = found
+        stored = _StoredCertificate(list(certificate.metrics), certificate.since, birth)
+        return msgspec.json.encode(stored).decode()
+
+    def _find(self, key: str) -> tuple[BirthCertificate, _Birth | None] | None:
+        """What is remembered under a key: a certificate, and the birth if it is an edge node's own."""
         group, name, device = _parse_key(key)
         node = self._nodes.get((group, name))
         certificate = node.certificates.get(device) if node is not None else None
         if node is None or certificate is None:
-            return ""
-        birth = None if device else node.birth
-        stored = _StoredCertificate(list(certificate.metrics), certificate.since, birth)
-        return msgspec.json.encode(stored).decode()
+            return None
+        return certificate, None if device else node.birth
 
     def _restore(self, key: str, text: str) -> None:
         if not key.startswith(KEY_PREFIX) or key.count("/") not in (1, 2):
@@ -315,7 +330,7 @@ class Sparkplug:
         except (msgspec.MsgspecError, UnicodeEncodeError):
             return
         group, name, device = _parse_key(key)
-        node = self._nodes.setdefault((group, name), _Node())
+        node = self._nodes.get((group, name)) or _Node()
         if not device:
             node.birth = stored.birth
         self._set_certificate((group, name), node, device, BirthCertificate(tuple(stored.metrics), stored.since))
@@ -323,36 +338,36 @@ class Sparkplug:
     def _set_certificate(
         self, node_id: _NodeId, node: _Node, device: str, certificate: BirthCertificate | None
     ) -> None:
-        """Set the certificate of a device, or of the edge node for an empty id; None removes it."""
+        """Set the certificate of a device, or of the edge node for an empty id; None removes it.
+
+        One that doesn't fit into the memory is not set, and the earlier one is removed: its aliases are outdated.
+        """
         key = _key(node_id, device)
         earlier = node.certificates.pop(device, None)
-        if earlier is not None:
-            self._count(key, earlier, -1)
+        self.bytes -= 0 if earlier is None else _size(earlier)
+        if certificate is not None and self.bytes + _size(certificate) > self._max_bytes:
+            self.refused += 1
+            self._last_refused = _size(certificate)
+            certificate = None
         if certificate is not None:
             if earlier is not None and earlier.metrics == certificate.metrics:
                 certificate.since = earlier.since  # the same aliases were already valid then
             node.certificates[device] = certificate
-            self._count(key, certificate, 1)
+            self.bytes += _size(certificate)
+        if node.certificates:
+            self._nodes[node_id] = node
+        else:
+            self._nodes.pop(node_id, None)
         # An edge node's text also has its birth, which changes even if its metrics don't.
         if not device or certificate != earlier:
             self._changed[key] = None
 
-    def _count(self, key: str, certificate: BirthCertificate, sign: int) -> None:
-        self._metrics += sign * (len(certificate.metrics) + 1)
-        self._characters += sign * (len(key) + sum(len(name) for name, _, _ in certificate.metrics))
-
-    def _forget(self, node_id: _NodeId) -> None:
-        node = self._nodes.pop(node_id)
-        for device in list(node.certificates):
-            self._set_certificate(node_id, node, device, None)
-
-    def _forget_oldest(self) -> None:
-        while len(self._nodes) > MAX_NODES or self._metrics > MAX_METRICS or self._characters > MAX_CHARACTERS:
-            self._forget(next(iter(self._nodes)))
-
     # --- rebirths -------------------------------------------------------------------------------------------
 
-    def _want_rebirth(self, node_id: _NodeId) -> None:
+    def _want_rebirth(self, node_id: _NodeId, *, is_known: bool) -> None:
+        """``is_known``: a birth would only replace one that is remembered."""
+        if self.is_full and not is_known:
+            return  # the birth would be refused, and asked for again with the next data, for ever
         if len(self._need_rebirth) < MAX_REBIRTHS:
             self._need_rebirth[node_id] = None
 
@@ -400,6 +415,11 @@ def _parse_topic(topic: str) -> _Topic:
     except UnicodeEncodeError as exc:
         raise Unmappable(Reason.UNDECODABLE, "the Sparkplug topic is not UTF-8") from exc
     return _Topic((levels[1], levels[3]), type_, levels[4] if len(levels) == 5 else "")
+
+
+def _size(certificate: BirthCertificate) -> int:
+    """About how many bytes the certificate takes in memory."""
+    return CERTIFICATE_SIZE + sum(METRIC_SIZE + getsizeof(name) for name, _, _ in certificate.metrics)
 
 
 def _key(node_id: _NodeId, device: str) -> str:

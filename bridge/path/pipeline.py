@@ -109,6 +109,7 @@ class Pipeline:
         self._upkeep = OutboxUpkeep(outbox, intake, policy)
         self._canary = CanaryTracker()
         self._births: dict[str, str] = {}  # of Sparkplug nodes, by key; not stored yet
+        self._refuses_births = False
         self._commit_due: float | None = None  # monotonic seconds; None: no commit is due without a batch
         self._earlier_rows: Counter[tuple[str, str]] = Counter()  # made by mappers that were replaced
         self._route_rows: Mapping[tuple[str, str], int] = mapper.rows_made()  # as of the last count
@@ -258,6 +259,14 @@ class Pipeline:
         sparkplug = self._mapper.sparkplug
         if sparkplug is None:
             return
+        if sparkplug.is_full and not self._refuses_births:
+            log.warning(
+                "sparkplug.full",
+                bytes=sparkplug.bytes,
+                hint="births of further edge nodes are not remembered: their data that needs them becomes dead letters "
+                "(unknown_alias), and no rebirth is requested; raise mqtt.sparkplug_bytes",
+            )
+        self._refuses_births = sparkplug.is_full
         self._births |= sparkplug.changes()
         if self._births and now >= self._upkeep.retry_at and self._upkeep.save_values(self._births, now):
             self._births = {}
@@ -373,6 +382,7 @@ class Pipeline:
     def _snapshot(self) -> Snapshot:
         outbox, intake, senders = self._outbox, self._intake, self.senders
         owners: list[Intake | Sender] = [intake, *senders.values()]
+        sparkplug = self._mapper.sparkplug
         traffic = Traffic(
             mqtt_messages=intake.messages,
             redelivered=intake.skipped,
@@ -387,6 +397,8 @@ class Pipeline:
             route_rows=self._route_rows,
             sessions_lost=outbox.counter("sessions_lost"),
             broker_dropped=intake.broker_dropped,
+            sparkplug_bytes=None if sparkplug is None else sparkplug.bytes,
+            sparkplug_refused=None if sparkplug is None else sparkplug.refused,
         )
         return Snapshot(outbox.books(), traffic, self._upkeep.figures)
 

@@ -108,6 +108,7 @@ def build(
         outbox_name=outbox.name,
         client=settings.mqtt.client_id,
         births=outbox.saved_values(KEY_PREFIX),
+        sparkplug_bytes=settings.mqtt.sparkplug_bytes,
     )
     intake = _make_intake(settings, outbox, mapper.filters, connections, inbox)
     make_sender = partial(

@@ -131,6 +131,7 @@ class Reloader:
             outbox_name=self._outbox.name,
             client=self._running.settings.mqtt.client_id,
             sparkplug=self._mapper.sparkplug,  # what nodes declared at their birth outlasts a change of routes
+            sparkplug_bytes=self._running.settings.mqtt.sparkplug_bytes,
         )
 
     def _refuse(self, problems: Sequence[str]) -> bool:

@@ -77,6 +77,16 @@ DEFINITIONS = (
     Definition("acked", "counter", "PUBACKs sent since the start."),
     Definition("sessions_lost", "counter", "How often the broker had lost the session."),
     Definition(
+        "sparkplug_bytes",
+        "gauge",
+        "Memory taken by Sparkplug births, as mqtt.sparkplug_bytes counts it. Only with a route of this format.",
+    ),
+    Definition(
+        "sparkplug_births_refused",
+        "counter",
+        "Births that mqtt.sparkplug_bytes left no room for, since the start. Only with a route of format sparkplug.",
+    ),
+    Definition(
         "broker_dropped",
         "gauge",
         "Messages for any client that the broker reports as dropped since it started. Only if it reports them.",
@@ -241,6 +251,8 @@ def _samples(reading: Reading) -> dict[str, Samples]:
         "mqtt_repetitions": _single(traffic.redelivered),
         "acked": _single(traffic.acked),
         "sessions_lost": _single(traffic.sessions_lost),
+        "sparkplug_bytes": _single(traffic.sparkplug_bytes),
+        "sparkplug_births_refused": _single(traffic.sparkplug_refused),
         "broker_dropped": _single(traffic.broker_dropped),
         "route_rows": sorted(traffic.route_rows.items()),
         "sends": _single(traffic.sends),

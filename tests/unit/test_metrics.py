@@ -32,6 +32,8 @@ FULL = Reading(
         Books(received=9, delivered=4, outbox=1, dead_lettered={"not_json": 3}, dropped={"outbox_full": 1}),
         Traffic(
             broker_dropped=1,
+            sparkplug_bytes=1_000,
+            sparkplug_refused=2,
             reconnects={"mqtt": 2},
             link_failures={"mqtt": {"lost": 2}},
             certificate_ends={"mqtt": {"own": 1.8e9}},
@@ -85,7 +87,10 @@ def test_a_metric_with_an_unknown_value_is_left_out() -> None:
 
     assert missing == {
         f"gdn_bridge_{name}"
-        for name in ("broker_dropped", "worker_active", "query_result", "rows_behind", "rows_lost_total")
+        for name in (
+            *("broker_dropped", "sparkplug_bytes", "sparkplug_births_refused_total"),
+            *("worker_active", "query_result", "rows_behind", "rows_lost_total"),
+        )
     }
 
 

@@ -828,46 +828,78 @@ def test_invalid_stored_state_is_ignored(key: str, text: str) -> None:
     assert state._nodes == {}
 
 
-def test_the_edge_node_with_the_oldest_birth_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sparkplug, "MAX_NODES", 2)
-    state = Sparkplug()
-    for name in ("a", "b", "a", "c"):
-        state.decode(f"spBv1.0/g/NBIRTH/{name}", birth(COUNT, timestamp=1000 + len(state.changes())))
-
-    assert [name for _, name in state._nodes] == ["a", "c"]
-    state.decode("spBv1.0/g/NBIRTH/d", birth(COUNT))
-    assert state.changes()["sparkplug:g/a"] == ""
+ONE_NODE = 2_000
+"""Bytes that hold the birth of one edge node with a few metrics, and not of two."""
 
 
-@pytest.mark.parametrize(("bound", "limit"), [("MAX_METRICS", 30), ("MAX_CHARACTERS", 300)])
-def test_metrics_and_their_names_are_remembered_within_bounds(
-    monkeypatch: pytest.MonkeyPatch, bound: str, limit: int
-) -> None:
-    monkeypatch.setattr(sparkplug, bound, limit)
-    state = Sparkplug()
+def test_at_the_bound_the_births_that_are_remembered_stay_and_new_ones_are_refused() -> None:
+    state = Sparkplug(max_bytes=ONE_NODE)
+    state.decode("spBv1.0/g/NBIRTH/first", birth(COUNT, TEMPERATURE))
+    rows = state.decode("spBv1.0/g/NBIRTH/second", birth(COUNT, TEMPERATURE))
+
+    assert [row["metric"] for row in rows][-1] == TEMPERATURE["name"], "its own birth is mapped all the same"
+    assert (state.is_full, state.refused) == (True, 1)
+    assert list(state._nodes) == [("g", "first")]
+    assert state.changes()["sparkplug:g/second"] == ""
+
+
+def test_at_the_bound_no_birth_is_requested_that_would_be_refused() -> None:
+    state = Sparkplug(max_bytes=ONE_NODE)
+    state.decode("spBv1.0/g/NBIRTH/first", birth(COUNT, TEMPERATURE))
+    state.decode("spBv1.0/g/NBIRTH/second", birth(COUNT, TEMPERATURE))
+    for device in ("", "/d"):
+        with pytest.raises(Unmappable):
+            state.decode(
+                f"spBv1.0/g/{'D' if device else 'N'}DATA/second{device}", payload({"alias": 2, "int_value": 7}, seq=1)
+            )
+    assert state.rebirths(0.0, 0) == []
+
+    state.decode("spBv1.0/g/NDATA/first", payload(COUNT, seq=9))
+    assert [topic for topic, _ in state.rebirths(0.0, 0)] == ["spBv1.0/g/NCMD/first"], "its birth only replaces one"
+
+
+def test_once_there_is_room_again_births_are_requested_again() -> None:
+    state = Sparkplug(max_bytes=ONE_NODE)
+    state.decode("spBv1.0/g/NBIRTH/first", birth(COUNT, TEMPERATURE))
+    state.decode("spBv1.0/g/NBIRTH/second", birth(COUNT, TEMPERATURE))
+    state.decode("spBv1.0/g/NDEATH/first", death())
+
+    assert not state.is_full
+    state.decode("spBv1.0/g/NDATA/second", payload(COUNT, seq=1))
+    assert [topic for topic, _ in state.rebirths(0.0, 0)] == ["spBv1.0/g/NCMD/second"]
+
+
+def test_a_birth_that_no_longer_fits_leaves_no_outdated_one() -> None:
+    state = Sparkplug(max_bytes=ONE_NODE)
+    state.decode("spBv1.0/g/NBIRTH/n", birth(COUNT, timestamp=1000))
+    many = [{"name": f"metric {n}", "alias": n, "datatype": INT32, "int_value": n} for n in range(20)]
+    state.decode("spBv1.0/g/NBIRTH/n", birth(*many, timestamp=2000))
+
+    assert (state._nodes, state.bytes, state.refused) == ({}, 0, 1)
+
+
+def test_memory_is_counted_and_bounded() -> None:
+    state = Sparkplug(max_bytes=20_000)
     for number in range(50):
         state.decode(f"spBv1.0/g/NBIRTH/n{number % 7}", birth(COUNT, TEMPERATURE, timestamp=1000 + number))
         state.decode(f"spBv1.0/g/DBIRTH/n{number % 7}/d{number}", payload(TEMPERATURE, seq=1, timestamp=2000))
-    kept = [c for node in state._nodes.values() for c in node.certificates.values()]
 
-    assert 0 < len(state._nodes) < 7
-    assert state._metrics == sum(len(c.metrics) + 1 for c in kept)
-    assert (state._metrics if bound == "MAX_METRICS" else state._characters) <= limit
+    assert 15_000 < state.bytes <= 20_000
+    assert state.refused > 0
     for group, name in list(state._nodes):
         state.decode(f"spBv1.0/{group}/NDEATH/{name}", death())
-    assert (state._metrics, state._characters) == (0, 0)
+    assert state.bytes == 0
 
 
-def test_stored_state_over_the_bounds_is_bounded_at_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stored_state_over_the_bound_is_bounded_at_a_restart() -> None:
     state = Sparkplug()
     for number in range(5):
         state.decode(f"spBv1.0/g/NBIRTH/n{number}", birth(COUNT))
-    monkeypatch.setattr(sparkplug, "MAX_NODES", 2)
 
-    after = Sparkplug(state.changes())
+    after = Sparkplug(state.changes(), max_bytes=2 * ONE_NODE)
 
-    assert len(after._nodes) == 2
-    assert list(after.changes().values()) == ["", "", ""]
+    assert 0 < len(after._nodes) < 5
+    assert list(after.changes().values()) == [""] * (5 - len(after._nodes))
 
 
 def test_the_rebirth_command_reads_as_a_payload() -> None:

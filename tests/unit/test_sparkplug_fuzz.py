@@ -121,7 +121,7 @@ def test_any_messages_give_rows_or_a_reason_and_a_state_that_can_be_stored(messa
     assert {node: entry.certificates for node, entry in after._nodes.items()} == {
         node: entry.certificates for node, entry in state._nodes.items()
     }
-    assert (after._metrics, after._characters) == (state._metrics, state._characters)
+    assert after.bytes == state.bytes
 
 
 @given(unit=st.binary(min_size=1, max_size=6), head=st.binary(max_size=6), type_=st.sampled_from(MESSAGE_TYPES))
