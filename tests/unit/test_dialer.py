@@ -124,7 +124,7 @@ class Play:
         (GdnUnavailable("503", retry_after=40), 40.0),
         (GdnUnavailable("429", pace=Pace.LIMITED), 20.0),
         (GdnUnavailable("404", pace=Pace.MISSING), 2.0),
-        (GdnAuthError("401"), 30.0),
+        (GdnAuthError("401"), 5.0),
         (MqttUnavailable("refused"), 0.5),
         (OSError("odd"), 0.5),
     ],
@@ -284,9 +284,9 @@ def test_holding_does_not_shorten_a_back_off() -> None:
     play.run(
         lambda: play.dialer.hold("full"),
         play.shows("waiting", 1000.0, "full"),
-        play.later(5.0),
+        play.later(2.0),
         play.dialer.resume,
-        play.shows("waiting", 1000.0, "401", 1030.0),
+        play.shows("waiting", 1000.0, "401", 1005.0),
         time_passes,
     )
 

@@ -247,7 +247,7 @@ def test_an_outage_before_anything_changed_needs_no_settling() -> None:
         (GdnUnavailable("503"), 0.5),
         (GdnUnavailable("503", retry_after=44), 44.0),
         (GdnUnavailable("429", pace=Pace.LIMITED), 20.0),
-        (GdnAuthError("401"), 30.0),
+        (GdnAuthError("401"), 5.0),
     ],
 )
 def test_a_failure_is_shown_and_retried_at_its_pace(failure: Exception, expected: float) -> None:

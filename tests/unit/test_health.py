@@ -152,10 +152,10 @@ def test_gdn_is_not_asked_again_before_its_retry_after() -> None:
 @pytest.mark.parametrize(
     ("failure", "waits"),
     [
-        (GdnUnavailable("away"), [1.0, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]),
+        (GdnUnavailable("away"), [1.0, 1.0, 2.0, 4.0, *[5.0] * 11, 8.0, 10.0, 10.0]),
         (GdnUnavailable("429", pace=Pace.LIMITED), [20.0, 20.0, 40.0, 80.0, 120.0]),
-        (GdnAuthError("401"), [30.0, 30.0, 60.0, 120.0, 240.0, 300.0]),
-        (GdnRejected("400", status=400), [30.0, 60.0, 120.0, 240.0, 300.0]),
+        (GdnAuthError("401"), [*[5.0] * 12, 30.0, 30.0, 60.0, 120.0, 240.0, 300.0]),
+        (GdnRejected("400", status=400), [*[5.0] * 12, 30.0, 60.0, 120.0, 240.0, 300.0]),
     ],
 )
 def test_a_failed_check_runs_again_at_the_pace_of_its_failure(failure: GdnError, waits: list[float]) -> None:
@@ -178,11 +178,11 @@ def test_an_inactive_worker_is_checked_again_within_the_interval() -> None:
     far, clock = Far(), Clock()
     far.worker = WorkerState("w", "", (), False)
     h = health(far, clock, query=None)
-    for _ in range(10):
+    for _ in range(20):
         h.step()
         clock.now = h.parts()[0].next_attempt_at or 0.0
 
-    assert clock.now - 1000.0 == 2 + 4 + 8 + 7 * 10
+    assert clock.now - 1000.0 == 2 + 4 + 11 * 5 + 8 + 6 * 10
 
 
 def test_credentials_are_refreshed_before_each_check() -> None:

@@ -31,9 +31,10 @@ def test_the_time_left_is_never_negative() -> None:
 def test_every_wait_has_jitter_and_stays_within_the_bounds_of_its_pace(pace: Pace) -> None:
     shortest, longest = PacedBackoff(rng=lambda: 0.0), PacedBackoff(rng=lambda: 1.0)
 
-    for _ in range(20):
+    for _ in range(60):
         least, most = shortest.next(pace), longest.next(pace)
-        assert pace.floor == least < most <= pace.cap
+        assert least in (pace.floor, pace.early / 2)
+        assert least < most <= pace.cap
     assert most == pace.cap
 
 
@@ -44,8 +45,41 @@ def test_the_first_wait_of_a_pace_without_a_floor_ends_at_its_base() -> None:
         Pace.UNREACHABLE: 0.5,
         Pace.MISSING: 2.0,
         Pace.NAME_TAKEN: 1.0,
-        Pace.REFUSED: 30.0,
+        Pace.REFUSED: 5.0,
     }
+
+
+SOON = [pace for pace in Pace if pace not in (Pace.LIMITED, Pace.SWITCHED_OFF, Pace.TAKEN_OVER)]
+
+
+@pytest.mark.parametrize("pace", SOON)
+def test_in_the_first_minute_the_next_attempt_comes_within_5_seconds_and_then_later_and_later(pace: Pace) -> None:
+    backoff = PacedBackoff(rng=lambda: 1.0)
+
+    waited = 0.0
+    while waited < 60:
+        wait = backoff.next(pace)
+        assert wait <= 5
+        waited += wait
+
+    later = [backoff.next(pace) for _ in range(12)]
+    assert min(later) > 5
+    assert later == sorted(later)
+    assert later[-1] == pace.cap
+
+    backoff.reset()
+    assert backoff.next(pace) <= 5
+
+
+@pytest.mark.parametrize("pace", SOON)
+def test_in_the_first_minute_there_are_at_most_24_attempts_with_wrong_credentials_and_each_has_jitter(
+    pace: Pace,
+) -> None:
+    shortest, longest = PacedBackoff(rng=lambda: 0.0), PacedBackoff(rng=lambda: 1.0)
+
+    assert shortest.next(pace) < longest.next(pace)
+    if pace is Pace.CREDENTIALS:
+        assert shortest.next(pace) >= 60 / 24
 
 
 def test_each_pace_counts_its_own_failures() -> None:
@@ -53,7 +87,7 @@ def test_each_pace_counts_its_own_failures() -> None:
 
     waits = [backoff.next(pace) for pace in (Pace.UNREACHABLE, Pace.MISSING) * 3]
 
-    assert waits == [0.5, 2.0, 1.0, 4.0, 2.0, 8.0]
+    assert waits == [0.5, 2.0, 1.0, 4.0, 2.0, 5.0]
 
 
 def test_a_wait_is_at_least_the_retry_after() -> None:
