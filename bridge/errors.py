@@ -2,7 +2,8 @@
 
     BridgeError
     ├── ConfigError           exit 78: a setting or a file must be changed
-    │   └── OutboxInUse       a command asks the running bridge instead
+    │   └── SettingError      the same; the caller adds where the setting's value comes from
+    │       └── OutboxInUse   a command asks the running bridge instead
     ├── OutboxUnavailable     hold: nothing is acknowledged until the outbox can be written
     ├── OutboxDamaged         the daemon exits; the next start rescues what can be read
     ├── MqttUnavailable       dial again
@@ -40,7 +41,21 @@ class ConfigError(BridgeError):
         self.problems = problems
 
 
-class OutboxInUse(ConfigError):
+class SettingError(ConfigError):
+    """The value of a setting can't be used. Who has loaded the settings knows where the value comes from.
+
+    Args:
+        setting: its dotted name.
+        problem: one sentence.
+    """
+
+    def __init__(self, setting: str, problem: str) -> None:
+        super().__init__(f"{setting}: {problem}")
+        self.setting = setting
+        self.problem = problem
+
+
+class OutboxInUse(SettingError):
     """Another process has opened the outbox."""
 
 

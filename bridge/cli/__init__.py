@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bridge import __version__
+from bridge import __version__, signals
 from bridge.cli import dead_letters, examples, exits, init, local
+from bridge.cli.arguments import UsageError
 from bridge.cli.check import check
-from bridge.cli.configuration import configure_log, gdn_rest, read_configuration
+from bridge.cli.configuration import configure_log, gdn_rest, problems_of, read_configuration
 from bridge.cli.healthcheck import healthcheck
 from bridge.cli.query import query
 from bridge.cli.status import status
@@ -35,11 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     try:
+        signals.unblock()
         return int(arguments.verb(arguments))
     except ConfigError as exc:
-        for problem in exc.problems:
+        for problem in problems_of(exc, arguments):
             print(f"gdn-bridge: {problem}", file=sys.stderr)
         return exits.CONFIG
+    except UsageError as exc:
+        print(f"gdn-bridge: {exc}", file=sys.stderr)
+        return exits.USAGE
     except GdnError as exc:
         print(f"gdn-bridge: {exc}", file=sys.stderr)
         return exits.UNAVAILABLE
@@ -50,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader closed the pipe. Without this, the interpreter reports another error when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:
+        print("gdn-bridge: interrupted", file=sys.stderr)
+        return exits.INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:

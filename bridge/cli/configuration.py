@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bridge.config import FieldTable, RouteSettings, Settings, load_placed
-from bridge.errors import ConfigError
+from bridge.config import FieldTable, RouteSettings, Settings, load_placed, places
+from bridge.config.tree import Location
+from bridge.errors import ConfigError, SettingError
 from bridge.gdn.address import GdnAddress
 from bridge.gdn.budget import Budget
 from bridge.gdn.rest import GdnRest
@@ -33,14 +35,35 @@ def read_configuration(arguments: argparse.Namespace) -> Configuration:
     try:
         worker = read_worker(settings.worker.definition)
     except ConfigError as exc:
-        problems += exc.problems
+        problems += _placed(exc, place)
     routes = [route_of(route) for route in settings.routes]
     if worker is not None:
         streams = input_streams(worker)
-        problems += [f"{place(problem.location)}: {problem.text}" for problem in check(routes, streams)]
+        where = f"; the definition is {settings.worker.definition}"
+        problems += [
+            f"{place(problem.location)}: {problem.text}{where if problem.in_definition else ''}"
+            for problem in check(routes, streams)
+        ]
     if problems or worker is None or streams is None:
         raise ConfigError(*problems)
     return Configuration(settings, worker, streams, routes, place)
+
+
+def problems_of(exc: ConfigError, arguments: argparse.Namespace) -> Sequence[str]:
+    """The problems; one with a setting begins with the place of its value."""
+    if not isinstance(exc, SettingError):
+        return exc.problems
+    try:
+        place = places(config_file=arguments.config, environ=os.environ, overrides=dict(arguments.set))
+    except ConfigError as later:  # the file has just changed
+        return later.problems
+    return _placed(exc, place)
+
+
+def _placed(exc: ConfigError, place: Callable[[Location], str]) -> Sequence[str]:
+    if isinstance(exc, SettingError):
+        return (f"{place(tuple(exc.setting.split('.')))}: {exc.problem}",)
+    return exc.problems
 
 
 def route_of(settings: RouteSettings) -> Route:
@@ -88,9 +111,9 @@ def read_worker(path: Path) -> Worker:
     try:
         text = path.read_bytes().decode()
     except OSError as exc:
-        raise ConfigError(f"BRIDGE_WORKER__DEFINITION: {path} can't be read: {exc.strerror}") from exc
+        raise SettingError("worker.definition", f"{path} can't be read: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:
-        raise ConfigError(f"BRIDGE_WORKER__DEFINITION: {path} is not UTF-8 (byte {exc.start})") from exc
+        raise SettingError("worker.definition", f"{path} is not UTF-8 (byte {exc.start})") from exc
     try:
         worker = parse(text)
         require_metadata(worker)
@@ -117,7 +140,7 @@ def configuration_for_gdn(arguments: argparse.Namespace) -> tuple[Configuration,
     """
     configuration = read_configuration(arguments)
     if configuration.settings.gdn.kind == "pulsar":
-        raise ConfigError("BRIDGE_GDN__KIND: this command needs a GDN; a plain Pulsar has no workers and no queries")
+        raise SettingError("gdn.kind", "this command needs a GDN; a plain Pulsar has no workers and no queries")
     configure_log(configuration.settings)
     return configuration, gdn_rest(configuration)
 

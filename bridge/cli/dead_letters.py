@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from bridge.cli import exits
+from bridge.cli.arguments import UsageError, whole_number_between
 from bridge.cli.configuration import configure_log, read_configuration
 from bridge.cli.dead_letter_view import export, iso_time, parse_since, summary
 from bridge.cli.printing import content, table
@@ -43,6 +43,8 @@ POLL_INTERVAL = 0.2
 """Seconds."""
 
 NOTHING = "no dead letters match"
+
+_positive = whole_number_between(1, (1 << 63) - 1)
 
 
 def add_actions(verb: argparse.ArgumentParser, configured: argparse.ArgumentParser) -> None:
@@ -90,12 +92,6 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
         "--since", type=_since, metavar="TIME", help="only those received since 15m, 2h or 3d ago, or ISO 8601 (UTC)"
     )
     parser.add_argument("--limit", type=_positive, metavar="N", help="only the oldest N")
-
-
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 1 << 63):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return int(text)
 
 
 def _since(text: str) -> int:
@@ -219,8 +215,7 @@ def _purge(arguments: argparse.Namespace) -> int:
         print(f"would purge {min(count, arguments.limit or count)} dead letters" if count else NOTHING)
         return 0
     if selection.is_everything and not arguments.all:
-        print("gdn-bridge: purge can't be undone: select dead letters, or use --all", file=sys.stderr)
-        return exits.USAGE
+        raise UsageError("purge can't be undone: select dead letters, or use --all")
     return _act(arguments, "purge")
 
 

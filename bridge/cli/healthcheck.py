@@ -11,10 +11,12 @@ import ipaddress
 import json
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
+from bridge.cli.configuration import problems_of
 from bridge.config import load
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, SettingError
 
 TIMEOUT = 5.0
 """Seconds for each step of the exchange: a bridge that takes longer counts as not live."""
@@ -31,10 +33,9 @@ def healthcheck(arguments: argparse.Namespace) -> int:
     """
     try:
         settings = load(config_file=arguments.config, environ=os.environ, overrides=dict(arguments.set))
+        problems: Sequence[str] = ask(settings.status.host, settings.status.port, ready=arguments.ready)
     except ConfigError as exc:
-        problems = exc.problems
-    else:
-        problems = ask(settings.status.host, settings.status.port, ready=arguments.ready)
+        problems = problems_of(exc, arguments)
     for problem in problems:
         print(f"gdn-bridge: {problem}", file=sys.stderr)
     return 1 if problems else 0
@@ -47,9 +48,12 @@ def ask(host: str, port: int, *, ready: bool) -> tuple[str, ...]:
         host: as in ``status.listen``; for an address that means all interfaces, loopback is asked.
         port: as in ``status.listen``.
         ready: ask ``/readyz`` instead of ``/livez``.
+
+    Raises:
+        SettingError: the port is 0.
     """
     if port == 0:
-        return ("BRIDGE_STATUS__LISTEN: with port 0 the bridge's port is unknown; set a fixed one",)
+        raise SettingError("status.listen", "with port 0 the bridge's port is unknown; set a fixed one")
     path = "/readyz" if ready else "/livez"
     connection = http.client.HTTPConnection(reachable(host), port, timeout=TIMEOUT)
     try:

@@ -10,20 +10,34 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bridge.cli.arguments import number_between, whole_number_between
 from bridge.config.values import mqtt_endpoint
 from bridge.errors import ConfigError
+
+MAX_SECONDS = 31_536_000.0
+"""A year, for durations that have no reason for another bound."""
+
+RATE = number_between(0.1, 100_000)
+"""Messages per second."""
 
 
 def add_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the verbs and their arguments. ``verb`` takes a name, a function, a description and parent parsers."""
     added = verb("demo", demo, "run broker, local GDN, devices and bridge on this machine", ())
-    added.add_argument("--seconds", type=float, default=10.0, help="how long the devices publish (default: 10)")
-    added.add_argument("--rate", type=float, default=200.0, help="messages per second (default: 200)")
+    added.add_argument(
+        "--seconds",
+        type=number_between(0.1, MAX_SECONDS),
+        default=10.0,
+        help="how long the devices publish (default: 10)",
+    )
+    added.add_argument("--rate", type=RATE, default=200.0, help="messages per second (default: 200)")
     added.add_argument("--json", action="store_true", help="print only one JSON object, at the end")
 
     added = verb("local-gdn", local_gdn, "serve a local GDN, for demonstrations and tests", ())
     added.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    added.add_argument("--port", type=int, required=True, help="port to listen on")
+    added.add_argument(
+        "--port", type=whole_number_between(0, 65535), required=True, help="port to listen on; 0: any free one"
+    )
     added.add_argument("--tls", action="store_true", help="serve https and wss with a temporary certificate")
     added.add_argument(
         "--host-name", default="localhost", help="host name that it reports for itself (default: localhost)"
@@ -32,7 +46,10 @@ def add_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     added.add_argument("--tenant", default="demo", help="tenant that it serves (default: demo)")
     added.add_argument("--password", help="password of root@TENANT.example, to log in instead of the API key")
     added.add_argument(
-        "--token-seconds", type=float, default=43_200.0, help="how long such a login is valid (default: 43200)"
+        "--token-seconds",
+        type=number_between(1, MAX_SECONDS),
+        default=43_200.0,
+        help="how long such a login is valid (default: 43200)",
     )
     added.add_argument(
         "--fault",
@@ -45,7 +62,7 @@ def add_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
 
     added = verb("devices", devices, "publish as simulated devices until SIGTERM", ())
     added.add_argument("--url", default="mqtt://127.0.0.1", help="broker URL (default: mqtt://127.0.0.1)")
-    added.add_argument("--rate", type=float, default=5.0, help="messages per second (default: 5)")
+    added.add_argument("--rate", type=RATE, default=5.0, help="messages per second (default: 5)")
     added.add_argument("--username", help="user name for the broker")
     added.add_argument("--password-file", type=Path, metavar="FILE", help="file with the password")
     added.add_argument("--ca-file", type=Path, metavar="FILE", help="CA certificates to verify the broker with")

@@ -6,16 +6,19 @@ import argparse
 import http.client
 import json
 import os
+import socket
+import ssl
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from bridge.cli import exits
+from bridge.cli.arguments import UsageError
 from bridge.cli.healthcheck import MAX_ANSWER, TIMEOUT, reachable
 from bridge.cli.printing import table
 from bridge.config import load
-from bridge.errors import ConfigError
+from bridge.errors import SettingError
 from bridge.text import printable
 
 
@@ -26,15 +29,19 @@ def status(arguments: argparse.Namespace) -> int:
         0 if the bridge is ready, 1 if it isn't, 69 if it can't be reached.
 
     Raises:
+        UsageError: ``--url`` is not the URL of a server.
         ConfigError: neither ``--url`` nor the settings have the address.
     """
     url = arguments.url or _url_from_settings(arguments)
+    connection, path = _connection(url)
     try:
-        answer = _readiness(url)
+        answer = _readiness(connection, path)
     except (OSError, http.client.HTTPException, ValueError) as exc:
         why = printable(str(exc)) or type(exc).__name__
-        print(f"gdn-bridge: no status from {url}: {why}. Is the bridge running, and listening there?", file=sys.stderr)
+        print(f"gdn-bridge: no status from {url}: {why}. {_advice(exc)}", file=sys.stderr)
         return exits.UNAVAILABLE
+    finally:
+        connection.close()
     if arguments.json:
         print(json.dumps(answer))
     else:
@@ -75,7 +82,7 @@ def _far_end(health: Mapping[str, Any]) -> Iterator[str]:
     if active is not None:
         yield f"the worker is {'active' if active else 'not active'}"
     if health["query_result"] is not None:
-        yield f"the query returns {health['query_result']}"
+        yield f"the health query returned {health['query_result']}"
     if health["rows_behind"] is not None:
         yield f"{health['rows_behind']} rows behind, {health['rows_lost']} lost"
     if canary is not None:
@@ -93,33 +100,55 @@ def _time(text: str | None) -> str:
 def _url_from_settings(arguments: argparse.Namespace) -> str:
     settings = load(config_file=arguments.config, environ=os.environ, overrides=dict(arguments.set)).status
     if settings.port == 0:
-        raise ConfigError("BRIDGE_STATUS__LISTEN: with port 0 the bridge's port is unknown; give --url")
+        raise SettingError("status.listen", "with port 0 the bridge's port is unknown; give --url")
     host = reachable(settings.host)
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
-def _readiness(url: str) -> dict[str, Any]:
+def _connection(url: str) -> tuple[http.client.HTTPConnection, str]:
+    """A connection that isn't open yet, and the path of ``/readyz``.
+
+    Raises:
+        UsageError: the URL is invalid.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # the port
+        parts, port = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError("--url: must be http://host:port, with a port from 1 to 65535, such as http://127.0.0.1:8080")
+    connection_type = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    return connection_type(parts.hostname, port, timeout=TIMEOUT), f"{parts.path.rstrip('/')}/readyz"
+
+
+def _advice(exc: Exception) -> str:
+    """What to do about a missing answer."""
+    if isinstance(exc, ssl.SSLError):
+        return "The bridge itself has no TLS: write the URL as http://, or check the proxy in front of it."
+    if isinstance(exc, socket.gaierror):
+        return "Check the host name."
+    if isinstance(exc, TimeoutError):
+        return "Check the address; if it is right, a firewall may be in between, or the bridge hangs."
+    if isinstance(exc, OSError):
+        return "Is the bridge running, and listening there?"
+    return "Check that this is the address of the bridge's status server (status.listen)."
+
+
+def _readiness(connection: http.client.HTTPConnection, path: str) -> dict[str, Any]:
     """The answer of ``/readyz``.
 
     Raises:
         OSError, http.client.HTTPException: there is no answer.
-        ValueError: the URL is invalid, or the answer isn't from a bridge.
+        ValueError: the answer isn't from a bridge.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("write the URL as http://host:port")
-    connection_type = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = connection_type(parts.hostname, parts.port, timeout=TIMEOUT)
-    try:
-        connection.request("GET", f"{parts.path.rstrip('/')}/readyz")
-        response = connection.getresponse()
-        body = response.read(MAX_ANSWER)
-    finally:
-        connection.close()
+    connection.request("GET", path)
+    response = connection.getresponse()
+    body = response.read(MAX_ANSWER)
     try:
         answer = json.loads(body)
         if {"ready", "parts", "books", "outbox", "health"} <= answer.keys():
             return dict(answer)
     except (ValueError, AttributeError):
         pass
-    raise ValueError(f"the answer of /readyz ({response.status}) isn't this version's; is it an older bridge?")
+    raise ValueError(f"the answer of /readyz ({response.status}) isn't that of this version of the bridge")

@@ -4,8 +4,8 @@ The only package that imports pydantic. ``load`` reports all problems at once, e
 source. It never shows a value, which may be a secret put in the wrong place.
 """
 
-from bridge.config.loading import SECRET_DIRECTORIES, load, load_placed
+from bridge.config.loading import SECRET_DIRECTORIES, load, load_placed, places
 from bridge.config.routes import FieldTable, RouteSettings
 from bridge.config.settings import Settings
 
-__all__ = ["SECRET_DIRECTORIES", "FieldTable", "RouteSettings", "Settings", "load", "load_placed"]
+__all__ = ["SECRET_DIRECTORIES", "FieldTable", "RouteSettings", "Settings", "load", "load_placed", "places"]

@@ -98,7 +98,8 @@ class GdnSettings(Group):
             GdnAddress.parse(url)
         except ValueError:  # its message repeats the host, which may be a secret here
             raise ValueError(
-                "must be https://host or host, without user, path or query, such as https://api-play.paas.macrometa.io"
+                "must be https://host or host, without user, path or query, such as "
+                "https://api-play.paas.macrometa.io; a port is a number from 1 to 65535"
             ) from None
         return url
 

@@ -64,9 +64,50 @@ def load_placed(
 ) -> tuple[Settings, Callable[[Location], str]]:
     """Like ``load``, and a function that returns the place of a setting: its file and line, or its variable."""
     problems = Problems()
+    layers = _layers(config_file, environ, overrides or {}, secret_directories, problems)
+    settings, errors = _merged(layers)
+    # pydantic knows no files or variables: each error gets the place of its value.
+    for error in errors:
+        error["loc"] = tuple(step for step in error["loc"] if step not in (VALUE_TAG, TABLE_TAG))
+        location = _known(error["loc"])
+        if not (error["type"] == "missing" and problems.explains(location)):
+            problems.add(_explained(error, location, layers, config_file))
+    if settings is None or problems.texts:
+        raise ConfigError(*dict.fromkeys(problems.texts))
+
+    return settings, _places(layers)
+
+
+def places(
+    *,
+    config_file: Path | None,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, str] | None = None,
+    secret_directories: Sequence[Path] = SECRET_DIRECTORIES,
+) -> Callable[[Location], str]:
+    """The function that ``load_placed`` returns, for settings that were loaded before.
+
+    Raises:
+        ConfigError: the TOML file can't be read any more.
+    """
+    return _places(_layers(config_file, environ, overrides or {}, secret_directories, Problems()))
+
+
+def _layers(
+    config_file: Path | None,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, str],
+    secret_directories: Sequence[Path],
+    problems: Problems,
+) -> list[Layer]:
+    """The sources, by precedence.
+
+    Raises:
+        ConfigError: the TOML file can't be read.
+    """
     here = Path()
     layers = [
-        layer_of(command_line(overrides or {}, problems), base=here, problems=problems),
+        layer_of(command_line(overrides, problems), base=here, problems=problems),
         layer_of(environment(environ, problems), base=here, problems=problems),
         layer_of(secret_files(environ, secret_directories, problems), base=here, problems=problems),
     ]
@@ -80,18 +121,11 @@ def load_placed(
     # An absent group counts as empty, so that each required setting in it is reported.
     groups = [name for name, field in Settings.model_fields.items() if is_group(field.annotation)]
     layers.append(Layer({name: {} for name in groups}, lambda _location: None))
+    return layers
 
-    settings, errors = _merged(layers)
-    # pydantic knows no files or variables: each error gets the place of its value.
-    for error in errors:
-        error["loc"] = tuple(step for step in error["loc"] if step not in (VALUE_TAG, TABLE_TAG))
-        location = _known(error["loc"])
-        if not (error["type"] == "missing" and problems.explains(location)):
-            problems.add(_explained(error, location, layers, config_file))
-    if settings is None or problems.texts:
-        raise ConfigError(*dict.fromkeys(problems.texts))
 
-    return settings, lambda location: _place(location, layers) or variable(location)
+def _places(layers: Sequence[Layer]) -> Callable[[Location], str]:
+    return lambda location: _place(location, layers) or variable(location)
 
 
 def _place(location: Location, layers: Sequence[Layer]) -> str | None:

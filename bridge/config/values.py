@@ -11,6 +11,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
 MQTT_PORT, MQTTS_PORT = 1883, 8883
 
+SHOWN_SUFFIXES = frozenset({".sql", ".siddhi", ".txt", ".pem", ".crt", ".cer", ".cert", ".key"})
+"""A path is named in a message only if it ends like one: any other value may be a secret put in the wrong place."""
+
 
 class Group(BaseModel):
     """A section of the settings, or a table inside one."""
@@ -39,6 +42,7 @@ Text = Annotated[str, StringConstraints(min_length=1), AfterValidator(_printable
 VALUE_TAG, TABLE_TAG = "<value>", "<table>"
 """Tags that pydantic adds to an error's location where a setting may be a value or a table."""
 
+PORTS = "a port is a number from 1 to 65535"
 _HOST = re.compile(r"[A-Za-z0-9._:%-]+")
 KEY = re.compile(r"[!-~]+")
 """A key that is safe in an Authorization header."""
@@ -73,9 +77,9 @@ def mqtt_endpoint(url: str) -> tuple[bool, str, int]:
         raise ValueError("must start with mqtt:// or mqtts:// (TLS), such as mqtts://broker.example.com")
     if "@" in rest:
         raise ValueError("must not contain a user or password; put them in mqtt.username and mqtt.password")
-    host, port = _endpoint(f"//{rest}", "must be mqtt://host, mqtt://host:port or the same with mqtts://")
+    host, port = _endpoint(f"//{rest}", f"must be mqtt://host or mqtt://host:port, or the same with mqtts://; {PORTS}")
     if port == 0:
-        raise ValueError("must not have port 0")
+        raise ValueError(f"must not have port 0; {PORTS}")
     tls = scheme.lower() == "mqtts"
     return tls, host, port or (MQTTS_PORT if tls else MQTT_PORT)
 
@@ -86,7 +90,7 @@ def listen_endpoint(text: str) -> tuple[str, int]:
     Raises:
         ValueError: it isn't ``host:port``.
     """
-    advice = "must be host:port, such as 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:8080"
+    advice = "must be host:port, with a port from 0 to 65535, such as 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:8080"
     host, port = _endpoint(f"//{text}", advice)
     if port is None:
         raise ValueError(advice)
@@ -101,12 +105,13 @@ def checked_file(path: Path | None) -> Path | None:
     """
     if path is None:
         return None
+    shown = f"{path} " if path.suffix in SHOWN_SUFFIXES and str(path).isprintable() else ""
     where = "a relative path in the TOML file is relative to the file's directory, any other to the working directory"
     try:
         with path.open("rb") as file:
             file.read(1)
     except OSError as exc:
-        raise ValueError(f"can't be read: {exc.strerror}; {where}") from None
+        raise ValueError(f"{shown}can't be read: {exc.strerror}; {where}") from None
     except ValueError:
         raise ValueError("is not a path") from None
     return path

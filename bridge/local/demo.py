@@ -63,7 +63,7 @@ def run_demo(*, seconds: float, rate: float, as_json: bool) -> int:
         try:
             result = demo.run(seconds=seconds, rate=rate)
         except (RuntimeError, OSError, KeyboardInterrupt) as exc:
-            print(f"gdn-bridge: the demonstration was aborted: {exc or 'interrupted'}", file=sys.stderr)
+            print(f"gdn-bridge: the demonstration was aborted: {str(exc) or 'interrupted'}", file=sys.stderr)
             return 1
         finally:
             demo.stop()

@@ -37,6 +37,8 @@ class Problem:
 
     location: tuple[str | int, ...]
     text: str
+    in_definition: bool = False
+    """Whether the worker's definition may be what is wrong."""
 
     def __str__(self) -> str:
         setting = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.location).lstrip(".")
@@ -65,11 +67,11 @@ def check(routes: Sequence[Route], streams: Mapping[str, InputStream]) -> list[P
         at = (*location, "stream")
         if stream is None:
             hint = suggestion(route.stream, streams)
-            problems.append(Problem(at, f"{route.stream!r}: the worker reads no such stream{hint}"))
+            problems.append(Problem(at, f"{route.stream!r}: the worker reads no such stream{hint}", True))
         elif stream.attributes is None:
-            problems.append(Problem(at, f"{route.stream!r}: the worker declares no columns for it"))
+            problems.append(Problem(at, f"{route.stream!r}: the worker declares no columns for it", True))
         elif not stream.read_by_worker:
-            problems.append(Problem(at, f"{route.stream!r}: the worker writes to it but doesn't read it"))
+            problems.append(Problem(at, f"{route.stream!r}: the worker writes to it but doesn't read it", True))
         else:
             problems += _check_columns(location, route, stream, captures)
     return problems
@@ -141,7 +143,7 @@ def _check_columns(
         attribute = attributes.get(name)
         if attribute is None:
             hint = suggestion(name, attributes)
-            problems.append(Problem(at, f"stream {route.stream} has no such column{hint}"))
+            problems.append(Problem(at, f"stream {route.stream} has no such column{hint}", True))
             continue
         try:
             _check_field(value, attribute, route, captures)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
-from bridge.errors import ConfigError
+from bridge.errors import SettingError
 from bridge.outbox import dead_letters, schema
 from bridge.outbox.database import Database
 from bridge.outbox.dead_letters import RequestedAction, Selection, StoredDeadLetter
@@ -33,10 +33,10 @@ def check_exists(path: Path) -> None:
     """Check that the outbox exists.
 
     Raises:
-        ConfigError: it doesn't.
+        SettingError: it doesn't.
     """
     if not path.exists():
-        raise ConfigError(f"BRIDGE_OUTBOX__PATH: {path} doesn't exist. No bridge has run with this path yet.")
+        raise SettingError("outbox.path", f"{path} doesn't exist. No bridge has run with this path yet.")
 
 
 class DeadLetterClient(Database):
@@ -57,7 +57,7 @@ class DeadLetterClient(Database):
         """Open the outbox.
 
         Raises:
-            ConfigError: it doesn't exist, or another version of the bridge wrote it.
+            SettingError: it doesn't exist, or another version of the bridge wrote it.
         """
         check_exists(self._path)
         with self._translated("open"):
@@ -67,9 +67,10 @@ class DeadLetterClient(Database):
             try:
                 found = schema.version(self._db)
                 if found != len(schema.CHANGES):
-                    raise ConfigError(
-                        f"BRIDGE_OUTBOX__PATH: {self._path} has format {found}, this gdn-bridge reads format "
-                        f"{len(schema.CHANGES)}. The bridge upgrades an older outbox when it starts."
+                    raise SettingError(
+                        "outbox.path",
+                        f"{self._path} has format {found}, this gdn-bridge reads format {len(schema.CHANGES)}. "
+                        "The bridge upgrades an older outbox when it starts.",
                     )
                 self._db.execute("PRAGMA synchronous = FULL")  # a mark that was reported survives a power loss
             except BaseException:

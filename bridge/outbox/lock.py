@@ -6,7 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from bridge.errors import ConfigError, OutboxInUse
+from bridge.errors import OutboxInUse, SettingError
 from bridge.log import get_logger
 from bridge.outbox import directories
 
@@ -28,7 +28,7 @@ class LockFile:
 
         Raises:
             OutboxInUse: another process holds it.
-            ConfigError: the outbox's directory isn't writable.
+            SettingError: the outbox's directory isn't writable.
         """
         try:
             if not Path(f"{self._path}.lock").exists():  # else an earlier start has synced the directories
@@ -42,8 +42,9 @@ class LockFile:
         except OSError as exc:
             self.release()
             raise OutboxInUse(
-                f"BRIDGE_OUTBOX__PATH: {self._path} is in use by another bridge, or by `gdn-bridge deadletter`. "
-                "Give each bridge its own outbox (and its own MQTT client id)."
+                "outbox.path",
+                f"{self._path} is in use by another bridge, or by `gdn-bridge deadletter`. "
+                "Give each bridge its own outbox (and its own MQTT client id).",
             ) from exc
 
     def release(self) -> None:
@@ -71,9 +72,9 @@ class LockFile:
             log.warning("outbox.not_sealed", error=exc.strerror)
 
 
-def not_writable(path: Path, exc: OSError) -> ConfigError:
+def not_writable(path: Path, exc: OSError) -> SettingError:
     """The error for an outbox that can't be written."""
-    return ConfigError(
-        f"BRIDGE_OUTBOX__PATH: {path} can't be opened for writing: {exc.strerror}. "
-        "Give a file in a directory that the bridge may write to."
+    return SettingError(
+        "outbox.path",
+        f"{path} can't be opened for writing: {exc.strerror}. Give a file in a directory that the bridge may write to.",
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from bridge.errors import ConfigError, OutboxDamaged, OutboxUnavailable
+from bridge.errors import OutboxDamaged, OutboxUnavailable, SettingError
 from bridge.log import get_logger
 from bridge.outbox import directories, rescue, schema
 from bridge.outbox.database import Database
@@ -56,7 +56,7 @@ class OwnedDatabase(Database, ABC):
 
         Raises:
             OutboxInUse: another bridge or a command uses it.
-            ConfigError: the path can't be used.
+            SettingError: the path can't be used.
             OutboxUnavailable: SQLite can't read the file now.
         """
         self._lock.acquire()
@@ -119,9 +119,10 @@ class OwnedDatabase(Database, ABC):
     def _check_version(self, db: sqlite3.Connection) -> None:
         found = schema.version(db)
         if found > len(schema.CHANGES):
-            raise ConfigError(
-                f"BRIDGE_OUTBOX__PATH: {self._path} was written by a newer gdn-bridge (format {found}, this one reads "
-                f"formats up to {len(schema.CHANGES)}). Run that version again, or give another path."
+            raise SettingError(
+                "outbox.path",
+                f"{self._path} was written by a newer gdn-bridge (format {found}, this one reads formats up to "
+                f"{len(schema.CHANGES)}). Run that version again, or give another path.",
             )
 
     def _rescue(self, why: str) -> None:

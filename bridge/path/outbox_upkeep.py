@@ -134,7 +134,7 @@ class OutboxUpkeep:
 
     def enforce_bounds(self, senders: Mapping[str, Sender], now: float) -> None:
         """Apply the policy: once a second, and at once when the bound of bytes is reached."""
-        is_newly_full = self._is_full and not self._intake.holding
+        is_newly_full = self._is_full and not self._intake.holding and not self._is_rejecting
         if now < self._bounds_due and not is_newly_full:
             return
         self._bounds_due = now + CHECK_EVERY

@@ -109,7 +109,10 @@ class Reloader:
         if problems:
             where = "(in the definition that the bridge runs with)"
             return self._refuse(
-                [*(f"{problem} {where}" for problem in problems), f"need a restart: {', '.join(restart)}"]
+                [
+                    *(f"{found.place(problem.location)}: {problem.text} {where}" for problem in problems),
+                    f"need a restart: {', '.join(restart)}",
+                ]
             )
         mapper = self._make_mapper(found.routes)
         if restart:

@@ -7,7 +7,7 @@ from typing import Any
 
 from bridge.books import Snapshot
 from bridge.config import Settings
-from bridge.errors import ConfigError
+from bridge.errors import SettingError
 from bridge.log import get_logger
 from bridge.mapping import Route
 from bridge.mapping.topics import TopicTemplate
@@ -48,7 +48,7 @@ def make_checks(
         on_worker_state: called with each state of the worker that GDN returns.
 
     Raises:
-        ConfigError: no route matches the canary's topic.
+        SettingError: no route matches the canary's topic.
     """
     health = settings.health
     checks: list[Check] = [
@@ -114,7 +114,7 @@ def _canary(
     assert canary.topic is not None
     assert canary.query is not None
     if not _canary_streams(settings, routes):
-        raise ConfigError("canary.topic: no route matches it; use a topic that devices could publish to")
+        raise SettingError("canary.topic", "no route matches it; use a topic that devices could publish to")
     return Canary(
         gdn=gdn,
         publish=publish,

@@ -20,7 +20,7 @@ from typing import Any
 
 from bridge import __version__
 from bridge.books import Requests, Snapshot
-from bridge.errors import ConfigError
+from bridge.errors import SettingError
 from bridge.log import redacted
 from bridge.parts import PartStatus, is_ready
 from bridge.text import escape_unprintable
@@ -74,14 +74,14 @@ class StatusServer:
         """Listen and serve.
 
         Raises:
-            ConfigError: can't listen on the address.
+            SettingError: can't listen on the address.
         """
         try:
             self._server = _HttpServer((self.host, self.port), self)
         except OSError as exc:
-            raise ConfigError(
-                f"BRIDGE_STATUS__LISTEN: can't listen on {self.host}:{self.port}: {exc.strerror or exc}. "
-                "Use another address or port."
+            raise SettingError(
+                "status.listen",
+                f"can't listen on {self.host}:{self.port}: {exc.strerror or exc}. Use another address or port.",
             ) from exc
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="status", daemon=True).start()

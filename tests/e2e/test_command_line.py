@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -136,6 +137,59 @@ def test_a_gdn_that_cant_be_reached_ends_a_verb_with_69(offline: Bridge) -> None
 
     assert ended.returncode == 69
     assert "Traceback" not in ended.stderr
+
+
+def test_errors_of_a_setting_name_the_place_of_its_value(offline: Bridge, tmp_path: Path) -> None:
+    file = tmp_path / "bridge.toml"
+    file.write_text('[outbox]\npath = "/proc/nothing/outbox.db"\n')
+    del offline.settings["BRIDGE_OUTBOX__PATH"]
+
+    for verb in (["run"], ["deadletter", "list"], ["deadletter", "replay"]):
+        ended = offline.cli(*verb, "--config", str(file))
+        assert ended.returncode == 78, ended.stderr
+        assert f"gdn-bridge: {file}:2: outbox.path: /proc/nothing/outbox.db " in ended.stderr
+
+
+def test_a_route_that_doesnt_fit_names_the_definition(offline: Bridge) -> None:
+    offline.settings["BRIDGE_ROUTES"] = '[{"topic": "a", "stream": "elsewhere"}]'
+
+    ended = offline.cli("check")
+
+    assert ended.returncode == 78
+    assert f"the definition is {offline.settings['BRIDGE_WORKER__DEFINITION']}" in ended.stderr
+
+
+EARLY = """
+import os, signal, sys
+from bridge import __main__, signals
+block = signals.block
+signals.block = lambda: (block(), os.kill(os.getpid(), signal.SIGINT))
+sys.exit(__main__.main())
+"""
+
+
+def test_ctrl_c_during_the_first_imports_is_no_traceback() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", EARLY, "demo"], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert (ended.returncode, ended.stderr) == (130, "gdn-bridge: interrupted\n")
+
+
+def test_ctrl_c_ends_the_demonstration_with_a_reason() -> None:
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "bridge", "demo", "--seconds", "60"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert demo.stdout is not None
+    assert "local GDN at" in demo.stdout.readline()
+    demo.send_signal(signal.SIGINT)
+    _, error = demo.communicate(timeout=60)
+
+    assert error == "gdn-bridge: the demonstration was aborted: interrupted\n"
+    assert demo.returncode == 1
 
 
 def test_set_overrides_every_other_source(offline: Bridge) -> None:

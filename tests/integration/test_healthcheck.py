@@ -12,6 +12,7 @@ import pytest
 from bridge.books import Requests, Snapshot
 from bridge.cli import main
 from bridge.cli.healthcheck import ask, healthcheck
+from bridge.errors import SettingError
 from bridge.parts import PartStatus, State
 from bridge.watch.health import HealthStatus
 from bridge.watch.status_server import StatusServer
@@ -103,13 +104,15 @@ def test_another_program_on_the_port_is_a_problem_not_a_crash(answer: bytes) -> 
 
 
 def test_port_0_is_reported() -> None:
-    (problem,) = ask("127.0.0.1", 0, ready=False)
-
-    assert problem.startswith("BRIDGE_STATUS__LISTEN: with port 0")
+    with pytest.raises(SettingError, match=r"status\.listen: with port 0"):
+        ask("127.0.0.1", 0, ready=False)
 
 
 def test_the_verb_finds_file_and_address_as_run_does(
-    serve: Callable[..., StatusServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., StatusServer],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     server = serve()
     (tmp_path / "worker.sql").write_text("")
@@ -128,6 +131,7 @@ def test_the_verb_finds_file_and_address_as_run_does(
 
     assert main(["healthcheck"]) == 0
     assert main(["healthcheck", "--set", "status.listen=127.0.0.1:0"]) == 1
+    assert capsys.readouterr().err.startswith("gdn-bridge: status.listen, on the command line: with port 0")
 
 
 def test_wrong_settings_exit_with_1_as_container_engines_require(

@@ -140,7 +140,7 @@ def test_a_second_bridge_on_the_same_outbox_gets_an_error_that_names_the_setting
 ) -> None:
     open_outbox()
 
-    with pytest.raises(ConfigError, match=r"BRIDGE_OUTBOX__PATH.*another bridge"):
+    with pytest.raises(ConfigError, match=r"outbox\.path: .*another bridge"):
         Outbox(tmp_path / "data" / "outbox.db").open()
 
 
@@ -159,7 +159,7 @@ def test_an_outbox_of_a_newer_version_is_not_changed(tmp_path: Path) -> None:
 def test_an_unusable_path_gives_an_error_that_names_the_setting(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(ConfigError, match="BRIDGE_OUTBOX__PATH"):
+    with pytest.raises(ConfigError, match=r"outbox\.path: .* can't be opened"):
         Outbox(tmp_path / "file" / "outbox.db").open()
 
 

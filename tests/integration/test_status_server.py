@@ -142,7 +142,7 @@ def test_a_port_in_use_is_a_configuration_error(server: StatusServer) -> None:
     arguments: dict[str, Any] = dict.fromkeys(("live", "parts", "snapshot", "health", "requests"))
     second = StatusServer(host="127.0.0.1", port=server.port, **arguments)
 
-    with pytest.raises(ConfigError, match="BRIDGE_STATUS__LISTEN"):
+    with pytest.raises(ConfigError, match=r"status\.listen: can't listen on"):
         second.start()
 
 
@@ -206,7 +206,7 @@ def test_status_prints_the_status_as_text(
     assert "is ready" in text
     assert "10 received = 5 delivered + 3 in the outbox + 2 dead-lettered + 0 dropped\n" in text
     assert "holding, disconnected from the broker: the outbox is <full>" in text
-    assert "the worker is active, the query returns 42, 3 rows behind" in text
+    assert "the worker is active, the health query returned 42, 3 rows behind" in text
 
     state.parts = [PartStatus("mqtt", "waiting", 5.0, "the broker is \x1b[31maway", 6.5)]
     state.books = Books(received=10)
@@ -228,8 +228,20 @@ def test_status_exits_with_69_without_a_bridge_at_the_address(
     server: StatusServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "readiness", lambda: {"ready": True})
-    assert status(server, capsys)[0] == 69
+    code, text = status(server, capsys)
+    assert code == 69
+    assert "isn't that of this version of the bridge. Check that this is the address" in text
 
     server.stop()
-    assert status(server, capsys)[0] == 69
-    assert main(["status", "--url", "ftp://127.0.0.1"]) == 69
+    code, text = status(server, capsys)
+    assert code == 69
+    assert "refused. Is the bridge running, and listening there?" in text
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1", "http://127.0.0.1:99999", "127.0.0.1:8080", "http://["])
+def test_an_invalid_url_of_the_status_server_is_wrong_usage(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--url", url]) == 2
+
+    assert capsys.readouterr().err.startswith(
+        "gdn-bridge: --url: must be http://host:port, with a port from 1 to 65535"
+    )

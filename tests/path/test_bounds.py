@@ -54,6 +54,31 @@ def test_the_bound_of_bytes_holds_at_once_and_not_at_the_next_look(make_path: Ma
     assert path.clock.now == begin
 
 
+def test_while_new_messages_are_rejected_the_bounds_are_checked_once_a_second(
+    make_path: MakePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_path(bounds=Bounds(max_bytes=5_000), policy="reject_new")
+    broker = path.connect_broker()
+    broker.publish(1, 2, 3, 4, 5, text=KILOBYTE)
+    path.turn()
+    checks: list[float] = []
+    oldest_age = path.outbox.oldest_age
+    begin = path.clock.now
+
+    def counted() -> float:
+        checks.append(path.clock.now)
+        return oldest_age()
+
+    monkeypatch.setattr(path.outbox, "oldest_age", counted)
+
+    for number in range(6, 26):
+        broker.publish(number, text=KILOBYTE)
+        path.turn()
+
+    assert path.pubacks == list(range(1, 26))
+    assert len(checks) <= 1 + path.clock.now - begin
+
+
 def test_records_that_are_too_old_hold_the_intake(make_path: MakePath) -> None:
     path = make_path(bounds=Bounds(max_age=60))
     broker = path.connect_broker()

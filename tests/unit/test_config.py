@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.config import Settings, load
+from bridge.config import Settings, load, places
 from bridge.errors import ConfigError
 
 ROUTE = {"topic": "devices/{deviceID}", "stream": "readings"}
@@ -139,7 +139,8 @@ def test_every_problem_is_reported_at_once(environ: dict[str, str]) -> None:
         "BRIDGE_OUTBOX__MAX_BYTES: must be a whole number from 1048576 to 1099511627776",
         "BRIDGE_DELIVERY__WINDOW: must be a whole number from 1 to 1000",
         "BRIDGE_CANARY__ENABLED: must be true or false",
-        "BRIDGE_STATUS__LISTEN: must be host:port, such as 127.0.0.1:8080, [::1]:8080 or 0.0.0.0:8080",
+        "BRIDGE_STATUS__LISTEN: must be host:port, with a port from 0 to 65535, such as 127.0.0.1:8080, [::1]:8080 or "
+        "0.0.0.0:8080",
         "BRIDGE_STOP_TIMEOUT: must be a number from 1 to 600",
     )
 
@@ -576,3 +577,37 @@ def test_request_limits_can_be_switched_off(environ: dict[str, str]) -> None:
     settings = read(environ, BRIDGE_GDN__REQUESTS_PER_MINUTE="0", BRIDGE_GDN__REQUESTS_PER_DAY="0")
 
     assert (settings.gdn.requests_per_minute, settings.gdn.requests_per_day) == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["BRIDGE_WORKER__DEFINITION", "BRIDGE_GDN__CA_FILE"])
+@pytest.mark.parametrize("suffix", ["sql", "pem"])
+def test_a_file_that_cant_be_read_is_named(environ: dict[str, str], name: str, suffix: str) -> None:
+    (problem,) = problems(environ | {name: f"/nowhere/file.{suffix}"})
+
+    assert problem.startswith(f"{name}: /nowhere/file.{suffix} can't be read: No such file or directory")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BRIDGE_MQTT__URL", "mqtt://broker:99999"),
+        ("BRIDGE_MQTT__URL", "mqtt://broker:0"),
+        ("BRIDGE_GDN__URL", "https://gdn:99999"),
+        ("BRIDGE_STATUS__LISTEN", "0.0.0.0:99999"),
+    ],
+)
+def test_a_wrong_port_is_answered_with_the_range_of_ports(environ: dict[str, str], name: str, value: str) -> None:
+    (problem,) = problems(environ | {name: value})
+
+    assert problem.startswith(f"{name}: must ")
+    assert "65535" in problem
+
+
+def test_the_place_of_a_value_can_be_looked_up_after_loading(environ: dict[str, str], tmp_path: Path) -> None:
+    file = toml(tmp_path, "\n[outbox]\npath = 'a.db'\n")
+    place = places(config_file=file, environ=environ, overrides={"log.level": "info"}, secret_directories=())
+
+    assert place(("outbox", "path")) == f"{file}:3: outbox.path"
+    assert place(("gdn", "url")) == "BRIDGE_GDN__URL"
+    assert place(("log", "level")) == "log.level, on the command line"
+    assert place(("status", "listen")) == "BRIDGE_STATUS__LISTEN"

@@ -19,7 +19,7 @@ import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bridge.mapping.formats import MAX_DEPTH, FormatOptions, compile_decoder
+from bridge.mapping.formats import FORMATS, MAX_DEPTH, FormatOptions, compile_decoder
 from bridge.mapping.unmappable import Unmappable
 from bridge.reasons import Reason
 
@@ -96,6 +96,10 @@ def mutations(payload: bytes) -> st.SearchStrategy[bytes]:
         return found
 
     return st.lists(once, min_size=1, max_size=4).map(apply)
+
+
+def test_every_format_has_a_seed() -> None:
+    assert {options.name for options, _ in SEEDS.values()} == set(FORMATS)
 
 
 @pytest.mark.parametrize("name", SEEDS)

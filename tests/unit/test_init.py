@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.cli import examples, init
+from bridge.cli.arguments import UsageError
 from bridge.cli.configuration import route_of
 from bridge.cli.init.columns import MAX_COLUMNS
 from bridge.cli.init.command import _filter, files_of
@@ -367,7 +368,7 @@ def test_the_files_load_and_the_sample_maps(
     assert not isinstance(mapped, DeadLetter)
     assert json.loads(mapped[0].payload) == {"device": "AD12", "temperature": 1}
     said = capsys.readouterr().out
-    assert "gdn.tenant" in said
+    assert "next: set mqtt.url, gdn.url and gdn.tenant in" in said
     assert "BRIDGE_GDN__API_KEY" in said
     assert f"gdn-bridge run --config {tmp_path / CONFIG_FILE}\n" in said
 
@@ -406,7 +407,6 @@ def test_a_payload_can_be_read_from_a_file(run: Callable[..., int], tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((), "--sample TOPIC PAYLOAD"),
         (("--sample", "t", ""), "empty"),
         (("--sample", "t", "@/nowhere/at/all"), "can't be read"),
         (("--from-topic", "$share/g/#"), "shared subscription"),
@@ -418,6 +418,11 @@ def test_a_payload_can_be_read_from_a_file(run: Callable[..., int], tmp_path: Pa
 def test_invalid_arguments_of_init_are_reported(run: Callable[..., int], arguments: tuple[str, ...], says: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(says)):
         run(*arguments)
+
+
+def test_init_without_samples_is_wrong_usage(run: Callable[..., int]) -> None:
+    with pytest.raises(UsageError, match="--sample TOPIC PAYLOAD"):
+        run()
 
 
 def test_captures_in_a_filter_are_wildcards() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bridge.cli import exits
+from bridge.cli.arguments import UsageError, number_between
 from bridge.cli.configuration import read_worker, route_of
 from bridge.cli.init.files import CONFIG_FILE, WORKER_FILE, configuration_text, definition_text
 from bridge.cli.init.inference import MAX_BYTES, MAX_SAMPLES, infer
@@ -63,7 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from-topic", metavar="FILTER", help="subscribe to this topic filter at the broker for samples: devices/#"
     )
     parser.add_argument("--broker", metavar="URL", help="mqtt://host[:port] (default: $BRIDGE_MQTT__URL)")
-    parser.add_argument("--seconds", type=_seconds, default=10.0, help="longest time to wait for samples (default: 10)")
+    parser.add_argument(
+        "--seconds",
+        type=number_between(0.1, MAX_SECONDS),
+        default=10.0,
+        help="longest time to wait for samples (default: 10)",
+    )
     parser.add_argument(
         "--protocol", choices=["5", "3.1.1"], help="MQTT version (default: $BRIDGE_MQTT__PROTOCOL, else 5)"
     )
@@ -77,11 +83,12 @@ def init(arguments: argparse.Namespace) -> int:
         0, or 69 if the broker can't be reached or refuses.
 
     Raises:
+        UsageError: there is no option that gives samples.
         ConfigError: a file exists or can't be written, or the samples give no route.
         BridgeError: no message was received.
     """
     if not arguments.sample and arguments.from_topic is None:
-        raise ConfigError("init needs sample messages: give --sample TOPIC PAYLOAD or --from-topic FILTER")
+        raise UsageError("init needs sample messages: give --sample TOPIC PAYLOAD or --from-topic FILTER")
     directory: Path = arguments.directory
     paths = [directory / CONFIG_FILE, directory / WORKER_FILE]
     if not arguments.force and (existing := [path for path in paths if path.exists()]):
@@ -111,7 +118,7 @@ def init(arguments: argparse.Namespace) -> int:
         raise ConfigError(*(f"{printable(topic)}: {reason}" for topic, reason in inference.left_out[:SHOWN_LEFT_OUT]))
     files = files_of(inference, broker=broker, protocol=protocol or "5")
     _write(directory, files, replace=arguments.force)
-    _report(inference, paths)
+    _report(inference, paths, unset=["mqtt.url"] if broker == BROKER else [])
     return 0
 
 
@@ -181,13 +188,6 @@ def _problems(files: Mapping[str, str], samples: Sequence[Sample]) -> Sequence[s
 
 
 # --- input ------------------------------------------------------------------------------------------------
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds <= MAX_SECONDS:
-        raise argparse.ArgumentTypeError(f"must be more than 0 and at most {MAX_SECONDS:g}")
-    return seconds
 
 
 def _payload(text: str) -> bytes:
@@ -261,7 +261,8 @@ def _write(directory: Path, files: Mapping[str, str], *, replace: bool) -> None:
             raise ConfigError(f"{path}: can't be written: {exc.strerror}") from exc
 
 
-def _report(inference: Inference, paths: Sequence[Path]) -> None:
+def _report(inference: Inference, paths: Sequence[Path], *, unset: Sequence[str]) -> None:
+    """Print what was written and what to do next; ``unset`` are the settings that the command has guessed."""
     for inferred in inference.routes:
         columns = ", ".join(f"{column.name} {column.type.value}" for column in inferred.columns)
         route = inferred.route
@@ -279,7 +280,8 @@ def _report(inference: Inference, paths: Sequence[Path]) -> None:
         print(f"left out: {printable(first)}{more}: {reason}")
     config, worker = paths
     print(f"wrote {config} and {worker}")
-    print(f"next: set gdn.url and gdn.tenant in {config}, set BRIDGE_GDN__API_KEY to your API key, then run:")
+    settings = ", ".join([*unset, "gdn.url"])
+    print(f"next: set {settings} and gdn.tenant in {config}, set BRIDGE_GDN__API_KEY to your API key, then run:")
     print(f"  gdn-bridge test --config {config}    # the rows that the samples become")
     print(f"  gdn-bridge check --online --config {config}    # broker, GDN, credentials")
     print(f"  gdn-bridge run --config {config}")
