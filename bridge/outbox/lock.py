@@ -60,10 +60,7 @@ class LockFile:
         return os.pread(self._handle, SEAL_BYTES, 0).decode("ascii", "replace")
 
     def write_seal(self, seal: str) -> None:
-        """Write the seal, after the outbox has stored it.
-
-        After a crash in between the outbox looks like a copy, which costs it only its name.
-        """
+        """Replace the seal, durably, after the outbox has stored it."""
         assert self._handle is not None
         try:
             os.pwrite(self._handle, seal.encode(), 0)

@@ -18,6 +18,7 @@ from bridge.outbox.database import Database
 from bridge.outbox.lock import LockFile, not_writable
 from bridge.outbox.reserve import Reserve
 
+HAS_BOOKS = "SELECT 1 FROM books LIMIT 1"
 DELETE_VALUE = "DELETE FROM memory WHERE key = ?"
 SAVE_VALUE = "INSERT INTO memory VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
@@ -91,26 +92,32 @@ class OwnedDatabase(Database, ABC):
             if self.saved_value("closed") != "cleanly" and rescue.is_damaged(db):
                 raise OutboxDamaged(f"the outbox {self._path} doesn't pass SQLite's check")
             name = self.saved_value("name")
-            is_copy = name is not None and self.saved_value("seal") != f"{self._lock.seal} {self._inode()}"
-            if is_copy:
+            is_copy = name is not None and not self._is_sealed()
+            if is_copy and _was_used(db):
                 log.warning(
                     "outbox.replaced",
                     hint="this file is a copy or was restored from one: it gets a new name, so that no record id or "
                     "sequence number is used twice",
                 )
-                name = None
             self._load_totals(db, is_copy=is_copy)
-            self.name = name or secrets.token_hex(4)
+            self.name = secrets.token_hex(4) if name is None or is_copy else name
             self._opened_inode = self._inode()
             self._save_with_new_seal(name=self.name, closed="")  # until close, any end is an unclean one
 
-    def _save_with_new_seal(self, **values: str) -> None:
-        """Save values and a new seal. A copy has an older seal than the lock file, or another inode.
+    def _is_sealed(self) -> bool:
+        """Whether the file is the one that this lock file belongs to. A copy has older seals, or another inode.
 
         A whole machine that was restored from a snapshot can't be detected.
         """
+        seal, _, inode = (self.saved_value("seal") or "").partition(" ")
+        # After a crash between the two steps of a renewal, the lock file still has the previous seal.
+        expected = {seal, self.saved_value("previous_seal")}
+        return inode == str(self._inode()) and self._lock.seal in expected
+
+    def _save_with_new_seal(self, **values: str) -> None:
+        """Save values and a new seal: first in the outbox, beside the seal that the lock file still has; then there."""
         seal = secrets.token_hex(8)
-        self.save_values(**values, seal=f"{seal} {self._opened_inode}")
+        self.save_values(**values, seal=f"{seal} {self._opened_inode}", previous_seal=self._lock.seal)
         self._lock.write_seal(seal)
 
     def _inode(self) -> int:
@@ -205,3 +212,8 @@ class OwnedDatabase(Database, ABC):
                 with self._translated("checkpoint") as db:
                     db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             return work()
+
+
+def _was_used(db: sqlite3.Connection) -> bool:
+    """Whether anything was ever counted in it."""
+    return db.execute(HAS_BOOKS).fetchone() is not None

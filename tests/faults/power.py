@@ -792,7 +792,7 @@ class Tally:
     acked: int = 0
     events: Counter[str] = field(default_factory=Counter)
     names: Counter[str] = field(default_factory=Counter)
-    """States by the name of the outbox: a copy, or a rescued one, would get a new one each time."""
+    """States by the name of the outbox: a copy, or a rescued one, gets a new one each time."""
     saved: int = 0
     """Messages in a damaged store that a rescue saves."""
     violations: list[str] = field(default_factory=list)
