@@ -24,6 +24,8 @@ class Books:
     """By reason code."""
     dropped: Mapping[str, int] = field(default_factory=dict)
     """By reason code."""
+    unknown_losses: int = 0
+    """How often a damaged outbox lost records or dead letters whose number is unknown."""
 
     @property
     def accounted(self) -> int:
@@ -33,8 +35,8 @@ class Books:
 
     @property
     def balanced(self) -> bool:
-        """Whether no record is missing and none is counted twice."""
-        return self.received == self.accounted
+        """Whether no record is missing and none is counted twice; False if that can't be known."""
+        return self.received == self.accounted and not self.unknown_losses
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ class OutboxStatus:
     """Dead letters deleted by a bound or by a command, since the outbox was created."""
     dead_letters_replayed: int = 0
     """Dead letters replayed successfully, since the outbox was created."""
+    dead_letters_lost: int = 0
+    """Dead letters that could not be read from a damaged outbox, since it was created."""
     holding: str | None = None
     """Why the bridge takes no messages from the broker; None if it isn't holding."""
     error: str | None = None

@@ -66,7 +66,7 @@ def lines(answer: Mapping[str, Any], url: str) -> Iterator[str]:
     yield (
         f"books    {books['received']} received = {books['delivered']} delivered + {books['outbox']} in the outbox + "
         f"{books['dead_lettered']} dead-lettered + {books['dropped']} dropped"
-        f"{'' if books['balanced'] else ': they do not balance'}"
+        f"{_imbalance(books)}"
     )
     yield (
         f"outbox   {outbox['bytes']} bytes, the oldest record has waited {outbox['oldest_seconds']} s; "
@@ -75,6 +75,12 @@ def lines(answer: Mapping[str, Any], url: str) -> Iterator[str]:
     if outbox["holding"]:
         yield printable(f"         holding, disconnected from the broker: {outbox['holding']}")
     yield f"far end  {', '.join(_far_end(health)) or 'not known yet'}"
+
+
+def _imbalance(books: Mapping[str, Any]) -> str:
+    if books["balanced"]:
+        return ""
+    return ": records were lost, how many is unknown" if books["unknown_losses"] else ": they do not balance"
 
 
 def _far_end(health: Mapping[str, Any]) -> Iterator[str]:

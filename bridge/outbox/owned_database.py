@@ -83,10 +83,18 @@ class OwnedDatabase(Database, ABC):
             raise
 
     def _load(self) -> None:
+        self._disconnect()
+        try:
+            damage = rescue.find_log_damage(self._path)
+        except OSError as exc:
+            raise OutboxUnavailable(f"can't read the outbox {self._path}: {exc.strerror}") from exc
+        if damage is not None:  # once SQLite has opened the file, it is too late
+            raise OutboxDamaged(damage.why)
         with self._translated("open"):
-            self._disconnect()
             self._db = db = schema.connect(str(self._path))
             self._check_version(db)
+            if self._lock.seal and self._is_blank(db):
+                raise OutboxDamaged(f"the outbox {self._path} is blank, although its lock file shows that it was used")
             schema.upgrade(db)
             # Only after an unclean end: the check reads the whole file.
             if self.saved_value("closed") != "cleanly" and rescue.is_damaged(db):
@@ -132,6 +140,11 @@ class OwnedDatabase(Database, ABC):
                 f"{len(schema.CHANGES)}). Run that version again, or give another path.",
             )
 
+    def _is_blank(self, db: sqlite3.Connection) -> bool:
+        found = schema.version(db)
+        has_values = found > 1  # format 1 has no table for them
+        return not found or (has_values and self.saved_value("name") is None and not _was_used(db))
+
     def _rescue(self, why: str) -> None:
         self._disconnect()
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._now()))
@@ -145,7 +158,10 @@ class OwnedDatabase(Database, ABC):
             kept_at=str(saved.kept_at),
             records=saved.records,
             dead_letters=saved.dead_letters,
-            lost="unknown: the books could not be read" if saved.lost is None else saved.lost,
+            lost=_shown(saved.lost),
+            dead_letters_lost=_shown(saved.dead_letters_lost),
+            hint="sequence numbers, messages seen and what Sparkplug nodes declared are forgotten: rows may be stored "
+            "twice, and the nodes are asked to declare their metrics again",
         )
 
     def close(self) -> None:
@@ -217,3 +233,7 @@ class OwnedDatabase(Database, ABC):
 def _was_used(db: sqlite3.Connection) -> bool:
     """Whether anything was ever counted in it."""
     return db.execute(HAS_BOOKS).fetchone() is not None
+
+
+def _shown(lost: int | None) -> int | str:
+    return "unknown: the latest books could not be read" if lost is None else lost

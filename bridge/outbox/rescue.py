@@ -6,12 +6,14 @@ The new file replaces the damaged one only when it is complete and synced: after
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
+from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple
 
-from bridge.outbox import directories, schema
+from bridge.outbox import directories, schema, wal
 from bridge.reasons import DropReason
 
 UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
@@ -74,7 +76,33 @@ class Rescued(NamedTuple):
     dead_letters: int
     """Saved dead letters."""
     lost: int | None
-    """Records in the outbox that could not be read; None: unknown, the books could not be read either."""
+    """Records in the outbox that could not be read; None: unknown, because the books as of the last commit are lost."""
+    dead_letters_lost: int | None
+    """The same of dead letters."""
+
+
+class LogDamage(NamedTuple):
+    """Commits that SQLite would lose without an error."""
+
+    why: str
+    log: wal.Verdict
+
+
+def find_log_damage(path: Path) -> LogDamage | None:
+    """The damage by which SQLite would lose commits in the write-ahead log of an outbox that is closed; None: none.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    log_path = _beside(path)[0]
+    if not log_path.exists():
+        return None
+    log = wal.judge(log_path, path)
+    if log.is_damaged:
+        return LogDamage(f"{log_path} is damaged, and later commits follow the damage", log)
+    if log.frames and not path.stat().st_size:
+        return LogDamage(f"{path} is empty, but its write-ahead log isn't", log)
+    return None
 
 
 def is_damaged(db: sqlite3.Connection) -> bool:
@@ -103,8 +131,8 @@ def finish(path: Path) -> None:
             leftover.unlink(missing_ok=True)
         directories.sync(path.parent)
         new_path.replace(path)
-    for leftover in (new_path, *_beside(new_path)):
-        leftover.unlink(missing_ok=True)
+    for leftover in (new_path, _source_path(path)):
+        _delete(leftover)
 
 
 def rescue(path: Path, *, stamp: str) -> Rescued:
@@ -119,15 +147,15 @@ def rescue(path: Path, *, stamp: str) -> Rescued:
     """
     finish(path)
     new_path = _new_path(path)
-    os.close(os.open(new_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    _create(new_path)
     new = schema.connect(str(new_path))
     try:
         schema.upgrade(new)
-        records, dead_letters, lost = _copy(path, new)
+        counts = _copy(path, new)
         new.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         new.close()
-    kept_at = path.with_name(f"{path.name}.damaged-{stamp}")
+    kept_at = _unused(path.with_name(f"{path.name}.damaged-{stamp}"))
     # After a crash before the damaged file is renamed, the rescue starts over, which needs that file's log. After a
     # later crash the new file is the outbox, and must not be opened with that log. The syncs keep this order on disk.
     directories.sync(path.parent)
@@ -139,12 +167,15 @@ def rescue(path: Path, *, stamp: str) -> Rescued:
     directories.sync(path.parent)
     new_path.replace(path)
     directories.sync(path.parent)
-    return Rescued(kept_at, records, dead_letters, lost)
+    return Rescued(kept_at, *counts)
 
 
-def _copy(path: Path, new: sqlite3.Connection) -> tuple[int, int, int | None]:
-    """Copy everything readable; returns the numbers of records, dead letters and lost records."""
-    old = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=schema.BUSY_SECONDS)
+def _copy(path: Path, new: sqlite3.Connection) -> tuple[int, int, int | None, int | None]:
+    """Copy everything readable; returns the numbers of records and dead letters, and of those that are lost."""
+    source, stale = _source(path)
+    old = sqlite3.connect(
+        f"{source.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=schema.BUSY_SECONDS
+    )
     try:
         # Without this SQLite reads nothing at all of a file that is shorter than its header says.
         old.execute("PRAGMA writable_schema = ON")
@@ -152,30 +183,75 @@ def _copy(path: Path, new: sqlite3.Connection) -> tuple[int, int, int | None]:
         new.execute("BEGIN IMMEDIATE")
         records = _copy_table(old, new, table="records", columns=RECORDS)
         dead_letters = _copy_table(old, new, table="dead_letters", columns=DEAD_LETTERS)
-        lost = _balance(books, records=records, dead_letters=dead_letters)
+        are_current = bool(books) and _are_current(old, new, books, stale)
+        losses = _balance(books, records=records, dead_letters=dead_letters, are_current=are_current)
         new.executemany("INSERT INTO books VALUES (?, ?)", books.items())
         # Saved values are not copied, so outbox and producer get a new name. A far end that deduplicates by sequence
         # number must not mistake a new record for an old one (docs/reliability.md, P8).
         new.execute("COMMIT")
     finally:
         old.close()
-    return records, dead_letters, lost
+        if source != path:
+            _delete(source)
+    return records, dead_letters, *losses
 
 
-def _balance(books: dict[str, int], *, records: int, dead_letters: int) -> int | None:
-    """Correct the books so that they balance with what was saved; returns the lost records, None if unknown."""
+def _source(path: Path) -> tuple[Path, frozenset[int]]:
+    """The file to read from, and the pages whose latest content is lost.
+
+    If SQLite would not read the write-ahead log to its end, this is a second name of the outbox, with a log of what is
+    intact. The outbox and its log stay as they are.
+    """
+    damage, source = find_log_damage(path), _source_path(path)
+    if damage is None:
+        return path, frozenset()
+    if path.stat().st_size:
+        try:
+            source.hardlink_to(path)
+        except OSError:  # not every file system has hard links
+            _create(source)
+            shutil.copyfile(path, source)
+    else:
+        _create(source)
+        source.write_bytes(bytes(wal.DEFAULT_PAGE_SIZE))  # SQLite ignores the log of an empty file
+    log_path, new_log_path = _beside(path)[0], _beside(source)[0]
+    _create(new_log_path)
+    wal.write_intact(log_path, path, frames=damage.log.frames, to=new_log_path)
+    return source, damage.log.stale
+
+
+def _are_current(
+    old: sqlite3.Connection, new: sqlite3.Connection, books: Mapping[str, int], stale: frozenset[int]
+) -> bool:
+    """Whether these are the books as of the last commit. ``new`` has the records that were saved."""
+    pages = dict(_rows_or_nothing(old, "SELECT name, rootpage FROM sqlite_master"))
+    if stale & {wal.ANY_PAGE, pages.get("books", wal.ANY_PAGE)}:  # the books are a table of one page
+        return False
+    (highest,) = new.execute("SELECT coalesce(max(id), 0) FROM records").fetchone()
+    return bool(highest <= books.get(schema.LAST_ID, highest))
+
+
+def _balance(
+    books: dict[str, int], *, records: int, dead_letters: int, are_current: bool
+) -> tuple[int | None, int | None]:
+    """Correct the books to what was saved; returns the numbers of lost records and dead letters, None if unknown."""
     if not books:
-        books["received"] = records + dead_letters
         books[f"{schema.DEAD_LETTERED}unknown"] = dead_letters
-        return None
     # Only known names: damage may have changed others, which are never read again.
-    fates = sum(n for name, n in books.items() if name.startswith(FATES))
-    missing = books.get("received", 0) - fates - records
+    accounted = records + sum(n for name, n in books.items() if name.startswith(FATES))
+    missing = books.get("received", 0) - accounted
+    if not are_current:
+        books[schema.UNKNOWN_LOSSES] = books.get(schema.UNKNOWN_LOSSES, 0) + 1
+        books["received"] = accounted
+        return None, None
     if missing > 0:
         books[DAMAGED] = books.get(DAMAGED, 0) + missing
     else:
-        books["received"] = books.get("received", 0) - missing
-    return max(0, missing)
+        books["received"] = accounted
+    dead_letters_lost = max(0, schema.kept_dead_letters(books) - dead_letters)
+    if dead_letters_lost:
+        books[schema.DEAD_LETTERS_LOST] = books.get(schema.DEAD_LETTERS_LOST, 0) + dead_letters_lost
+    return max(0, missing), dead_letters_lost
 
 
 def _rows_or_nothing(db: sqlite3.Connection, query: str) -> list[tuple[str, int]]:
@@ -243,6 +319,26 @@ def _highest_id(db: sqlite3.Connection, table: str) -> int:
 
 def _new_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.rescue")
+
+
+def _source_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.rescue-source")
+
+
+def _unused(path: Path) -> Path:
+    """The path, or one with a number if a file has it: a clock that starts anew at each boot repeats its stamps."""
+    numbered = (path.with_name(f"{path.name}-{n}") for n in count(2))
+    return next(name for name in chain((path,), numbered) if not name.exists())
+
+
+def _create(path: Path) -> None:
+    """Create a file that only the owner can read."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def _delete(path: Path) -> None:
+    for leftover in (path, *_beside(path)):
+        leftover.unlink(missing_ok=True)
 
 
 def _beside(path: Path) -> tuple[Path, Path]:

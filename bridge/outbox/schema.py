@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 
 CHANGES = (
     # 1
@@ -48,6 +49,11 @@ DELIVERED, DEAD_LETTERED, DROPPED = "delivered", "dead_lettered:", "dropped:"
 """Names in the books: the first is complete, the others are prefixes of a reason code."""
 LAST_ID = "last_id"
 """Name in the books: the last id given to a record."""
+DEAD_LETTERS_PURGED, DEAD_LETTERS_REPLAYED = "dead_letters_purged", "dead_letters_replayed"
+DEAD_LETTERS_LOST = "dead_letters_lost"
+"""Names in the books: dead letters that are no longer kept. Lost ones could not be read from a damaged outbox."""
+UNKNOWN_LOSSES = "unknown_losses"
+"""Name in the books: how often a damaged outbox lost records or dead letters whose number is unknown."""
 
 WAL_BYTES = 64 * 1024 * 1024
 """The write-ahead log is truncated to this size after a burst."""
@@ -80,3 +86,9 @@ def upgrade(db: sqlite3.Connection) -> None:
     """Apply the changes that the file lacks, each in its own transaction."""
     for number, script in enumerate(CHANGES[version(db) :], start=version(db) + 1):
         db.executescript(f"BEGIN; {script} PRAGMA user_version = {number}; COMMIT;")
+
+
+def kept_dead_letters(books: Mapping[str, int]) -> int:
+    """The number of dead letters that are kept, by the books."""
+    gone = sum(books.get(name, 0) for name in (DEAD_LETTERS_PURGED, DEAD_LETTERS_REPLAYED, DEAD_LETTERS_LOST))
+    return sum(n for name, n in books.items() if name.startswith(DEAD_LETTERED)) - gone

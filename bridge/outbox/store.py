@@ -21,7 +21,15 @@ from bridge.outbox.bounds import ROOM_AGAIN, Bounds, Usage
 from bridge.outbox.commit import Commit, RefusedRecord, ReplayedDeadLetters
 from bridge.outbox.dead_letters import StoredDeadLetter
 from bridge.outbox.owned_database import SAVE_VALUE, OwnedDatabase
-from bridge.outbox.schema import DEAD_LETTERED, DELIVERED, DROPPED, LAST_ID
+from bridge.outbox.schema import (
+    DEAD_LETTERED,
+    DEAD_LETTERS_PURGED,
+    DEAD_LETTERS_REPLAYED,
+    DELIVERED,
+    DROPPED,
+    LAST_ID,
+    UNKNOWN_LOSSES,
+)
 from bridge.reasons import DropReason
 
 READ_BOOKS = "SELECT name, value FROM books"
@@ -213,6 +221,15 @@ class Outbox(OwnedDatabase):
             return f"the oldest record has waited for {age:.0f} s, outbox.max_age is {bounds.max_age:g}"
         return None
 
+    def why_degraded(self) -> str | None:
+        """What is wrong with an outbox that can be read and written, as a sentence; None: nothing."""
+        if self._counts[UNKNOWN_LOSSES]:
+            return (
+                "records were lost from a damaged outbox, how many is unknown: look for outbox.rescued in the log, "
+                f"and at {self._path}.damaged-*"
+            )
+        return None
+
     def has_room_again(self, *, age: float) -> bool:
         """Whether an outbox that was full has room again, with hysteresis. ``age``: the latest ``oldest_age``."""
         bounds = self._bounds
@@ -262,7 +279,7 @@ class Outbox(OwnedDatabase):
     def _delete_dead_letters(self, chosen: Sequence[int]) -> int:
         with self._counting("purge dead letters from") as (db, counts):
             purged = dead_letters.delete(db, chosen)
-            counts["dead_letters_purged"] += purged.count
+            counts[DEAD_LETTERS_PURGED] += purged.count
         self._dead_letter_usage -= purged
         return purged.count
 
@@ -272,7 +289,7 @@ class Outbox(OwnedDatabase):
         if usage.bytes <= bound:
             return Usage()
         purged = dead_letters.delete_oldest(db, usage.bytes - int(bound * ROOM_AGAIN))
-        counts["dead_letters_purged"] += purged.count
+        counts[DEAD_LETTERS_PURGED] += purged.count
         log.warning("dead_letters.purged", count=purged.count, hint="outbox.dead_letter_bytes is reached")
         return purged
 
@@ -339,6 +356,7 @@ class Outbox(OwnedDatabase):
             outbox=self._record_usage.count,
             dead_lettered=_by_reason(self._counts, DEAD_LETTERED),
             dropped=_by_reason(self._counts, DROPPED),
+            unknown_losses=self._counts[UNKNOWN_LOSSES],
         )
 
     def counter(self, name: str) -> int:
@@ -389,7 +407,7 @@ def _write_seen(db: sqlite3.Connection, seen: SeenMessages) -> None:
 def _finish_replayed(db: sqlite3.Connection, replayed: ReplayedDeadLetters, counts: Counter[str]) -> Usage:
     """Delete the dead letters that are done, update those that failed again; returns how their usage changes."""
     deleted = dead_letters.delete(db, replayed.done)
-    counts["dead_letters_replayed"] += deleted.count
+    counts[DEAD_LETTERS_REPLAYED] += deleted.count
     change = Usage() - deleted
     for stored, why in replayed.failed:
         change += dead_letters.update_failed(db, stored, why)

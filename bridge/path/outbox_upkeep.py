@@ -77,7 +77,8 @@ class OutboxUpkeep:
         self._dead_letters_due = 0.0
         self._is_rejecting = False
         self._retry_at = 0.0
-        self.status = PartStatus("outbox", "connected", wall_clock(), None, None)
+        self._degraded = outbox.why_degraded()
+        self.status = PartStatus("outbox", "connected", wall_clock(), self._degraded, None)
         """Replaced as a whole; read by any thread."""
 
     @property
@@ -101,8 +102,9 @@ class OutboxUpkeep:
             dead_letters=outbox.dead_letter_count,
             dead_letters_purged=outbox.counter("dead_letters_purged"),
             dead_letters_replayed=outbox.counter("dead_letters_replayed"),
+            dead_letters_lost=outbox.counter("dead_letters_lost"),
             holding=self._intake.holding,
-            error=self.status.error,
+            error=self.status.error if self.status.state == "failing" else None,
         )
 
     @property
@@ -123,8 +125,8 @@ class OutboxUpkeep:
 
     def works(self) -> None:
         """Note that an operation of the outbox succeeded."""
-        if self.status.error is not None:
-            self.status = self.status.moved("connected", at=self._wall_clock())
+        if self.status.error != self._degraded:
+            self.status = self.status.moved("connected", at=self._wall_clock(), error=self._degraded)
 
     def retry_now(self) -> None:
         """Use the outbox again even if it has just failed: the process ends."""

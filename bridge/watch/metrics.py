@@ -52,7 +52,17 @@ DEFINITIONS = (
     Definition("delivered", "counter", "Records that GDN receipted and that were released from the outbox."),
     Definition("dead_lettered", "counter", "Records kept as dead letters.", ("reason",)),
     Definition("dropped", "counter", "Records neither delivered nor kept, by reason.", ("reason",)),
-    Definition("books_balanced", "gauge", "Whether received = delivered + outbox + dead-lettered + dropped."),
+    Definition(
+        "books_balanced",
+        "gauge",
+        "Whether received = delivered + outbox + dead-lettered + dropped. 0 also after a loss whose size is unknown.",
+    ),
+    Definition(
+        "unknown_losses",
+        "counter",
+        "How often a damaged outbox lost records or dead letters whose number is unknown. Known losses are in dropped "
+        "(outbox_damaged) and dead_letters_lost.",
+    ),
     Definition("outbox_records", "gauge", "Records in the outbox."),
     Definition("outbox_bytes", "gauge", "Size of the records in the outbox, as outbox.max_bytes counts it."),
     Definition(
@@ -68,6 +78,7 @@ DEFINITIONS = (
     Definition("dead_letters", "gauge", "Dead letters kept."),
     Definition("dead_letters_purged", "counter", "Dead letters deleted by a bound or by a command."),
     Definition("dead_letters_replayed", "counter", "Dead letters that became rows when they were mapped again."),
+    Definition("dead_letters_lost", "counter", "Dead letters that could not be read from a damaged outbox."),
     Definition("mqtt_messages", "counter", "PUBLISH packets read since the start, redelivered ones included."),
     Definition(
         "mqtt_repetitions",
@@ -238,6 +249,7 @@ def _samples(reading: Reading) -> dict[str, Samples]:
         "dead_lettered": _by_label(_with_zeros(DEAD_LETTER_REASONS, books.dead_lettered)),
         "dropped": _by_label(_with_zeros(DROP_REASONS, books.dropped)),
         "books_balanced": _single(books.balanced),
+        "unknown_losses": _single(books.unknown_losses),
         "outbox_records": _single(books.outbox),
         "outbox_bytes": _single(outbox.bytes),
         "outbox_full_in_seconds": _single(outbox.seconds_left),
@@ -247,6 +259,7 @@ def _samples(reading: Reading) -> dict[str, Samples]:
         "dead_letters": _single(outbox.dead_letters),
         "dead_letters_purged": _single(outbox.dead_letters_purged),
         "dead_letters_replayed": _single(outbox.dead_letters_replayed),
+        "dead_letters_lost": _single(outbox.dead_letters_lost),
         "mqtt_messages": _single(traffic.mqtt_messages),
         "mqtt_repetitions": _single(traffic.redelivered),
         "acked": _single(traffic.acked),

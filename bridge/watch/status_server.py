@@ -121,6 +121,7 @@ class StatusServer:
                 "outbox": books.outbox,
                 "dead_lettered": sum(books.dead_lettered.values()),
                 "dropped": sum(books.dropped.values()),
+                "unknown_losses": books.unknown_losses,
                 "balanced": books.balanced,
             },
             "outbox": {
@@ -129,6 +130,7 @@ class StatusServer:
                 "dead_letters": outbox.dead_letters,
                 "dead_letters_purged": outbox.dead_letters_purged,
                 "dead_letters_replayed": outbox.dead_letters_replayed,
+                "dead_letters_lost": outbox.dead_letters_lost,
                 "holding": outbox.holding,
             },
             "broker": {

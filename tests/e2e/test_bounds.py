@@ -264,6 +264,36 @@ def test_a_damaged_outbox_is_rescued_at_the_next_start_and_the_loss_is_said(
         gdn.end()
 
 
+def test_a_loss_whose_size_is_unknown_shows_in_log_readiness_status_and_metrics(
+    mosquitto: Mosquitto, make_bridge: MakeBridge
+) -> None:
+    bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=away())
+    process = bridge.start()
+    bridge.wait_subscribed()
+    publish_all(mosquitto.port, readings(100))
+    wait_for(lambda: bridge.books().get("outbox") == 100, what="the records")
+    process.kill()
+    path = Path(bridge.settings["BRIDGE_OUTBOX__PATH"])
+    path.write_bytes(b"")
+    Path(f"{path}-wal").unlink()
+
+    again = bridge.start()
+    bridge.wait_subscribed()
+
+    (line,) = [json.loads(line) for line in again.text().splitlines() if '"outbox.rescued"' in line]
+    assert line["lost"].startswith("unknown")
+    part, books = bridge.part("outbox"), bridge.books()
+    assert part["state"] == "connected"
+    assert "how many is unknown" in part["error"]
+    assert (books["unknown_losses"], books["balanced"]) == (1, False)
+    metrics = bridge.get("/metrics")[1]
+    assert "gdn_bridge_unknown_losses_total 1.0" in metrics
+    assert "gdn_bridge_books_balanced 0.0" in metrics
+    assert "gdn_bridge_outbox_failing 0.0" in metrics
+    shown = bridge.cli("status")
+    assert "records were lost, how many is unknown" in shown.stdout
+
+
 def test_an_outbox_whose_file_is_replaced_while_it_runs_ends_the_daemon(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
 ) -> None:

@@ -37,6 +37,8 @@ FIRING: dict[str, tuple[list[tuple[str, str]], int, int]] = {
     "GdnBridgeOldestRecordOld": ([("gdn_bridge_outbox_oldest_seconds{%s}", "0+60x30")], 20, 10),
     "GdnBridgeStoreFailing": ([("gdn_bridge_outbox_failing{%s}", "0x5 1x20")], 8, 5),
     "GdnBridgeBooksUnbalanced": ([("gdn_bridge_books_balanced{%s}", "1x5 0x20")], 8, 5),
+    "GdnBridgeUnknownLoss": ([("gdn_bridge_unknown_losses_total{%s}", "0x5 1x20")], 7, 5),
+    "GdnBridgeDeadLettersLost": ([("gdn_bridge_dead_letters_lost_total{%s}", "0x5 1x20")], 7, 5),
     "GdnBridgeDeadLetters": ([('gdn_bridge_dead_lettered_total{reason="not_json",%s}', "0x5 1x20")], 7, 5),
     "GdnBridgeDrops": ([('gdn_bridge_dropped_total{reason="outbox_full",%s}', "7x5 9x20")], 7, 5),
     "GdnBridgeSessionLost": ([("gdn_bridge_sessions_lost_total{%s}", "0x5 1x20")], 7, 5),
