@@ -58,7 +58,7 @@ def test_columns_come_from_captures_and_payload_by_name() -> None:
     (row,) = mapped_rows(mapper().map(message({"temperature": 18, "extra": [1]})))
 
     assert row.stream == "readings"
-    assert row.payload == b'{"deviceID":"AD11","roomNo":200,"temperature":18}'
+    assert row.payload == b'{"deviceID":"AD11","roomNo":200,"temperature":18.0}'
 
 
 def test_a_bug_in_the_mapping_makes_its_message_a_dead_letter_and_no_exception() -> None:
