@@ -32,6 +32,8 @@ class MqttMessage(msgspec.Struct, frozen=True, gc=False):
     """MQTT 5 properties as received, without the property length (3.3.2.3)."""
     is_replay: bool = False
     """Whether it is a dead letter that is mapped again: it is out of order, and its data may be outdated."""
+    omitted: int = 0
+    """Bytes missing at the end of ``payload``, because the packet was over the limit. Such a message has no rows."""
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -61,6 +63,8 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     """As in ``MqttMessage``."""
     mapping: str = ""
     """Version of the mapping that rejected it. The version changes with the routes and the definition."""
+    omitted: int = 0
+    """As in ``MqttMessage``."""
 
     @classmethod
     def of(cls, message: MqttMessage, *, route: str | None, reason: str, detail: str, mapping: str = "") -> DeadLetter:
@@ -77,6 +81,7 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
             retain=message.retain,
             properties=message.properties,
             mapping=mapping,
+            omitted=message.omitted,
         )
 
 

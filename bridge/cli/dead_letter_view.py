@@ -51,7 +51,7 @@ def summary(stored: StoredDeadLetter) -> dict[str, Any]:
         "received_at": iso_time(dead_letter.received_at),
         "reason": dead_letter.reason,
         "topic": dead_letter.topic,
-        "bytes": len(dead_letter.payload),
+        "bytes": len(dead_letter.payload) + dead_letter.omitted,
         "route": dead_letter.route,
         "detail": dead_letter.detail,
         "wanted": stored.requested,
@@ -76,4 +76,5 @@ def export(stored: StoredDeadLetter) -> dict[str, Any]:
         "properties_base64": b64encode(dead_letter.properties).decode(),
         "payload_base64": b64encode(dead_letter.payload).decode(),
         "payload_text": text,
+        "omitted": dead_letter.omitted,
     }

@@ -167,7 +167,8 @@ def _details(stored: StoredDeadLetter) -> Iterator[str]:
     ):
         yield f"{name:<12} {'-' if value in (None, '') else printable(str(value))}"
     yield from (f"  {line}" for line in content(dead_letter.properties) if dead_letter.properties)
-    yield f"{'payload':<12} {len(dead_letter.payload)} bytes"
+    beyond = f", and {dead_letter.omitted} more that were not kept" if dead_letter.omitted else ""
+    yield f"{'payload':<12} {len(dead_letter.payload)} bytes{beyond}"
     yield from (f"  {line}" for line in content(dead_letter.payload) if dead_letter.payload)
 
 

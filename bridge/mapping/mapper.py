@@ -183,6 +183,9 @@ class Mapper:
         matches = self._match(message.topic)
         match = None  # the route in progress: a dead letter names it
         try:
+            if message.omitted:
+                match = matches[0] if matches else None
+                raise Unmappable(Reason.TOO_LARGE, _beyond_packet_limit(message))
             if not matches:
                 if not _is_storable(message.topic):
                     raise Unmappable(Reason.BAD_TOPIC, "the topic is not UTF-8 or contains NUL")
@@ -261,6 +264,14 @@ class Mapper:
             rows.append(row)
         self._row_counts[route.number] += len(rows)
         return rows
+
+
+def _beyond_packet_limit(message: MqttMessage) -> str:
+    kept = len(message.payload)
+    return (
+        f"the payload has {kept + message.omitted} bytes, too many to receive: only the first {kept} were kept. "
+        "Limit the message size in the device or the broker"
+    )
 
 
 def elements_of(payload: Any, route: CompiledRoute) -> list[dict[str, Any]]:

@@ -30,7 +30,8 @@ from bridge.mqtt.refusals import BrokerReason, Code
 from bridge.mqtt.subscriptions import DROPPED_TOPIC, RequestKind, SubscriptionRequest, Subscriptions
 
 MAX_PACKET = 16 * 1024 * 1024
-"""Bytes. Announced with MQTT 5 (3.1.2.11.4); a broker that sends more breaks the memory bound and is dropped."""
+"""Bytes. Announced with MQTT 5 (3.1.2.11.4). A larger PUBLISH is read past; of a broker that sends one with 3.1.1, or
+ignores the announcement, it would otherwise come again on each connection."""
 
 MAX_OTHER = 128 * 1024
 """Bytes of packets other than PUBLISH in one read. No sensible packet comes near it, and paho takes seconds for the
@@ -195,6 +196,7 @@ class MqttLink(Link):
         self._silence = _Silence(options.silence_timeout)
         self._rest = bytearray()  # an incomplete packet
         self._needed = 0  # its length
+        self._oversized: packets.Oversized | None = None  # a PUBLISH over MAX_PACKET, while it is read past
         self._waiting_since = self._keepalive_checked_at = time.monotonic()  # for CONNACK or the first SUBACK
         self._changed_at: float | None = None  # since when a SUBSCRIBE of changed filters is unanswered
         self._buffer = _PacketBuffer(sock, self._outgoing)
@@ -358,8 +360,22 @@ class MqttLink(Link):
             RemoteProtocolError: the broker broke the protocol; drop the link.
         """
         data = self._receive()
-        if not data:
+        if self._oversized is not None:
+            return self._read_past(data, received_at)
+        return self._split(data, received_at) if data else []
+
+    def _read_past(self, data: bytes, received_at: int) -> list[MqttMessage]:
+        """The message of the packet over the limit once it is complete, and those that follow it."""
+        assert self._oversized is not None
+        rest = self._oversized.feed(data)
+        if not self._oversized.is_complete:
             return []
+        message = self._oversized.message(version=self._options.version, received_at=received_at)
+        self._oversized = None
+        self._silence.heard()
+        return [message, *self._split(rest, received_at)]
+
+    def _split(self, data: bytes, received_at: int) -> list[MqttMessage]:
         if self._rest:
             # An incomplete packet is parsed again only when it is whole: joining it to each read would be quadratic.
             self._rest += data
@@ -369,8 +385,12 @@ class MqttLink(Link):
             self._rest.clear()
         block = packets.split(data, version=self._options.version, received_at=received_at)
         self._check_bounds(block, data)
-        self._rest += data[block.consumed :]
-        self._needed = block.needed
+        if block.needed > MAX_PACKET:
+            self._oversized = packets.Oversized(block.needed)
+            self._oversized.feed(data[block.consumed :])
+        else:
+            self._rest += data[block.consumed :]
+            self._needed = block.needed
         if block.other:
             self._feed(block.other)
         messages = block.messages
@@ -382,11 +402,6 @@ class MqttLink(Link):
         return messages
 
     def _check_bounds(self, block: packets.Block, data: bytes) -> None:
-        if block.needed > MAX_PACKET:
-            raise RemoteProtocolError(
-                f"the broker sent a packet of {block.needed} bytes; the limit is {MAX_PACKET}. "
-                "Limit the message size in the broker."
-            )
         is_rest_other = block.needed > 0 and data[block.consumed] & 0xF0 != packets.PUBLISH
         if len(block.other) > MAX_OTHER or (is_rest_other and block.needed > MAX_OTHER):
             raise RemoteProtocolError(f"the broker sent over {MAX_OTHER} bytes of packets other than PUBLISH")

@@ -10,11 +10,17 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from bridge.errors import RemoteProtocolError
 from bridge.message import MqttMessage
 
 PUBLISH = 0x30
 PUBACK_HEADER = 0x4002
+
+KEPT_BYTES = 256 * 1024
+"""Bytes of a PUBLISH packet over the limit that are kept: topic and packet id are among them (both have at most 65,539
+bytes), and the payload's beginning unless the properties are large."""
 
 
 class Block(NamedTuple):
@@ -63,6 +69,40 @@ def split(buffer: bytes, *, version: int, received_at: int) -> Block:
             other.append(buffer[at:stop])
         at = stop
     return Block(messages, b"".join(other), at, needed)
+
+
+class Oversized:
+    """A PUBLISH packet over the limit, read past as it arrives: only its first ``KEPT_BYTES`` are kept.
+
+    Args:
+        size: of the packet, in bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._missing = size
+        self._kept = bytearray()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the packet's last byte has come."""
+        return not self._missing
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the packet's bytes; returns what follows them."""
+        mine = data[: self._missing]
+        self._missing -= len(mine)
+        self._kept += mine[: KEPT_BYTES - len(self._kept)]
+        return data[len(mine) :]
+
+    def message(self, *, version: int, received_at: int) -> MqttMessage:
+        """The message, with the beginning of its payload. Arguments and errors as for ``split``."""
+        kept = bytes(self._kept)
+        _, start = _variable_length(kept, 1, len(kept)) or (0, 0)
+        message = _publish(kept, kept[0], start, self._size, version, received_at)
+        # Without any payload, properties that reach beyond the kept bytes are cut off.
+        properties = message.properties if message.payload else b""
+        return msgspec.structs.replace(message, properties=properties, omitted=self._size - len(kept))
 
 
 def _publish(buffer: bytes, head: int, start: int, stop: int, version: int, received_at: int) -> MqttMessage:

@@ -22,13 +22,15 @@ SIZE = (
     "length(payload) + length(CAST(detail AS BLOB)) + length(CAST(topic AS BLOB)) + length(properties) + length(extras)"
 )
 COLUMNS = (
-    "id, received_at, topic, qos, retain, properties, payload, route, reason, detail, mapping, stream, extras, wanted"
+    "id, received_at, topic, qos, retain, properties, payload, route, reason, detail, mapping, omitted, "
+    "stream, extras, wanted"
 )
 INSERT = """
     INSERT INTO dead_letters (
-        received_at, topic, qos, retain, properties, payload, route, reason, detail, mapping, stream, extras, stored_at
+        received_at, topic, qos, retain, properties, payload, route, reason, detail, mapping, omitted,
+        stream, extras, stored_at
     )
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 UPDATE_FAILED = """
     UPDATE dead_letters SET route = ?, reason = ?, detail = ?, mapping = ?, wanted = NULL WHERE id = ?
@@ -123,7 +125,7 @@ def insert(db: sqlite3.Connection, dead_letters: Sequence[StoredDeadLetter], *, 
         [
             (
                 *(d.received_at, d.topic, d.qos, d.retain, d.properties, d.payload, d.route, d.reason, d.detail),
-                *(d.mapping, stored.stream, stored.extras, now),
+                *(d.mapping, d.omitted, stored.stream, stored.extras, now),
             )
             for stored, d in both
         ],
@@ -214,7 +216,8 @@ def count_by_reason(db: sqlite3.Connection, chosen: Sequence[int]) -> dict[str, 
 
 
 def _stored(found: sqlite3.Cursor) -> Iterator[StoredDeadLetter]:
-    for row_id, received_at, topic, qos, retain, properties, payload, route, reason, detail, mapping, *rest in found:
+    for row in found:
+        row_id, received_at, topic, qos, retain, properties, payload, route, reason, detail, mapping, omitted = row[:-3]
         dead_letter = DeadLetter(
             topic=topic,
             payload=payload,
@@ -226,8 +229,9 @@ def _stored(found: sqlite3.Cursor) -> Iterator[StoredDeadLetter]:
             retain=bool(retain),
             properties=properties,
             mapping=mapping,
+            omitted=omitted,
         )
-        yield StoredDeadLetter(row_id, dead_letter, *rest)  # stream, extras, requested
+        yield StoredDeadLetter(row_id, dead_letter, *row[-3:])  # stream, extras, requested
 
 
 def _page(found: Iterator[StoredDeadLetter], limit: int) -> list[StoredDeadLetter]:

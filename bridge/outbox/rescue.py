@@ -56,6 +56,7 @@ DEAD_LETTERS = {
     "retain": "0",
     "properties": "x''",
     "mapping": "''",
+    "omitted": "0",
     "stream": "NULL",
     "extras": "x''",
     "wanted": "NULL",

@@ -42,6 +42,10 @@ CHANGES = (
     CREATE INDEX wanted ON dead_letters (wanted, id) WHERE wanted IS NOT NULL;
     CREATE INDEX stored ON dead_letters (stored_at);
     """,
+    # 5: how many bytes of a dead letter's payload are missing because the message was too large to receive
+    """
+    ALTER TABLE dead_letters ADD COLUMN omitted INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 """Entry n upgrades a file from version n (SQLite's user_version) to n + 1."""
 

@@ -114,9 +114,9 @@ def _map_one(
     # A refused row was mapped already: it is sent again unchanged.
     if stored.stream is not None and stored.stream in streams:
         return [Row(stored.stream, dead_letter.payload, stored.extras)]
-    # These can't be mapped: a topic that wasn't UTF-8 is kept only in escaped form, and a refused row has no topic
-    # (here the worker doesn't read its stream).
-    if dead_letter.reason == Reason.BAD_TOPIC or not dead_letter.topic:
+    # These can't be mapped: a topic that wasn't UTF-8 is kept only in escaped form, a payload that was too large only
+    # in part, and a refused row has no topic (here the worker doesn't read its stream).
+    if dead_letter.reason == Reason.BAD_TOPIC or dead_letter.omitted or not dead_letter.topic:
         return dead_letter
     message = MqttMessage(
         topic=dead_letter.topic,

@@ -258,13 +258,14 @@ def test_an_old_sparkplug_birth_becomes_rows_and_changes_no_aliases(
 def test_a_dead_letter_that_mapping_cannot_fix_stays_unchanged(outbox: Outbox, path: Path) -> None:
     (record,) = outbox.commit(Commit(rows=[Row("gone", b"{}")]))
     refused = DeadLetter("", b"{}", 1, 1, None, "refused_by_gdn", "GDN refused the row")
-    outbox.commit(Commit(refused=[RefusedRecord(record.id, refused)], dead_letters=[dead_letter(reason="bad_topic")]))
+    unmappable = [dead_letter(reason="bad_topic"), dead_letter(reason="too_large", omitted=1)]
+    outbox.commit(Commit(refused=[RefusedRecord(record.id, refused)], dead_letters=unmappable))
     mark(path)
 
     outcome = replay(outbox, Recorder())
 
-    assert (outcome.replayed, outcome.failed) == (0, 2)
-    assert sorted(found.dead_letter.reason for found in kept(path)) == ["bad_topic", "refused_by_gdn"]
+    assert (outcome.replayed, outcome.failed) == (0, 3)
+    assert sorted(found.dead_letter.reason for found in kept(path)) == ["bad_topic", "refused_by_gdn", "too_large"]
 
 
 def test_a_bug_in_the_mapping_affects_only_the_dead_letter_that_triggers_it(outbox: Outbox, path: Path) -> None:

@@ -443,7 +443,6 @@ def test_a_peer_that_reads_nothing_loses_its_link(pair: tuple[socket.socket, soc
 @pytest.mark.parametrize(
     "part",
     [
-        pytest.param(b"\x30\xff\xff\xff\x7f", id="a message of 256 MB"),
         pytest.param(b"\x90\xff\xff\xff\x7f", id="a SUBACK of 256 MB"),
         pytest.param(b"\x30\xff\xff\xff\xff\xff", id="a length without end"),
         pytest.param(b"\x20\x02\x00\x00", id="one CONNACK after another"),

@@ -7,6 +7,7 @@ import socket
 import ssl
 import struct
 import time
+import tracemalloc
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -21,7 +22,8 @@ from bridge.errors import RemoteProtocolError
 from bridge.gdn.producer import ProducerLink
 from bridge.links.link import LinkEnd
 from bridge.message import MqttMessage, OutboxRecord
-from bridge.mqtt.link import ANSWER_TIMEOUT, MAX_OTHER, MAX_PACKET, MqttLink, MqttOptions
+from bridge.mqtt.link import ANSWER_TIMEOUT, MAX_OTHER, MqttLink, MqttOptions
+from bridge.mqtt.packets import KEPT_BYTES
 from bridge.mqtt.subscriptions import DROPPED_TOPIC
 
 pytestmark = pytest.mark.integration
@@ -764,18 +766,44 @@ def test_the_brokers_keepalive_replaces_ours(pair: Pair, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     "data",
     [
-        pytest.param(b"\x32\xff\xff\xff\x7f\x00\x01b", id="a message of 256 MB"),
         pytest.param(packet(0x90, bytes(MAX_OTHER))[:9], id="an endless SUBACK"),
         pytest.param(packet(0xD0, b"") * (MAX_OTHER // 2 + 1), id="too much that is no message"),
     ],
 )
 def test_packets_beyond_the_memory_bound_are_refused_before_they_have_come(pair: Pair, data: bytes) -> None:
-    assert MAX_PACKET < 0xFFFFFFF
     link = mqtt(pair[0])
     pair[1].sendall(data)
 
     with pytest.raises(RemoteProtocolError):
         link.read(0)
+
+
+@both_versions
+def test_a_message_over_the_limit_is_read_past_without_keeping_it(
+    pair: Pair, version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.mqtt.link.MAX_PACKET", KEPT_BYTES)
+    link = connected(pair, version, suback(version, 1, 1, 1))
+    packets = [publish(version, "b", bytes(n), packet_id=n) for n in (1, 30_000, 2)]
+    packets.insert(1, publish(version, "b", bytes(2_000_000), packet_id=7))
+    data = b"".join(packets)
+    messages: list[MqttMessage] = []
+
+    tracemalloc.start()
+    for at in range(0, len(data), 50_000):
+        messages += receive(link, pair[1], data[at : at + 50_000])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert [(m.packet_id, len(m.payload) + m.omitted, m.omitted > 0) for m in messages] == [
+        (1, 1, False),
+        (7, 2_000_000, True),
+        (30_000, 30_000, False),
+        (2, 2, False),
+    ]
+    assert peak < 1_000_000
+    link.ack(messages)
+    assert len(sent(link, pair[1])) == 4 * 4
 
 
 @both_versions

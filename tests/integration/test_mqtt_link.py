@@ -13,7 +13,8 @@ import paho.mqtt.publish as paho
 import pytest
 
 from bridge.message import MqttMessage
-from bridge.mqtt.link import MqttLink, MqttOptions, dial
+from bridge.mqtt.link import MAX_PACKET, MqttLink, MqttOptions, dial
+from bridge.mqtt.packets import KEPT_BYTES
 from bridge.mqtt.subscriptions import DROPPED_TOPIC
 from tests.conftest import Mosquitto
 
@@ -237,6 +238,23 @@ def test_a_topic_that_is_none_to_publish_to_is_refused_and_the_link_lives(connec
     link.publish("a/1", b"still here")
 
     assert [m.payload for m in run(link, len)] == [b"still here"]
+
+
+def test_with_3_1_1_a_message_over_the_limit_comes_once_and_does_not_stop_those_behind_it(
+    connect: Connect, mosquitto: Mosquitto
+) -> None:
+    subscribed(connect("a/+", version=4)).close()
+    publish(mosquitto.port, ("a/1", "before"), ("a/2", "ab" * (MAX_PACKET // 2)), ("a/3", "behind"))
+
+    link = connect("a/+", version=4, known=("a/+",))
+    messages = run(link, lambda messages: len(messages) == 3)
+    link.close()
+    publish(mosquitto.port, ("a/4", "later"))
+
+    assert [(m.topic, len(m.payload) + m.omitted) for m in messages] == [("a/1", 6), ("a/2", MAX_PACKET), ("a/3", 6)]
+    assert messages[1].payload.startswith(b"abab")
+    assert len(messages[1].payload) < KEPT_BYTES
+    assert [m.topic for m in run(connect("a/+", version=4, known=("a/+",)), len)] == ["a/4"]
 
 
 def test_publishing_on_a_link_that_is_over_is_lost_and_raises_nothing(connect: Connect) -> None:

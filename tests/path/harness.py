@@ -20,10 +20,10 @@ from bridge.errors import OutboxUnavailable
 from bridge.gdn.producer import ProducerLink
 from bridge.links.link import Link
 from bridge.mapping import Mapper, Route
-from bridge.message import OutboxRecord
+from bridge.message import DeadLetter, OutboxRecord
 from bridge.mqtt.link import MqttLink, MqttOptions
 from bridge.mqtt.session import MqttSession
-from bridge.outbox import Bounds, Commit, Outbox, Policy
+from bridge.outbox import Bounds, Commit, DeadLetterClient, Outbox, Policy, Selection
 from bridge.path.delivery import Delivery
 from bridge.path.inbox import Inbox
 from bridge.path.intake import Intake
@@ -267,7 +267,8 @@ class DataPath:
         self.broker: Broker | None = None
         self.far_ends: dict[str, FarEnd] = {}
         self._sockets: list[socket.socket] = []
-        self.outbox = RecordingOutbox(directory / "outbox.db", bounds, clock=self.clock)
+        self._outbox_path = directory / "outbox.db"
+        self.outbox = RecordingOutbox(self._outbox_path, bounds, clock=self.clock)
         self.outbox.on_commit = self._note
         self.outbox.open()
         self.stepped = SteppedSockets(self.clock)
@@ -388,6 +389,12 @@ class DataPath:
             for record in self.outbox.read(stream, after=0, limit=100_000, max_bytes=1 << 30)
         ]
         return [json.loads(record.payload)["n"] for record in found]
+
+    @property
+    def dead_letters(self) -> list[DeadLetter]:
+        """In the outbox, oldest first."""
+        with DeadLetterClient(self._outbox_path) as client:
+            return [stored.dead_letter for stored in client.dead_letters(Selection())]
 
     def delivery(self, stream: str = "readings") -> Delivery:
         """The stream's records."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from structlog.testing import capture_logs
 
+from bridge.mqtt.packets import KEPT_BYTES
 from bridge.outbox import Bounds
 from bridge.path.pipeline import RELEASE_WITHIN
 from tests.faults.mqtt_packets import publish
@@ -131,6 +132,29 @@ def test_dead_letters_are_logged_one_line_for_each_reason_in_a_batch(path: DataP
         ("no_route", 2, "unknown/topic"),
         ("not_json", 1, "d/1"),
     ]
+
+
+def test_a_message_over_the_packet_limit_is_a_dead_letter_with_its_beginning_acknowledged_after_the_commit(
+    path: DataPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.mqtt.link.MAX_PACKET", KEPT_BYTES)
+    broker = path.connect_broker()
+    path.events.clear()
+    payload = b"[" + b"1," * KEPT_BYTES
+
+    data = publish("d/1", payload, 7) + publish("d/1", b'{"n": 8, "text": ""}', 8)
+    for at in range(0, len(data), 100_000):
+        broker.send(data[at : at + 100_000])
+        path.turn()
+
+    assert [name for name, _ in path.events] == ["commit begins", "committed", "puback"]
+    assert path.pubacks == [7, 8]
+    assert path.stored == [8]
+    (kept,) = path.dead_letters
+    assert (kept.reason, kept.topic, kept.route) == ("too_large", "d/1", "d/{device}")
+    assert len(kept.payload) + kept.omitted == len(payload)
+    assert payload.startswith(kept.payload)
+    assert f"{len(payload)} bytes" in kept.detail
 
 
 def test_messages_at_qos_0_are_stored_and_not_acknowledged(path: DataPath) -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import RemoteProtocolError
 from bridge.message import MqttMessage
-from bridge.mqtt.packets import Block, pubacks, split
+from bridge.mqtt.packets import KEPT_BYTES, Block, Oversized, pubacks, split
 
 
 def varint(n: int) -> bytes:
@@ -100,6 +101,38 @@ def test_a_topic_that_is_not_utf8_keeps_its_bytes() -> None:
 def test_malformed_publish_packets_are_refused(packet: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         take(packet)
+
+
+@given(st.lists(st.integers(1, 150_000)), st.integers(0, 70_000), st.sampled_from([4, 5]), st.sampled_from([0, 1]))
+def test_a_packet_over_the_limit_keeps_its_beginning_however_it_is_cut(
+    cuts: list[int], topic: int, version: int, qos: int
+) -> None:
+    name, payload, props = b"t" * min(topic, 65_535), bytes(range(256)) * 1500, b"\x26\0\x01a\0\x01b"
+    packet = publish(name, payload, qos=qos, packet_id=9, version=version, props=props)
+    oversized, data, at = Oversized(len(packet)), packet + b"next", 0
+    left = b""
+    for cut in [*cuts, len(data)]:
+        left += oversized.feed(data[at : at + cut])
+        at += cut
+
+    message = oversized.message(version=version, received_at=5)
+
+    kept = payload[: KEPT_BYTES - (len(packet) - len(payload))]
+    expected = MqttMessage(name.decode(), kept, qos, False, 9 * qos, 5, properties=props * (version == 5))
+    assert oversized.is_complete
+    assert left == b"next"
+    assert message == msgspec.structs.replace(expected, omitted=len(payload) - len(kept))
+
+
+def test_properties_that_reach_beyond_what_is_kept_are_dropped() -> None:
+    packet = publish(b"t", b"payload", props=bytes(KEPT_BYTES))
+    oversized = Oversized(len(packet))
+    oversized.feed(packet)
+
+    message = oversized.message(version=5, received_at=5)
+
+    assert (message.topic, message.payload, message.properties) == ("t", b"", b"")
+    assert message.omitted == len(packet) - KEPT_BYTES
 
 
 def test_pubacks_are_joined_in_order_and_only_for_qos_1() -> None:

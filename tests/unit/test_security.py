@@ -158,11 +158,13 @@ def test_the_bounds_in_the_document_are_those_in_the_code() -> None:
     from bridge.gdn.rest import CURSOR_LIMIT
     from bridge.links.link import UNREAD_BYTES
     from bridge.mqtt.link import MAX_OTHER, MAX_PACKET
+    from bridge.mqtt.packets import KEPT_BYTES
     from bridge.watch.status_server import CONNECTION_SECONDS, MAX_CLIENTS
 
     kib, mib = 1024, 1024 * 1024
     for statement in (
         f"{MAX_PACKET // mib} MiB a message",
+        f"the first {KEPT_BYTES // kib} KiB are kept",
         f"{MAX_OTHER // kib} KiB of anything else",
         f"{ANSWER_BYTES // mib} MiB on the wire",
         f"{ANSWER_LIMIT // kib} KiB of body",
