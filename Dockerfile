@@ -1,6 +1,6 @@
 # The image of the bridge: docker build --tag gdn-bridge .
 #
-# Two targets: `bridge`, the default, and `local`, which also has the stand-in for GDN (gdn-bridge local-gdn, demo).
+# Two targets: `bridge`, the default, and `local`, which also has the local GDN (gdn-bridge local-gdn, demo).
 # docs/docker.md explains how to run them. deploy/docker/lock.sh writes the lock files.
 ARG BASE=python:3.13-slim-bookworm
 

@@ -2,7 +2,7 @@
 
 A worker that isn't attached yet never sees the rows sent before. So an activation is stored durably *before* it is
 requested, and deleted once the worker has settled: after a crash in between the next start waits again. For the same
-reason nothing is sent while the worker is known to be switched off, deleted, or to have columns that rows don't have:
+reason nothing is sent while the worker is known to be deactivated, deleted, or to have columns that rows don't have:
 the records wait in the outbox.
 """
 
@@ -35,7 +35,7 @@ WATCH_TURN = 0.3
 """Seconds between polls of what health checks have found."""
 
 STEADY_AFTER = 600.0
-"""Seconds that the worker must stay active before the back-off for a switched-off worker starts again."""
+"""Seconds that the worker must stay active before the back-off for a deactivated worker starts again."""
 
 log = get_logger(__name__)
 
@@ -103,7 +103,7 @@ class Provisioner:
         self._state: WorkerState | None = None  # in GDN, after the last successful attempt
         self._existed = False
         self._ready_at = 0.0
-        self._switch_offs = 0
+        self._deactivations = 0
         self._is_watching = False  # written by the provisioning thread, read by the health thread
         self._seen: WorkerState | None = None  # written by the health thread before it sets _has_changed
         self._has_changed = threading.Event()
@@ -252,11 +252,11 @@ class Provisioner:
             if self._on_drift != "apply":
                 return  # the next attempt reports it
         else:
-            self._switch_offs += 1
-            log.warning("worker.switched_off", worker=name, times=self._switch_offs)
+            self._deactivations += 1
+            log.warning("worker.switched_off", worker=name, times=self._deactivations)
         if self._clock() - self._ready_at >= STEADY_AFTER:
             self._backoff.reset()
-        what = "was deleted" if deleted else f"was switched off ({self._switch_offs} times since the start)"
+        what = "was deleted" if deleted else f"was deactivated ({self._deactivations} times since the start)"
         wait = self._backoff.next(Pace.SWITCHED_OFF)
         self._set_waiting(
             f"stream worker {name} {what}; nothing is sent until it is active again and has settled", wait

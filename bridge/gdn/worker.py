@@ -153,6 +153,6 @@ def _activate(rest: GdnRest, name: str) -> None:
     if state is None or not state.is_active:
         raise GdnUnavailable(
             f"stream worker {name}: activated, but GDN shows it as {'missing' if state is None else 'inactive'}. "
-            "GDN switches off workers above the plan's limit: check how many are active",
+            "GDN deactivates workers above the plan's limit: check how many are active",
             pace=Pace.SWITCHED_OFF,
         )

@@ -1,4 +1,4 @@
-"""Simulated faults of a GDN, switched on with ``--fault`` or ``/_local/faults``; each lasts until it is switched off.
+"""Simulated faults of a GDN, set with ``--fault`` or ``/_local/faults``; each lasts until it is unset.
 
 Pure: ``gdn``, ``workers`` and ``regions`` apply the faults.
 """
@@ -45,7 +45,7 @@ class Faults:
     _rows: int = 0
 
     def set(self, wanted: dict[str, Any]) -> None:
-        """Switch faults on, or off with false, 0 or None. If one of them is invalid, nothing changes.
+        """Set faults, or unset them with false, 0 or None. If one of them is invalid, nothing changes.
 
         Raises:
             ValueError: there is no such fault, or it can't have this value.
@@ -58,7 +58,7 @@ class Faults:
                 self.values.pop(name, None)
 
     def is_on(self, name: str) -> bool:
-        """Whether the fault is switched on."""
+        """Whether the fault is set."""
         return name in self.values
 
     @property

@@ -1,4 +1,4 @@
-"""The worker is switched off, deleted and changed under a running bridge: what comes once that is known isn't lost."""
+"""The worker is deactivated, deleted or changed while the bridge runs: no row is lost once the bridge knows."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def running(mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, **sett
 
 
 def wait_state(bridge: Bridge, state: str) -> str:
-    """The worker's part comes to a state; what it says then."""
+    """Wait until the part ``worker`` has the state; returns its error."""
     part = wait_for(lambda: (p := bridge.part("worker"))["state"] == state and p, what=f"the worker {state}")
     return str(part["error"])
 
@@ -53,14 +53,14 @@ def events(bridge: Bridge) -> list[str]:
 
 
 @pytest.mark.parametrize("times", [1, 3])
-def test_a_worker_that_is_switched_off_is_activated_again_and_gets_all_that_came_meanwhile(
+def test_a_deactivated_worker_is_activated_again_and_gets_all_rows_that_waited(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, times: int
 ) -> None:
     bridge = running(mosquitto, gdn, make_bridge)
     for turn in range(times):
         gdn.set_faults(worker_stopped=True)
         gdn.set_faults(worker_stopped=False)
-        assert f"switched off ({turn + 1} times since the start)" in wait_state(bridge, "waiting")
+        assert f"deactivated ({turn + 1} times since the start)" in wait_state(bridge, "waiting")
         publish(mosquitto, 10 + 20 * turn, 20)
         wait_for(lambda: bridge.part("worker")["state"] == "connected", seconds=60, what="the worker")
 
@@ -69,7 +69,7 @@ def test_a_worker_that_is_switched_off_is_activated_again_and_gets_all_that_came
     assert events(bridge).count("worker.switched_off") == times
 
 
-def test_a_switched_off_worker_that_does_not_stay_active_gets_nothing(
+def test_a_worker_that_does_not_stay_active_gets_nothing(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
 ) -> None:
     bridge = running(mosquitto, gdn, make_bridge)
@@ -84,7 +84,7 @@ def test_a_switched_off_worker_that_does_not_stay_active_gets_nothing(
     wait_for(lambda: rows(gdn) == set(range(30)), seconds=60, what="all rows")
 
 
-def test_a_deleted_worker_is_reported_and_rows_wait_until_a_person_makes_it_again(
+def test_with_on_drift_report_rows_wait_until_an_operator_recreates_a_deleted_worker(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
 ) -> None:
     bridge = running(mosquitto, gdn, make_bridge)
@@ -99,7 +99,7 @@ def test_a_deleted_worker_is_reported_and_rows_wait_until_a_person_makes_it_agai
     wait_for(lambda: rows(gdn) == set(range(30)), seconds=60, what="all rows")
 
 
-def test_a_deleted_worker_is_made_again_where_drift_is_undone(
+def test_with_on_drift_apply_a_deleted_worker_is_recreated(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
 ) -> None:
     bridge = running(mosquitto, gdn, make_bridge, BRIDGE_WORKER__ON_DRIFT="apply")
@@ -110,7 +110,7 @@ def test_a_deleted_worker_is_made_again_where_drift_is_undone(
     wait_for(lambda: rows(gdn) == set(range(30)), seconds=60, what="all rows")
 
 
-def test_a_schema_that_costs_the_rows_holds_them_until_it_is_put_right(
+def test_rows_wait_while_the_schema_in_gdn_would_drop_them(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
 ) -> None:
     bridge = running(mosquitto, gdn, make_bridge)
@@ -126,7 +126,7 @@ def test_a_schema_that_costs_the_rows_holds_them_until_it_is_put_right(
     bridge.wait_ready()
 
 
-def test_a_changed_schema_is_replaced_where_drift_is_undone(
+def test_with_on_drift_apply_a_changed_schema_is_replaced(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
 ) -> None:
     bridge = running(mosquitto, gdn, make_bridge, BRIDGE_WORKER__ON_DRIFT="apply")
@@ -141,7 +141,7 @@ def test_a_changed_schema_is_replaced_where_drift_is_undone(
 
 
 @pytest.mark.parametrize("change", ["deleted", "schema_changed"])
-def test_drift_ends_the_bridge_with_a_sentence_where_that_is_wanted(
+def test_with_on_drift_fail_drift_stops_the_bridge_and_the_reason_is_logged(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, change: str
 ) -> None:
     bridge = running(mosquitto, gdn, make_bridge, BRIDGE_WORKER__ON_DRIFT="fail")
@@ -153,7 +153,7 @@ def test_drift_ends_the_bridge_with_a_sentence_where_that_is_wanted(
     assert "stream worker stream_worker_tutorial" in stopping["reason"]
 
 
-def test_a_definition_that_only_reads_differently_is_said_to_and_used(
+def test_a_definition_that_differs_but_takes_the_same_rows_is_reported_and_used(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
 ) -> None:
     text = Path(ROOT / "config" / "worker.sql").read_text()

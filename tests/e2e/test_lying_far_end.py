@@ -1,4 +1,5 @@
-"""A far end that receipts what it doesn't do: each way to lie is noticed in time, and said in status and /readyz."""
+"""A far end that sends receipts but loses or rejects rows: each case is noticed in time and reported in ``status`` and
+/readyz."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ MakeBridge = Callable[..., Bridge]
 
 @pytest.fixture
 def bridge(mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge) -> Bridge:
-    """One that is well, and whose canary came through."""
+    """A healthy one whose canary has arrived."""
     checks = [
         {"name": "rows come", "query": f"RETURN LENGTH({TABLE})", "period": 1, "min": 0},
         {
@@ -48,7 +49,7 @@ def lie(gdn: LocalGdn, **faults: Any) -> None:
 
 
 def wait_red(bridge: Bridge, part: str, sentence: str, *, seconds: float, state: str = "failing") -> str:
-    """Wait until the part fails with the sentence, in /readyz and in ``status``. Returns its whole error."""
+    """Wait until the part fails with the sentence, in /readyz and in ``status``. Returns the full error."""
     errors: list[str] = []
 
     def is_red() -> bool:
@@ -60,13 +61,13 @@ def wait_red(bridge: Bridge, part: str, sentence: str, *, seconds: float, state:
 
     wait_for(is_red, seconds=seconds, what=f"{part} with {sentence!r}; it is {bridge.part(part)}")
     assert bridge.get("/readyz")[0] == 503
-    told = bridge.cli("status")
-    assert told.returncode == 1
-    assert sentence in told.stdout
+    shown = bridge.cli("status")
+    assert shown.returncode == 1
+    assert sentence in shown.stdout
     return errors[0]
 
 
-def test_a_canary_comes_through_and_is_measured(bridge: Bridge, gdn: LocalGdn) -> None:
+def test_a_canary_arrives_and_is_measured(bridge: Bridge, gdn: LocalGdn) -> None:
     status, metrics = bridge.get("/metrics")
 
     assert status == 200
@@ -74,10 +75,10 @@ def test_a_canary_comes_through_and_is_measured(bridge: Bridge, gdn: LocalGdn) -
         assert f'gdn_bridge_canary_seconds{{hop="{hop}"}}' in metrics
     assert 'gdn_bridge_canary_rounds_total{outcome="lost"} 0.0' in metrics
     assert 'gdn_bridge_route_rows_total{route="devices/{deviceID}/rooms/{roomNo}/telemetry"' in metrics
-    told = bridge.cli("status")
-    assert (told.returncode, told.stderr) == (0, "")
-    assert "is ready" in told.stdout
-    assert "0 rows behind, 0 lost" in told.stdout
+    shown = bridge.cli("status")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "is ready" in shown.stdout
+    assert "0 rows behind, 0 lost" in shown.stdout
 
 
 def test_rows_of_canaries_are_removed_and_no_others(bridge: Bridge, gdn: LocalGdn, mosquitto: Mosquitto) -> None:
@@ -98,7 +99,7 @@ def test_a_worker_that_drops_rows_is_noticed_within_two_canaries(bridge: Bridge,
     wait_red(bridge, "canary", "the worker accepts rows and drops them", seconds=2 * INTERVAL + 2)
 
     lie(gdn, acks_but_drops=False)
-    wait_for(lambda: bridge.readiness()["ready"], seconds=2 * INTERVAL + 2, what="a canary that comes through")
+    wait_for(lambda: bridge.readiness()["ready"], seconds=2 * INTERVAL + 2, what="a canary that arrives")
 
 
 def test_rows_that_do_not_come_out_are_counted_as_behind(bridge: Bridge, gdn: LocalGdn, mosquitto: Mosquitto) -> None:
@@ -109,15 +110,15 @@ def test_rows_that_do_not_come_out_are_counted_as_behind(bridge: Bridge, gdn: Lo
     wait_for(lambda: bridge.readiness()["health"]["rows_behind"] >= 50, seconds=10, what="50 rows behind")
 
 
-def test_rows_that_are_lost_among_others_are_told_and_counted_though_canaries_come_through(
+def test_rows_lost_among_others_are_reported_and_counted_although_canaries_arrive(
     bridge: Bridge, gdn: LocalGdn, mosquitto: Mosquitto
 ) -> None:
-    # A count of a quiet moment, from which it reckons.
+    # The canary after a quiet moment gives the count that later ones are compared with.
     wait_for(lambda: bridge.readiness()["health"]["canary"]["rounds"]["found"] >= 2, what="two canaries")
     lie(gdn, unpublish_every=10)
     publish_all(mosquitto.port, [(f"devices/AD11/rooms/{n}/telemetry", b'{"temperature": 1}') for n in range(1, 51)])
 
-    # The next canary turns it green again within seconds, so the error is the one that was seen while it was red.
+    # The next canary clears the failure within seconds: use the error seen while the part failed.
     error = wait_red(bridge, "query", "of the rows that GDN had receipted by 20", seconds=2 * INTERVAL + 5)
     assert "are lost: a canary sent after them has come out, and they have not" in error
     lie(gdn, unpublish_every=False)
@@ -128,22 +129,22 @@ def test_rows_that_are_lost_among_others_are_told_and_counted_though_canaries_co
     wait_for(lambda: bridge.readiness()["ready"], seconds=3 * INTERVAL + 5, what="a canary that shows no further loss")
 
 
-def test_a_worker_that_got_other_columns_is_told_of_by_the_next_look(bridge: Bridge, gdn: LocalGdn) -> None:
+def test_the_next_check_reports_a_worker_with_other_columns(bridge: Bridge, gdn: LocalGdn) -> None:
     lie(gdn, schema_changed=True)
 
     wait_red(bridge, "worker", "they lack the column addedElsewhere string", seconds=5)
     assert "nothing is sent, because it would be lost" in bridge.part("worker")["error"]
 
 
-def test_a_gdn_that_answers_late_is_said_to_be_slow_and_one_that_answers_too_late_to_be_out_of_reach(
+def test_a_late_answer_of_gdn_is_reported_as_slow_and_one_after_the_timeout_as_no_answer(
     bridge: Bridge, gdn: LocalGdn
 ) -> None:
     lie(gdn, slow=2.5)
 
     sentence = "GDN is slow: it took"
-    wait_for(lambda: sentence in (bridge.part("query")["error"] or ""), what="the sentence")
-    told = bridge.cli("status")
-    assert (told.returncode, sentence in told.stdout) == (0, True)
+    wait_for(lambda: sentence in (bridge.part("query")["error"] or ""), what="the report")
+    shown = bridge.cli("status")
+    assert (shown.returncode, sentence in shown.stdout) == (0, True)
     assert bridge.get("/readyz")[0] == 200
     (took,) = re.findall(r'gdn_bridge_check_seconds\{check="query"\} (\S+)', bridge.get("/metrics")[1])
     assert float(took) >= 2.5
@@ -151,19 +152,19 @@ def test_a_gdn_that_answers_late_is_said_to_be_slow_and_one_that_answers_too_lat
     wait_red(bridge, "worker active", "no answer within 5 s", seconds=40)
 
 
-def test_a_worker_that_is_switched_off_is_noticed_by_the_next_look(bridge: Bridge, gdn: LocalGdn) -> None:
+def test_the_next_check_notices_a_deactivated_worker(bridge: Bridge, gdn: LocalGdn) -> None:
     lie(gdn, worker_stopped=True)
 
     wait_red(bridge, "worker active", "is not active: rows are not processed", seconds=5)
 
 
-def test_a_worker_that_is_deleted_is_noticed_by_the_next_look(bridge: Bridge, gdn: LocalGdn) -> None:
+def test_the_next_check_notices_a_deleted_worker(bridge: Bridge, gdn: LocalGdn) -> None:
     lie(gdn, deleted=True)
 
     wait_red(bridge, "worker active", "GDN has no stream worker stream_worker_tutorial", seconds=5)
 
 
-def test_a_gdn_that_answers_with_errors_is_said_to_do_so(bridge: Bridge, gdn: LocalGdn) -> None:
+def test_error_answers_of_gdn_are_reported(bridge: Bridge, gdn: LocalGdn) -> None:
     lie(gdn, rest_errors=503)
 
     wait_red(bridge, "worker active", "503", seconds=5)
@@ -177,15 +178,13 @@ def test_a_gdn_that_answers_with_errors_is_said_to_do_so(bridge: Bridge, gdn: Lo
         ("workers", "worker active", "grant the API key the right to administrate the fabric _system"),
     ],
 )
-def test_a_right_that_is_gone_is_named(bridge: Bridge, gdn: LocalGdn, right: str, part: str, sentence: str) -> None:
+def test_a_revoked_right_is_named(bridge: Bridge, gdn: LocalGdn, right: str, part: str, sentence: str) -> None:
     lie(gdn, no_right=right)
 
     wait_red(bridge, part, sentence, seconds=5)
 
 
-def test_a_right_to_publish_that_is_missing_is_named(
-    mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
-) -> None:
+def test_a_missing_right_to_publish_is_named(mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge) -> None:
     lie(gdn, no_right="streams")
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url)
     bridge.start()
@@ -193,15 +192,17 @@ def test_a_right_to_publish_that_is_missing_is_named(
     wait_red(bridge, "producer tutorialAppInputStream", "403", seconds=30, state="waiting")
 
 
-def test_what_a_user_expects_is_held_against_what_comes(bridge: Bridge, gdn: LocalGdn, mosquitto: Mosquitto) -> None:
+def test_the_result_of_a_configured_check_is_compared_with_its_expectation(
+    bridge: Bridge, gdn: LocalGdn, mosquitto: Mosquitto
+) -> None:
     publish_all(mosquitto.port, [("devices/AD11/rooms/7/telemetry", b'{"temperature": -60}')])
 
     wait_red(bridge, "check no frost", "expected 0 rows, got 1", seconds=5)
 
 
-def test_a_bridge_that_is_not_there_is_said_to_be_out_of_reach(make_bridge: MakeBridge) -> None:
-    told = make_bridge(mqtt_port=1, gdn_url="http://127.0.0.1:1").cli("status")
+def test_status_reports_a_bridge_that_cant_be_reached(make_bridge: MakeBridge) -> None:
+    shown = make_bridge(mqtt_port=1, gdn_url="http://127.0.0.1:1").cli("status")
 
-    assert told.returncode == 69
-    assert "no status from" in told.stderr
-    assert "Is the bridge running" in told.stderr
+    assert shown.returncode == 69
+    assert "no status from" in shown.stderr
+    assert "Is the bridge running" in shown.stderr

@@ -351,15 +351,15 @@ def test_an_unchanged_worker_is_ignored() -> None:
     assert provision.status.error is None
 
 
-def test_nothing_is_sent_to_a_switched_off_worker_until_it_is_active_again_and_has_settled() -> None:
+def test_nothing_is_sent_to_a_deactivated_worker_until_it_is_active_again_and_has_settled() -> None:
     world = World()
     held: list[bool] = []
 
-    def switched_off(provision: Provisioner) -> None:
+    def deactivated(provision: Provisioner) -> None:
         found(world, active=False)(provision)
         held.append(world.ready.is_set())
 
-    provision = watched(world, switched_off, found(world))
+    provision = watched(world, deactivated, found(world))
 
     assert held == [False]
     assert world.events == [
@@ -370,7 +370,7 @@ def test_nothing_is_sent_to_a_switched_off_worker_until_it_is_active_again_and_h
     assert provision.status.state == "connected"
 
 
-def test_after_a_crash_while_the_worker_is_off_the_next_start_waits_even_if_someone_else_activated_it() -> None:
+def test_after_a_crash_with_the_worker_deactivated_the_next_start_waits_even_if_another_client_activated_it() -> None:
     world = World()
     world.failures = {"refresh": []}
 
@@ -391,7 +391,7 @@ def test_after_a_crash_while_the_worker_is_off_the_next_start_waits_even_if_some
     assert world.events == ["refresh", "get", *SETTLED]
 
 
-def test_a_worker_that_is_switched_off_repeatedly_is_activated_with_growing_back_off() -> None:
+def test_a_worker_that_is_deactivated_repeatedly_is_activated_with_growing_back_off() -> None:
     world = World()
 
     watched(world, *[found(world, active=False)] * 7)
@@ -413,7 +413,7 @@ def test_after_a_long_active_time_the_back_off_starts_again() -> None:
     assert waits == [5.0, 10.0, 5.0]
 
 
-def test_each_time_the_worker_is_switched_off_is_logged_and_counted() -> None:
+def test_each_deactivation_is_logged_and_counted() -> None:
     world = World()
     shown: list[Any] = []
     wait = world.stop.wait
@@ -430,7 +430,7 @@ def test_each_time_the_worker_is_switched_off_is_logged_and_counted() -> None:
         provision.run()
 
     assert [(state, at) for state, at, _ in shown] == [("waiting", 1005.0), ("waiting", 1010.0)]
-    assert "switched off (2 times since the start)" in shown[1][2]
+    assert "deactivated (2 times since the start)" in shown[1][2]
     assert [entry["times"] for entry in logs if entry["event"] == "worker.switched_off"] == [1, 2]
 
 
