@@ -18,7 +18,22 @@ class Pace(Enum):
 
     All values are in seconds: ``base`` is the ceiling of the first wait, ``cap`` the highest ceiling, ``floor`` the
     shortest wait. There is a floor where frequent attempts do harm: with jitter alone a wait can be close to 0.
+    ``early`` is the highest ceiling during the first ``EARLY`` seconds of waiting: whoever repairs what is broken waits
+    for the bridge to notice. It is infinite where frequent attempts do harm from the beginning.
+
+    The names are published, as values of the metrics label ``cause``: they keep their spelling.
+    """
+
+    #               kind of failure                                          base    cap  floor early
+    UNREACHABLE = ("no connection, no answer, an answer with 5xx",            0.5,  30.0,   0.0,  5.0)  # fmt: skip
+    LIMITED =     ("too many requests (429), or our budget is used up",      10.0, 120.0,  10.0,  inf)  # fmt: skip
+    CREDENTIALS = ("credentials or rights refused (401, 403, CONNACK)",      15.0, 300.0,  15.0,  5.0)  # fmt: skip
+    MISSING =     ("a resource doesn't exist yet (404 at the upgrade)",       2.0,  60.0,   0.0,  5.0)  # fmt: skip
+    NAME_TAKEN =  ("an old connection still has the producer's name (409)",   1.0,  10.0,   0.0,  5.0)  # fmt: skip
+    REFUSED =     ("the request itself was refused (400, 422)",              30.0, 300.0,   0.0,  5.0)  # fmt: skip
+    BRIEF =       ("several links in a row ended soon after they began",      4.0,  30.0,   2.0,  5.0)  # fmt: skip
     SWITCHED_OFF = ("GDN or another client deactivated the worker",           5.0, 120.0,   1.0,  inf)  # fmt: skip
+    TAKEN_OVER =  ("another client with our id took over the session",       10.0, 120.0,  10.0,  inf)  # fmt: skip
 
     def __init__(self, _kind: str, base: float, cap: float, floor: float, early: float) -> None:
         self.base = base

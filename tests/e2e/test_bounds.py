@@ -29,7 +29,7 @@ def outbox(bridge: Bridge) -> dict[str, Any]:
 
 
 def away() -> str:
-    """The URL of a GDN that isn't there."""
+    """A GDN that can't be reached."""
     return f"http://127.0.0.1:{free_port()}"
 
 
@@ -46,7 +46,7 @@ def padded_rows(gdn: LocalGdn) -> set[int]:
     return {int(row.partition("-")[0]) for row in distinct_rows(gdn)}
 
 
-def test_a_full_outbox_leaves_the_messages_with_the_broker_and_takes_them_when_there_is_room(
+def test_a_full_outbox_leaves_messages_with_the_broker_until_it_has_room(
     mosquitto: Mosquitto, make_bridge: MakeBridge, tmp_path: Path
 ) -> None:
     url = away()
@@ -61,13 +61,13 @@ def test_a_full_outbox_leaves_the_messages_with_the_broker_and_takes_them_when_t
     assert bridge.part("mqtt")["state"] == "waiting"
     assert "the outbox is full" in bridge.part("mqtt")["error"]
     assert "gdn_bridge_holding 1.0" in bridge.get("/metrics")[1]
-    # One read's worth of messages may come in above the bound.
+    # One read may exceed the bound.
     assert int(SMALL) <= outbox(bridge)["bytes"] < 2 * int(SMALL)
     assert bridge.books()["received"] < COUNT
 
     gdn = LocalGdn(tmp_path, port_of(url))
     try:
-        # Distinct ones: what was acknowledged in the moment of leaving may come again.
+        # Distinct: messages acknowledged while the bridge was leaving may be redelivered.
         wait_for(lambda: len(padded_rows(gdn)) >= COUNT, seconds=90, what="all rows")
 
         assert padded_rows(gdn) == set(range(COUNT))
@@ -90,8 +90,8 @@ def test_with_drop_oldest_the_newest_rows_arrive_and_every_drop_is_counted(
     bridge.start()
     bridge.wait_subscribed()
     publish_all(mosquitto.port, padded(COUNT))
-    wait_for(lambda: bridge.books().get("received") == COUNT, what="all to be received")
-    wait_for(lambda: outbox(bridge)["bytes"] < int(SMALL), what="room to be made")
+    wait_for(lambda: bridge.books().get("received") == COUNT, what="all messages received")
+    wait_for(lambda: outbox(bridge)["bytes"] < int(SMALL), what="rows dropped to make room")
     dropped = bridge.books()["dropped"]
     assert dropped > 0
 
@@ -117,7 +117,7 @@ def test_with_reject_new_the_oldest_rows_arrive_and_every_rejection_is_counted(
     bridge.start()
     bridge.wait_subscribed()
     publish_all(mosquitto.port, padded(COUNT))
-    wait_for(lambda: bridge.books().get("received") == COUNT, what="all to be received")
+    wait_for(lambda: bridge.books().get("received") == COUNT, what="all messages received")
     dropped = bridge.books()["dropped"]
     assert dropped > 0
 
@@ -125,7 +125,7 @@ def test_with_reject_new_the_oldest_rows_arrive_and_every_rejection_is_counted(
     try:
         wait_for(lambda: bridge.books()["outbox"] == 0, seconds=90, what="an empty outbox")
 
-        # A receipt comes before the row.
+        # A row comes out later than its receipt.
         wait_for(lambda: len(padded_rows(gdn)) >= COUNT - dropped, what="the rows")
         assert padded_rows(gdn) == set(range(COUNT - dropped))
         assert bridge.books()["balanced"]
@@ -147,7 +147,7 @@ def test_rows_that_wait_too_long_are_dropped_as_expired(mosquitto: Mosquitto, ma
     assert bridge.books()["balanced"]
 
 
-def test_a_full_disk_holds_delivers_and_goes_on(
+def test_on_a_full_disk_the_bridge_holds_still_delivers_and_resumes(
     mosquitto: Mosquitto, make_bridge: MakeBridge, tmp_path: Path, small_disk: Path
 ) -> None:
     count = 120_000
@@ -175,7 +175,7 @@ def test_a_full_disk_holds_delivers_and_goes_on(
         gdn.end()
 
 
-def test_an_outbox_that_another_program_locks_costs_time_and_nothing_else(
+def test_an_outbox_locked_by_another_program_delays_messages_and_loses_none(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
 ) -> None:
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url)
@@ -195,9 +195,7 @@ def test_an_outbox_that_another_program_locks_costs_time_and_nothing_else(
     assert process.is_running
 
 
-def test_a_locked_outbox_is_waited_for_at_the_start(
-    mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
-) -> None:
+def test_a_start_waits_for_a_locked_outbox(mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge) -> None:
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url)
     path = bridge.settings["BRIDGE_OUTBOX__PATH"]
     bridge.start()
@@ -215,7 +213,7 @@ def test_a_locked_outbox_is_waited_for_at_the_start(
     bridge.wait_ready()
 
 
-def test_sigterm_ends_a_bridge_that_waits_for_its_outbox(mosquitto: Mosquitto, make_bridge: MakeBridge) -> None:
+def test_sigterm_stops_a_bridge_that_waits_for_its_outbox(mosquitto: Mosquitto, make_bridge: MakeBridge) -> None:
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=away())
     path = bridge.settings["BRIDGE_OUTBOX__PATH"]
     sqlite3.connect(path).close()
@@ -231,7 +229,7 @@ def test_sigterm_ends_a_bridge_that_waits_for_its_outbox(mosquitto: Mosquitto, m
     blocker.close()
 
 
-def test_a_damaged_outbox_is_rescued_at_the_next_start_and_the_loss_is_said(
+def test_a_damaged_outbox_is_rescued_at_the_next_start_and_the_loss_is_logged(
     mosquitto: Mosquitto, make_bridge: MakeBridge, tmp_path: Path
 ) -> None:
     url = away()
@@ -294,7 +292,7 @@ def test_a_loss_whose_size_is_unknown_shows_in_log_readiness_status_and_metrics(
     assert "records were lost, how many is unknown" in shown.stdout
 
 
-def test_an_outbox_whose_file_is_replaced_while_it_runs_ends_the_daemon(
+def test_replacing_the_outbox_file_while_the_daemon_runs_stops_it(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
 ) -> None:
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url)

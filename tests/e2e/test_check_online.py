@@ -1,4 +1,4 @@
-"""``check --online``: what broker and GDN say, each asked even if another fails, and nothing changed by it."""
+"""``check --online``: asks broker and GDN, each even if the other fails, and changes nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOWHERE = "http://127.0.0.1:1"
 
 
 def outcomes(bridge: Bridge, *, code: int) -> dict[str, tuple[str, str]]:
-    """What was asked -> outcome and what came."""
+    """Each question with its outcome and answer."""
     ended = bridge.cli("check", "--online", "--json")
     assert (ended.returncode, ended.stderr) == (code, "")
     said = json.loads(ended.stdout)
@@ -31,7 +31,7 @@ def outcomes(bridge: Bridge, *, code: int) -> dict[str, tuple[str, str]]:
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_all_is_well_and_nothing_is_changed(
+def test_a_working_setup_passes_and_nothing_is_changed(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, tmp_path: Path, protocol: str
 ) -> None:
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url, BRIDGE_MQTT__PROTOCOL=protocol)
@@ -56,7 +56,7 @@ def test_all_is_well_and_nothing_is_changed(
     assert not (tmp_path / "outbox.db").exists()
 
 
-def test_lines_for_people_name_what_was_asked_and_what_came(
+def test_the_text_output_names_each_question_and_its_answer(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
 ) -> None:
     ended = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url).cli("check", "--online")
@@ -157,10 +157,10 @@ def test_each_filter_is_reported_as_granted_or_refused(
     assert found["API key"][0] == "ok"
 
 
-def test_a_shared_subscription_is_asked_for_another_group(
+def test_a_shared_subscription_is_tested_with_another_group(
     gdn: LocalGdn, make_bridge: MakeBridge, tmp_path: Path
 ) -> None:
-    """What a member of the bridges' own group got would be lost to them."""
+    """In the bridges' own group the check would be handed messages meant for them."""
     directory = tmp_path / "talkative"
     directory.mkdir()
     broker = Mosquitto(directory, "allow_anonymous true", "log_type all")
@@ -197,7 +197,7 @@ def test_a_wrong_key_tenant_or_fabric_is_reported(
     assert value not in found[asked][1] or variable != "BRIDGE_GDN__API_KEY"
 
 
-def test_of_a_plain_pulsar_only_its_web_service_is_asked(
+def test_with_a_plain_pulsar_only_its_web_service_is_checked(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
 ) -> None:
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url, BRIDGE_GDN__KIND="pulsar")
@@ -210,7 +210,7 @@ def test_of_a_plain_pulsar_only_its_web_service_is_asked(
     assert len(there) == len(absent) == 4
 
 
-def test_offline_what_a_route_says_beyond_its_columns_is_named(make_bridge: MakeBridge) -> None:
+def test_offline_check_shows_format_compression_and_filter_of_a_route(make_bridge: MakeBridge) -> None:
     route = {
         "topic": "a/{deviceID}/{roomNo}",
         "stream": "tutorialAppInputStream",

@@ -1,4 +1,4 @@
-"""The verbs, as a user types them."""
+"""The command line, as a user types it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def test_the_demonstration_ends_balanced_and_prints_one_json_object() -> None:
     assert result["published"] > 300
 
 
-def test_the_embedded_broker_carries_messages_too(embedded: Embedded, gdn: LocalGdn, make_bridge: MakeBridge) -> None:
+def test_the_demonstration_works_with_the_embedded_broker(
+    embedded: Embedded, gdn: LocalGdn, make_bridge: MakeBridge
+) -> None:
     bridge = make_bridge(mqtt_port=embedded.port, gdn_url=gdn.url, BRIDGE_MQTT__PROTOCOL=embedded.protocol)
     bridge.start()
     bridge.wait_ready()
@@ -61,7 +63,9 @@ def test_the_embedded_broker_carries_messages_too(embedded: Embedded, gdn: Local
     wait_for(lambda: gdn.count() == 500, what="500 rows")
 
 
-def test_verbs_cover_the_tutorials_last_steps(mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge) -> None:
+def test_verbs_cover_the_last_steps_of_the_tutorial(
+    mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
+) -> None:
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url)
     assert "doesn't exist" in bridge.cli("worker", "status").stdout
     process = bridge.start()

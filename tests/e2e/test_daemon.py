@@ -104,7 +104,7 @@ def test_a_daemon_killed_in_the_middle_loses_nothing(
 
 @pytest.mark.parametrize("authentication", ["otp", "header"])
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_both_protocol_versions_and_both_ways_to_authenticate_carry_a_message(
+def test_a_message_arrives_with_either_protocol_version_and_either_authentication(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, protocol: str, authentication: str
 ) -> None:
     bridge = make_bridge(
@@ -122,7 +122,9 @@ def test_both_protocol_versions_and_both_ways_to_authenticate_carry_a_message(
     assert distinct_rows(gdn) == expected_rows(3)
 
 
-def test_what_cant_be_mapped_costs_itself_only(mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge) -> None:
+def test_a_message_that_cant_be_mapped_becomes_a_dead_letter_and_no_other_is_affected(
+    mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
+) -> None:
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url)
     bridge.start()
     bridge.wait_ready()
@@ -162,7 +164,7 @@ def test_what_cant_be_mapped_costs_itself_only(mosquitto: Mosquitto, gdn: LocalG
     }
 
 
-def test_sigterm_ends_the_daemon_in_time_with_everything_kept(
+def test_sigterm_stops_the_daemon_in_time_and_the_outbox_keeps_everything(
     mosquitto: Mosquitto, make_bridge: MakeBridge, tmp_path: Path
 ) -> None:
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=f"http://127.0.0.1:{free_port()}", BRIDGE_STOP_TIMEOUT="4")
@@ -180,7 +182,7 @@ def test_sigterm_ends_the_daemon_in_time_with_everything_kept(
     assert (last["event"], last["outbox"], last["balanced"]) == ("daemon.stopped", 500, True)
 
 
-def test_a_broker_that_restarts_is_found_again(
+def test_the_bridge_reconnects_to_a_broker_that_restarts(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, tmp_path: Path
 ) -> None:
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url)
@@ -202,9 +204,7 @@ def test_a_broker_that_restarts_is_found_again(
     assert distinct_rows(gdn) == expected_rows(10)
 
 
-def test_a_gdn_that_goes_away_and_comes_back_gets_everything(
-    mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
-) -> None:
+def test_after_an_outage_gdn_gets_everything(mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge) -> None:
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url)
     bridge.start()
     bridge.wait_ready()

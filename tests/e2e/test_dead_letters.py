@@ -1,4 +1,4 @@
-"""The verb ``deadletter``, with and without a running bridge: a real broker, the local GDN, real files."""
+"""The command ``deadletter`` with and without a running bridge, on a real broker, the local GDN and real files."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def cli(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 
 def retain(port: int, *messages: tuple[str, bytes], username: str | None = None, password: str | None = None) -> None:
-    """Retained messages are sent on every subscription, so that no test has to wait for a publisher."""
+    """Retained messages arrive with each subscription, so no test waits for a publisher."""
     client = paho.Client(CallbackAPIVersion.VERSION2)
     if username is not None:
         client.username_pw_set(username, password)

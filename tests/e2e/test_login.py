@@ -1,4 +1,4 @@
-"""An account with a password in an API key's place, and a tenant that nobody wrote down."""
+"""Login with account and password instead of an API key; the tenant is not configured."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_rows_arrive_with_one_login_for_all_requests(
     assert "bearer" not in process.text()
 
 
-def test_a_wrong_password_is_named_and_the_right_one_is_used_without_a_restart(
+def test_a_wrong_password_is_reported_and_a_corrected_one_is_used_without_a_restart(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, tmp_path: Path
 ) -> None:
     secret = tmp_path / "password"
@@ -76,7 +76,7 @@ def test_a_wrong_password_is_named_and_the_right_one_is_used_without_a_restart(
     wait_for(lambda: bridge.readiness()["ready"], seconds=60, what="readiness")
 
 
-def test_check_says_whose_the_login_is(mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge) -> None:
+def test_check_names_the_account_of_the_login(mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge) -> None:
     bridge = with_password(mosquitto, gdn, make_bridge, BRIDGE_GDN__PASSWORD=PASSWORD)
 
     shown = bridge.cli("check", "--online")
@@ -85,14 +85,14 @@ def test_check_says_whose_the_login_is(mosquitto: Mosquitto, gdn: LocalGdn, make
     assert "ok      tenant: 'acme'" in shown.stdout
 
 
-# --- tokens that end --------------------------------------------------------------------------------------
+# --- tokens that expire ----------------------------------------------------------------------------------
 
 Brief = Callable[[float], LocalGdn]
 
 
 @pytest.fixture
 def brief_gdn(tmp_path: Path) -> Iterator[Brief]:
-    """Makes a GDN whose tokens last so many seconds."""
+    """Makes a GDN whose tokens are valid for the given number of seconds."""
     made: list[LocalGdn] = []
 
     def make(seconds: float) -> LocalGdn:
@@ -105,7 +105,7 @@ def brief_gdn(tmp_path: Path) -> Iterator[Brief]:
 
 
 def start_with(bridge: Bridge, **constants: float) -> None:
-    """Start it with other constants of ``bridge.gdn.login``: those that ship are for tokens of hours."""
+    """Start it with other constants of ``bridge.gdn.login``: its defaults suit tokens that last hours."""
     changes = "; ".join(f"login.{name} = {value}" for name, value in constants.items())
     code = f"import sys; from bridge.gdn import login; from bridge.cli import main; {changes}; sys.exit(main(['run']))"
     bridge.process = Process([sys.executable, "-c", code], bridge.directory / "bridge.log", env=bridge.environment())
@@ -117,7 +117,7 @@ def stats(gdn: LocalGdn) -> dict[str, Any]:
 
 
 def publish_until_logins(bridge: Bridge, mosquitto: Mosquitto, gdn: LocalGdn, logins: int) -> None:
-    """Publish and look until there were so many logins: nothing may fail meanwhile, and all rows arrive."""
+    """Publish until that many logins were made. Nothing may fail meanwhile, and all rows must arrive."""
     published = 0
     deadline = time.monotonic() + 60
     while stats(gdn)["logins"] < logins:
@@ -129,7 +129,7 @@ def publish_until_logins(bridge: Bridge, mosquitto: Mosquitto, gdn: LocalGdn, lo
     wait_for(lambda: gdn.count() == published, what="the rows")
 
 
-def test_a_token_is_renewed_before_its_end_and_no_request_is_refused(
+def test_a_token_is_renewed_before_it_expires_and_no_request_is_refused(
     mosquitto: Mosquitto, brief_gdn: Brief, make_bridge: MakeBridge
 ) -> None:
     gdn = brief_gdn(12)
@@ -144,10 +144,10 @@ def test_a_token_is_renewed_before_its_end_and_no_request_is_refused(
     assert stats(gdn)["logins"] <= 1 + (time.monotonic() - begun) / (0.75 * 12)
 
 
-def test_a_token_that_ends_before_its_time_is_replaced_within_the_request(
+def test_a_token_refused_before_its_expiry_is_replaced_within_the_request(
     mosquitto: Mosquitto, brief_gdn: Brief, make_bridge: MakeBridge
 ) -> None:
-    """As where GDN takes it back, or where one of the clocks is wrong."""
+    """GDN may revoke a token, or one of the clocks may be wrong."""
     gdn = brief_gdn(3)
     bridge = with_password(mosquitto, gdn, make_bridge, BRIDGE_GDN__PASSWORD=PASSWORD)
     begun = time.monotonic()
@@ -158,10 +158,10 @@ def test_a_token_that_ends_before_its_time_is_replaced_within_the_request(
 
     found = stats(gdn)
     assert found["logins"] <= 1 + (time.monotonic() - begun) / 3
-    assert found["unauthorized"] <= 2 * found["logins"]  # two threads may find out at the same time
+    assert found["unauthorized"] <= 2 * found["logins"]  # two threads may notice at the same time
 
 
-def test_a_gdn_that_refuses_its_own_tokens_is_not_asked_for_one_after_another(
+def test_a_gdn_that_refuses_its_own_tokens_does_not_cause_repeated_logins(
     mosquitto: Mosquitto, brief_gdn: Brief, make_bridge: MakeBridge
 ) -> None:
     gdn = brief_gdn(1)

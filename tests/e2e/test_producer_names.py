@@ -1,4 +1,4 @@
-"""Deduplication asked of far ends that refuse it: 400 to a first sequence number, 409 to a name that is still taken."""
+"""Deduplication with far ends that refuse it: 400 for a first sequence number, 409 for a name that is still taken."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def serve() -> Callable[..., Reluctant]:
     return make
 
 
-def test_a_far_end_that_takes_no_sequence_numbers_is_fed_at_least_once_and_that_is_said_once(
+def test_a_far_end_that_refuses_sequence_numbers_gets_rows_at_least_once_and_one_warning_is_logged(
     mosquitto: Mosquitto, make_bridge: Callable[..., Bridge], serve: Callable[..., Reluctant]
 ) -> None:
     far_end = serve(b"400 Bad Request")
@@ -66,7 +66,7 @@ def test_a_far_end_that_takes_no_sequence_numbers_is_fed_at_least_once_and_that_
     assert b"producerName" not in far_end.upgrades[1]
 
 
-def test_a_name_that_the_old_connection_still_holds_is_waited_for(
+def test_the_bridge_waits_for_a_producer_name_that_the_old_connection_still_holds(
     mosquitto: Mosquitto, make_bridge: Callable[..., Bridge], serve: Callable[..., Reluctant]
 ) -> None:
     far_end = serve(b"409 Conflict", times=3)

@@ -12,7 +12,7 @@ from tests.conftest import Bridge, LocalGdn, Mosquitto, wait_for
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 
-def test_a_first_start_on_which_all_is_well_warns_of_nothing(
+def test_a_first_start_without_problems_logs_no_warning(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: Callable[..., Bridge]
 ) -> None:
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url, BRIDGE_WORKER__SETTLE_TIME="2")
@@ -25,7 +25,7 @@ def test_a_first_start_on_which_all_is_well_warns_of_nothing(
     assert [line for line in told if line["level"] != "info"] == []
 
 
-def test_after_a_crash_in_the_settle_time_the_next_start_waits_it_out_before_it_sends(
+def test_after_a_crash_in_the_settle_time_the_next_start_waits_before_it_sends(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: Callable[..., Bridge]
 ) -> None:
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url, BRIDGE_WORKER__SETTLE_TIME="3")

@@ -1,6 +1,6 @@
-"""A SIGKILL between commit and PUBACK, with a real broker that hands the messages over again: each is stored once.
+"""A SIGKILL between commit and PUBACK, with a real broker that redelivers the messages: each is stored once.
 
-All messages are equal, as those of a device that reports its state: only their order shows which are redelivered.
+All messages are equal, like those of a device that repeats its state: only their order shows which are redelivered.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ READING = ("devices/AD11/rooms/1/telemetry", b'{"temperature": 21}')
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 @pytest.mark.parametrize("deduplicate", [True, False])
-def test_what_the_broker_hands_over_again_after_a_kill_is_stored_once(
+def test_messages_redelivered_after_a_kill_are_stored_once(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, protocol: str, deduplicate: bool
 ) -> None:
     bridge = make_bridge(
@@ -59,4 +59,6 @@ def test_what_the_broker_hands_over_again_after_a_kill_is_stored_once(
     if deduplicate:
         assert received == count + 10
     else:
-        assert received > count + 10, "without it the kills must show, else this test proves nothing"
+        assert received > count + 10, (
+            "without deduplication the kills must cause duplicates, else this test proves nothing"
+        )

@@ -18,7 +18,7 @@ MakeBridge = Callable[..., Bridge]
 
 @pytest.fixture
 def gdn(tmp_path: Path) -> Iterator[LocalGdn]:
-    """One whose second region, `elsewhere`, is at 127.0.0.2."""
+    """A local GDN whose second region, `elsewhere`, is at 127.0.0.2."""
     far_end = LocalGdn(tmp_path, options=["--host", "0.0.0.0"])
     yield far_end
     far_end.end()
@@ -34,7 +34,7 @@ def running(mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, *regio
 
 
 def publish(mosquitto: Mosquitto, gdn: LocalGdn, count: int) -> None:
-    """Publish so many and wait for their rows."""
+    """Publish that many messages and wait for their rows."""
     wanted = gdn.count() + count
     publish_all(mosquitto.port, [("devices/D/rooms/1/telemetry", b'{"temperature": 20.5}')] * count)
     wait_for(lambda: gdn.count() >= wanted, what=f"{wanted} rows")
@@ -52,7 +52,7 @@ def changes(bridge: Bridge) -> list[tuple[str, str]]:
     return [(line["before"], line["now"]) for line in logged]
 
 
-def test_rows_go_to_the_region_of_the_worker_and_not_to_the_one_that_answers(
+def test_rows_go_to_the_region_of_the_worker_not_to_the_one_that_answers(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
 ) -> None:
     bridge = running(mosquitto, gdn, make_bridge, "elsewhere")
@@ -63,13 +63,13 @@ def test_rows_go_to_the_region_of_the_worker_and_not_to_the_one_that_answers(
 
 
 @pytest.mark.parametrize("regions", [["local", "elsewhere"], ["*"]])
-def test_another_region_that_answers_is_followed_where_the_worker_runs_there_too_and_told_once(
+def test_the_bridge_follows_another_answering_region_where_the_worker_runs_too_and_logs_it_once(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, regions: list[str]
 ) -> None:
     bridge = running(mosquitto, gdn, make_bridge, *regions)
 
     gdn.set_faults(region_changed=True)
-    wait_for(lambda: changes(bridge), what="a change that is told")
+    wait_for(lambda: changes(bridge), what="the logged change")
     publish(mosquitto, gdn, 20)
 
     assert received(gdn) == {"local": 10, "elsewhere": 20}
@@ -77,7 +77,7 @@ def test_another_region_that_answers_is_followed_where_the_worker_runs_there_too
     bridge.wait_ready()
 
 
-def test_a_worker_that_was_made_in_the_region_that_answered_keeps_its_rows_when_another_one_answers(
+def test_a_worker_created_in_one_region_still_gets_its_rows_when_another_region_answers(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
 ) -> None:
     gdn.set_faults(region_changed=True)

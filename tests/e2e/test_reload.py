@@ -1,4 +1,4 @@
-"""SIGHUP: the daemon as a process goes on with other routes, over the connection to the broker that it has."""
+"""SIGHUP: the daemon takes up changed routes and keeps its connection to the broker."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ INSERT INTO seconds SELECT deviceID, value FROM second;
 
 
 class Reloadable(Bridge):
-    """A bridge whose settings stand in a file that a test writes anew."""
+    """A bridge whose settings are in a file that the test rewrites."""
 
     def __init__(self, directory: Path, **arguments: Any) -> None:
         super().__init__(directory, **arguments)
@@ -64,7 +64,7 @@ class Reloadable(Bridge):
         return [json.loads(line) for line in lines]
 
     def reload(self) -> dict[str, Any]:
-        """SIGHUP; the line that says what came of it."""
+        """Send SIGHUP; returns the log line with the result."""
         assert self.process is not None
 
         def outcomes() -> list[dict[str, Any]]:
@@ -99,7 +99,7 @@ def connections(bridge: Reloadable) -> int:
     return len(bridge.events("mqtt.subscribed"))
 
 
-def test_messages_published_while_settings_are_loaded_again_are_not_lost_and_the_link_stands(
+def test_a_reload_under_load_loses_no_message_and_keeps_the_link(
     bridge: Reloadable, mosquitto: Mosquitto, gdn: LocalGdn
 ) -> None:
     enough = threading.Event()
@@ -115,7 +115,7 @@ def test_messages_published_while_settings_are_loaded_again_are_not_lost_and_the
     publisher.start()
     try:
         for number in range(10):
-            # The topic changes from one filter to another, so that the subscription itself changes under the messages.
+            # The topic moves from one filter to another: the subscription itself changes while messages arrive.
             bridge.write(first="+/{deviceID}" if number % 2 else "one/{deviceID}", second=f"two/{number}/{{deviceID}}")
             assert bridge.reload()["event"] == "daemon.reloaded"
     finally:
@@ -124,7 +124,7 @@ def test_messages_published_while_settings_are_loaded_again_are_not_lost_and_the
     wait_for(lambda: bridge.books()["received"] >= published, seconds=60, what=f"all {published} messages")
     wait_for(lambda: bridge.books()["outbox"] == 0, seconds=60, what="an empty outbox")
 
-    # A receipt comes before the row.
+    # A row comes out later than its receipt.
     wait_for(lambda: len(set(values(gdn, "firsts"))) >= published, what="the rows")
     assert set(values(gdn, "firsts")) == set(range(published))
     assert bridge.books()["balanced"]
@@ -147,7 +147,7 @@ def test_a_new_route_is_subscribed_and_its_stream_gets_a_sender(
     assert bridge.readiness()["ready"]
 
 
-def test_a_route_that_is_gone_is_unsubscribed_and_what_it_stored_still_goes_out(
+def test_a_removed_route_is_unsubscribed_and_its_stored_rows_are_still_sent(
     bridge: Reloadable, mosquitto: Mosquitto, gdn: LocalGdn
 ) -> None:
     publish_all(mosquitto.port, messages("one/d{}", 3))
@@ -159,10 +159,10 @@ def test_a_route_that_is_gone_is_unsubscribed_and_what_it_stored_still_goes_out(
     publish_all(mosquitto.port, [*messages("one/d{}", 3, 100), *messages("three/d{}", 3, 200)])
     wait_for(lambda: values(gdn, "firsts") == [0, 1, 2, 200, 201, 202], what="the rows of the routes")
 
-    assert bridge.books()["received"] == 6, "nothing came on the old topic"
+    assert bridge.books()["received"] == 6, "nothing arrived on the old topic"
 
 
-def test_wrong_settings_change_nothing_and_every_reason_is_said(
+def test_invalid_settings_change_nothing_and_each_error_is_logged(
     bridge: Reloadable, mosquitto: Mosquitto, gdn: LocalGdn
 ) -> None:
     bridge.write("stop_timeout = 0", first="one/{deviceID}", nowhere="two/{deviceID}")
@@ -178,11 +178,11 @@ def test_wrong_settings_change_nothing_and_every_reason_is_said(
     bridge.file.unlink()
     assert bridge.reload()["event"] == "daemon.reload_refused"
     publish_all(mosquitto.port, messages("one/d{}", 3))
-    wait_for(lambda: values(gdn, "firsts") == [0, 1, 2], what="the rows by the routes it had")
+    wait_for(lambda: values(gdn, "firsts") == [0, 1, 2], what="rows by the unchanged routes")
     assert connections(bridge) == 1
 
 
-def test_what_needs_a_restart_is_named_and_the_routes_are_followed_all_the_same(bridge: Reloadable) -> None:
+def test_changes_that_need_a_restart_are_named_and_changed_routes_take_effect_anyway(bridge: Reloadable) -> None:
     bridge.worker.write_text(WORKER.replace("value double", "value double, unit string"))
     bridge.write(
         "stop_timeout = 20", '[outbox]\npath = "elsewhere.db"\n[mqtt]\nclient_id = "other"', first="other/{deviceID}"
@@ -191,11 +191,11 @@ def test_what_needs_a_restart_is_named_and_the_routes_are_followed_all_the_same(
     assert bridge.reload()["filters"] == ["other/+"]
 
     (warning,) = bridge.events("daemon.restart_needed")
-    # outbox.path is set by the environment, which goes before the file
+    # outbox.path is set in the environment, which overrides the file
     assert warning["settings"] == ["mqtt.client_id", "stop_timeout", "worker.definition (the file's text)"]
 
 
-def test_routes_that_fit_only_a_definition_that_is_not_running_yet_are_refused(bridge: Reloadable) -> None:
+def test_routes_that_fit_only_a_definition_not_yet_in_use_are_refused(bridge: Reloadable) -> None:
     bridge.worker.write_text(WORKER + "CREATE STREAM third (deviceID string); INSERT INTO firsts SELECT * FROM third;")
     bridge.write(third="three/{deviceID}")
 
@@ -205,16 +205,16 @@ def test_routes_that_fit_only_a_definition_that_is_not_running_yet_are_refused(b
     assert "need a restart: worker.definition (the file's text)" in problems
 
 
-def test_the_log_level_is_followed(bridge: Reloadable) -> None:
+def test_a_changed_log_level_takes_effect(bridge: Reloadable) -> None:
     bridge.write('[log]\nlevel = "error"', first="one/{deviceID}", second="two/{deviceID}")
     assert bridge.process is not None
     os.kill(bridge.process.pid, signal.SIGHUP)
     wait_for(lambda: bridge.part("producer second")["state"] == "connected", what="the second producer")
 
-    assert bridge.events("daemon.reloaded") == [], "it is no error"
+    assert bridge.events("daemon.reloaded") == [], "not an error"
 
 
-def test_a_key_that_was_replaced_is_used_for_what_is_asked_next(bridge: Reloadable, gdn: LocalGdn) -> None:
+def test_a_replaced_key_is_used_for_the_next_request(bridge: Reloadable, gdn: LocalGdn) -> None:
     bridge.key.write_text("acme.wrong.key")
     bridge.reload()
 
@@ -222,7 +222,7 @@ def test_a_key_that_was_replaced_is_used_for_what_is_asked_next(bridge: Reloadab
     assert len(bridge.events("credentials.changed")) == 1
 
 
-def test_a_signal_while_the_outbox_is_waited_for_does_not_end_the_bridge(bridge: Reloadable) -> None:
+def test_sighup_while_the_bridge_waits_for_its_outbox_does_not_stop_it(bridge: Reloadable) -> None:
     assert bridge.process is not None
     bridge.process.terminate()
     blocker = sqlite3.connect(bridge.settings["BRIDGE_OUTBOX__PATH"], isolation_level=None)

@@ -1,5 +1,5 @@
-"""The MQTT session seen from outside: lost by the broker, taken over by a second bridge, left over from an earlier
-configuration; messages that the broker dropped. And a clock that is set while the bridge runs.
+"""The MQTT session: lost by the broker, taken over by a second bridge, with subscriptions of an earlier configuration;
+messages that the broker dropped. Also a clock that is set while the bridge runs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def test_a_session_that_the_broker_lost_is_counted_and_logged(
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url)
     process = bridge.start()
     bridge.wait_ready()
-    assert broker_says(bridge)["sessions_lost"] == 0, "the first connection finds no session and loses none"
+    assert broker_says(bridge)["sessions_lost"] == 0, "the first connection finds no session, which is not a loss"
 
     mosquitto.kill()  # without persistence: the session is gone
     directory = tmp_path / "again"
@@ -47,13 +47,15 @@ def test_a_session_that_the_broker_lost_is_counted_and_logged(
         process.terminate()
         bridge.start()
         bridge.wait_ready()
-        assert broker_says(bridge)["sessions_lost"] == 1, "kept durably, and a kept session counts for none"
+        assert broker_says(bridge)["sessions_lost"] == 1, (
+            "the counter is durable, and a kept session doesn't increase it"
+        )
     finally:
         again.end()
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_two_bridges_with_one_client_id_say_so_and_slow_down(
+def test_two_bridges_with_one_client_id_report_it_and_slow_down(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, tmp_path: Path, protocol: str
 ) -> None:
     settings = {"mqtt_port": mosquitto.port, "gdn_url": gdn.url, "BRIDGE_MQTT__PROTOCOL": protocol}
@@ -81,7 +83,7 @@ def test_two_bridges_with_one_client_id_say_so_and_slow_down(
 
     before = connects()
     time.sleep(5)
-    assert connects() - before <= 3, "they don't throw each other out many times a second"
+    assert connects() - before <= 3, "they must not take over from each other many times a second"
 
 
 def test_a_subscription_of_an_earlier_configuration_is_removed(
@@ -101,10 +103,10 @@ def test_a_subscription_of_an_earlier_configuration_is_removed(
     publish_all(mosquitto.port, [("old/AD11/1", b'{"temperature": 1}'), *readings(5)])
     wait_delivered(bridge, gdn, 5)
 
-    assert bridge.books()["received"] == 5, "nothing came on the old topic"
+    assert bridge.books()["received"] == 5, "nothing arrived on the old topic"
 
 
-def test_what_the_broker_says_it_dropped_is_shown(gdn: LocalGdn, make_bridge: MakeBridge, tmp_path: Path) -> None:
+def test_messages_that_the_broker_dropped_are_shown(gdn: LocalGdn, make_bridge: MakeBridge, tmp_path: Path) -> None:
     directory = tmp_path / "small"
     directory.mkdir()
     mosquitto = Mosquitto(
@@ -133,7 +135,7 @@ LIBRARIES = (
 
 
 @pytest.mark.parametrize("step", ["-3d", "+3d"])
-def test_a_clock_that_is_set_while_the_bridge_runs_drops_and_delays_nothing(
+def test_setting_the_clock_while_the_bridge_runs_drops_and_delays_nothing(
     mosquitto: Mosquitto, make_bridge: MakeBridge, tmp_path: Path, step: str
 ) -> None:
     library = next((path for path in LIBRARIES if Path(path).exists()), None)

@@ -1,4 +1,4 @@
-"""Sparkplug B through the daemon: births outlast a restart, and a rebirth is asked for where none is known."""
+"""Sparkplug B through the daemon: births survive a restart, and a rebirth is requested where none is known."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def data(seq: int, value: float) -> bytes:
     return bytes(payload.SerializeToString())
 
 
-def test_aliases_outlast_a_restart_and_unknown_ones_are_asked_for(
+def test_aliases_survive_a_restart_and_a_rebirth_is_requested_for_unknown_ones(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: Callable[..., Bridge], tmp_path: Path
 ) -> None:
     definition = tmp_path / "worker.sql"
@@ -84,5 +84,5 @@ def test_aliases_outlast_a_restart_and_unknown_ones_are_asked_for(
         ("stranger", "level", 1),
         ("stranger", "level", 9),
     ]
-    assert bridge.books()["dead_lettered"] == 1, "what came before the birth is kept, with its reason"
-    assert bridge.books()["dropped"] == 1, "our own request, which the filter brought back: no reading"
+    assert bridge.books()["dead_lettered"] == 1, "messages before the birth are dead letters with their reason"
+    assert bridge.books()["dropped"] == 1, "the bridge's own request, delivered by its own filter, is not a reading"

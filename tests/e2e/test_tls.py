@@ -1,4 +1,4 @@
-"""Encrypted on both sides: a broker that asks for a client certificate and a password, a GDN with its own authority."""
+"""TLS on both sides: a broker that requires a client certificate and a password, a GDN with its own authority."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def certificates(tmp_path: Path) -> dict[str, str]:
         issued.private_key_pem.write_to_path(files[f"{name}_key"])
         for blob in issued.cert_chain_pems:
             blob.write_to_path(files[name], append=True)
-    # Mosquitto gives up root's rights, and reads these afterwards.
+    # Mosquitto drops root's rights before it reads these.
     tmp_path.chmod(0o755)
     for file in files.values():
         Path(file).chmod(0o644)
@@ -62,7 +62,7 @@ def broker(tmp_path: Path, certificates: dict[str, str]) -> Iterator[Mosquitto]:
 
 @pytest.fixture
 def secure_gdn(tmp_path: Path) -> Iterator[tuple[int, str]]:
-    """Its port and the file of its authority."""
+    """Returns its port and the file of its certificate authority."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
     port = free_port()
@@ -75,7 +75,7 @@ def secure_gdn(tmp_path: Path) -> Iterator[tuple[int, str]]:
     gdn.end()
 
 
-def test_certificates_password_and_authorities_are_used_and_verified(
+def test_certificates_password_and_certificate_authorities_are_used_and_verified(
     broker: Mosquitto,
     secure_gdn: tuple[int, str],
     certificates: dict[str, str],
@@ -110,7 +110,7 @@ def test_certificates_password_and_authorities_are_used_and_verified(
         assert f"gdn_bridge_certificate_ends_timestamp_seconds{labels} " in metrics
 
 
-def test_a_broker_with_a_foreign_certificate_is_refused_by_name(
+def test_a_broker_certificate_from_another_authority_is_refused_with_the_reason(
     broker: Mosquitto, make_bridge: Callable[..., Bridge], tmp_path: Path
 ) -> None:
     foreign = tmp_path / "foreign.pem"

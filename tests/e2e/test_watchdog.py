@@ -1,4 +1,4 @@
-"""The daemon as a process that stops working: found, told, ended. Limits are made small in it before it starts."""
+"""A daemon that stops working is detected, logged and ended. The tests shorten its limits before it starts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def fails(*_, **__):
 
 
 def start(bridge: Bridge, **changes: str) -> Process:
-    """The daemon, with names of its modules set to other values: expressions of Python."""
+    """Start the daemon with names in its modules replaced by the given Python expressions."""
     lines = "\n".join(f"{name.replace('__', '.')} = {value}" for name, value in changes.items())
     command = [sys.executable, "-c", f"{PREAMBLE}{lines}\nsys.exit(main(['run']))"]
     bridge.process = Process(command, bridge.directory / "bridge.log", env=bridge.environment())
@@ -58,7 +58,7 @@ def offline(make_bridge: MakeBridge) -> Bridge:
     return make_bridge(mqtt_port=free_port(), gdn_url=f"http://127.0.0.1:{free_port()}", BRIDGE_STOP_TIMEOUT="1")
 
 
-def test_a_bridge_that_was_halted_and_goes_on_is_not_taken_for_stuck(offline: Bridge) -> None:
+def test_a_bridge_that_was_stopped_and_continued_does_not_count_as_stuck(offline: Bridge) -> None:
     process = start(offline, supervisor__TICK="0.1", supervisor__PIPELINE_LIMIT="2.0")
     wait_for(lambda: offline.get("/livez")[0] == 200, what="the bridge")
 
@@ -71,7 +71,7 @@ def test_a_bridge_that_was_halted_and_goes_on_is_not_taken_for_stuck(offline: Br
     assert event(process, "thread.stuck") == {}
 
 
-def test_a_stuck_data_path_ends_the_daemon_and_its_stack_is_told(offline: Bridge) -> None:
+def test_a_stuck_data_path_ends_the_daemon_and_its_stack_is_logged(offline: Bridge) -> None:
     process = start(
         offline, supervisor__TICK="0.1", supervisor__PIPELINE_LIMIT="1.0", pipeline__Pipeline__turn="never_returns"
     )
@@ -83,7 +83,7 @@ def test_a_stuck_data_path_ends_the_daemon_and_its_stack_is_told(offline: Bridge
     assert event(process, "daemon.stopping")["reason"] == "stuck: pipeline"
 
 
-def test_a_stop_that_hangs_ends_all_the_same(offline: Bridge) -> None:
+def test_a_stop_that_hangs_is_ended_by_the_watchdog(offline: Bridge) -> None:
     process = start(offline, supervisor__TICK="0.1", supervisor__STOP_GRACE="0.5", Outbox__close="never_returns")
     wait_for(lambda: offline.get("/livez")[0] == 200, what="the bridge")
 
@@ -91,7 +91,7 @@ def test_a_stop_that_hangs_ends_all_the_same(offline: Bridge) -> None:
     assert events(process)[-1]["event"] == "daemon.hung"
 
 
-def test_a_thread_that_dies_during_the_stop_is_told_by_the_exit_code(offline: Bridge) -> None:
+def test_a_thread_that_dies_during_the_stop_changes_the_exit_code(offline: Bridge) -> None:
     process = start(offline, pipeline__Pipeline___finish="fails")
     wait_for(lambda: offline.get("/livez")[0] == 200, what="the bridge")
 
@@ -100,8 +100,8 @@ def test_a_thread_that_dies_during_the_stop_is_told_by_the_exit_code(offline: Br
     assert event(process, "thread.died")["thread"] == "pipeline"
 
 
-def test_a_log_that_hangs_does_not_keep_a_stuck_daemon_alive(offline: Bridge) -> None:
-    """A stuck thread may hold the lock of the log, for want of a reader at its other end."""
+def test_a_stuck_daemon_ends_even_if_its_log_is_blocked(offline: Bridge) -> None:
+    """A stuck thread may hold the log's lock: it may be writing to a pipe that nobody reads."""
     process = start(
         offline,
         supervisor__TICK="0.1",
@@ -115,7 +115,7 @@ def test_a_log_that_hangs_does_not_keep_a_stuck_daemon_alive(offline: Bridge) ->
     assert {"daemon.started"} == {entry["event"] for entry in events(process)} & {"daemon.started", "daemon.stopping"}
 
 
-def test_a_key_that_is_corrected_in_its_file_is_used_without_a_restart(
+def test_a_key_corrected_in_its_file_is_used_without_a_restart(
     mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, tmp_path: Path
 ) -> None:
     key = tmp_path / "key"

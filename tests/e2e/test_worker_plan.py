@@ -49,7 +49,7 @@ def state(gdn: LocalGdn) -> dict[str, Any]:
     return app
 
 
-def test_a_missing_worker_is_planned_and_created_and_then_nothing_is_left_to_do(gdn: LocalGdn, bridge: Bridge) -> None:
+def test_a_missing_worker_is_planned_and_created_and_then_the_plan_is_empty(gdn: LocalGdn, bridge: Bridge) -> None:
     assert planned_by(bridge)[0] == 2
     assert planned_by(bridge)[1]["steps"] == ["create", "activate"]
     assert gdn.call("GET", "/_fabric/_system/_api/streamapps")["streamApps"] == []  # planning changes nothing
@@ -96,7 +96,7 @@ def test_other_regions_are_a_change(gdn: LocalGdn, bridge: Bridge) -> None:
     assert found["steps"] == ["deactivate", "replace", "activate"]
 
 
-def test_an_unreachable_gdn_is_neither_changes_nor_no_changes(gdn: LocalGdn, bridge: Bridge) -> None:
+def test_an_unreachable_gdn_has_an_exit_code_of_its_own(gdn: LocalGdn, bridge: Bridge) -> None:
     gdn.set_faults(rest_errors=503)
 
     for action in ("plan", "apply", "validate"):
@@ -104,7 +104,7 @@ def test_an_unreachable_gdn_is_neither_changes_nor_no_changes(gdn: LocalGdn, bri
         assert (ended.returncode, ended.stdout, "503" in ended.stderr) == (69, "", True)
 
 
-def test_validate_has_gdn_read_the_definition(gdn: LocalGdn, bridge: Bridge, tmp_path: Path) -> None:
+def test_validate_has_gdn_parse_the_definition(gdn: LocalGdn, bridge: Bridge, tmp_path: Path) -> None:
     assert bridge.cli("worker", "validate").returncode == 0
     definition = tmp_path / "worker.sql"
     text = Path(bridge.settings["BRIDGE_WORKER__DEFINITION"]).read_text()
@@ -127,7 +127,7 @@ def test_a_definition_in_gdn_cant_control_the_terminal(gdn: LocalGdn, bridge: Br
     assert "\x1b" not in shown.stdout
 
 
-# --- at once ----------------------------------------------------------------------------------------------
+# --- concurrent -------------------------------------------------------------------------------------------
 
 
 def at_once(bridge: Bridge, monkeypatch: pytest.MonkeyPatch, number: int, ask: Callable[[Any, Any], Any]) -> list[Any]:
