@@ -37,7 +37,7 @@ def pair() -> Iterator[Pair]:
 
 
 @both_versions
-def test_new_filters_are_subscribed_before_those_that_are_gone_are_unsubscribed(pair: Pair, version: int) -> None:
+def test_new_filters_are_subscribed_before_removed_ones_are_unsubscribed(pair: Pair, version: int) -> None:
     link = connected(pair, version, suback(version, 1, 1, 1))
 
     link.want(["b", "new", "newer/#"])
@@ -59,7 +59,7 @@ def test_the_same_filters_send_nothing(pair: Pair, version: int) -> None:
 
 
 @both_versions
-def test_filters_that_change_before_the_connack_are_asked_for_with_it(pair: Pair, version: int) -> None:
+def test_filters_that_change_before_the_connack_are_subscribed_after_it(pair: Pair, version: int) -> None:
     link = mqtt(pair[0], version, known=("b", "a/+"))
     link.want(["b", "new"])
     sent(link, pair[1])
@@ -70,7 +70,7 @@ def test_filters_that_change_before_the_connack_are_asked_for_with_it(pair: Pair
     assert sent(link, pair[1]) == unsubscribe(version, 1, "a/+") + subscribe(version, 2, *wanted)
 
 
-def test_filters_that_change_before_the_subscriptions_are_asked_for_come_with_them(pair: Pair) -> None:
+def test_filters_that_change_before_the_subscribe_is_sent_are_part_of_it(pair: Pair) -> None:
     link = mqtt(pair[0], 5, known=("b", "a/+"), subscribe_on_connect=False)
     receive(link, pair[1], connack(5, session=True))
     sent(link, pair[1])
@@ -81,7 +81,7 @@ def test_filters_that_change_before_the_subscriptions_are_asked_for_come_with_th
     assert sent(link, pair[1]) == subscribe(5, 2, "b", "new")
 
 
-def test_a_filter_that_goes_before_its_suback_came_is_unsubscribed(pair: Pair) -> None:
+def test_a_filter_removed_before_its_suback_is_unsubscribed(pair: Pair) -> None:
     link = connected(pair, 5, suback(5, 1, 1, 1))
     link.want(["a/+", "b", "brief"])
     sent(link, pair[1])
@@ -105,7 +105,7 @@ def test_a_new_filter_that_the_broker_refuses_is_named_and_the_others_stay(pair:
     assert link.refused == {}
 
 
-def test_a_broker_that_does_not_answer_a_changed_subscription_is_left(pair: Pair) -> None:
+def test_a_link_ends_if_the_broker_does_not_answer_a_changed_subscription(pair: Pair) -> None:
     link = connected(pair, 5, suback(5, 1, 1, 1))
     link.tick(time.monotonic() + ANSWER_TIMEOUT + 1)
     assert link.error is None, "nothing is asked"

@@ -313,7 +313,7 @@ def test_a_read_of_dead_letters_is_limited_in_bytes(
     assert len(kept(path)) == 5
 
 
-# --- who does what -------------------------------------------------------------------------------------------
+# --- client and owner -----------------------------------------------------------------------------------------
 
 
 def test_a_client_reads_and_marks_while_the_owner_has_the_outbox_open(outbox: Outbox, path: Path) -> None:
@@ -510,7 +510,7 @@ def test_a_replay_killed_at_any_statement_is_completed_and_stores_nothing_twice(
 # --- bounds --------------------------------------------------------------------------------------------------
 
 
-def test_dead_letters_are_purged_by_their_time_in_the_outbox_whatever_the_wall_clock_says(path: Path) -> None:
+def test_dead_letters_are_purged_by_their_time_in_the_outbox_not_by_the_wall_clock(path: Path) -> None:
     now = 1000.0
     outbox = Outbox(path, Bounds(dead_letter_age=60), clock=lambda: now, wall_clock=lambda: 5000.0)
     outbox.open()
@@ -529,7 +529,7 @@ def test_dead_letters_are_purged_by_their_time_in_the_outbox_whatever_the_wall_c
     outbox.close()
 
 
-def test_without_a_bound_of_age_no_dead_letter_is_too_old(path: Path) -> None:
+def test_without_a_maximum_age_no_dead_letter_is_too_old(path: Path) -> None:
     now = 1000.0
     outbox = Outbox(path, clock=lambda: now, wall_clock=lambda: 5000.0)
     outbox.open()
@@ -746,7 +746,7 @@ def test_replays_and_purges_in_any_order_keep_books_and_sizes_right() -> None:
     run_state_machine_as_test(OutboxModel, settings=settings(max_examples=40, stateful_step_count=30, deadline=None))
 
 
-# --- as people see them ----------------------------------------------------------------------------------------------
+# --- times and output -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -762,7 +762,7 @@ def test_replays_and_purges_in_any_order_keep_books_and_sizes_right() -> None:
         ("1970-01-01T00:00:01Z", 1),
     ],
 )
-def test_a_time_is_parsed_as_people_write_it(text: str, seconds: float) -> None:
+def test_a_time_is_parsed_in_each_usual_notation(text: str, seconds: float) -> None:
     assert parse_since(text, now=1_000_000) == int(seconds * 1e9)
 
 

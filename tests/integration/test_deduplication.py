@@ -1,12 +1,12 @@
 """Effectively once (docs/reliability.md, P8): the real delivery and outbox against a model of a deduplicating broker.
 
 The model may cut connections, lose what is under way in both directions, answer out of order, refuse sends with and
-without using up their number, and crash the bridge between any two steps. Nothing may ever be lost, and nothing may be
+without using up their number, and crash the bridge between any two steps. No record may be lost, and none may be
 stored twice unless its number could not be used again.
 
-One thing the model may not do: refuse a send alone, store a later one of the same connection, *and* lose the refusal.
-No client could tell that from a stored record; with ``sendTimeoutMillis=0`` Pulsar fails sends alone only for reasons
-that the bridge rules out before (docs/reliability.md).
+One thing the model may not do: refuse a single send, store a later one of the same connection, *and* lose the refusal.
+No client could distinguish that from a stored record; with ``sendTimeoutMillis=0`` Pulsar fails single sends only for
+reasons that the bridge rules out beforehand (docs/reliability.md).
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Deduplication(RuleBasedStateMachine):
     @precondition(lambda self: self.connection is not None and self.connection.on_the_way)
     @rule(uses_up_its_number=st.booleans(), still_arrive=st.integers(0, 6))
     def broker_refuses_one(self, uses_up_its_number: bool, still_arrive: int) -> None:
-        """A send fails alone; the refusal comes through and is on disk before the broker goes on, if it does."""
+        """A single send fails. The refusal arrives and is on disk before the broker continues, if it does."""
         assert self.connection is not None
         send = self.connection.on_the_way.pop(0)
         self.connection.initial += uses_up_its_number
@@ -142,7 +142,7 @@ class Deduplication(RuleBasedStateMachine):
     @precondition(lambda self: self.connection is not None and self.connection.answers)
     @rule(data=st.data())
     def answers_arrive(self, data: st.DataObject) -> None:
-        """Some of them, in any order."""
+        """Receipts for some sends, in any order."""
         assert self.connection is not None
         every = list(range(len(self.connection.answers)))
         self.receive(data.draw(st.lists(st.sampled_from(every), unique=True)))
@@ -221,7 +221,7 @@ MACHINE = settings(
 
 
 @pytest.mark.long
-def test_nothing_is_lost_and_nothing_doubled_whatever_the_broker_and_the_links_do() -> None:
+def test_no_fault_of_broker_or_links_loses_or_duplicates_a_record() -> None:
     run_state_machine_as_test(Deduplication, settings=MACHINE)
 
 

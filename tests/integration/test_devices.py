@@ -14,7 +14,7 @@ from tests.conftest import Mosquitto, Process, wait_for
 
 pytestmark = pytest.mark.integration
 
-# As root it would take another user, who can't read a test's directory.
+# Started by root, Mosquitto would switch to another user, who can't read the test's directory.
 WITH_PASSWORD = ("allow_anonymous false", "password_file {0}", "log_type all", "user root")
 
 

@@ -1,4 +1,4 @@
-"""What a dialling thread meets on real sockets: certificates near their end, upgrades refused, ports closed."""
+"""Dialling on real sockets: certificates about to expire, refused upgrades, closed ports."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SOON, LATER, PAST = NOW + timedelta(days=10), NOW + timedelta(days=300), NOW - t
 
 @contextmanager
 def served(answer: bytes | None = None, context: ssl.SSLContext | None = None) -> Iterator[int]:
-    """A listener that takes one connection, in TLS if there is a context, and answers the first bytes; its port."""
+    """Listen, accept one connection (with TLS if a context is given), answer its first bytes; yields the port."""
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(10)
 
@@ -62,7 +62,7 @@ def served(answer: bytes | None = None, context: ssl.SSLContext | None = None) -
 
 
 def files(directory: Path, authority: trustme.CA, end: datetime) -> Tls:
-    """A client's files, its certificate ending then."""
+    """The files of a client whose certificate expires at the given time."""
     issued = authority.issue_cert("bridge.test", not_before=NOW - timedelta(days=400), not_after=end)
     ca, cert, key = (directory / name for name in ("ca.pem", "cert.pem", "key.pem"))
     authority.cert_pem.write_to_path(str(ca))
@@ -88,7 +88,7 @@ def server_context(authority: trustme.CA, end: datetime) -> ssl.SSLContext:
         (PAST, LATER, [("certificate.expired", "file")]),
     ],
 )
-def test_each_connect_says_which_certificate_ends_soon(
+def test_each_connect_reports_a_certificate_that_expires_soon(
     tmp_path: Path, ours: datetime, theirs: datetime, expected: list[tuple[str, str]]
 ) -> None:
     authority = trustme.CA()
@@ -111,7 +111,7 @@ def test_a_refusal_of_an_expired_client_certificate_names_its_file(tmp_path: Pat
     context = server_context(authority, LATER)
     context.verify_mode = ssl.CERT_REQUIRED
     authority.configure_trust(context)
-    context.maximum_version = ssl.TLSVersion.TLSv1_2  # with 1.3 the refusal comes after the handshake
+    context.maximum_version = ssl.TLSVersion.TLSv1_2  # with TLS 1.3 the refusal would come after the handshake
 
     with served(context=context) as port, pytest.raises(OSError, match="expired") as caught:
         open_socket("localhost", port, tls=tls, timeout=10)
@@ -130,7 +130,7 @@ def test_an_expired_certificate_of_the_peer_is_refused_as_such(tmp_path: Path) -
         open_socket("localhost", port, tls=tls, timeout=10)
 
 
-def test_a_peer_without_tls_gets_other_advice_than_one_that_is_not_trusted() -> None:
+def test_a_peer_without_tls_gets_another_hint_than_an_untrusted_one() -> None:
     with served(b"HTTP/1.1 400 Bad Request\r\n") as port, pytest.raises(OSError, match="doesn't seem to speak TLS"):
         open_socket("localhost", port, tls=Tls(), timeout=10)
     with served() as port, pytest.raises(OSError, match="doesn't seem to speak TLS"):
@@ -151,13 +151,13 @@ def test_a_renewed_certificate_is_used_at_the_next_connect(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("host", ["a..b", ".example", "x" * 70])
-def test_a_host_that_can_be_none_is_an_os_error(host: str) -> None:
+def test_an_invalid_host_name_raises_an_os_error(host: str) -> None:
     with pytest.raises(OSError):
         open_socket(host, free_port(), tls=None, timeout=1)
 
 
 @pytest.mark.parametrize("key", [["rsa:2048"], ["ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"], ["ed25519"]])
-def test_what_openssl_makes_ends_when_openssl_says(key: list[str], tmp_path: Path) -> None:
+def test_the_expiry_is_the_one_that_openssl_shows(key: list[str], tmp_path: Path) -> None:
     if shutil.which("openssl") is None:
         if os.environ.get("CI"):
             pytest.fail("openssl is not installed, and in CI it must be")
@@ -186,7 +186,7 @@ def test_what_openssl_makes_ends_when_openssl_says(key: list[str], tmp_path: Pat
 
 
 def refusal(status: int, *headers: str) -> GdnError:
-    """What dialling a producer raises when the upgrade is answered so."""
+    """The error of dialling a producer whose upgrade gets this answer."""
     lines = [f"HTTP/1.1 {status} Whatever", "Content-Length: 0", *headers, "", ""]
     with served("\r\n".join(lines).encode()) as port, pytest.raises(GdnError) as caught:
         producer.dial(
@@ -216,7 +216,7 @@ def refusal(status: int, *headers: str) -> GdnError:
         (503, Pace.UNREACHABLE),
     ],
 )
-def test_a_refused_upgrade_is_tried_again_at_the_pace_of_its_status(status: int, expected: Pace) -> None:
+def test_the_pace_after_a_refused_upgrade_depends_on_its_status(status: int, expected: Pace) -> None:
     refused = refusal(status)
 
     assert refused.pace is expected
@@ -224,14 +224,14 @@ def test_a_refused_upgrade_is_tried_again_at_the_pace_of_its_status(status: int,
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_refused_upgrade_says_how_long_to_wait_in_either_form(status: int) -> None:
+def test_retry_after_is_parsed_as_seconds_and_as_a_date(status: int) -> None:
     assert refusal(status, "Retry-After: 7").retry_after == 7.0
     assert refusal(status, "Retry-After: 86400").retry_after == RETRY_AFTER_CAP
     in_a_minute = formatdate(time.time() + 60, usegmt=True)
     assert 50.0 <= (refusal(status, f"Retry-After: {in_a_minute}").retry_after or 0.0) <= 60.0
 
 
-def test_a_refused_upgrade_that_says_nothing_asks_for_nothing() -> None:
+def test_a_refused_upgrade_without_retry_after_sets_no_wait() -> None:
     assert refusal(503).retry_after is None
     assert refusal(503, "Retry-After: soon").retry_after is None
 

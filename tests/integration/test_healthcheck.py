@@ -71,7 +71,7 @@ def test_a_part_that_is_not_connected_is_named_without_an_error(serve: Callable[
     assert ask("127.0.0.1", server.port, ready=True) == ("mqtt: waiting",)
 
 
-def test_a_bridge_that_listens_on_all_addresses_is_asked_on_the_loopback_address(
+def test_a_bridge_that_listens_on_all_addresses_is_queried_on_loopback(
     serve: Callable[..., StatusServer],
 ) -> None:
     server = serve(host="0.0.0.0")
@@ -108,7 +108,7 @@ def test_port_0_is_reported() -> None:
         ask("127.0.0.1", 0, ready=False)
 
 
-def test_the_verb_finds_file_and_address_as_run_does(
+def test_healthcheck_finds_file_and_address_as_run_does(
     serve: Callable[..., StatusServer],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,4 +1,4 @@
-"""A hostile GDN and a hostile broker, as scripts on loopback sockets: they cost little memory and little time."""
+"""A hostile GDN and a hostile broker, scripted on loopback sockets: they cost little memory and time."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ TIMEOUT = 0.4
 """Seconds that the bridge waits for the next bytes."""
 
 TIME = 5.0
-"""Seconds that a whole answer may cost, with much to spare for a slow machine."""
+"""Seconds that a whole answer may take, generous for a slow machine."""
 
 MEMORY = 24 * 1024 * 1024
-"""Bytes that reading an answer may cost at its peak. Each endless answer below would take gigabytes."""
+"""Peak bytes while reading an answer. Each endless answer below would take gigabytes."""
 
 CUT = 64 * 1024 * 1024
-"""What an endless answer amounts to here: a script ends then, so that a failing test doesn't fill the machine."""
+"""Size of an "endless" answer: the script ends there, so that a failing test doesn't use up the memory."""
 
 OK = b"HTTP/1.1 200 OK\r\n"
 KEY = "acme.key.s3cr3t"
@@ -46,7 +46,7 @@ Script = Callable[[], Iterable[bytes]]
 
 
 class Peer:
-    """Answers each connection, once its request has come, with what the script gives."""
+    """Waits for the request of each connection, then answers with what the script yields."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -59,7 +59,7 @@ class Peer:
 
     def close(self) -> None:
         self._stopped.set()
-        # A listener's close doesn't wake its accept.
+        # Closing a listener doesn't wake its accept.
         with suppress(OSError):
             socket.create_connection(("127.0.0.1", self.port)).close()
         self._thread.join(10)
@@ -90,10 +90,10 @@ def peer(script: Script) -> Iterator[Peer]:
 
 @contextmanager
 def cheap(clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
-    """See that what is done inside costs neither time nor memory.
+    """Fail if the code inside takes much time or memory.
 
     Args:
-        clock: ``time.thread_time`` where nothing waits: then a busy machine makes no difference.
+        clock: ``time.thread_time`` where nothing waits, so that other load on the machine doesn't count.
     """
     tracemalloc.start()
     began = clock()
@@ -108,13 +108,13 @@ def cheap(clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
 
 
 def endless(part: bytes, *, first: bytes = b"") -> Script:
-    """The part again and again, in blocks."""
+    """The part repeated, in blocks."""
     block = part * max(1, 65536 // len(part))
     return lambda: itertools.chain([first], itertools.repeat(block))
 
 
 def dripping(part: bytes, *, first: bytes = b"") -> Script:
-    """A part every 50 ms, and so always before the next bytes are late."""
+    """A part every 50 ms: the timeout between bytes never expires."""
 
     def script() -> Iterator[bytes]:
         yield first
@@ -179,13 +179,13 @@ ENDLESS = [
         pytest.param(lambda: [CHUNKED + b"-1\r\na"], id="a chunk of a negative length"),
     ],
 )
-def test_a_rest_answer_without_end_is_given_up(script: Script) -> None:
+def test_an_endless_rest_answer_is_abandoned(script: Script) -> None:
     with peer(script) as gdn, cheap(), pytest.raises(GdnError):
         rest(gdn.port).otp()
 
 
 @pytest.mark.parametrize("script", ENDLESS)
-def test_an_upgrade_that_is_answered_without_end_is_given_up(script: Script) -> None:
+def test_an_endless_answer_to_an_upgrade_is_abandoned(script: Script) -> None:
     with peer(script) as gdn, cheap(), pytest.raises(GdnUnavailable):
         upgrade(gdn.port)
 
@@ -202,9 +202,11 @@ def upgrade(port: int, timeout: float = TIMEOUT) -> ProducerLink:
     )
 
 
-def test_why_an_upgrade_was_given_up_is_said_in_our_words() -> None:
+def test_the_error_says_why_the_answer_to_an_upgrade_was_abandoned() -> None:
     with peer(endless(b"a", first=OK + b"A: ")) as gdn, pytest.raises(GdnUnavailable, match="over 65536 bytes"):
-        upgrade(gdn.port, timeout=10)  # the library reads byte by byte: with less a busy machine runs out of time first
+        upgrade(
+            gdn.port, timeout=10
+        )  # the library reads byte by byte: with less time, a busy machine would reach the timeout first
 
 
 @pytest.mark.parametrize(
@@ -224,7 +226,7 @@ def test_why_an_upgrade_was_given_up_is_said_in_our_words() -> None:
     ],
 )
 @pytest.mark.parametrize("status", [OK, b"HTTP/1.1 302 Found\r\n", b"HTTP/1.1 503 Busy\r\n"])
-def test_headers_of_any_kind_are_an_error_of_ours(headers: list[bytes], status: bytes) -> None:
+def test_invalid_headers_raise_one_of_our_errors(headers: list[bytes], status: bytes) -> None:
     script = lambda: [status + b"\r\n".join(headers) + b"\r\n\r\n{}"]  # noqa: E731
     with peer(script) as gdn, cheap():
         with pytest.raises(GdnError) as caught:
@@ -236,7 +238,7 @@ def test_headers_of_any_kind_are_an_error_of_ours(headers: list[bytes], status: 
 
 
 def test_no_cookie_is_kept() -> None:
-    """They would add up, a few megabytes an answer, and be sent back."""
+    """Cookies would add up, a few megabytes per answer, and be sent back."""
     answer = whole(b'{"otp":"x"}', b"Set-Cookie: a=b; Path=/")
     with peer(answer) as gdn:
         asked = rest(gdn.port, 5)
@@ -245,21 +247,21 @@ def test_no_cookie_is_kept() -> None:
         assert not list(asked._session().cookies)
 
 
-# --- bodies that unfold ---------------------------------------------------------------------------------
+# --- compressed bodies, JSON -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("layers", "coding"), [(1, b"gzip"), (1, b"x-gzip"), (2, b"gzip, gzip"), (3, b"gzip, gzip, gzip"), (1, b"deflate")]
 )
 @pytest.mark.parametrize("status", [OK, b"HTTP/1.1 400 Bad Request\r\n"])
-def test_a_compressed_answer_is_not_unfolded(layers: int, coding: bytes, status: bytes) -> None:
+def test_a_compressed_answer_is_not_decompressed(layers: int, coding: bytes, status: bytes) -> None:
     script = whole(bomb(layers), b"Content-Encoding: " + coding, status=status)
 
     with peer(script) as gdn, cheap(), pytest.raises(GdnUnavailable, match="coding"):
         rest(gdn.port).otp()
 
 
-def test_no_compressed_answer_is_asked_for() -> None:
+def test_requests_do_not_accept_compression() -> None:
     asked: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -290,7 +292,7 @@ def test_no_compressed_answer_is_asked_for() -> None:
         pytest.param(b"[1e999]", id="a float beyond floats"),
     ],
 )
-def test_json_that_would_break_later_is_no_answer(value: bytes) -> None:
+def test_json_that_a_later_step_could_not_handle_is_refused(value: bytes) -> None:
     body = b'{"result":' + value + b"}"
 
     with peer(whole(body)) as gdn, cheap(), pytest.raises(GdnUnavailable, match="not GDN's JSON"):
@@ -298,13 +300,13 @@ def test_json_that_would_break_later_is_no_answer(value: bytes) -> None:
 
 
 @pytest.mark.parametrize("value", [2**63, 2**64 - 1, -(2**63), [[[1]]], 1e300])
-def test_large_numbers_and_rows_in_rows_are_an_answer(value: object) -> None:
+def test_large_numbers_and_nested_rows_are_accepted(value: object) -> None:
     with peer(whole(json.dumps({"result": [value]}).encode())) as gdn:
         assert rest(gdn.port, 5).query("RETURN 1") == [value]
 
 
 @pytest.mark.parametrize(("digits", "expected"), [("9" * 400, LONGEST), ("-" + "9" * 400, SHORTEST)])
-def test_a_token_with_a_huge_end_lasts_as_long_as_one_may(digits: str, expected: float) -> None:
+def test_the_validity_of_a_token_is_capped(digits: str, expected: float) -> None:
     from base64 import urlsafe_b64encode
 
     claims = urlsafe_b64encode(f'{{"exp":{digits}}}'.encode()).decode().rstrip("=")
@@ -312,14 +314,14 @@ def test_a_token_with_a_huge_end_lasts_as_long_as_one_may(digits: str, expected:
     assert lifetime_of(f"a.{claims}.c", now=1_000_000) == expected
 
 
-# --- words for logs and pages ---------------------------------------------------------------------------
+# --- text for logs and pages ----------------------------------------------------------------------------
 
 STEERING = "\x1b[2J\x07\r\nready\u202e\x9b\x00"
-"""Clears a terminal, forges a line, turns text round."""
+"""Clears a terminal, forges a line, reverses the direction of text."""
 
 
 @pytest.mark.parametrize("status", [b"400 Bad", b"401 No", b"429 Slow", b"500 Broken", b"302 Gone", b"200 OK"])
-def test_what_a_rest_answer_says_cannot_steer_a_terminal(status: bytes) -> None:
+def test_text_of_a_rest_answer_cannot_control_a_terminal(status: bytes) -> None:
     body = json.dumps({"errorMessage": STEERING, "message": STEERING, "errorNum": 3}).encode()
     headers = (
         b"x-gdn-requestid: \x1b[2J\x9b\x07",
@@ -336,7 +338,7 @@ def test_what_a_rest_answer_says_cannot_steer_a_terminal(status: bytes) -> None:
 
 
 @pytest.mark.parametrize("status", ["400", "401", "404", "409", "500", "-7"])
-def test_what_an_upgrade_is_answered_cannot_steer_a_terminal(status: str) -> None:
+def test_text_of_an_answer_to_an_upgrade_cannot_control_a_terminal(status: str) -> None:
     head = f"HTTP/1.1 {status} {STEERING[:6]}\r\nRetry-After: {STEERING[:4]}\r\nA: {STEERING[:4]}\r\n\r\n"
 
     with peer(lambda: [head.encode()]) as gdn, pytest.raises(GdnError) as caught:
@@ -359,7 +361,7 @@ def text_frame(value: object) -> bytes:
     return b"\x81\x7e" + len(payload).to_bytes(2, "big") + payload
 
 
-def test_what_a_receipt_says_cannot_steer_a_terminal(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_text_of_a_receipt_cannot_control_a_terminal(pair: tuple[socket.socket, socket.socket]) -> None:
     link = producer(pair[0])
     link.send([OutboxRecord(1, "s", b"{}")], 1.0)
     result = STEERING + "x" * 1000
@@ -414,7 +416,7 @@ def flood(sock: socket.socket, part: bytes, begun: bytes = b"") -> None:
             sock.sendall(part)
 
 
-def test_pings_of_a_peer_that_reads_no_answers_take_no_memory(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_pings_of_a_peer_that_reads_nothing_use_no_memory(pair: tuple[socket.socket, socket.socket]) -> None:
     link = producer(pair[0])
     pings = (b"\x89\x7d" + bytes(125)) * 500
 
@@ -465,7 +467,7 @@ def test_packets_that_no_broker_sends_end_the_link(
     writer.join()
 
 
-def test_a_message_with_very_many_user_properties_is_read_or_refused_at_once(
+def test_a_message_with_very_many_user_properties_is_read_or_refused_quickly(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     pair_of_names = b"\x26\x00\x01a\x00\x01b"
@@ -494,7 +496,7 @@ def flood_once(sock: socket.socket, data: bytes) -> None:
         sock.sendall(data)
 
 
-def test_a_brokers_words_cannot_steer_a_terminal(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_text_of_a_broker_cannot_control_a_terminal(pair: tuple[socket.socket, socket.socket]) -> None:
     words = STEERING.replace("\x00", "").encode()
     reason = b"\x1f" + len(words).to_bytes(2, "big") + words
     link = mqtt(pair[0], 5)
@@ -506,8 +508,8 @@ def test_a_brokers_words_cannot_steer_a_terminal(pair: tuple[socket.socket, sock
     assert (link.error or "").isprintable()
 
 
-def test_an_mqtt_message_needs_no_connack_to_be_bounded(pair: tuple[socket.socket, socket.socket]) -> None:
-    """A broker that sends before it has answered."""
+def test_a_message_before_the_connack_is_bounded_too(pair: tuple[socket.socket, socket.socket]) -> None:
+    """A broker that sends messages before its CONNACK."""
     link: MqttLink = mqtt(pair[0], 4)
     pair[1].sendall(publish(4, "a/x") * 1000)
 
@@ -515,7 +517,7 @@ def test_an_mqtt_message_needs_no_connack_to_be_bounded(pair: tuple[socket.socke
         link.read(0)
 
 
-def test_a_broker_that_accepts_and_never_speaks_tls_is_given_up() -> None:
+def test_dialling_ends_if_the_broker_never_answers_the_tls_handshake() -> None:
     from bridge.mqtt.link import MqttOptions
     from bridge.mqtt.link import dial as dial_broker
 

@@ -1,4 +1,4 @@
-"""The two links on real sockets with a scripted peer: exact cases that real peers rarely show."""
+"""The two links on real sockets with a scripted peer, for cases that real peers rarely produce."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def producer(sock: socket.socket) -> ProducerLink:
     return ProducerLink(sock=sock, window=10, receipt_timeout=30, ping_interval=20, clock=lambda: 0.0)
 
 
-def test_a_missing_receipt_ends_the_link_and_hands_its_records_back(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_a_missing_receipt_ends_the_link_and_returns_its_records(pair: tuple[socket.socket, socket.socket]) -> None:
     link = producer(pair[0])
     link.send(RECORDS, 1.0)
     pair[1].sendall(b"\x81\x1f" + b'{"result":"ok", "context": "1"}')
@@ -61,7 +61,7 @@ def test_a_missing_receipt_ends_the_link_and_hands_its_records_back(pair: tuple[
     assert link.close() == [RECORDS[1]]
 
 
-def test_pings_go_out_and_silence_ends_the_link(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_pings_are_sent_and_silence_ends_the_link(pair: tuple[socket.socket, socket.socket]) -> None:
     link = producer(pair[0])
 
     link.tick(19.9)
@@ -72,7 +72,7 @@ def test_pings_go_out_and_silence_ends_the_link(pair: tuple[socket.socket, socke
     assert link.end is LinkEnd.TIMED_OUT
 
 
-def test_a_ping_is_answered_and_a_close_is_understood(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_a_ping_is_answered_and_a_close_ends_the_link(pair: tuple[socket.socket, socket.socket]) -> None:
     link = producer(pair[0])
     pair[1].sendall(b"\x89\x02hi" + b"\x88\x09\x03\xf3 broken")
 
@@ -83,7 +83,7 @@ def test_a_ping_is_answered_and_a_close_is_understood(pair: tuple[socket.socket,
     assert link.end is LinkEnd.DISCONNECTED
 
 
-def test_a_binary_message_is_a_broken_protocol(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_a_binary_message_is_a_protocol_error(pair: tuple[socket.socket, socket.socket]) -> None:
     link = producer(pair[0])
     pair[1].sendall(b"\x82\x01x")
 
@@ -92,7 +92,7 @@ def test_a_binary_message_is_a_broken_protocol(pair: tuple[socket.socket, socket
 
 
 @pytest.mark.parametrize("data", [b"\x81\x01{", b"\x81\x0b<html></..>"])
-def test_what_is_no_receipt_ends_the_link_after_the_receipts_before_it(
+def test_an_invalid_receipt_ends_the_link_after_the_receipts_before_it(
     pair: tuple[socket.socket, socket.socket], data: bytes
 ) -> None:
     link = producer(pair[0])
@@ -137,7 +137,7 @@ def test_the_first_reason_wins_and_nothing_is_written_after_it(pair: tuple[socke
         (OSError("network unreachable"), LinkEnd.FAILED),
     ],
 )
-def test_a_peer_that_closes_and_a_socket_that_fails_are_different_ends(raised: OSError, end: LinkEnd) -> None:
+def test_a_close_by_the_peer_and_a_socket_error_are_distinguished(raised: OSError, end: LinkEnd) -> None:
     class Broken(Wire):
         def send(self, data: bytes) -> int:
             raise raised
@@ -223,7 +223,7 @@ def unsubscribe(version: int, packet_id: int, *filters: str) -> bytes:
 
 
 def sent(link: MqttLink, peer: socket.socket) -> bytes:
-    """What the link has written since the last time."""
+    """The bytes that the link has written since the last call."""
     link.flush()
     readable, _, _ = select.select([peer], [], [], 0)
     return peer.recv(65536) if readable else b""
@@ -235,7 +235,7 @@ def receive(link: MqttLink, peer: socket.socket, *packets: bytes) -> list[MqttMe
 
 
 def connected(pair: Pair, version: int, *packets: bytes, **options: Any) -> MqttLink:
-    """A link that has had its CONNACK, and these packets; what it wrote up to then is read."""
+    """A link after its CONNACK and these packets; the bytes that it wrote until then are read."""
     link = mqtt(pair[0], version, **options)
     receive(link, pair[1], connack(version), *packets)
     sent(link, pair[1])
@@ -250,7 +250,7 @@ def whole_now() -> float:
 both_versions = pytest.mark.parametrize("version", [4, 5])
 
 
-def test_it_asks_for_the_kept_session_and_subscribes_once_connected(pair: Pair) -> None:
+def test_a_link_resumes_its_session_and_subscribes_after_the_connack(pair: Pair) -> None:
     link = mqtt(pair[0], version=5)
     connect = sent(link, pair[1])
     assert connect[0] == 0x10
@@ -263,7 +263,7 @@ def test_it_asks_for_the_kept_session_and_subscribes_once_connected(pair: Pair) 
     assert not link.subscribed
 
 
-def test_messages_are_read_in_pieces_and_acked_in_order(pair: Pair) -> None:
+def test_messages_may_arrive_in_pieces_and_are_acknowledged_in_order(pair: Pair) -> None:
     link = mqtt(pair[0])
     sent(link, pair[1])
     data = b"".join(publish(4, "b", packet_id=n) for n in (1, 2, 3))
@@ -287,7 +287,7 @@ def test_closing_writes_what_is_left_and_disconnects(pair: Pair, version: int) -
     assert pair[1].recv(100) == b"\x40\x02\x00\x07" + b"\xe0\x00"
 
 
-def test_a_broker_that_never_answers_is_given_up(pair: Pair) -> None:
+def test_a_link_ends_if_the_broker_never_answers(pair: Pair) -> None:
     link = mqtt(pair[0])
     link.tick(1e9)
 
@@ -298,7 +298,7 @@ def test_a_broker_that_never_answers_is_given_up(pair: Pair) -> None:
 
 
 @both_versions
-def test_a_filter_no_longer_wanted_is_unsubscribed_and_held_until_the_broker_confirms(pair: Pair, version: int) -> None:
+def test_a_removed_filter_is_unsubscribed_and_stays_in_the_session_until_the_unsuback(pair: Pair, version: int) -> None:
     link = mqtt(pair[0], version, known=("b", "old/#", "a/+", "older"))
     sent(link, pair[1])
 
@@ -311,15 +311,15 @@ def test_a_filter_no_longer_wanted_is_unsubscribed_and_held_until_the_broker_con
     assert link.held == ("a/+", "b")
 
 
-def test_what_the_broker_does_not_unsubscribe_stays_held(pair: Pair) -> None:
+def test_a_filter_that_the_broker_does_not_unsubscribe_stays_in_the_session(pair: Pair) -> None:
     link = mqtt(pair[0], 5, known=("a", "c", "d"), filters=("b",))
     receive(link, pair[1], connack(5, session=True), unsuback(5, 1, 0, 0x87), suback(5, 2, 1))
 
-    assert link.held == ("b", "c", "d")  # c was refused, d isn't answered: the next connect tries again
+    assert link.held == ("b", "c", "d")  # c was refused, d isn't answered: the next connect tries both again
 
 
 @both_versions
-def test_a_session_that_the_broker_lost_is_subscribed_anew_and_nothing_unsubscribed(pair: Pair, version: int) -> None:
+def test_after_a_lost_session_all_filters_are_subscribed_and_none_is_unsubscribed(pair: Pair, version: int) -> None:
     link = mqtt(pair[0], version, known=("b", "old"))
     sent(link, pair[1])
 
@@ -331,7 +331,7 @@ def test_a_session_that_the_broker_lost_is_subscribed_anew_and_nothing_unsubscri
     assert link.held == ("a/+", "b")
 
 
-def test_3_1_1_asks_a_kept_session_only_for_what_is_new(pair: Pair) -> None:
+def test_with_3_1_1_a_resumed_session_subscribes_only_new_filters(pair: Pair) -> None:
     link = mqtt(pair[0], known=("b",))
     sent(link, pair[1])
 
@@ -344,7 +344,7 @@ def test_3_1_1_asks_a_kept_session_only_for_what_is_new(pair: Pair) -> None:
     assert link.held == ("a/+", "b")
 
 
-def test_3_1_1_is_subscribed_at_once_when_nothing_is_new(pair: Pair) -> None:
+def test_with_3_1_1_a_resumed_session_without_new_filters_is_subscribed_at_once(pair: Pair) -> None:
     link = mqtt(pair[0], known=("b", "a/+"))
     sent(link, pair[1])
 
@@ -355,7 +355,7 @@ def test_3_1_1_is_subscribed_at_once_when_nothing_is_new(pair: Pair) -> None:
     assert (link.held, link.refused) == (("a/+", "b"), {})
 
 
-def test_5_asks_for_everything_at_each_connect_without_retained_messages(pair: Pair) -> None:
+def test_with_5_each_connect_subscribes_all_filters_without_retained_messages(pair: Pair) -> None:
     link = mqtt(pair[0], 5, known=("b", "a/+"))
     sent(link, pair[1])
 
@@ -385,14 +385,14 @@ def test_filters_that_a_suback_leaves_out_count_as_refused(pair: Pair, version: 
     assert link.held == ("a/+",)
 
 
-def test_what_3_1_1_granted_at_qos_0_is_asked_for_again(pair: Pair) -> None:
+def test_with_3_1_1_a_filter_granted_at_qos_0_is_subscribed_again(pair: Pair) -> None:
     old = connected(pair, 4, suback(4, 1, 1, 0))
 
     assert old.held == ("a/+",)
 
 
 @both_versions
-def test_a_filter_that_is_refused_is_held_no_more(pair: Pair, version: int) -> None:
+def test_a_refused_filter_is_no_longer_in_the_session(pair: Pair, version: int) -> None:
     link = mqtt(pair[0], version, known=("a/+",))
     code = 0x87 if version == 5 else 0x80
     codes = (1, code) if version == 5 else (code,)
@@ -406,7 +406,7 @@ def test_a_filter_that_is_refused_is_held_no_more(pair: Pair, version: int) -> N
 
 
 @both_versions
-def test_the_counter_has_a_subscribe_of_its_own_that_nothing_waits_for(pair: Pair, version: int) -> None:
+def test_the_counter_has_its_own_subscribe_and_the_link_does_not_wait_for_it(pair: Pair, version: int) -> None:
     link = mqtt(pair[0], version, watch_drops=True)
     sent(link, pair[1])
     receive(link, pair[1], connack(version))
@@ -423,7 +423,7 @@ def test_the_counter_has_a_subscribe_of_its_own_that_nothing_waits_for(pair: Pai
 
 
 @both_versions
-def test_a_broker_that_refuses_the_counter_is_no_error(pair: Pair, version: int) -> None:
+def test_a_refused_counter_is_not_an_error(pair: Pair, version: int) -> None:
     link = connected(pair, version, suback(version, 1, 1, 1), watch_drops=True)
 
     receive(link, pair[1], suback(version, 2, 0x80))
@@ -452,7 +452,7 @@ def test_a_counter_no_longer_watched_is_unsubscribed(pair: Pair, version: int) -
 
 
 @both_versions
-def test_the_counter_is_read_and_taken_out_from_among_the_messages(pair: Pair, version: int) -> None:
+def test_the_counter_is_read_and_is_not_among_the_messages(pair: Pair, version: int) -> None:
     link = connected(pair, version, suback(version, 1, 1, 1), suback(version, 2, 0), watch_drops=True)
     assert link.broker_dropped is None
 
@@ -472,14 +472,14 @@ def test_the_counter_is_read_and_taken_out_from_among_the_messages(pair: Pair, v
 
 
 @pytest.mark.parametrize("payload", [b"", b"-1", b"1.5", b"many", b"\xff", b"9" * 5000])
-def test_a_counter_that_is_no_number_is_ignored(pair: Pair, payload: bytes) -> None:
+def test_a_counter_that_is_not_a_number_is_ignored(pair: Pair, payload: bytes) -> None:
     link = connected(pair, 4, publish(4, DROPPED_TOPIC, b"5"), watch_drops=True)
 
     assert receive(link, pair[1], publish(4, DROPPED_TOPIC, payload)) == []
     assert link.broker_dropped == 5
 
 
-def test_a_message_of_the_brokers_own_that_wants_an_ack_goes_on_to_get_it(pair: Pair) -> None:
+def test_a_broker_message_at_qos_1_is_passed_on_to_be_acknowledged(pair: Pair) -> None:
     link = connected(pair, 4, watch_drops=True)
 
     (message,) = receive(link, pair[1], publish(4, "$SYS/old/route", packet_id=9))
@@ -488,7 +488,7 @@ def test_a_message_of_the_brokers_own_that_wants_an_ack_goes_on_to_get_it(pair: 
 
 
 @pytest.mark.parametrize("filter_", ["$SYS/#", "$share/g/$SYS/+/x"])
-def test_a_route_for_the_brokers_own_topics_gets_them(pair: Pair, filter_: str) -> None:
+def test_a_route_can_read_the_brokers_own_topics(pair: Pair, filter_: str) -> None:
     link = mqtt(pair[0], filters=("b", filter_), watch_drops=True)
     sent(link, pair[1])
     receive(link, pair[1], connack(4))
@@ -504,7 +504,7 @@ def test_a_route_for_the_brokers_own_topics_gets_them(pair: Pair, filter_: str) 
 
 
 @both_versions
-def test_after_a_silence_the_subscriptions_are_asked_for_again(pair: Pair, version: int) -> None:
+def test_after_a_silence_the_subscribe_is_repeated(pair: Pair, version: int) -> None:
     link = connected(pair, version, suback(version, 1, 1, 1), silence_timeout=60)
     start = whole_now()
 
@@ -538,7 +538,7 @@ def test_messages_end_the_silence_and_the_counter_does_not(pair: Pair) -> None:
 
 
 @both_versions
-def test_a_link_that_does_not_answer_the_repeated_subscribe_is_over(pair: Pair, version: int) -> None:
+def test_a_link_ends_if_the_repeated_subscribe_is_not_answered(pair: Pair, version: int) -> None:
     link = connected(pair, version, suback(version, 1, 1, 1), silence_timeout=60)
     start = whole_now()
     link.tick(start)
@@ -573,7 +573,7 @@ def test_without_a_timeout_silence_has_no_effect(pair: Pair) -> None:
 
 
 @both_versions
-def test_what_a_later_suback_refuses_or_grants_is_seen(pair: Pair, version: int) -> None:
+def test_a_later_suback_updates_the_refused_filters(pair: Pair, version: int) -> None:
     link = connected(pair, version, suback(version, 1, 0x80, 1), silence_timeout=60)
     assert list(link.refused) == ["a/+"]
     start = whole_now()
@@ -650,7 +650,7 @@ def test_a_write_to_a_closed_connection_is_a_close_without_a_reason(pair: Pair) 
     assert link.closed_silently
 
 
-def test_an_end_before_the_suback_or_by_the_bridge_is_not_silent(pair: Pair) -> None:
+def test_an_end_before_the_suback_or_by_the_bridge_does_not_count_as_a_close_without_a_reason(pair: Pair) -> None:
     link = connected(pair, 4)
     pair[1].close()
     link.read(0)
@@ -699,14 +699,14 @@ def test_a_refused_connection_says_why_and_what_to_do(
     assert sent(link, pair[1]) == b""
 
 
-def test_a_broker_that_knows_only_3_1_1_is_understood(pair: Pair) -> None:
+def test_a_broker_that_supports_only_3_1_1_gets_a_hint(pair: Pair) -> None:
     link = mqtt(pair[0], 5)
     receive(link, pair[1], connack(4, 1))
 
     assert "Set mqtt.protocol to 3.1.1" in (link.error or "")
 
 
-def test_a_refusal_quotes_the_brokers_words_and_where_it_sends_us(pair: Pair) -> None:
+def test_a_refusal_quotes_the_brokers_reason_and_server_reference(pair: Pair) -> None:
     link = mqtt(pair[0], 5)
     receive(
         link,
@@ -725,7 +725,9 @@ def test_a_refusal_quotes_the_brokers_words_and_where_it_sends_us(pair: Pair) ->
     ("properties", "noted"),
     [(b"", False), (b"\x11\x00\x00\x00\x3c", True), (b"\x11\x00\x00\x0e\x10", False)],
 )
-def test_a_session_kept_shorter_than_asked_is_noted_and_no_error(pair: Pair, properties: bytes, noted: bool) -> None:
+def test_a_session_kept_shorter_than_requested_is_reported_and_not_an_error(
+    pair: Pair, properties: bytes, noted: bool
+) -> None:
     link = mqtt(pair[0], 5)
     receive(link, pair[1], connack(5, properties=properties))
 
@@ -734,7 +736,7 @@ def test_a_session_kept_shorter_than_asked_is_noted_and_no_error(pair: Pair, pro
     assert link.error is None
 
 
-def test_a_broker_of_qos_0_only_is_reported(pair: Pair) -> None:
+def test_a_broker_that_supports_only_qos_0_is_reported(pair: Pair) -> None:
     link = mqtt(pair[0], 5)
     receive(link, pair[1], connack(5, properties=b"\x24\x00"), suback(5, 1, 0, 0))
 
@@ -760,7 +762,7 @@ def test_the_brokers_keepalive_replaces_ours(pair: Pair, monkeypatch: pytest.Mon
     assert link.error == "the broker did not answer within the keepalive"
 
 
-# --- what no broker should send -------------------------------------------------------------------------
+# --- protocol errors -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -770,7 +772,7 @@ def test_the_brokers_keepalive_replaces_ours(pair: Pair, monkeypatch: pytest.Mon
         pytest.param(packet(0xD0, b"") * (MAX_OTHER // 2 + 1), id="too much that is no message"),
     ],
 )
-def test_packets_beyond_the_memory_bound_are_refused_before_they_have_come(pair: Pair, data: bytes) -> None:
+def test_packets_beyond_the_memory_bound_are_refused_before_they_are_read(pair: Pair, data: bytes) -> None:
     link = mqtt(pair[0])
     pair[1].sendall(data)
 
@@ -824,9 +826,7 @@ def test_a_message_over_the_limit_is_read_past_without_keeping_it(
         pytest.param((0x00, b""), id="the reserved type"),
     ],
 )
-def test_what_breaks_the_protocol_is_an_error_that_ends_the_link(
-    pair: Pair, version: int, data: tuple[int, bytes]
-) -> None:
+def test_a_protocol_error_ends_the_link(pair: Pair, version: int, data: tuple[int, bytes]) -> None:
     link = connected(pair, version)
 
     with pytest.raises(RemoteProtocolError):
@@ -834,7 +834,7 @@ def test_what_breaks_the_protocol_is_an_error_that_ends_the_link(
 
 
 @both_versions
-def test_an_answer_to_nothing_is_named(pair: Pair, version: int) -> None:
+def test_an_answer_without_a_request_is_named(pair: Pair, version: int) -> None:
     link = connected(pair, version)
 
     with pytest.raises(RemoteProtocolError, match="SUBACK for packet id 2"):
@@ -852,7 +852,7 @@ def test_an_answer_to_nothing_is_named(pair: Pair, version: int) -> None:
         UnicodeDecodeError("a", b"", 0, 1, ""),
     ],
 )
-def test_whatever_paho_raises_is_a_broken_protocol(
+def test_any_exception_of_paho_is_a_protocol_error(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, raised: Exception
 ) -> None:
     """paho 2.2 raises few of these, 2.1 most."""
@@ -867,7 +867,7 @@ def test_whatever_paho_raises_is_a_broken_protocol(
         receive(link, pair[1], suback(5, 1, 1, 1))
 
 
-def test_a_malformed_refusal_of_the_version_makes_no_second_connect(pair: Pair) -> None:
+def test_a_malformed_refusal_of_the_version_causes_no_second_connect(pair: Pair) -> None:
     link = mqtt(pair[0])
     sent(link, pair[1])
 
@@ -886,7 +886,7 @@ def test_messages_of_a_read_that_ends_the_link_are_not_lost(pair: Pair) -> None:
 
 
 class Wire:
-    """A socket without a network: what is sent is forgotten, what comes is given."""
+    """A socket without a network: discards what is sent, returns the given bytes."""
 
     def __init__(self) -> None:
         self.incoming: list[bytes] = []
@@ -927,7 +927,7 @@ any_packet = st.one_of(
     st.lists(any_packet, max_size=6).map(b"".join),
     st.lists(st.integers(0, 200), max_size=3),
 )
-def test_whatever_comes_messages_an_error_or_a_broken_protocol_come_out(
+def test_any_bytes_give_messages_an_error_or_a_protocol_error(
     version: int, answered: bool, data: bytes, cuts: list[int]
 ) -> None:
     wire = Wire()

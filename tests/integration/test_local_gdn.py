@@ -141,7 +141,7 @@ def test_wrong_keys_and_fabrics_are_refused_in_the_recorded_form(client: Client)
     assert client("POST", "/_fabric/other/_api/cursor", {"query": "RETURN 1"}).json()["errorNum"] == 1228
 
 
-def test_a_user_logs_in_with_a_password_for_as_long_as_the_token_lasts(tmp_path: Path) -> None:
+def test_a_user_logs_in_with_a_password_until_the_token_expires(tmp_path: Path) -> None:
     gdn = LocalGdn(tmp_path, options=["--password", "correct horse", "--token-seconds", "1.5"])
     client = Client(gdn)
     try:
@@ -220,7 +220,7 @@ def test_bad_frames_get_error_answers_and_the_socket_stays_open(client: Client) 
     socket.close()
 
 
-def test_an_event_without_an_attribute_is_dropped_and_one_that_hangs_fails_alone(client: Client) -> None:
+def test_an_event_without_an_attribute_is_dropped_and_one_that_takes_too_long_fails_alone(client: Client) -> None:
     client.activate()
     socket, slow = client.producer("c8locals.input"), client.producer("c8locals.slow")
     send(socket, {"n": 50})
@@ -267,7 +267,7 @@ def test_a_query_filters_sorts_and_limits_a_collection_by_its_bind_variables(cli
     assert answer.json()["result"] == ["d-14", "d-13"]
 
 
-def test_documents_that_a_query_removes_are_gone_and_others_stay(client: Client) -> None:
+def test_a_query_removes_its_documents_and_no_others(client: Client) -> None:
     client.activate()
     socket = client.producer("c8locals.input")
     for n in (11, 12, 13):
@@ -330,7 +330,7 @@ def test_an_unknown_fault_or_a_wrong_value_changes_nothing(client: Client) -> No
     assert client("GET", "/_local/faults").json() == {}
 
 
-def test_switching_faults_requires_the_key(client: Client) -> None:
+def test_setting_faults_requires_the_key(client: Client) -> None:
     answer = client("POST", "/_local/faults", {"deleted": True}, headers={"Authorization": "apikey nonsense"})
 
     assert answer.status_code == 401

@@ -1,4 +1,4 @@
-"""The MQTT link against a real Mosquitto: what a session keeps, and what a broker does on its own."""
+"""The MQTT link with a real Mosquitto: what a session keeps, and what a broker does of its own accord."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Connect = Callable[..., MqttLink]
 
 @pytest.fixture
 def connect(mosquitto: Mosquitto) -> Iterator[Connect]:
-    """Dials, and closes at the end what the test has not closed."""
+    """Dials links, and closes those that the test left open."""
     links: list[MqttLink] = []
 
     def connect(*filters: str, port: int = mosquitto.port, known: tuple[str, ...] = (), **changed: Any) -> MqttLink:
@@ -47,12 +47,12 @@ def connect(mosquitto: Mosquitto) -> Iterator[Connect]:
 
 
 def run(link: MqttLink, until: Callable[[list[MqttMessage]], Any], *, seconds: float = 20) -> list[MqttMessage]:
-    """Read and acknowledge until ``until`` holds for the messages that came; these."""
+    """Read and acknowledge until ``until`` is true for the messages received; returns them."""
     messages: list[MqttMessage] = []
     deadline = time.monotonic() + seconds
     while not until(messages):
         if time.monotonic() > deadline:
-            pytest.fail(f"what was waited for did not come; the link's error is {link.error!r}")
+            pytest.fail(f"timed out; the link's error is {link.error!r}")
         if link.error is not None:
             pytest.fail(link.error)
         select.select([link.sock], [link.sock] if link.wants_write else [], [], 0.05)
@@ -78,7 +78,7 @@ def subscribed(link: MqttLink) -> MqttLink:
     return link
 
 
-def test_the_subscription_outlives_the_connection(connect: Connect, mosquitto: Mosquitto) -> None:
+def test_the_subscription_outlasts_the_connection(connect: Connect, mosquitto: Mosquitto) -> None:
     subscribed(connect("a/+")).close()
     publish(mosquitto.port, ("a/1", "while away"))
 
@@ -121,7 +121,7 @@ def test_a_new_filter_gets_its_retained_messages_and_the_known_ones_do_not_again
 
 
 @both_versions
-def test_a_subscription_no_longer_wanted_is_gone_after_the_reconnect(
+def test_a_removed_subscription_is_unsubscribed_at_the_reconnect(
     connect: Connect, mosquitto: Mosquitto, version: int
 ) -> None:
     old = subscribed(connect("a/+", "b/+", version=version))
@@ -135,9 +135,7 @@ def test_a_subscription_no_longer_wanted_is_gone_after_the_reconnect(
     assert [m.payload for m in run(link, len)] == [b"wanted"]
 
 
-def test_silence_is_answered_by_a_broker_that_lives_and_brings_nothing_again(
-    connect: Connect, mosquitto: Mosquitto
-) -> None:
+def test_a_repeated_subscribe_is_answered_without_retained_messages(connect: Connect, mosquitto: Mosquitto) -> None:
     publish(mosquitto.port, ("a/1", "retained"), retain=True)
     link = connect("a/+", silence_timeout=3600)
     run(link, lambda messages: messages and link.subscribed)
@@ -152,8 +150,8 @@ def test_silence_is_answered_by_a_broker_that_lives_and_brings_nothing_again(
 
 
 @both_versions
-def test_a_second_client_shows_as_a_take_over_or_as_a_close_without_a_reason(connect: Connect, version: int) -> None:
-    """Mosquitto 2.0.11 closes the connection without a reason in MQTT 5, too, where other versions send 0x8E."""
+def test_a_take_over_is_reported_as_such_or_as_a_close_without_a_reason(connect: Connect, version: int) -> None:
+    """With MQTT 5 Mosquitto 2.0.11 closes without a reason, too; other versions send 0x8E."""
     link = subscribed(connect("a/+", version=version))
     subscribed(connect("a/+", version=version))
 
@@ -163,7 +161,7 @@ def test_a_second_client_shows_as_a_take_over_or_as_a_close_without_a_reason(con
 
 
 @both_versions
-def test_what_the_broker_dropped_is_known(connect: Connect, tmp_path: Path, version: int) -> None:
+def test_messages_that_the_broker_dropped_are_counted(connect: Connect, tmp_path: Path, version: int) -> None:
     directory = tmp_path / "small"
     directory.mkdir()
     broker = Mosquitto(directory, "allow_anonymous true", "sys_interval 1", "max_queued_messages 2")
@@ -194,7 +192,7 @@ def test_a_refused_subscription_is_named_and_the_others_work(
 
 
 @both_versions
-def test_a_broker_that_wants_a_password_says_so(connect: Connect, tmp_path: Path, version: int) -> None:
+def test_a_missing_password_is_reported(connect: Connect, tmp_path: Path, version: int) -> None:
     directory = tmp_path / "closed"
     directory.mkdir()
     broker = Mosquitto(directory, "allow_anonymous false")
@@ -209,7 +207,7 @@ def test_a_broker_that_wants_a_password_says_so(connect: Connect, tmp_path: Path
 
 
 @both_versions
-def test_what_a_link_publishes_arrives_and_its_own_messages_are_acknowledged_as_before(
+def test_a_link_can_publish_and_still_acknowledges_its_messages(
     connect: Connect, mosquitto: Mosquitto, version: int
 ) -> None:
     listener = subscribed(connect("commands/#", client_id="device", version=version))
@@ -230,7 +228,7 @@ def test_what_a_link_publishes_arrives_and_its_own_messages_are_acknowledged_as_
     assert run(subscribed(connect("a/+", version=version, known=("a/+",))), lambda _: True) == []
 
 
-def test_a_topic_that_is_none_to_publish_to_is_refused_and_the_link_lives(connect: Connect) -> None:
+def test_an_invalid_topic_to_publish_to_is_refused_and_the_link_stays(connect: Connect) -> None:
     link = subscribed(connect("a/+"))
 
     with pytest.raises(ValueError, match="topic"):
@@ -257,7 +255,7 @@ def test_with_3_1_1_a_message_over_the_limit_comes_once_and_does_not_stop_those_
     assert [m.topic for m in run(connect("a/+", version=4, known=("a/+",)), len)] == ["a/4"]
 
 
-def test_publishing_on_a_link_that_is_over_is_lost_and_raises_nothing(connect: Connect) -> None:
+def test_publishing_on_an_ended_link_does_nothing(connect: Connect) -> None:
     link = subscribed(connect("a/+"))
     link.close()
 

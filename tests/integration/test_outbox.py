@@ -327,7 +327,7 @@ def test_purging_frees_just_enough_dead_letters_from_the_oldest_on(bounded: Call
     outbox.commit(Commit(dead_letters=[dead_letter()]))
     assert (outbox.dead_letter_count, outbox.counter("dead_letters_purged")) == (9, 2)
     outbox.commit(Commit(dead_letters=[dead_letter()]))
-    assert outbox.dead_letter_count == 10, "what was purged no longer counts"
+    assert outbox.dead_letter_count == 10, "purged dead letters no longer count"
 
 
 def test_records_that_are_too_old_are_dropped_as_expired(bounded: Callable[..., Outbox]) -> None:
@@ -489,8 +489,8 @@ def test_an_outbox_with_damaged_pages_is_rescued_automatically(tmp_path: Path) -
     again.close()
 
 
-def test_what_is_left_of_an_outbox_that_was_cut_off_is_rescued(tmp_path: Path) -> None:
-    """SQLite itself reads nothing of a file that is shorter than its header says."""
+def test_a_truncated_outbox_is_rescued_as_far_as_it_can_be_read(tmp_path: Path) -> None:
+    """SQLite reads nothing of a file that is shorter than its header says."""
     path = tmp_path / "outbox.db"
     filled(path).close()
     os.truncate(path, path.stat().st_size // 2)
@@ -539,7 +539,7 @@ def test_a_file_that_is_not_a_database_is_kept_beside_a_new_one(tmp_path: Path, 
 @example(4657, 3, False)  # a table definition with a token that SQLite finds too big, not corrupt
 @pytest.mark.long
 @settings(max_examples=25, deadline=None)
-def test_with_any_damage_the_bridge_starts_and_the_books_add_up(seed: int, places: int, torn: bool) -> None:
+def test_after_any_damage_the_bridge_starts_and_the_books_balance(seed: int, places: int, torn: bool) -> None:
     import random
 
     rng = random.Random(seed)
@@ -565,7 +565,7 @@ def test_with_any_damage_the_bridge_starts_and_the_books_add_up(seed: int, place
 
             assert outbox.books().received == outbox.books().accounted
         except OutboxDamaged:
-            # Found only now, which ends the daemon; the next start finds it too.
+            # Found only here: the daemon would end, and its next start finds the damage too.
             outbox.close()
             outbox.open()
             outbox.commit(Commit(rows=rows(1, 2)))
@@ -684,7 +684,7 @@ def test_seen_messages_are_stored_with_the_commit_and_forgotten_in_a_copy(
     shutil.copy(tmp_path / "data" / "outbox.db", tmp_path / "copy.db")
     copy = Outbox(tmp_path / "copy.db")
     copy.open()
-    assert copy.seen_messages() == [], "the broker's session went on with the other one"
+    assert copy.seen_messages() == [], "the broker's session continued with the original"
     copy.close()
 
     outbox = open_outbox()

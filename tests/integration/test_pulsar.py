@@ -41,7 +41,7 @@ def pulsar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pulsar]:
 
 
 class ThreadedProxy:
-    """The fault proxy on a loop of its own."""
+    """The fault proxy on its own event loop."""
 
     def __init__(self, upstream: int) -> None:
         self.proxy = Proxy(port=free_port(), upstream=upstream)
@@ -55,7 +55,7 @@ class ThreadedProxy:
 
     def end(self) -> None:
         self.do(self.proxy.stop)
-        self.do(self._finished)  # a loop that stops with tasks on it complains when they are collected
+        self.do(self._finished)  # asyncio warns of tasks that are pending when their loop is closed
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
@@ -122,7 +122,7 @@ def test_rows_arrive_in_a_plain_pulsar_without_worker_and_queries(
     assert bridge.cli("query", "RETURN 1").returncode == 78
 
 
-def test_a_token_that_pulsar_refuses_is_not_ready_and_says_why(
+def test_with_a_token_that_pulsar_refuses_the_bridge_is_not_ready_and_reports_why(
     pulsar: Pulsar, mosquitto: Mosquitto, make_pulsar_bridge: MakeBridge
 ) -> None:
     pulsar.create_namespace("closed")
@@ -136,7 +136,7 @@ def test_a_token_that_pulsar_refuses_is_not_ready_and_says_why(
 
 
 @pytest.mark.parametrize("deduplicate", [True, False])
-def test_kills_and_cut_links_under_load_lose_nothing_and_with_deduplication_double_nothing(
+def test_kills_and_cut_links_under_load_lose_nothing_and_with_deduplication_duplicate_nothing(
     pulsar: Pulsar,
     mosquitto: Mosquitto,
     make_pulsar_bridge: MakeBridge,
@@ -158,12 +158,12 @@ def test_kills_and_cut_links_under_load_lose_nothing_and_with_deduplication_doub
     published = threading.Event()
 
     def struck() -> int:
-        """Cuts that struck a connection to Pulsar."""
+        """Cuts that hit a connection to Pulsar."""
         return proxy.proxy.counts["cut"] + proxy.proxy.counts["cut_after"]
 
     def publish() -> None:
         nonlocal count
-        # On a slow machine the load lasts longer, until the faults are as many.
+        # On a slow machine the load lasts longer, until enough faults have happened.
         while count < least or (count < most and not (min(kills, cuts, struck()) >= 5 and mqtt_cuts >= 3)):
             publish_all(mosquitto.port, readings(count, block))
             count += block
@@ -175,7 +175,7 @@ def test_kills_and_cut_links_under_load_lose_nothing_and_with_deduplication_doub
     publisher = threading.Thread(target=publish, daemon=True)
     publisher.start()
     while not published.is_set():
-        # In the midst of a burst, with records on the wire.
+        # During a burst, with records on the wire.
         time.sleep(rng.uniform(0.05, 0.6))
         if rng.random() < 0.4:
             process.kill()
@@ -209,6 +209,6 @@ def test_kills_and_cut_links_under_load_lose_nothing_and_with_deduplication_doub
     assert set(arrived) == set(range(count))
     if deduplicate:
         assert doubled == 0, "every message is stored exactly once"
-        assert skipped > 0, "else this test proves nothing of what the broker hands over again"
+        assert skipped > 0, "else this test proves nothing about redelivered messages"
     else:
-        assert doubled > 0, "without deduplication the faults must show, else this test proves nothing"
+        assert doubled > 0, "without deduplication the faults must cause duplicates, else this test proves nothing"

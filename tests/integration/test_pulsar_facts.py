@@ -1,4 +1,4 @@
-"""What the bridge relies on in a Pulsar-like WebSocket producer, asked of a real Pulsar."""
+"""The behaviour of a WebSocket producer that the bridge relies on, tested with a real Pulsar."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tests.pulsar import Pulsar, token
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.pulsar,  # one broker for all, where groups are kept together
+    pytest.mark.pulsar,  # one broker for all tests, where xdist keeps groups together
     pytest.mark.timeout(600),  # the first run downloads it
 ]
 
 DUPLICATE = base64.b64encode(b"\x08" + b"\xff" * 9 + b"\x01\x10" + b"\xff" * 9 + b"\x01\x30\x00").decode()
-"""The messageId of what deduplication dropped: ledger -1, entry -1, batch index 0."""
+"""The messageId of a send that deduplication dropped: ledger -1, entry -1, batch index 0."""
 
 MAX_TEXT = 1024 * 1024
 IDLE_SECONDS = 2.0
@@ -48,7 +48,7 @@ def pulsar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pulsar]:
 
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pulsar]:
-    """One that wants tokens, and has limits that a test can reach."""
+    """A Pulsar that requires tokens and has limits that a test can reach."""
     broker = Pulsar(
         tmp_path_factory.mktemp("strict"),
         token_key=TOKEN_KEY,
@@ -71,7 +71,7 @@ def deduplicated(pulsar: Pulsar) -> str:
 
 
 class Producer:
-    """One connection, spoken to in text frames."""
+    """One connection, used frame by frame."""
 
     def __init__(self, broker: Pulsar, topic: str, *, bearer: str | None = None, **parameters: Any) -> None:
         bearer = bearer if bearer is not None else broker.admin_token
@@ -100,13 +100,13 @@ class Producer:
         return self.ask(request(payload, context))
 
     def burst(self, payloads: Iterable[bytes]) -> None:
-        """All at once, and no answer read; the contexts count from 0."""
+        """Send all without reading answers; the contexts count from 0."""
         texts = [request(payload, str(n)) for n, payload in enumerate(payloads)]
         frames = [websocket.ABNF.create_frame(text, websocket.ABNF.OPCODE_TEXT).format() for text in texts]
         self.sock.sendall(b"".join(frames))
 
     def send_all(self, payloads: list[bytes]) -> list[dict[str, Any]]:
-        """The answers to a burst, as they came."""
+        """The answers to a burst, in the order received."""
         sender = threading.Thread(target=self.burst, args=(payloads,))
         sender.start()
         answers = [self.answer() for _ in payloads]
@@ -114,7 +114,7 @@ class Producer:
         return answers
 
     def is_silent(self, seconds: float) -> bool:
-        """Whether nothing comes, not even a close."""
+        """Whether nothing arrives, not even a close."""
         self.ws.settimeout(seconds)
         try:
             self.ws.recv_data(control_frame=True)
@@ -126,7 +126,7 @@ class Producer:
             self.ws.settimeout(20)
 
     def cut(self, *, reset: bool) -> None:
-        """End TCP without a word of WebSocket."""
+        """Close TCP without a WebSocket close frame."""
         if reset:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()
@@ -137,7 +137,7 @@ def request(payload: bytes, context: str) -> str:
 
 
 def upgrade_status(broker: Pulsar, topic: str, **parameters: Any) -> int:
-    """What an upgrade is answered with."""
+    """The status of an upgrade."""
     try:
         Producer(broker, topic, **parameters).close()
     except websocket.WebSocketBadStatusException as exc:
@@ -168,7 +168,7 @@ def numbered(n: int) -> list[bytes]:
 # --- answers -------------------------------------------------------------------------------------------
 
 
-def test_a_send_is_answered_with_its_context(pulsar: Pulsar, topic: str) -> None:
+def test_a_receipt_has_the_context_of_its_send(pulsar: Pulsar, topic: str) -> None:
     with closing(Producer(pulsar, topic)) as producer:
         answer = producer.ask('{"payload":"aGVsbG8=","context":"1"}')
 
@@ -191,13 +191,13 @@ def test_a_bad_payload_is_refused_alone_and_uses_up_no_number(pulsar: Pulsar, to
     assert pulsar.sequence_ids(topic) == [0]
 
 
-def test_base64_without_padding_is_taken(pulsar: Pulsar, topic: str) -> None:
+def test_base64_without_padding_is_accepted(pulsar: Pulsar, topic: str) -> None:
     with closing(Producer(pulsar, topic)) as producer:
         assert producer.ask('{"payload":"YQ","context":"1"}')["result"] == "ok"
     assert pulsar.read(topic) == [b"a"]
 
 
-def test_what_is_not_json_is_refused_without_a_context(pulsar: Pulsar, topic: str) -> None:
+def test_invalid_json_is_refused_without_a_context(pulsar: Pulsar, topic: str) -> None:
     with closing(Producer(pulsar, topic)) as producer:
         refusal = producer.ask("not JSON")
         assert producer.send(b"later")["result"] == "ok"
@@ -212,7 +212,7 @@ def test_a_binary_frame_gets_no_answer(pulsar: Pulsar, topic: str) -> None:
         assert producer.send(b"later", "2")["context"] == "2"
 
 
-def test_what_the_broker_refuses_is_refused_alone_and_uses_up_no_number(strict: Pulsar) -> None:
+def test_a_send_that_the_broker_refuses_is_refused_alone_and_uses_up_no_number(strict: Pulsar) -> None:
     topic = f"{strict.create_namespace('too-large', deduplicates=True)}/topic"
     payloads = [b"0", b"x" * (MAX_PAYLOAD + 1), b"2", b"3"]
     with closing(Producer(strict, topic, initialSequenceId=-1, producerName="me")) as producer:
@@ -240,7 +240,7 @@ def test_beyond_max_pending_messages_a_send_is_refused_and_uses_up_no_number(pul
     assert pulsar.sequence_ids(topic) == list(range(len(stored)))
 
 
-def test_without_max_pending_messages_there_is_no_limit_in_reach(pulsar: Pulsar, topic: str) -> None:
+def test_without_max_pending_messages_no_limit_is_reached(pulsar: Pulsar, topic: str) -> None:
     with closing(Producer(pulsar, topic)) as producer:
         answers = producer.send_all(numbered(3000))
     assert [answer["result"] for answer in answers] == ["ok"] * 3000
@@ -258,12 +258,12 @@ def test_a_send_that_timed_out_is_answered_like_a_refusal_but_may_be_stored(puls
     assert pulsar.sequence_ids(topic) == list(range(500))
 
 
-def test_a_send_timeout_of_zero_is_taken(pulsar: Pulsar, topic: str) -> None:
+def test_a_send_timeout_of_zero_is_accepted(pulsar: Pulsar, topic: str) -> None:
     with closing(Producer(pulsar, topic, sendTimeoutMillis=0)) as producer:
         assert producer.send(b"x")["result"] == "ok"
 
 
-def test_text_up_to_a_mebibyte_is_taken_and_beyond_ends_the_connection(pulsar: Pulsar, topic: str) -> None:
+def test_text_up_to_a_mebibyte_is_accepted_and_more_ends_the_connection(pulsar: Pulsar, topic: str) -> None:
     empty = request(b"", "")
     spare = MAX_TEXT - len(empty)
     largest = request(b"x" * (spare // 4 * 3), "c" * (spare % 4))
@@ -271,7 +271,7 @@ def test_text_up_to_a_mebibyte_is_taken_and_beyond_ends_the_connection(pulsar: P
 
     with closing(Producer(pulsar, topic)) as producer:
         assert producer.ask(largest)["result"] == "ok"
-        # Just the head of a frame that is too long: who writes all of it may lose the reason to a reset.
+        # Only the header of a frame that is too long: if all of it is written, a reset may overtake the close reason.
         producer.sock.sendall(b"\x81\xff" + struct.pack("!Q", MAX_TEXT + 1) + b"mask" + b"x")
         opcode, data = producer.ws.recv_data(control_frame=True)
         assert opcode == websocket.ABNF.OPCODE_CLOSE
@@ -318,7 +318,7 @@ def test_numbers_alone_make_a_duplicate_whatever_the_payload(pulsar: Pulsar, ded
     assert pulsar.read(deduplicated) == [b"one"]
 
 
-def test_without_an_initial_number_a_producer_goes_on_after_its_last(pulsar: Pulsar, deduplicated: str) -> None:
+def test_without_an_initial_number_a_producer_continues_after_its_last(pulsar: Pulsar, deduplicated: str) -> None:
     with closing(Producer(pulsar, deduplicated, producerName="me", initialSequenceId=6)) as producer:
         producer.send(b"seventh")
     with closing(connect_when_free(pulsar, deduplicated, producerName="me")) as producer:
@@ -348,7 +348,7 @@ def test_without_deduplication_the_same_numbers_are_stored_twice(pulsar: Pulsar,
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.02, 0.1])
-def test_what_was_under_way_when_the_connection_was_cut_is_stored_once(
+def test_sends_under_way_when_the_connection_is_cut_are_stored_once(
     pulsar: Pulsar, deduplicated: str, pause: float
 ) -> None:
     me: dict[str, Any] = {"producerName": "me", "initialSequenceId": -1}
@@ -363,7 +363,7 @@ def test_what_was_under_way_when_the_connection_was_cut_is_stored_once(
     assert pulsar.read(deduplicated) == payloads
 
 
-def test_what_was_under_way_when_the_broker_was_killed_is_stored_once(tmp_path: Path) -> None:
+def test_sends_under_way_when_the_broker_is_killed_are_stored_once(tmp_path: Path) -> None:
     broker = Pulsar(tmp_path)
     try:
         topic = f"{broker.create_namespace('n', deduplicates=True)}/topic"
@@ -390,7 +390,7 @@ def test_what_was_under_way_when_the_broker_was_killed_is_stored_once(tmp_path: 
 # --- the upgrade ---------------------------------------------------------------------------------------
 
 
-def test_a_name_in_use_is_refused_and_its_holder_goes_on(pulsar: Pulsar, topic: str) -> None:
+def test_a_name_in_use_is_refused_and_its_holder_continues(pulsar: Pulsar, topic: str) -> None:
     with closing(Producer(pulsar, topic, producerName="me")) as producer:
         assert upgrade_status(pulsar, topic, producerName="me") == 409
         assert upgrade_status(pulsar, topic, producerName="another") == 101
@@ -428,7 +428,7 @@ def test_an_unknown_parameter_is_ignored(pulsar: Pulsar, topic: str) -> None:
     assert upgrade_status(pulsar, topic, nonsense=1) == 101
 
 
-def test_a_missing_namespace_is_not_found_and_a_missing_topic_is_made(pulsar: Pulsar, topic: str) -> None:
+def test_a_missing_namespace_is_not_found_and_a_missing_topic_is_created(pulsar: Pulsar, topic: str) -> None:
     assert upgrade_status(pulsar, "public/missing/topic") == 404
     assert upgrade_status(pulsar, "missing/missing/topic") == 404
     assert upgrade_status(pulsar, topic) == 101
@@ -439,7 +439,7 @@ def test_a_path_without_a_topic_is_a_server_error(pulsar: Pulsar) -> None:
     assert upgrade_status(pulsar, "public/default") == 500
 
 
-def test_a_token_opens_and_its_lack_does_not(strict: Pulsar) -> None:
+def test_an_upgrade_needs_a_token(strict: Pulsar) -> None:
     namespace = strict.create_namespace("tokens")
     strict.call("POST", f"/namespaces/{namespace}/permissions/device", ["produce"])
     topic = f"{namespace}/topic"
@@ -491,7 +491,7 @@ def test_the_idle_time_is_five_minutes_unless_set(pulsar: Pulsar) -> None:
 
 
 @pytest.mark.parametrize("whole_namespace", [False, True], ids=["topic", "namespace"])
-def test_an_unload_is_not_seen_on_the_connection(pulsar: Pulsar, deduplicated: str, whole_namespace: bool) -> None:
+def test_an_unload_does_not_show_on_the_connection(pulsar: Pulsar, deduplicated: str, whole_namespace: bool) -> None:
     with closing(Producer(pulsar, deduplicated, producerName="me", initialSequenceId=-1)) as producer:
         producer.send(b"before")
         if whole_namespace:
@@ -519,7 +519,7 @@ def test_sends_under_way_during_unloads_are_stored_once_and_in_order(pulsar: Pul
     assert pulsar.read(deduplicated) == payloads
 
 
-def test_a_deleted_topic_is_made_again_unseen(pulsar: Pulsar, topic: str) -> None:
+def test_a_deleted_topic_is_recreated_without_a_sign_on_the_connection(pulsar: Pulsar, topic: str) -> None:
     with closing(Producer(pulsar, topic)) as producer:
         producer.send(b"lost")
         pulsar.delete_topic(topic)
@@ -563,7 +563,7 @@ def test_a_terminated_topic_refuses_sends_and_then_upgrades(pulsar: Pulsar, topi
     assert pulsar.read(topic) == [b"before"]
 
 
-def test_an_end_of_the_broker_ends_the_connection(tmp_path: Path) -> None:
+def test_stopping_the_broker_ends_the_connection(tmp_path: Path) -> None:
     broker = Pulsar(tmp_path)
     try:
         with closing(Producer(broker, "public/default/topic")) as producer:

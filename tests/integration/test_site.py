@@ -1,4 +1,4 @@
-"""The documentation as a site: it builds without a warning and needs nothing from elsewhere."""
+"""The documentation as a site: it builds without a warning and loads nothing from other hosts."""
 
 from __future__ import annotations
 

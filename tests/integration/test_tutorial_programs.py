@@ -1,4 +1,4 @@
-"""The tutorial's way of working, by clients that are not ours, against the local GDN."""
+"""The tutorial's programs, with third-party clients, against the local GDN."""
 
 from __future__ import annotations
 
