@@ -30,7 +30,7 @@ hypothesis.settings.load_profile("full")
 API_KEY = "acme.testkey.s3cr3tvalue"
 TENANT = "acme"
 TABLE = "tutorialAppOutputTable"
-"""Of the worker that the bridge runs in tests."""
+"""The output table of the worker in tests."""
 
 CANARY = {
     "BRIDGE_CANARY__ENABLED": "true",
@@ -39,19 +39,19 @@ CANARY = {
     "BRIDGE_CANARY__QUERY": f'FOR d IN {TABLE} FILTER d.id == "0-{{marker}}" RETURN d.id',
     "BRIDGE_CANARY__CLEANING_QUERY": f'FOR d IN {TABLE} FILTER d.id == "0-{{marker}}" REMOVE d IN {TABLE}',
 }
-"""A canary for that worker, with the interval that ships."""
+"""Settings of a canary for that worker, with the default interval."""
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """``--dist loadfile`` with what takes long first."""
+    """``--dist loadfile``, the slowest files first."""
     return LongestFirst(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def wait_for(condition: Callable[[], Any], *, seconds: float = 30.0, what: str = "the condition") -> Any:
-    """The condition's first true value; fails the test after ``seconds``."""
+    """Wait for a true value of the condition and return it; fail the test after ``seconds``."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if value := condition():
@@ -176,7 +176,7 @@ class LocalGdn(Process):
             return json.load(answer)
 
     def set_faults(self, **faults: object) -> None:
-        """Switch faults on or off, `_` for `-` in their names."""
+        """Set or unset faults; `_` stands for `-` in their names."""
         self.call("POST", "/_local/faults", {name.replace("_", "-"): value for name, value in faults.items()})
 
     def query(self, c8ql: str) -> list[Any]:
@@ -184,7 +184,7 @@ class LocalGdn(Process):
         try:
             answer = self.call("POST", path, {"query": c8ql, "batchSize": 1000})
         except urllib.error.HTTPError as exc:
-            if exc.code == 404:  # the collection isn't there before the worker was activated
+            if exc.code == 404:  # the collection doesn't exist before the worker has been activated
                 exc.close()
                 return []
             raise
@@ -223,7 +223,7 @@ class Bridge:
         self.process: Process | None = None
 
     def use_shipped_intervals(self) -> None:
-        """Look at the far end as often as ships: the intervals for tests are too short for a plan."""
+        """Use the default intervals of the health checks: those for tests would exceed the limits of a plan."""
         for name in ("BRIDGE_HEALTH__QUERY_INTERVAL", "BRIDGE_HEALTH__WORKER_INTERVAL"):
             del self.settings[name]
 
@@ -275,7 +275,7 @@ class Bridge:
         wait_for(lambda: self.part("mqtt")["state"] == "connected", what="the subscription")
 
     def peak_memory(self) -> int:
-        """The most resident memory the running process had, in bytes."""
+        """Peak resident memory of the running process, in bytes."""
         assert self.process is not None
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
@@ -291,9 +291,9 @@ def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
 
 @pytest.fixture
 def strict_broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    """Lets anyone subscribe what begins with ``ok/`` and nothing else.
+    """A Mosquitto that allows subscriptions below ``ok/`` and refuses all others.
 
-    By its plugin: Mosquitto 2.0 grants any subscription under an ``acl_file`` and keeps back the messages.
+    That needs its plugin: with an ``acl_file`` Mosquitto 2.0 grants any subscription, then withholds the messages.
     """
     plugins = [*Path("/usr").glob("lib*/mosquitto_dynamic_security.so"), *Path("/usr/lib").glob("*/mosquitto_dyn*.so")]
     if not plugins:
@@ -318,7 +318,7 @@ def strict_broker(tmp_path: Path) -> Iterator[Mosquitto]:
     )
     directory = tmp_path / "strict"
     directory.mkdir()
-    # Started by root it would become another user, who may not read the test's directory.
+    # Started by root, Mosquitto would switch to another user, who can't read the test's directory.
     options = ["user root", f"plugin {plugins[0]}", f"plugin_opt_config_file {rules}"]
     broker = Mosquitto(directory, "allow_anonymous true", *options)
     yield broker

@@ -1,4 +1,4 @@
-"""The order in which workers are given the tests: the longest first, so that none is left with one at the end."""
+"""The order in which xdist workers get the tests: the slowest first, so that none runs alone at the end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
 EACH_FAULT = "tests/faults/test_faults.py::test_each_fault_alone"
-"""Their cases share nothing and take minutes: each is given out by itself."""
+"""Its cases share nothing and take minutes: each is a unit of its own."""
 
 SECONDS = {
     "tests/deploy/test_docker.py": 320,
@@ -39,13 +39,13 @@ SECONDS = {
     "tests/e2e/test_sessions.py": 40,
     "tests/integration/test_tutorial_programs.py": 35,
 }
-"""Units of work that take over half a minute. What isn't here comes after them, unit tests last."""
+"""Units of work that take over half a minute. All others come after them, unit tests last."""
 
 REST = {"faults": 30, "deploy": 30, "e2e": 20, "integration": 10, "path": 2, "unit": 1}
 
 
 def unit_of(nodeid: str) -> str:
-    """What a test is given out with: its file, whose fixtures are shared, or itself."""
+    """The unit that a test belongs to: its file, whose fixtures are shared, or the test itself."""
     file, _, name = nodeid.partition("::")
     if nodeid.startswith(EACH_FAULT):
         return f"{EACH_FAULT}[{name.rpartition('[')[2]}"
@@ -53,7 +53,7 @@ def unit_of(nodeid: str) -> str:
 
 
 def seconds(unit: str) -> int:
-    """About how long a unit takes, on a machine of two cores."""
+    """Approximate duration of a unit on two cores."""
     folder = PurePath(unit).parts[1] if "/" in unit else ""
     return SECONDS.get(unit, REST.get(folder, 10))
 

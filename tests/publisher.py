@@ -1,4 +1,4 @@
-"""A publisher that is not the bottleneck: packets are encoded ahead, PUBACKs are counted by the block."""
+"""A publisher that is not the bottleneck: packets are encoded beforehand, PUBACKs are counted in batches."""
 
 from __future__ import annotations
 

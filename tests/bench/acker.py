@@ -1,6 +1,6 @@
-"""A far end that is not the bottleneck: the REST calls the daemon makes, a producer socket that acks by the block.
+"""A far end that is not the bottleneck: the REST calls that the daemon makes, a producer socket with batched receipts.
 
-Shares no code with the bridge. Every payload's id is kept: what was lost or doubled shows. GET /counts tells.
+Shares no code with the bridge. It keeps the id of every payload, to find lost and duplicate rows: GET /counts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What mapping costs beyond reading and writing JSON: ``python -m tests.bench.mapping``.
+"""The cost of mapping beyond decoding and encoding JSON: ``python -m tests.bench.mapping``.
 
-The baseline beside it decodes the payload and encodes the row with the same library, and nothing else. The best of
-several rounds counts, of ours and of the baseline, taken in turns.
+The baseline only decodes the payload and encodes the row, with the same library. Mapping and baseline run in turns; the
+best of several rounds counts for each.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CASES = {
 
 
 def once(work: Callable[[MqttMessage], object], messages: list[MqttMessage]) -> float:
-    """Microseconds a message."""
+    """Microseconds per message."""
     begin = time.perf_counter()
     for message in messages:
         work(message)

@@ -1,4 +1,4 @@
-"""Publishes COUNT readings at full speed, from a process of its own; prints when it starts. Arguments: port, COUNT."""
+"""Publish COUNT readings at full speed, from a separate process; prints its start time. Arguments: port, COUNT."""
 
 from __future__ import annotations
 

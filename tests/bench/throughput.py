@@ -1,8 +1,8 @@
-"""The daemon, durable, against the tutorial's own way, on the same Mosquitto and the same acker, in turns.
+"""The durable daemon compared with the tutorial's program, on the same Mosquitto and the same acker, in turns.
 
-Prints messages a second, CPU per message, what was lost or doubled, and the ratios of each round: to the tutorial's
-way, and what deduplication leaves of it. Absolute figures are the machine's; the ratios are ours. Each message has a
-topic of its own, the worst case for a mapping that remembers topics.
+Prints messages per second, CPU per message, lost and duplicate rows, and the ratios of each round: the bridge to the
+tutorial's program, and with deduplication to without. Absolute figures depend on the machine; the ratios don't. Each
+message has its own topic, the worst case for a mapping that caches topics.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Bench:
                 process.kill()
 
     def measure(self, name: str, pid: int) -> float:
-        """Messages a second, from the first publish to the last receipt."""
+        """Messages per second, from the first publish to the last receipt."""
         self.ask("/reset")
         cpu = _cpu_seconds(pid)
         command = [sys.executable, "-m", "tests.bench.publish", str(self.broker.port), str(COUNT)]
@@ -79,7 +79,7 @@ class Bench:
             publisher.wait(SECONDS)
         wait_for(lambda: self.ask("/counts")["unique"] >= COUNT, seconds=SECONDS, what="all rows")
         counts = self.ask("/counts")
-        time.sleep(0.2)  # the last releases belong to the work
+        time.sleep(0.2)  # the last releases are part of the work
         spent = (_cpu_seconds(pid) - cpu) / COUNT
         rate: float = COUNT / (counts["last_at"] - start)
         print(
@@ -98,7 +98,7 @@ def _cpu_seconds(pid: int) -> float:
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="gdn-bridge-bench-", dir=".") as name:
         directory = Path(name).resolve()
-        directory.chmod(0o755)  # Mosquitto reads its configuration as a user of its own
+        directory.chmod(0o755)  # Mosquitto reads its configuration as another user
         bench = Bench(directory)
         try:
             ratios, shares = [], []

@@ -1,6 +1,6 @@
-"""The baseline: the tutorial's own way to send, in an MQTT callback. Send a row, wait for its receipt, take the next.
+"""The baseline: the tutorial's program. Its MQTT callback sends a row and waits for the receipt.
 
-Arguments: broker's port, acker's port. Not durable; acknowledges the broker when the callback returns.
+Arguments: broker's port, acker's port. Not durable; acknowledges to the broker when the callback returns.
 """
 
 from __future__ import annotations

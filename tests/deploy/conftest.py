@@ -1,4 +1,4 @@
-"""Fixtures for tests of what the bridge is deployed with: a Docker engine of their own, thrown away afterwards."""
+"""Fixtures for tests of the deployment: a Docker engine of their own, removed afterwards."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ DOCKER_PLUGINS = ("docker-compose", "docker-buildx")
 
 
 def missing(what: str) -> NoReturn:
-    """Skip, or fail where skipping would hide something."""
+    """Skip the test; in CI, fail it."""
     if os.environ.get("CI"):
         pytest.fail(f"{what}, and in CI nothing may be skipped")
     pytest.skip(what)
 
 
 def block(guide: str, start: str) -> str:
-    """A block of commands in one of docs/, by its beginning."""
+    """The block of commands in a page of docs/ that begins with ``start``."""
     text = (ROOT / "docs" / guide).read_text()
     (found,) = [commands for commands in re.findall(r"```\n(.*?)```", text, re.DOTALL) if commands.startswith(start)]
     return str(found)
 
 
 class DockerEngine:
-    """A ``dockerd`` with directories and a socket of its own, which ends with this process, however that ends."""
+    """A ``dockerd`` with its own directories and socket. It ends with this process, even if that is killed."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -57,7 +57,7 @@ class DockerEngine:
                 stdout=out,
                 stderr=out,
                 cwd=ROOT,
-                start_new_session=True,  # what ends this process must leave it the time to clear away
+                start_new_session=True,  # a signal to our process group must leave it time to clean up
             )
 
     def wait(self) -> None:
@@ -89,12 +89,12 @@ class DockerEngine:
         return dict(found)
 
     def kill(self, pid: int) -> None:
-        """Kill a process that the engine calls so: it counts in a namespace of its own."""
+        """Kill a process by the process id that the engine gives: the engine has its own namespace."""
         ((first,),) = (children(below) for below in children(self._process.pid))
         subprocess.run(["nsenter", "--target", str(first), "--pid", "kill", "-KILL", str(pid)], check=True)
 
     def stop(self) -> None:
-        """End it, with all that it runs and has changed."""
+        """Stop the engine and its containers, and undo its changes to this machine."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(60)
@@ -105,7 +105,7 @@ def _run(command: list[str], timeout: float = 60) -> str:
 
 
 def _fetch_plugins(engine: DockerEngine) -> None:
-    """Compose and Buildx from the next Debian, unpacked beside the engine: this one's is too old. Installs nothing."""
+    """Compose and Buildx from the next Debian, unpacked beside the engine: this one's are too old. Installs nothing."""
     apt = engine.directory / "apt"
     for name in ("parts", "lists/partial", "cache/archives/partial", "packages", "tree"):
         (apt / name).mkdir(parents=True)
@@ -131,7 +131,7 @@ def _fetch_plugins(engine: DockerEngine) -> None:
 
 
 def find_python(version: str) -> str:
-    """A CPython of that version, such as 3.13, that is on this machine."""
+    """A CPython on this machine with that version, such as 3.13."""
     installed = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}"))
     candidates = [*map(str, installed), f"python{version}"]
     if sys.version_info[:2] == tuple(map(int, version.split("."))):
@@ -141,7 +141,7 @@ def find_python(version: str) -> str:
 
 
 def need_docker() -> None:
-    """Skip, or fail in CI, without what an engine of our own takes."""
+    """Skip, or fail in CI, if this machine can't run an engine."""
     if os.geteuid():
         missing("a Docker engine of our own needs root")
     for program in ("dockerd", "docker", "iptables-save", "mmdebstrap", "setpriv", "unshare"):
@@ -151,7 +151,7 @@ def need_docker() -> None:
 
 @pytest.fixture(scope="session")
 def docker_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerEngine]:
-    """A running engine with Compose, Buildx and the base images; the official ones where a registry answers."""
+    """A running engine with Compose, Buildx and the base images: the official ones if a registry answers."""
     need_docker()
     engine = DockerEngine(tmp_path_factory.mktemp("docker"))
     try:

@@ -1,7 +1,7 @@
-"""A Docker engine that ends with whoever started it: ``python -m tests.deploy.engine DIRECTORY``, on a pipe from there.
+"""A Docker engine that ends with its starter: ``python -m tests.deploy.engine DIRECTORY``, standard input a pipe.
 
-When the pipe closes, by intent or because its other end was killed, the engine and all that it runs are ended at once;
-what it did to this machine's network and in its directory is taken back. It waits for one that isn't done with that.
+When the pipe closes, because it was closed or because its other end was killed, the engine and its containers are ended
+and its changes to this machine's network and its directory are undone. A second engine waits until that is done.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TABLES = ("filter", "nat")
 
 
 def main() -> None:
-    """Run the engine until standard input ends or the engine does, with what it says on standard output."""
+    """Run the engine until standard input closes or the engine ends; its output goes to standard output."""
     directory = Path(sys.argv[1])
     with Path(tempfile.gettempdir(), "gdn-bridge-engine.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -57,14 +57,14 @@ def main() -> None:
 def engine_runs() -> bool:
     """Whether any Docker engine runs on this machine: a second one would share its firewall."""
     for name in Path("/proc").glob("[0-9]*/comm"):
-        with suppress(OSError):  # it has ended since
+        with suppress(OSError):  # it has ended meanwhile
             if name.read_text().strip() == "dockerd":
                 return True
     return False
 
 
 def _rules(table: str) -> str:
-    """A table of the firewall, for iptables-restore; listing it first makes one that isn't there."""
+    """A table of the firewall, for iptables-restore. Listing it first creates a missing one."""
     subprocess.run(["iptables", "--table", table, "--list-rules"], stdout=subprocess.DEVNULL, check=True)
     return subprocess.run(["iptables-save", "--table", table], capture_output=True, text=True, check=True).stdout
 

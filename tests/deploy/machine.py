@@ -15,7 +15,7 @@ PACKAGES = "systemd,systemd-sysv,dbus,libnss-systemd,ca-certificates,python3"
 
 
 def make_tree(directory: Path) -> Path:
-    """The files of such a machine. Fetches some 60 MB of packages."""
+    """Create the files of such a machine. Fetches about 60 MB of packages."""
     tree = directory / "tree"
     release = _release()
     command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", release, str(tree)]
@@ -30,12 +30,12 @@ def _release() -> str:
 
 
 class Machine:
-    """A booted machine. What is changed in it is gone with it.
+    """A booted machine. Changes in it are discarded when it stops.
 
     Args:
         tree: its files; they stay as they are.
         shared: a directory that it sees as /shared.
-        log: where its console goes.
+        log: file for its console.
     """
 
     def __init__(self, tree: Path, *, shared: Path, log: Path) -> None:
@@ -61,18 +61,18 @@ class Machine:
 
     def _has_booted(self) -> bool:
         assert self._nspawn.poll() is None, "systemd-nspawn ended"
-        # Read each time: its first child sets the machine up and makes way for the machine's init.
+        # Read each time: the first child only sets the machine up; the machine's init replaces it.
         self._init = "".join(str(child) for nspawn in children(self._nspawn.pid) for child in children(nspawn))
         return bool(self._init) and self.run("systemctl is-system-running", check=False) == "running"
 
     def run(self, command: str, *, check: bool = True, text: str | None = None, seconds: float = 60) -> str:
-        """A shell command in the machine; what it printed, errors included.
+        """Run a shell command in the machine; returns its output, standard error included.
 
         Args:
             command: for sh.
             check: whether it must succeed.
             text: for its standard input.
-            seconds: that it may take.
+            seconds: time limit.
         """
         done = subprocess.run(
             [*("nsenter", "-t", self._init, "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w"), "sh", "-c", command],
@@ -92,7 +92,7 @@ class Machine:
         return self.run(f"({command}) >/dev/null 2>&1 && echo yes || true") == "yes"
 
     def write(self, path: str, text: str) -> None:
-        """A file in the machine, with the directories to it."""
+        """Write a file in the machine; creates its directories."""
         quoted = shlex.quote(path)
         self.run(f"mkdir -p $(dirname {quoted}) && cat > {quoted}", text=text)
 

@@ -1,6 +1,6 @@
-"""The image, and `docker compose up` on the files as they are shipped, in a copy of the tree.
+"""The image, and `docker compose up` with the shipped files, in a copy of the tree.
 
-Where no registry answers, the base images are stand-ins (deploy/docker/stand-ins): the same names, Debian's Mosquitto
+If no registry answers, substitute base images are built (deploy/docker/stand-ins): the same names, Debian's Mosquitto
 instead of Alpine's.
 """
 
@@ -39,7 +39,7 @@ BASE, IMAGE, LOCAL_IMAGE = "python:3.13-slim-bookworm", "gdn-bridge", "gdn-bridg
 TABLE = "tutorialAppOutputTable"
 DEVICE = "T1"
 BRIDGE_UID = "10001"
-TOLD = {"version": bridge.__version__, "revision": "0123abc"}
+LABELS = {"version": bridge.__version__, "revision": "0123abc"}
 DEVICES_PASSWORD = (ROOT / "deploy/docker/demo/secrets/devices_password").read_text().strip()
 NOT_SHIPPED = shutil.ignore_patterns(".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "dist")
 
@@ -50,7 +50,7 @@ def copy_of_the_tree(target: Path) -> Path:
 
 
 class Client:
-    """An MQTT client on a published port; leaves when its block ends."""
+    """An MQTT client on a published port; disconnects at the end of its block."""
 
     def __init__(
         self, port: int, username: str | None, password: str | None, tls: ssl.SSLContext | None = None
@@ -81,14 +81,14 @@ class Client:
         self._client.loop_stop()
 
     def is_let_in(self) -> bool:
-        assert self._answered.wait(10), "the broker said nothing"
+        assert self._answered.wait(10), "no answer from the broker"
         return not self._reason.is_failure
 
     def subscribe(self, topic: str) -> None:
         self._client.subscribe(topic, 1)
 
     def publish(self, rooms: Iterable[int], topic: str = f"devices/{DEVICE}/rooms/{{}}/telemetry") -> set[str]:
-        """Publish a reading for each room at QoS 1; the ids of their rows, once the broker acknowledged all of them."""
+        """Publish a reading for each room at QoS 1; returns the ids of their rows, once all are acknowledged."""
         assert self.is_let_in()
         sent = {f"{n}-{DEVICE}": self._client.publish(topic.format(n), '{"temperature": 18.5}', 1) for n in rooms}
         wait_for(lambda: all(m.is_published() for m in sent.values()), what="the broker's acknowledgements")
@@ -105,7 +105,7 @@ class Stack:
         self._files = (
             [option for file in ("compose.yaml", *overlays) for option in ("--file", file)] if overlays else []
         )
-        # Nothing is set but where it listens: this machine may have a broker of its own.
+        # Only the ports are set: this machine may run a broker on the default one.
         self._environment = {
             "MQTT_LISTEN": f"127.0.0.1:{self.mqtt_port}",
             "MQTTS_LISTEN": f"127.0.0.1:{self.mqtts_port}",
@@ -122,7 +122,7 @@ class Stack:
         assert done.returncode == 0, done.stderr[-3000:] + self.compose("logs", "--tail", "20").stdout
 
     def sh(self, commands: str) -> None:
-        """Run them in the tree, as a person would."""
+        """Run the commands in the tree, as a user would."""
         environment = {**self.engine.environment, **self._environment}
         done = subprocess.run(
             ["sh", "-e", "-c", commands],
@@ -148,7 +148,7 @@ class Stack:
         return self.compose("exec", "-T", service, *command, check=check)
 
     def rows(self) -> list[str]:
-        """Ids of this test's rows, asked of GDN, which answers with a thousand at most."""
+        """Ids of this test's rows, by queries: GDN answers with a thousand rows at most."""
         found: list[str] = []
         while True:
             query = f"FOR row IN {TABLE} LIMIT {len(found)}, 1000 RETURN row.id"
@@ -191,15 +191,15 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def images(docker_engine: DockerEngine, tree: Path) -> DockerEngine:
     """The engine, with both images built."""
-    told = [word for argument in TOLD for word in ("--build-arg", f"{argument.upper()}={TOLD[argument]}")]
+    arguments = [word for argument in LABELS for word in ("--build-arg", f"{argument.upper()}={LABELS[argument]}")]
     for target, name in (("bridge", IMAGE), ("local", LOCAL_IMAGE)):
-        docker_engine.run("build", "--quiet", *told, "--target", target, "--tag", name, ".", cwd=tree, timeout=240)
+        docker_engine.run("build", "--quiet", *arguments, "--target", target, "--tag", name, ".", cwd=tree, timeout=240)
     return docker_engine
 
 
 @pytest.fixture(scope="module")
 def stack(images: DockerEngine, tree: Path) -> Iterator[Stack]:
-    """The demonstration, up and ready."""
+    """The demonstration, started and ready."""
     stack = Stack(images, tree)
     try:
         stack.up()
@@ -211,7 +211,7 @@ def stack(images: DockerEngine, tree: Path) -> Iterator[Stack]:
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Path:
-    """A tree for a stack of its own, beside the demonstration."""
+    """A copy of the tree for another stack than the demonstration."""
     return copy_of_the_tree(tmp_path / "gdn-bridge")
 
 
@@ -224,7 +224,7 @@ def this_machines_network() -> str:
 
 
 def test_an_engine_whose_tests_are_killed_leaves_nothing_behind(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """First in this file, before the engine of the others is up: one waits for the other's end."""
+    """Must be the first test in this file: an engine waits until another one has ended."""
     need_docker()
     before = this_machines_network()
     directory = tmp_path_factory.mktemp("killed")
@@ -254,14 +254,14 @@ def test_the_image_is_small_and_adds_little_to_its_base(images: DockerEngine) ->
     assert size - base < 45 * MEGABYTE
 
 
-def test_the_image_says_what_it_is_and_runs_as_a_numbered_user(images: DockerEngine) -> None:
+def test_the_image_has_labels_and_runs_with_a_numeric_user_id(images: DockerEngine) -> None:
     config = images.inspect(IMAGE)["Config"]
 
     assert config["User"] == f"{BRIDGE_UID}:{BRIDGE_UID}"
     assert config["StopSignal"] == "SIGTERM"
     assert config["Healthcheck"]["Test"] == ["CMD", "gdn-bridge", "healthcheck"]
-    labels = {name: config["Labels"][f"org.opencontainers.image.{name}"] for name in ("title", *TOLD)}
-    assert labels == {"title": "gdn-bridge", **TOLD}
+    labels = {name: config["Labels"][f"org.opencontainers.image.{name}"] for name in ("title", *LABELS)}
+    assert labels == {"title": "gdn-bridge", **LABELS}
     assert list(config["Volumes"]) == ["/var/lib/gdn-bridge"]
 
 
@@ -277,7 +277,7 @@ def test_the_image_has_the_decoders_and_neither_pip_nor_the_local_gdn(images: Do
     assert said.strip() == "[] []"
 
 
-def test_the_image_needs_no_right_no_network_and_no_writable_root(images: DockerEngine, tree: Path) -> None:
+def test_the_image_needs_no_capability_no_network_and_no_writable_root(images: DockerEngine, tree: Path) -> None:
     hardened = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "none")
     settings = ("--env", "BRIDGE_GDN__API_KEY=k", "--env", "GDN_BRIDGE_CONFIG=/c/bridge.toml")
 
@@ -287,7 +287,7 @@ def test_the_image_needs_no_right_no_network_and_no_writable_root(images: Docker
 
 
 def test_the_same_sources_give_the_same_wheel(images: DockerEngine, tree: Path, tmp_path: Path) -> None:
-    """The second one from files with other dates and rights, built without what the engine remembers."""
+    """The second build uses files with other dates and modes, and no cache."""
     other = copy_of_the_tree(tmp_path / "other")
     for path in (other / "bridge").rglob("*.py"):
         path.chmod(0o600)
@@ -305,7 +305,7 @@ def test_the_same_sources_give_the_same_wheel(images: DockerEngine, tree: Path, 
 # --- docker compose up ------------------------------------------------------------------------------------------
 
 
-def test_with_nothing_set_rows_come_out(stack: Stack) -> None:
+def test_without_any_settings_rows_come_out(stack: Stack) -> None:
     assert stack.services() == {"broker", "bridge", "gdn", "devices", "rows"}
     wait_for(
         lambda: re.search(r'\["\d+-(AD11|AD12|BK07|CF31)", [\d.]+\]', stack.compose("logs", "rows").stdout),
@@ -332,7 +332,7 @@ def test_every_service_is_confined(stack: Stack) -> None:
         assert {binding["HostIp"] for binding in listening} <= {"127.0.0.1"}, service
 
 
-def test_the_bridge_runs_without_rights_and_can_write_only_its_store(stack: Stack) -> None:
+def test_the_bridge_runs_without_capabilities_and_can_write_only_its_outbox(stack: Stack) -> None:
     status = dict(
         line.split(":", 1) for line in stack.exec("bridge", "cat", "/proc/1/status").stdout.splitlines() if ":" in line
     )
@@ -360,7 +360,7 @@ def test_each_service_sees_only_its_own_secrets(stack: Stack) -> None:
     }
 
 
-def test_the_broker_lets_in_only_who_has_the_password(stack: Stack) -> None:
+def test_the_broker_accepts_only_clients_with_the_password(stack: Stack) -> None:
     for username, password in ((None, None), ("devices", "wrong"), ("bridge", DEVICES_PASSWORD)):
         with Client(stack.mqtt_port, username, password) as stranger:
             assert not stranger.is_let_in(), username
@@ -388,8 +388,8 @@ def test_the_health_checks_are_passed(stack: Stack) -> None:
     }
 
 
-def test_what_the_broker_holds_outlasts_its_stop(stack: Stack) -> None:
-    """The bridge is away, 3,000 messages wait at the broker, more than its default would keep, and it is stopped."""
+def test_messages_that_wait_at_the_broker_survive_its_restart(stack: Stack) -> None:
+    """With the bridge stopped, 3,000 messages wait, more than the broker keeps by default; then it is stopped."""
     stack.compose("stop", "bridge")
     with stack.devices() as device:
         expected = device.publish(range(3_000))
@@ -430,7 +430,7 @@ def test_a_killed_bridge_is_started_again_and_loses_nothing(stack: Stack) -> Non
     stack.assert_books_balance()
 
 
-def test_the_bridge_stops_in_time_and_says_its_books(stack: Stack) -> None:
+def test_the_bridge_stops_in_time_and_logs_its_books(stack: Stack) -> None:
     begun = time.monotonic()
     stack.compose("stop", "bridge")
     seconds = time.monotonic() - begun
@@ -443,7 +443,7 @@ def test_the_bridge_stops_in_time_and_says_its_books(stack: Stack) -> None:
 
 
 def test_the_outbox_outlasts_the_containers(stack: Stack) -> None:
-    """What GDN hasn't taken is there after `down`; only `down --volumes` throws it away."""
+    """Rows that GDN doesn't have yet are there after `down`; only `down --volumes` deletes them."""
     stack.compose("stop", "gdn")
     with stack.devices() as device:
         expected = device.publish(range(6_000, 6_500))
@@ -457,9 +457,9 @@ def test_the_outbox_outlasts_the_containers(stack: Stack) -> None:
     stack.assert_books_balance()
 
 
-def test_the_guides_commands_on_the_demonstration_work(stack: Stack) -> None:
+def test_the_commands_of_the_guide_work_on_the_demonstration(stack: Stack) -> None:
     *commands, pause, unpause, last = block("docker.md", "docker compose exec bridge").splitlines()
-    assert last.startswith("docker compose down --volumes ")  # as the fixture does in the end
+    assert last.startswith("docker compose down --volumes ")  # as the fixture does at its end
 
     stack.sh("\n".join(commands).replace("exec", "exec -T"))
     stack.sh(pause)
@@ -472,7 +472,7 @@ def test_the_guides_commands_on_the_demonstration_work(stack: Stack) -> None:
     stack.assert_books_balance()
 
 
-def test_a_stand_in_that_has_forgotten_its_worker_gets_it_anew(stack: Stack) -> None:
+def test_the_worker_is_recreated_after_a_restart_of_the_local_gdn(stack: Stack) -> None:
     stack.compose("restart", "gdn")
     asked = ("gdn-bridge", "query", f"RETURN LENGTH({TABLE})")
     wait_for(lambda: stack.exec("bridge", *asked, check=False).returncode == 0, seconds=60, what="the worker's table")
@@ -497,10 +497,10 @@ def test_the_image_runs_alone_as_the_guide_says(images: DockerEngine, fresh: Pat
         images.run("volume", "rm", "--force", "gdn-bridge", check=False)
 
 
-# --- TLS and a GDN of one's own ---------------------------------------------------------------------------------
+# --- TLS and a real GDN -----------------------------------------------------------------------------------------
 
 
-def test_with_the_tls_overlays_only_certificates_are_let_in(images: DockerEngine, fresh: Path) -> None:
+def test_with_the_tls_overlays_only_clients_with_a_certificate_are_accepted(images: DockerEngine, fresh: Path) -> None:
     made = subprocess.run(
         ["deploy/docker/make-ca.sh", "certificates", "broker.example"], cwd=fresh, capture_output=True, check=False
     )
@@ -534,7 +534,7 @@ def test_with_the_tls_overlays_only_certificates_are_let_in(images: DockerEngine
         stack.down("--volumes")
 
 
-def test_with_a_gdn_of_ones_own_neither_devices_nor_stand_in_are_started(images: DockerEngine, fresh: Path) -> None:
+def test_with_a_real_gdn_neither_devices_nor_local_gdn_are_started(images: DockerEngine, fresh: Path) -> None:
     made = subprocess.run(
         ["deploy/docker/make-secrets.sh", "secrets"], input=b"my.own.key\n", cwd=fresh, capture_output=True, check=False
     )
@@ -567,7 +567,7 @@ def test_with_a_gdn_of_ones_own_neither_devices_nor_stand_in_are_started(images:
         stack.down("--volumes")
 
 
-def test_a_gdn_without_tenant_is_asked_for_at_once(images: DockerEngine, tree: Path) -> None:
+def test_a_missing_tenant_is_reported_at_once(images: DockerEngine, tree: Path) -> None:
     stack = Stack(images, tree, BRIDGE_GDN__URL="https://gdn.example")
 
     refused = stack.compose("config", check=False)
@@ -576,7 +576,7 @@ def test_a_gdn_without_tenant_is_asked_for_at_once(images: DockerEngine, tree: P
     assert "set BRIDGE_GDN__TENANT in .env, too" in refused.stderr
 
 
-def test_a_key_in_the_environment_is_enough_and_no_key_is_a_sentence(images: DockerEngine, tree: Path) -> None:
+def test_a_key_in_the_environment_is_enough_and_a_missing_key_is_reported(images: DockerEngine, tree: Path) -> None:
     gdn = {
         "BRIDGE_GDN__URL": "https://gdn.example",
         "BRIDGE_GDN__TENANT": "mine",

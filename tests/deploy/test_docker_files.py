@@ -1,4 +1,4 @@
-"""What can be seen of the Docker files without Docker."""
+"""Checks of the Docker files that need no Docker."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def pinned(lock: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("lock", "extras"), [("requirements.lock", ["formats"]), ("requirements-local.lock", ["formats", "local"])]
 )
-def test_the_locks_hold_what_the_project_asks_for(lock: str, extras: list[str]) -> None:
-    """A dependency that was added or raised needs deploy/docker/lock.sh to be run."""
+def test_the_locks_satisfy_the_dependencies_of_the_project(lock: str, extras: list[str]) -> None:
+    """After a change of a dependency, run deploy/docker/lock.sh."""
     optional = PROJECT["project"]["optional-dependencies"]
     texts = [*PROJECT["project"]["dependencies"], *(text for extra in extras for text in optional[extra])]
     versions = pinned(lock)
@@ -54,17 +54,17 @@ def test_every_pin_has_a_hash() -> None:
         assert len(re.findall("==", re.sub(r" ;.*", "", text))) == len(pinned(lock.name)) > 0
 
 
-def test_every_variable_of_the_example_is_one_that_the_files_read() -> None:
+def test_every_variable_of_the_example_is_read_by_the_files() -> None:
     named = set(re.findall(r"^#?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     files = [ROOT / "compose.yaml", *LOCKS.glob("*.yaml")]
     read = {name for file in files for name in re.findall(r"\$\{([A-Z_]+)", file.read_text())}
 
-    assert named - read == {"BRIDGE_LOG__LEVEL"}  # env_file hands on every setting
+    assert named - read == {"BRIDGE_LOG__LEVEL"}  # env_file passes every setting on
     assert read - named == {"COMPOSE_PROJECT_NAME", "CERTIFICATES", "MQTTS_LISTEN"}
 
 
-def test_the_dockerfile_is_built_by_any_builder_from_any_registry() -> None:
-    """A syntax line and a digest are looked up at the public registry, which not every machine reaches."""
+def test_the_dockerfile_needs_nothing_from_the_public_registry_but_its_base_images() -> None:
+    """A syntax line or a digest is looked up in the public registry, which not every machine can reach."""
     lines = (ROOT / "Dockerfile").read_text().splitlines()
 
     assert not [line for line in lines if line.replace(" ", "").startswith("#syntax")]

@@ -47,7 +47,7 @@ def run(command: list[object] | str, cwd: Path, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sources apart: a build writes docs/licences.md."""
+    """A copy of the sources: a build writes docs/licences.md."""
     tree = tmp_path_factory.mktemp("release") / "tree"
     leave = shutil.ignore_patterns(".*", "dist", "build", "__pycache__", "*.egg-info")
     shutil.copytree(ROOT, tree, ignore=leave)
@@ -56,7 +56,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def dist(tree: Path) -> Path:
-    """A release without what other tests build: the Debian package and the image."""
+    """A release without the Debian package and the image, which other tests build."""
     bare = tree.parent / "bin"
     bare.mkdir()
     for name in ("dpkg-deb", "docker"):
@@ -99,13 +99,13 @@ def test_the_wheel_holds_the_package_and_the_sdist_what_builds_it(dist: Path, wh
     assert {"bridge/py.typed", "docs/install.md", *builds} <= sources
 
 
-def test_the_metadata_of_wheel_and_sdist_is_what_an_index_takes(dist: Path, wheel: Path) -> None:
+def test_a_package_index_accepts_the_metadata_of_wheel_and_sdist(dist: Path, wheel: Path) -> None:
     checked = run([sys.executable, "-m", "twine", "check", "--strict", wheel, *dist.glob("*.tar.gz")], dist)
 
     assert checked.count("PASSED") == 2
 
 
-def test_the_list_of_parts_names_every_locked_package_and_no_place_on_this_machine(dist: Path) -> None:
+def test_the_sbom_names_every_locked_package_and_no_path_on_this_machine(dist: Path) -> None:
     text = (dist / f"gdn-bridge-{__version__}.cdx.json").read_text()
     listed = {(part["name"], part["version"]) for part in json.loads(text)["components"]}
     locked = re.findall(r"^([\w.-]+)==(\S+)", Path("deploy/docker/requirements.lock").read_text(), re.MULTILINE)
@@ -119,7 +119,7 @@ def test_the_list_of_parts_names_every_locked_package_and_no_place_on_this_machi
     assert "/tmp/" not in text
 
 
-def test_the_licence_list_is_what_a_release_makes_of_it(dist: Path, tree: Path) -> None:
+def test_the_licence_list_is_up_to_date(dist: Path, tree: Path) -> None:
     assert (tree / "docs/licences.md").read_text() == Path("docs/licences.md").read_text()
 
 
@@ -138,7 +138,7 @@ def test_the_wheel_runs_the_demonstration_in_an_empty_environment(version: str, 
 # --- docs/install.md ------------------------------------------------------------------------------------
 
 
-def test_the_guides_way_with_pip_works(wheel: Path, tmp_path: Path) -> None:
+def test_the_commands_of_the_guide_install_with_pip(wheel: Path, tmp_path: Path) -> None:
     shutil.copy(wheel, tmp_path)
     home = tmp_path / "opt"
 
@@ -160,7 +160,7 @@ def test_the_guides_way_with_pip_works(wheel: Path, tmp_path: Path) -> None:
     assert "no problems found" in upgraded
 
 
-def test_the_guides_way_with_pipx_works(wheel: Path, tmp_path: Path) -> None:
+def test_the_commands_of_the_guide_install_with_pipx(wheel: Path, tmp_path: Path) -> None:
     shutil.copy(wheel, tmp_path)
     run([sys.executable, "-m", "venv", tmp_path / "tools"], tmp_path)
     run([tmp_path / "tools/bin/pip", "install", "--quiet", "pipx"], tmp_path)
@@ -172,7 +172,7 @@ def test_the_guides_way_with_pipx_works(wheel: Path, tmp_path: Path) -> None:
         assert run([tmp_path / "bin/gdn-bridge", "--version"], tmp_path).strip() == f"gdn-bridge {__version__}"
 
 
-def test_the_guides_check_of_a_download_finds_a_file_that_was_changed(wheel: Path, dist: Path, tmp_path: Path) -> None:
+def test_the_checksum_commands_of_the_guide_detect_a_changed_file(wheel: Path, dist: Path, tmp_path: Path) -> None:
     shutil.copy(dist / "SHA256SUMS", tmp_path)
     downloaded = Path(shutil.copy(wheel, tmp_path))
     assert run(block("install.md", "sha256sum"), tmp_path) == f"{wheel.name}: OK\n"
@@ -188,13 +188,13 @@ def test_the_guides_check_of_a_download_finds_a_file_that_was_changed(wheel: Pat
 
 @pytest.fixture(scope="module")
 def share(dist: Path) -> Path:
-    """What stands in for /usr/local/share, with the guide's files in it."""
+    """A directory in place of /usr/local/share, with the files that the guide installs."""
     share = dist.parent.parent / "share"
     run(block("install.md", "install -D").replace("/usr/local/share", str(share)), dist)
     return share
 
 
-def test_man_shows_the_page_where_the_guide_puts_it_and_finds_nothing_wrong(share: Path, tmp_path: Path) -> None:
+def test_man_shows_the_installed_page_without_warnings(share: Path, tmp_path: Path) -> None:
     if shutil.which("man") is None:
         missing("the program man is not installed")
 
@@ -217,9 +217,7 @@ SHELLS = {
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_a_shell_completes_on_tab_with_the_script_where_the_guide_puts_it(
-    shell: str, share: Path, tmp_path: Path
-) -> None:
+def test_a_shell_completes_on_tab_with_the_installed_script(shell: str, share: Path, tmp_path: Path) -> None:
     command, set_up = SHELLS[shell]
     if shutil.which(shell) is None or not Path("/usr/share/bash-completion/bash_completion").is_file():
         missing(f"{shell} with its completions is not installed")
@@ -262,7 +260,7 @@ def there(text: str, tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("way", ["(umask 077; sqlite3", "(umask 077; python3", "cp -p"])
-def test_a_backup_that_is_put_back_sends_what_waited_then_under_a_new_name(
+def test_a_restored_backup_sends_its_waiting_rows_under_a_new_producer_name(
     way: str, outbox: Outbox, tmp_path: Path
 ) -> None:
     if "sqlite3 /" in block("install.md", way) and shutil.which("sqlite3") is None:

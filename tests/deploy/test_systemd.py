@@ -1,4 +1,4 @@
-"""The Debian package and the unit in a booted machine: what systemd makes of the bridge, and the bridge of systemd."""
+"""The Debian package and the systemd unit, in a booted machine."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _need_tools() -> None:
 
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the package of this tree, old.deb, and with a later version of the same, new.deb."""
+    """A directory with the package of this tree as old.deb, and as new.deb with a later version number."""
     _need_tools()
     directory = tmp_path_factory.mktemp("packages")
     pip = Path(sys.executable).with_name("pip")
@@ -57,7 +57,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def machine(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A machine with nothing of ours on it."""
+    """A machine without the package."""
     directory = tmp_path_factory.mktemp("machine", numbered=True)
     tree = make_tree(directory)
     machine = Machine(tree, shared=packages, log=directory / "console.log")
@@ -68,12 +68,12 @@ def machine(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 class Service:
-    """The bridge as a service of the machine, and what systemd says of it."""
+    """The bridge as a service in the machine."""
 
     def __init__(self, machine: Machine, directory: Path) -> None:
         self.machine = machine
         self.mqtt_port, self.gdn_port = free_port(), free_port()
-        self.bridge = Bridge(directory, mqtt_port=self.mqtt_port, gdn_url="")  # to ask its status address
+        self.bridge = Bridge(directory, mqtt_port=self.mqtt_port, gdn_url="")  # to query its status address
         self.began = machine.run("date +%s.%N")
 
     def configure(self, *, before: str = "", routes: str = ROUTE, definition: str = "worker.sql") -> None:
@@ -103,11 +103,11 @@ class Service:
         return self.machine.run(f"systemctl show --value -p {name} {UNIT}")
 
     def journal(self) -> str:
-        """What was written about the unit and by it since this test began."""
+        """The journal of the unit since this test began."""
         return self.machine.run(f"journalctl --no-pager -o cat -u {UNIT} --since @{self.began}")
 
     def wait_status(self, pattern: str) -> None:
-        """Wait until systemd's status of the bridge matches, from its beginning."""
+        """Wait until the start of systemd's status text matches."""
         last = ""
 
         def is_said() -> bool:
@@ -129,7 +129,7 @@ class Service:
 
 @pytest.fixture
 def service(machine: Machine, tmp_path: Path) -> Iterator[Service]:
-    """The bridge installed and configured, as new, not started; broker and GDN are away."""
+    """The bridge freshly installed and configured, not started; broker and GDN can't be reached."""
     if not machine.succeeds("dpkg -s gdn-bridge | grep -qx 'Status: install ok installed'"):
         machine.run("dpkg --install /shared/old.deb", seconds=120)
     service = Service(machine, tmp_path)
@@ -161,7 +161,7 @@ def gdn(service: Service, tmp_path: Path) -> Iterator[LocalGdn]:
 # --- the unit -------------------------------------------------------------------------------------------
 
 
-def test_systemd_finds_nothing_wrong_with_the_unit_and_little_exposed(service: Service) -> None:
+def test_systemd_verifies_the_unit_and_rates_its_exposure_low(service: Service) -> None:
     assert service.machine.run(f"systemd-analyze verify {UNIT}") == ""
 
     said = service.machine.run(f"systemd-analyze security --no-pager --threshold=15 {UNIT}")
@@ -171,7 +171,9 @@ def test_systemd_finds_nothing_wrong_with_the_unit_and_little_exposed(service: S
     assert float(exposure[1]) <= 1.5
 
 
-def test_it_is_ready_with_broker_and_gdn_away_and_says_what_it_waits_for(service: Service, tmp_path: Path) -> None:
+def test_the_service_is_ready_without_broker_and_gdn_and_its_status_names_them(
+    service: Service, tmp_path: Path
+) -> None:
     begun = time.monotonic()
     service.does("start")
 
@@ -194,7 +196,7 @@ def test_it_is_ready_with_broker_and_gdn_away_and_says_what_it_waits_for(service
     assert service["NRestarts"] == "0"
 
 
-def test_the_process_has_no_rights_and_the_secret_is_nowhere_to_be_read(
+def test_the_process_has_no_capabilities_and_does_not_expose_the_secret(
     service: Service, broker: Mosquitto, gdn: LocalGdn
 ) -> None:
     service.does("start")
@@ -213,7 +215,7 @@ def test_the_process_has_no_rights_and_the_secret_is_nowhere_to_be_read(
     assert service.machine.run("stat -L -c %a /var/lib/gdn-bridge") == "700"
 
 
-def test_a_missing_secret_is_named_and_nothing_is_tried_again(service: Service, gdn: LocalGdn) -> None:
+def test_a_missing_secret_is_named_and_the_service_is_not_restarted(service: Service, gdn: LocalGdn) -> None:
     service.machine.run("rm /etc/gdn-bridge/credentials/gdn__api_key")
 
     assert not service.machine.succeeds(f"systemctl start {UNIT}")
@@ -225,7 +227,7 @@ def test_a_missing_secret_is_named_and_nothing_is_tried_again(service: Service, 
     wait_for(lambda: service.bridge.part("worker")["state"] == "connected", what="GDN to take the key")
 
 
-def test_a_missing_directory_of_secrets_is_not_tried_again(service: Service) -> None:
+def test_with_a_missing_secrets_directory_the_service_is_not_restarted(service: Service) -> None:
     service.machine.run("mv /etc/gdn-bridge/credentials /etc/gdn-bridge/elsewhere")
     try:
         assert not service.machine.succeeds(f"systemctl start {UNIT}")
@@ -236,7 +238,7 @@ def test_a_missing_directory_of_secrets_is_not_tried_again(service: Service) -> 
         service.machine.run("mv /etc/gdn-bridge/elsewhere /etc/gdn-bridge/credentials")
 
 
-def test_what_check_finds_doubtful_is_in_the_journal_before_the_start(service: Service) -> None:
+def test_warnings_of_check_are_in_the_journal_before_the_start(service: Service) -> None:
     service.machine.run("sed '$a CREATE STREAM unread (deviceID string);' /etc/gdn-bridge/worker.sql >/etc/unread.sql")
     unread = '[[routes]]\ntopic = "sensors/{deviceID}"\nstream = "unread"\n'
     service.configure(routes=ROUTE + unread, definition="/etc/unread.sql")
@@ -248,16 +250,20 @@ def test_what_check_finds_doubtful_is_in_the_journal_before_the_start(service: S
     assert '"event":"daemon.started"' in started
 
 
-def test_a_wrong_setting_is_in_the_journal_and_nothing_is_tried_again(service: Service) -> None:
+def test_a_wrong_setting_is_in_the_journal_and_the_service_is_not_restarted(service: Service) -> None:
     service.configure(routes=ROUTE.replace("tutorialAppInputStream", "nowhere"))
 
     assert not service.machine.succeeds(f"systemctl start {UNIT}")
 
     assert (service["ActiveState"], service["ExecMainStatus"], service["NRestarts"]) == ("failed", "78", "0")
-    assert service.journal().count("'nowhere': the worker reads no such stream") == 2, "check said it, and the bridge"
+    assert service.journal().count("'nowhere': the worker reads no such stream") == 2, (
+        "reported by check and by the bridge"
+    )
 
 
-def test_the_guides_other_verbs_find_secrets_and_outbox(service: Service, broker: Mosquitto, gdn: LocalGdn) -> None:
+def test_the_other_commands_of_the_guide_find_secrets_and_outbox(
+    service: Service, broker: Mosquitto, gdn: LocalGdn
+) -> None:
     (check,) = [line for line in block("systemd.md", "editor ").splitlines() if " check " in line]
     service.does("start")
     service.wait_status("connected; no records waiting")
@@ -274,15 +280,15 @@ def test_variables_in_the_defaults_file_are_settings(service: Service) -> None:
     assert "BRIDGE_LOG__LEVEL: must be debug, info, warning or error" in service.journal()
 
 
-# --- its life -------------------------------------------------------------------------------------------
+# --- running --------------------------------------------------------------------------------------------
 
 
-def test_a_process_that_is_stopped_is_ended_by_the_watchdog_and_started_again(service: Service) -> None:
+def test_the_watchdog_of_systemd_restarts_a_process_that_does_not_answer(service: Service) -> None:
     service.drop_in("WatchdogSec=4\nTimeoutAbortSec=5\nRestartSec=1")
     service.does("start")
     pid = service["MainPID"]
     time.sleep(9)  # more than two intervals
-    assert service["MainPID"] == pid, "a process that works is left alone"
+    assert service["MainPID"] == pid, "a process that answers is not restarted"
 
     service.machine.run(f"kill -STOP {pid}")
     wait_for(lambda: service["NRestarts"] == "1" and service["ActiveState"] == "active", what="the restart")
@@ -290,10 +296,12 @@ def test_a_process_that_is_stopped_is_ended_by_the_watchdog_and_started_again(se
     assert service["MainPID"] != pid
     journal = service.journal()
     assert "Watchdog timeout (limit 4s)!" in journal
-    assert "most recent call first" in journal, "each thread's stack is told"
+    assert "most recent call first" in journal, "the stack of each thread is logged"
 
 
-def test_a_killed_bridge_comes_back_and_has_everything(service: Service, broker: Mosquitto, tmp_path: Path) -> None:
+def test_a_killed_bridge_is_restarted_by_systemd_and_loses_nothing(
+    service: Service, broker: Mosquitto, tmp_path: Path
+) -> None:
     service.drop_in("RestartSec=1")
     service.does("start")
     service.bridge.wait_subscribed()
@@ -343,7 +351,7 @@ def test_a_stop_may_take_as_long_as_the_settings_say(service: Service, broker: M
 # --- reloading ------------------------------------------------------------------------------------------
 
 
-def test_a_reload_takes_up_a_new_route_in_the_same_process(service: Service, broker: Mosquitto, gdn: LocalGdn) -> None:
+def test_a_reload_adds_a_route_in_the_same_process(service: Service, broker: Mosquitto, gdn: LocalGdn) -> None:
     service.does("start")
     service.wait_status("connected; no records waiting")
     pid = service["MainPID"]
@@ -360,7 +368,7 @@ def test_a_reload_takes_up_a_new_route_in_the_same_process(service: Service, bro
     service.wait_status("connected; no records waiting")
 
 
-def test_a_reload_of_wrong_settings_fails_changes_nothing_and_the_status_says_why(
+def test_a_reload_of_wrong_settings_fails_and_changes_nothing_and_the_status_has_the_reason(
     service: Service, broker: Mosquitto, gdn: LocalGdn
 ) -> None:
     service.does("start")
@@ -383,7 +391,7 @@ def test_a_reload_of_wrong_settings_fails_changes_nothing_and_the_status_says_wh
 # --- the package ----------------------------------------------------------------------------------------
 
 
-def test_installing_asks_nothing_and_starts_nothing(service: Service) -> None:
+def test_installing_asks_no_question_and_starts_nothing(service: Service) -> None:
     service.machine.run("dpkg --purge gdn-bridge")
 
     said = service.machine.run("apt-get install --yes /shared/old.deb", seconds=120)
@@ -428,7 +436,7 @@ def test_an_upgrade_restarts_the_bridge_and_keeps_settings_and_a_full_outbox(
     service.machine.run("systemctl disable gdn-bridge && dpkg --install /shared/old.deb", seconds=120)
 
 
-def test_an_upgrade_of_a_bridge_that_does_not_run_starts_nothing(service: Service) -> None:
+def test_an_upgrade_of_a_stopped_bridge_does_not_start_it(service: Service) -> None:
     service.machine.run("dpkg --install /shared/new.deb", seconds=120)
 
     assert service["ActiveState"] == "inactive"

@@ -2,20 +2,20 @@
 
     python -m tests.faults.far_end --port P --control C --public HOST:PORT --journal FILE
 
-Reads API key and tenant from ``FAULTS_API_KEY`` and ``FAULTS_TENANT``. Plain asyncio streams, so that every byte can be
-wrong. What arrives is noted in the journal as it happens, a JSON object a line (``t`` is monotonic seconds):
+Reads API key and tenant from ``FAULTS_API_KEY`` and ``FAULTS_TENANT``. Uses plain asyncio streams, so that any byte can
+be wrong. What arrives is written to the journal at once, a JSON object a line (``t`` is monotonic seconds):
 
 * ``{"e": "otp", "v": …}``: a one-time password was handed out.
 * ``{"e": "open", "c": connection}``, ``{"e": "end", "c": connection, "why": …}``: a producer connection.
 * ``{"e": "got", "c": connection, "i": index, "x": context, "p": payload, "f": fate}``: a send. Fate ``ok`` is stored,
-  ``8`` and ``7`` were answered with that error, ``void`` was swallowed by a connection that is dead.
+  ``8`` and ``7`` were answered with that error, ``void`` was discarded by a connection that is half-open.
 * ``{"e": "receipt", "i": index}``: the true receipt of that send was written to the socket.
 
 The control port takes a JSON object a line and answers each with one:
 
-* ``{"do": "arm", "step": S, "kind": K, …}``: break step S from now on; ``FarEnd`` and ``Producer`` say what there is.
-* ``{"do": "heal"}``: no fault any more; worker, stream and listener are back.
-* ``{"do": "counts"}``: how often each fault really happened.
+* ``{"do": "arm", "step": S, "kind": K, …}``: break step S from now on; ``FarEnd`` and ``Producer`` list the faults.
+* ``{"do": "heal"}``: end all faults; worker, stream and listener are back.
+* ``{"do": "counts"}``: how often each fault has actually happened.
 * ``{"do": "state", …}``: ``worker`` (``missing``, ``inactive``, ``active``), ``stream`` and ``listening`` (booleans).
 * ``{"do": "drop"}``: reset the producer connections.
 """
@@ -43,7 +43,7 @@ from urllib.parse import parse_qs, urlsplit
 from tests.faults.proxy import reset
 
 OTP_MARK = "0TPm4rk"
-"""Stands within each one-time password, so that one search finds any of them."""
+"""Part of each one-time password, so that one search finds any of them."""
 
 OTP_SECONDS = 10.0
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
@@ -79,15 +79,15 @@ class Request(NamedTuple):
 class FarEnd:
     """One tenant, one region, one worker.
 
-    Faults of a REST step or the ``upgrade``, each with ``times`` (for ever if not given): ``status`` (``status``,
+    Faults of a REST step or the ``upgrade``, each with ``times`` (unlimited if not given): ``status`` (``status``,
     ``retry_after``), ``html`` (200), ``shape`` (JSON of another shape), ``slow`` (``seconds``), ``cut`` (within the
-    body), ``reset``, and for the upgrade ``accept`` (the wrong key). Step ``otp`` has ``expired`` and ``spent`` beside:
-    the password is good for nothing.
+    body), ``reset``, and for the upgrade ``accept`` (the wrong key). Step ``otp`` also has ``expired`` and
+    ``spent``: the password is not valid.
 
     Args:
         port: to listen on.
         public: ``host:port`` that clients are told to dial.
-        journal: file to note in.
+        journal: file to write to.
     """
 
     def __init__(self, *, port: int, api_key: str, tenant: str, public: str, journal: Path, seed: int) -> None:
@@ -98,14 +98,14 @@ class FarEnd:
         self.rng = random.Random(seed)
         self.counts: Counter[str] = Counter()
         self.faults: dict[str, list[Fault]] = {}
-        """By step; those of step ``producer`` are about the socket."""
+        """By step; those of step ``producer`` affect the socket."""
         self._worker: dict[str, Any] | None = None
         self.stream_exists = False
         self._was_active = False
         self._otps: dict[str, float] = {}
-        """Handed out and not used, with when each expires."""
+        """One-time passwords that were handed out and not used, with their expiry."""
         self._spent: dict[str, str] = {}
-        """One-time passwords that are good for nothing, and why."""
+        """One-time passwords that are not valid, with the reason."""
         self._producers: dict[int, Producer] = {}
         self._connections = 0
         self.sends = 0
@@ -121,13 +121,13 @@ class FarEnd:
         self._journal.flush()
 
     def happened(self, fault: str) -> None:
-        """A fault really happened."""
+        """Count a fault that has happened."""
         self.counts[fault] += 1
 
     # --- listening ----------------------------------------------------------------------------------------
 
     async def listen(self) -> None:
-        """Serve, if it doesn't already."""
+        """Start listening, if not listening already."""
         if self._server is None:
             self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port, limit=4 * 1024 * 1024)
 
@@ -147,7 +147,7 @@ class FarEnd:
                 if not await self._answer(request, reader, writer):
                     break
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
-            pass  # the client went away, or is none
+            pass  # the client went away, or doesn't speak HTTP
         finally:
             self._writers.discard(writer)
             writer.close()
@@ -180,10 +180,10 @@ class FarEnd:
         return None
 
     async def _break(self, step: str, fault: Fault, request: Request, writer: asyncio.StreamWriter) -> bool | None:
-        """Do what the fault says. None: go on as if nothing were; else whether the connection stands."""
+        """Apply the fault. None: continue as without it; else whether the connection remains open."""
         kind = fault["kind"]
         if kind in ("expired", "spent"):
-            return None  # seen to where the password is made
+            return None  # handled where the password is created
         label = f"{step}.{kind}" + (f".{fault['status']}" if kind == "status" else "")
         if kind == "slow":
             await asyncio.sleep(fault["seconds"])
@@ -212,7 +212,7 @@ class FarEnd:
         return True
 
     def _refusal(self, fault: Fault, request: Request) -> bytes:
-        """An error, in one of the bodies that gateways make. It repeats the request as debugging pages do."""
+        """An error with a body as gateways write it. It repeats the request, like debugging pages do."""
         status = fault["status"]
         headers = {"Retry-After": str(fault["retry_after"])} if "retry_after" in fault else {}
         echoed = f"{request.method} {request.target} with {request.headers.get('authorization', '')}"
@@ -390,13 +390,13 @@ class FarEnd:
 
 
 RECEIPT_FAULTS = ("lost", "unknown_context", "no_context", "not_json", "late", "shuffled", "twice", "fragmented")
-"""Of a producer's faults those that change a receipt, in the order in which they are tried."""
+"""The faults of a producer that change a receipt, in the order in which they are tried."""
 
 
 class Producer:
     """One producer connection.
 
-    Faults of step ``producer``, each with a ``share`` of the sends it strikes (1 if not given): ``lost`` (no receipt;
+    Faults of step ``producer``, each with the ``share`` of sends affected (1 if not given): ``lost`` (no receipt;
     with ``close_after`` the connection is closed after so many), ``late`` (``seconds``), ``shuffled``, ``twice``,
     ``unknown_context``, ``no_context``, ``fragmented``, ``not_json``, ``error8``, ``error7``. Those that end the
     connection, after ``sends`` of them: ``close`` (``code``), ``reset``, ``truncated``. And ``idle_close``
@@ -421,7 +421,7 @@ class Producer:
         """Why this side ended the connection."""
 
     def _fault(self, kind: str) -> Fault | None:
-        """The armed fault of this kind, if it strikes now."""
+        """The armed fault of this kind, if it applies now."""
         for fault in self._far_end.faults.get("producer", ()):
             if fault["kind"] == kind and self._far_end.rng.random() < fault.get("share", 1.0):
                 return fault
@@ -450,7 +450,7 @@ class Producer:
         return self.ended
 
     async def _read(self) -> bytes | None:
-        """What came; empty at the end of the connection, None if nothing came for now."""
+        """The bytes received; empty at the end of the connection, None if there are none yet."""
         stalled = self._stalled_until - time.monotonic()
         if stalled > 0:
             await asyncio.sleep(min(stalled, 0.1))
@@ -473,13 +473,13 @@ class Producer:
             self._stalled_until = time.monotonic() + fault["seconds"]
 
     def heal(self) -> None:
-        """Go on; what is half-open is past mending."""
+        """End a stall; a half-open connection can't recover."""
         self._stalled_until = 0.0
         if self._dead:
             self.end("healed: half-open connections end", by_reset=True)
 
     def close(self, code: int, reason: str) -> None:
-        """A close frame that repeats the request's secret, as careless gateways do, and the end."""
+        """Send a close frame that repeats the request's secret, as careless gateways do, and close."""
         text = f"{reason} ?otp={self._otp}".encode()[:120]
         self._send_frame(CLOSE, code.to_bytes(2, "big") + text)
         self.end(f"closed with {code}")
@@ -532,7 +532,7 @@ class Producer:
             self._take_send(payload)
 
     def _note_send(self, text: bytes, *, fate: str) -> tuple[int, str | None]:
-        """Into the journal; its index, and its context."""
+        """Write the send to the journal; returns its index and its context."""
         far_end = self._far_end
         send = json.loads(text)
         payload = base64.b64decode(send["payload"], validate=True)
@@ -567,12 +567,12 @@ class Producer:
         self._end_if_due()
 
     def _receipt(self, index: int, context: str | None) -> None:
-        """Answer a stored send, as truly as the faults let."""
+        """Answer a stored send, as the faults allow."""
         receipt = {"result": "ok", "messageId": _message_id(index)}
         true = json.dumps({**receipt, "context": context})
         for kind in RECEIPT_FAULTS:
             if fault := self._fault(kind):
-                if kind != "shuffled":  # which may still come in order
+                if kind != "shuffled":  # which may still be sent in order
                     self._far_end.happened(f"producer.{kind}")
                 self._false_receipt(fault, receipt, true, index)
                 return
@@ -603,7 +603,7 @@ class Producer:
     def _hold(self, text: str, index: int) -> None:
         self._held.append((text, index))
         if len(self._held) == 1:
-            # What comes alone is not held for ever.
+            # A single receipt is not held back for ever.
             asyncio.get_running_loop().call_later(0.3, self._release_held, True)
 
     def _send_in_two(self, text: str, index: int) -> None:

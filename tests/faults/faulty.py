@@ -1,4 +1,4 @@
-"""The daemon with a fault that loses messages at a power loss: ``python -m tests.faults.faulty FAULT run …``.
+"""The daemon with a bug that loses messages at a power loss: ``python -m tests.faults.faulty FAULT run …``.
 
 For the tests of ``power.py``, which must find each of these:
 
@@ -60,7 +60,7 @@ FAULTS = {"none": lambda: None, "normal": _normal, "directory": _directory, "ear
 
 
 def main(argv: Sequence[str]) -> int:
-    """Make the fault that the first argument names, then run the daemon with the others."""
+    """Install the fault that the first argument names, then run the daemon with the other arguments."""
     fault, *rest = argv
     FAULTS[fault]()
     return cli.main(rest)

@@ -1,11 +1,11 @@
 """The daemon, made to kill itself at a named point: ``python -m tests.faults.killable run …``.
 
 The arguments are those of ``gdn-bridge``. ``FAULT_POINT`` names the point, ``FAULT_COUNT`` how many times it is passed
-before the process sends itself SIGKILL, ``FAULT_NOTE`` a file that gets a line just before: the point, the process id
-and the peak of its memory. With ``FAULT_WAIT`` passes count only from a SIGUSR2 on. Without ``FAULT_POINT`` it is the
-plain daemon.
+before the process sends itself SIGKILL, ``FAULT_NOTE`` a file to which a line is written just before: the point, the
+process id and the peak of its memory. With ``FAULT_WAIT`` passes count only after a SIGUSR2. Without ``FAULT_POINT`` it
+is the plain daemon.
 
-Points, each at a moment when there is something to lose:
+Points, each where a kill could lose something:
 
 * ``after_receive``: messages were read, nothing is stored.
 * ``in_commit``: rows are written, COMMIT is about to run (``FAULT_DELAY`` 0), or runs (that many seconds later, from
@@ -34,7 +34,7 @@ from tests.faults.schedule import POINTS
 
 
 class Fuse:
-    """Kills the process when its point was passed often enough."""
+    """Kills the process when its point has been passed ``FAULT_COUNT`` times."""
 
     def __init__(self, point: str, count: int, note: str, *, lit: bool) -> None:
         self._point = point
@@ -54,7 +54,7 @@ class Fuse:
         return self._left == 0
 
     def kill(self) -> None:
-        """The end, without a word to anyone but the note."""
+        """Write the note, then SIGKILL."""
         status = Path("/proc/self/status").read_text()
         peak = next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]
         note = os.open(self._note, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -165,7 +165,7 @@ assert tuple(ARM) == POINTS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Arm what the environment says, then be the daemon."""
+    """Install the kill that the environment names, then run the daemon."""
     point = os.environ.get("FAULT_POINT")
     if point:
         lit = not os.environ.get("FAULT_WAIT")

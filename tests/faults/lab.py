@@ -37,7 +37,7 @@ T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 
 API_KEY = "acme.faultskey.k3y+with/odd=chars&more%"
-"""Its quoted and base64 forms differ from itself: a leak in any of them shows."""
+"""Differs from its quoted and base64 forms, so that a leak in each form can be found."""
 TENANT = "acme"
 USERNAME = "bridge"
 PASSWORD = "p4ss+word/with=odd&chars%"
@@ -46,15 +46,15 @@ STOP_TIMEOUT = 3.0
 STATUS_SECONDS = 2.0
 
 POINT_SECONDS = 0.6
-"""For the daemon to come to the point that it is to be killed at."""
+"""Seconds for the daemon to reach the point where it is killed."""
 
 
 class Failed(Exception):
-    """The run can't go on: a part of the lab, or the daemon, doesn't do what it must."""
+    """The run can't continue: a part of the lab, or the daemon, doesn't work."""
 
 
 def wait_for(condition: Callable[[], Any], *, seconds: float, what: str) -> Any:
-    """The condition's first true value.
+    """Wait for a true value of the condition and return it.
 
     Raises:
         Failed: it did not come true in time.
@@ -68,7 +68,7 @@ def wait_for(condition: Callable[[], Any], *, seconds: float, what: str) -> Any:
 
 
 def is_listening(port: int) -> bool:
-    """Whether somebody takes connections there."""
+    """Whether the port accepts connections."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=0.3).close()
     except OSError:
@@ -77,7 +77,7 @@ def is_listening(port: int) -> bool:
 
 
 def pick_ports(count: int) -> list[int]:
-    """Free ports below the range that outgoing connections take theirs from: they stay free while nobody listens."""
+    """Free ports below the range for outgoing connections: they stay free while nothing listens on them."""
     first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     found: list[int] = []
     while len(found) < count:
@@ -94,7 +94,7 @@ def pick_ports(count: int) -> list[int]:
 
 
 class LoopThread:
-    """An event loop in a thread of its own."""
+    """An event loop in its own thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -110,7 +110,7 @@ class LoopThread:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def stop(self) -> None:
-        """Cancel what runs, and end."""
+        """Cancel all tasks and end the loop."""
 
         async def cancel() -> None:
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
@@ -166,7 +166,7 @@ class Broker:
         wait_for(lambda: is_listening(self.port), seconds=10, what="Mosquitto's start")
 
     def save(self) -> None:
-        """Have it write its state, and see that it did."""
+        """Have it write its state, and wait until it has."""
         before = self._saved.stat().st_mtime_ns if self._saved.exists() else 0
         self._signal(signal.SIGUSR1)
         wait_for(
@@ -176,13 +176,13 @@ class Broker:
         )
 
     def stop(self) -> None:
-        """SIGTERM: it saves."""
+        """SIGTERM: it writes its state."""
         self._signal(signal.SIGTERM)
         assert self._process is not None
         self._process.wait(20)
 
     def kill(self, *, forget: bool = False) -> None:
-        """SIGKILL; with ``forget`` its state file goes too."""
+        """SIGKILL; with ``forget`` also delete its state file."""
         self._signal(signal.SIGKILL)
         assert self._process is not None
         self._process.wait(10)
@@ -190,7 +190,7 @@ class Broker:
             self._saved.unlink(missing_ok=True)
 
     def end(self) -> None:
-        """At the end, whatever state it is in."""
+        """End it, in whatever state it is."""
         if self.is_running:
             self.kill()
 
@@ -232,21 +232,21 @@ class Death(NamedTuple):
     """How a daemon process ended."""
 
     asked: float
-    """When it was told to; where nobody told it, when it was over."""
+    """Time of the signal; without a signal, of the end."""
     at: float
-    """When it was over."""
+    """Time of the end."""
     how: str
-    """A point of ``killable``, ``random``, ``sigterm``, or what went wrong."""
+    """A point of ``killable``, ``random``, ``sigterm``, or the error."""
     seconds: float
-    """That the process lived."""
+    """Seconds that the process ran."""
 
 
 class Bridge:
     """The daemon under test, as one process after another.
 
     Args:
-        settings: beside those of this run's ports, by variable.
-        rng: chooses the points at which processes are killed that were not told one.
+        settings: in addition to this run's ports, by variable.
+        rng: chooses the points where processes without a given one are killed.
     """
 
     def __init__(
@@ -301,16 +301,16 @@ class Bridge:
         self._log_at = 0
         self.deaths: list[Death] = []
         self.peaks: dict[int, int] = {}
-        """Bytes of memory at the most, by number of the process."""
+        """Peak memory in bytes, by number of the process."""
         self.problems: list[str] = []
 
     @property
     def kills(self) -> Counter[str]:
-        """Deaths by how."""
+        """The number of deaths by cause."""
         return Counter(death.how for death in self.deaths)
 
     def start(self, point: str | None = None, *, count: int = 1, delay: float = 0.0) -> None:
-        """Start a process, to kill itself at a point: the given one, or one of ours when ``kill`` says so."""
+        """Start a process that kills itself at the given point or, with ``kill``, at a random one."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("BRIDGE_", "FAULT_"))}
         environ = {**inherited, **self._settings, "FAULT_NOTE": str(self._note)}
         self._waiting_point = point is None
@@ -334,7 +334,7 @@ class Bridge:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process lives; looks at its memory on the way, and notes its death."""
+        """Whether the process is running. Also samples its memory, and records its death."""
         process = self._process
         if process is None:
             return False
@@ -347,7 +347,7 @@ class Bridge:
         return False
 
     def kill(self, *, anywhere: bool = False) -> None:
-        """SIGKILL, at its point if it comes to it soon; with ``anywhere`` wherever it is now."""
+        """SIGKILL, at its point if it reaches it soon; with ``anywhere`` at once."""
         if (
             self.is_running
             and self._process is not None
@@ -366,7 +366,7 @@ class Bridge:
             assert not self.is_running
 
     def terminate(self) -> float:
-        """SIGTERM, and see that it ends in time and well; returns the seconds it took."""
+        """SIGTERM; fails unless it ends in time and with exit code 0. Returns the seconds it took."""
         process = self._process
         if not self.is_running or process is None:
             return 0.0
@@ -382,7 +382,7 @@ class Bridge:
         self._process = None
         now = time.monotonic()
         self.deaths.append(Death(begun, now, "sigterm", now - self._started_at))
-        # Before it has started there is nothing to end well, and no handler yet.
+        # A process that is still starting has no signal handler yet.
         if code != 0 and not (code == -signal.SIGTERM and not self._had_started()):
             self.problems.append(f"SIGTERM: the daemon ended with {code}")
         if took > STOP_TIMEOUT + 1:
@@ -405,7 +405,7 @@ class Bridge:
             self._process.send_signal(signal.SIGCONT)
 
     def get(self, path: str) -> str:
-        """What the status server says; empty while it doesn't."""
+        """The text of the status server; empty while it doesn't answer."""
         try:
             with urllib.request.urlopen(
                 f"http://127.0.0.1:{self._status_port}{path}", timeout=STATUS_SECONDS
@@ -414,12 +414,12 @@ class Bridge:
         except urllib.error.HTTPError as exc:
             with contextlib.suppress(OSError, http.client.HTTPException), exc:
                 return exc.read().decode()
-        except (OSError, http.client.HTTPException):  # it was killed within its answer
+        except (OSError, http.client.HTTPException):  # it was killed during its answer
             pass
         return ""
 
     def readiness(self) -> dict[str, Any]:
-        """What /readyz says; an empty object while it doesn't."""
+        """The JSON of /readyz; an empty object while it doesn't answer."""
         try:
             answer = json.loads(self.get("/readyz") or "{}")
         except ValueError:
@@ -427,7 +427,7 @@ class Bridge:
         return answer if isinstance(answer, dict) else {}
 
     def end(self) -> None:
-        """At the end, whatever state it is in."""
+        """End it, in whatever state it is."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait(10)

@@ -1,7 +1,7 @@
-"""The messages of a fault run, and what each must become: a pure function of seed, device and number.
+"""The messages of a fault run and the rows expected for each: a pure function of seed, device and number.
 
-Publisher and oracle both ask here, so that nothing has to be remembered. The expected rows are written out from the
-values themselves, never by reading the payload back: that is the mapping's job, and the mapping is what is tested.
+Publisher and oracle both call it, so nothing has to be stored. The expected rows are built from the values, never by
+parsing the payload: that is the mapping's job, and the mapping is under test.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FROM faultsInput;
 """The worker: columns of five types, in the order that rows must have."""
 
 LARGE = 512 * 1024 + 1
-"""Bytes: one more than docs/mapping.md lets a payload have."""
+"""Bytes: one more than docs/mapping.md allows for a payload."""
 
 POISON_SHARE = 0.08
 ARRAY_SHARE = 0.08
@@ -40,7 +40,7 @@ LABELS = ("plain", "", 'quote " and \\ backslash', "tab\tand\nline", "žluťouč
 
 
 class MessageId(NamedTuple):
-    """Which message: of which device (a number), its how many-th."""
+    """A message's identity: the number of its device, and its number among that device's messages."""
 
     device: int
     n: int
@@ -50,12 +50,12 @@ class MessageId(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A message, and what must become of it."""
+    """A message and the expected result."""
 
     topic: str
     payload: bytes
     rows: tuple[bytes, ...]
-    """Payloads of its rows, in order; empty if it is poison."""
+    """Payloads of its rows, in order; empty if it can't be mapped (poison)."""
     reason: str | None
     """The dead letter's reason if it is poison."""
 
@@ -81,7 +81,7 @@ def compose(seed: int, message_id: MessageId) -> Message:
 
 
 def row_of(payload: bytes) -> tuple[MessageId, int] | None:
-    """The message and the part that a row says it comes from; None if it says none."""
+    """The message and the part of it that a row names as its source; None if it names none."""
     try:
         row = json.loads(payload)
         return MessageId(DEVICES.index(row["device"]), row["n"]), row["part"]
@@ -90,12 +90,12 @@ def row_of(payload: bytes) -> tuple[MessageId, int] | None:
 
 
 def _element(rng: random.Random, device: int, n: int, part: int) -> tuple[str, bytes]:
-    """One JSON object as a device writes it, and the row that it must become."""
+    """One JSON object as a device writes it, and the expected row."""
     value: int | float = rng.choice((rng.randint(-50, 50), rng.randint(-200, 200) / 4, round(rng.random() * 1000, 3)))
     label: str | int | bool = rng.choice((*LABELS, rng.randint(0, 99), True))
     good = rng.random() < 0.5
     members = [
-        ("n", f"{n}.0" if rng.random() < 0.2 else f"{n}"),  # a whole number either way
+        ("n", f"{n}.0" if rng.random() < 0.2 else f"{n}"),  # an integer in either notation
         ("part", f"{part}"),
         ("value", json.dumps(value)),
         ("label", json.dumps(label, ensure_ascii=rng.random() < 0.5)),
@@ -114,7 +114,7 @@ def _element(rng: random.Random, device: int, n: int, part: int) -> tuple[str, b
 
 
 def _poison(rng: random.Random, n: int, device: str) -> tuple[bytes, str]:
-    """A payload that can't become a row, and why. Each holds its number, so that no two are alike."""
+    """A payload that can't become a row, and the reason. Each contains its number, so that no two are equal."""
     row = {"n": n, "part": 0, "value": 1.5, "label": "x", "good": True}
     kind = rng.randrange(9)
     if kind == 0:
@@ -134,5 +134,5 @@ def _poison(rng: random.Random, n: int, device: str) -> tuple[bytes, str]:
         return json.dumps({**row, "part": 2**31}).encode(), "out_of_range"
     if kind == 7:
         return json.dumps([n, device]).encode(), "not_an_object"
-    # White space that spells the number: spaces are ones, tabs are zeros.
+    # White space that encodes the number: spaces are ones, tabs are zeros.
     return bin(n)[2:].replace("1", " ").replace("0", "\t").encode(), "empty"

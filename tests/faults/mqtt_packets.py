@@ -1,4 +1,4 @@
-"""The few MQTT packets that publisher and tap need, of 3.1.1 and 5; written from the standards."""
+"""The few MQTT packets (3.1.1 and 5) that publisher and tap need, written from the standards."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ CONNECT, CONNACK, PUBLISH, PUBACK, SUBACK, DISCONNECT = 1, 2, 3, 4, 9, 14
 
 
 def connect(client_id: str, *, username: str, password: str) -> bytes:
-    """3.1.1, a clean session, no keepalive: the publisher keeps its own account of what to send again."""
+    """CONNECT: 3.1.1, clean session, no keepalive. The publisher itself keeps track of what to send again."""
     body = _text("MQTT") + b"\x04\xc2\x00\x00" + _text(client_id) + _text(username) + _text(password)
     return _packet(CONNECT << 4, body)
 
 
 def publish(topic: str, payload: bytes, packet_id: int, *, dup: bool = False) -> bytes:
-    """QoS 1."""
+    """PUBLISH at QoS 1."""
     head = PUBLISH << 4 | 0x02 | (0x08 if dup else 0)
     return _packet(head, _text(topic) + packet_id.to_bytes(2, "big") + payload)
 
 
 def disconnect() -> bytes:
-    """A goodbye."""
+    """DISCONNECT."""
     return _packet(DISCONNECT << 4, b"")
 
 
 def read_publish(head: int, body: bytes, *, version: int) -> tuple[str, bytes, int, bool]:
-    """Topic, payload, packet id (0 with QoS 0) and whether it says DUP."""
+    """Topic, payload, packet id (0 with QoS 0) and the DUP flag."""
     size = int.from_bytes(body[:2], "big")
     topic = body[2 : 2 + size].decode("utf-8", "replace")
     at = 2 + size
@@ -38,7 +38,7 @@ def read_publish(head: int, body: bytes, *, version: int) -> tuple[str, bytes, i
 
 
 class Splitter:
-    """A byte stream to whole packets: (first byte, body)."""
+    """Splits a byte stream into complete packets: (first byte, body)."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
@@ -63,7 +63,7 @@ class Splitter:
 
 
 def _variable(data: bytes | bytearray, at: int) -> tuple[int, int]:
-    """A variable byte integer and where it ends."""
+    """A variable byte integer and the offset of its end."""
     value = shift = 0
     while True:
         byte = data[at]

@@ -1,30 +1,30 @@
-"""The oracle: from what was seen at every door, whether anything was lost, changed, misordered, doubled or leaked.
+"""The oracle: decides from all observations whether anything was lost, changed, reordered, duplicated or leaked.
 
-``judge`` is a pure function of the ``Evidence``; ``read_journal`` and ``read_outbox`` gather the parts of it that are
-on disk. Nothing of ``bridge/`` is used.
+``judge`` is a pure function of the ``Evidence``; ``read_journal`` and ``read_outbox`` read the parts of it that are on
+disk. No code of ``bridge/`` is used.
 
 What must hold (``Verdict.problems`` is empty then):
 
 1. **Nothing lost.** For each message that the broker PUBACKed to the publisher, and each that the bridge PUBACKed to
-   the broker: every row of it was receipted by the far end, or stands in the dead letters as ``refused_by_gdn`` after
-   the far end did answer it with ``send-error:7``; if it is poison, it stands there with the reason that it must have.
-   Only what ``tests/faults/__init__.py`` excuses may be missing, and nothing that the bridge PUBACKed is excused.
-2. **Nothing changed.** Every payload that arrived is byte for byte a row that some message must become. Every dead
-   letter is a message that was published, whole, with its topic, and right to be there.
-3. **Order** (docs/design.md, promise 2). On one connection the contexts of the sends grow; one that was answered
-   ``send-error:8`` may come again later. Seen over the whole run, the rows of a device are stored first in the order in
-   which they were published, leaving aside rows that were ever answered with an error. This holds across cuts,
-   resends and kills: a resend starts at the oldest record without receipt, so a first arrival never overtakes another.
-4. **No duplicate without a cause.** A row has at most as many contexts (records) as its message was handed to the
-   bridge; a context comes again only over another connection, or over the same after ``send-error:8``; a context always
-   carries the same payload. A dead letter stands there at most as often as its message was handed over.
-5. **The books balance** in each reading of /readyz, never shrink, never have more delivered than was receipted by then,
-   and agree at the end with the database and with what the doors saw: ``received`` lies between the records that the
-   bridge PUBACKed and those it was handed, ``delivered`` is the number of contexts receipted, give or take those that
-   were refused as well.
-6. **Memory**: no process had more than ``MEMORY_LIMIT``.
-7. **Secrets**: none, in any coding, in any text that the daemon made.
-8. **PUBACKs** on the broker's link come in the order of the messages, and only for messages of that connection.
+   the broker: each of its rows was receipted by the far end, or is a dead letter with ``refused_by_gdn`` after the far
+   end has answered it with ``send-error:7``. If it can't be mapped (poison), it is a dead letter with the expected
+   reason. Only what ``tests/faults/__init__.py`` excuses may be missing, nothing that the bridge PUBACKed.
+2. **Nothing changed.** Every payload that arrived is byte for byte an expected row of some message. Every dead
+   letter is a published message, complete, with its topic, that had to become one.
+3. **Order** (docs/design.md, promise 2). On one connection the contexts of the sends increase; one answered with
+   ``send-error:8`` may be sent again later. Over the whole run, the first arrivals of a device's rows are in the order
+   of publishing, except for rows that were ever answered with an error. This holds across cuts, resends and kills: a
+   resend starts at the oldest record without receipt, so a first arrival never overtakes another.
+4. **No duplicate without a cause.** A row has at most as many contexts (records) as its message was delivered to
+   the bridge; a context arrives again only over another connection, or over the same after ``send-error:8``; a context
+   always has the same payload. A message has at most as many dead letters as it was delivered.
+5. **The books balance** in each reading of /readyz, never decrease, never show more delivered than was receipted by
+   then, and agree at the end with the database and the observations: ``received`` is between the number of records
+   that the bridge PUBACKed and that of records delivered to it; ``delivered`` is the number of contexts receipted,
+   except for those that were refused as well.
+6. **Memory**: no process used more than ``MEMORY_LIMIT``.
+7. **Secrets**: none, in any encoding, in any text that the daemon wrote.
+8. **PUBACKs** on the broker's link are in the order of the messages, and only for messages of that connection.
 9. **Reconnects**: a producer connection ended only where a fault or the daemon's end explains it.
 """
 
@@ -51,10 +51,10 @@ MEMORY_LIMIT = 150 * 1024 * 1024
 REFUSED = "refused_by_gdn"
 
 EXPLAINED_WITHIN = 6.0
-"""Seconds after a fault in which a connection's end is put down to it: timeouts, and a back-off."""
+"""Seconds after a fault in which it counts as the cause of a connection's end: timeouts and a back-off."""
 
 SHOWN = 12
-"""Offending ids that are told with their history, for each kind of problem."""
+"""The number of offending ids that are reported with their history, for each kind of problem."""
 
 
 class Arrival(NamedTuple):
@@ -66,7 +66,7 @@ class Arrival(NamedTuple):
     context: str | None
     payload: bytes
     fate: str
-    """``ok``: stored. ``8``, ``7``: answered with that error. ``void``: swallowed."""
+    """``ok``: stored. ``8``, ``7``: answered with that error. ``void``: discarded."""
 
 
 class DeadLetter(NamedTuple):
@@ -87,11 +87,11 @@ class Sample(NamedTuple):
 
 @dataclass
 class Journal:
-    """What the far end noted."""
+    """The far end's journal."""
 
     arrivals: list[Arrival] = field(default_factory=list)
     receipted: dict[int, float] = field(default_factory=dict)
-    """Numbers of arrivals whose true receipt was written, and when first."""
+    """Numbers of arrivals whose correct receipt was written, with the time of the first."""
     opened: dict[int, float] = field(default_factory=dict)
     ended: dict[int, tuple[float, str]] = field(default_factory=dict)
     otps: list[str] = field(default_factory=list)
@@ -99,33 +99,33 @@ class Journal:
 
 @dataclass
 class Evidence:
-    """What was seen in a run."""
+    """All observations of a run."""
 
     seed: int
     published: Mapping[MessageId, Published]
     handed: Mapping[MessageId, int]
-    """By the broker to the bridge, how often."""
+    """How often the broker delivered each message to the bridge."""
     acked: Mapping[MessageId, int]
-    """By the bridge to the broker, how often."""
+    """How often the bridge PUBACKed each message."""
     journal: Journal
     dead_letters: list[DeadLetter]
     outbox_left: int
     """Records in the database at the end."""
     samples: list[Sample]
     final_books: dict[str, Any]
-    """The last reading, of the daemon at rest."""
+    """The last reading, when the daemon was idle."""
     wire_problems: list[str] = field(default_factory=list)
-    """Seen on the broker's link."""
+    """Errors on the broker's link."""
     uncertain: list[tuple[float, float]] = field(default_factory=list)
-    """When the broker was killed unannounced: from its last save to its death."""
+    """Times when the broker was killed unannounced: from its last save to its death."""
     disturbed: list[tuple[float, float]] = field(default_factory=list)
-    """When some fault was on, or the daemon was ending."""
+    """Times when a fault was active or the daemon was ending."""
     deaths: list[tuple[float, float]] = field(default_factory=list)
-    """When the daemon was told to end, and when it was over."""
+    """Times from a signal to the daemon until its end."""
     peaks: list[int] = field(default_factory=list)
     """Bytes."""
     texts: list[tuple[str, Iterable[str]]] = field(default_factory=list)
-    """What the daemon said, by where; in pieces that no secret straddles."""
+    """Texts of the daemon, by place; split so that no secret crosses a boundary."""
     secrets: dict[str, str] = field(default_factory=dict)
     """By name."""
 
@@ -139,7 +139,7 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Whether all that must hold does."""
+        """Whether there are no problems."""
         return not self.problems
 
 
@@ -179,7 +179,7 @@ class _Case:
             self.found.problems.append(f"{title}: {len(offenders)}{told}{more}")
 
     def _history(self, message_id: MessageId) -> str:
-        """One message's way, for a person to follow."""
+        """The history of one message, as text."""
         evidence, steps = self.evidence, []
         published = evidence.published.get(message_id)
         if published is not None:
@@ -213,7 +213,7 @@ class _Case:
         self._report("wrong payloads", strange)
 
     def _dead_letters(self) -> Counter[tuple[MessageId, int | None]]:
-        """How often each message, or each part that was refused, stands in the dead letters."""
+        """The number of dead letters of each message, or of each part that was refused."""
         poison = {(m.topic, m.payload): i for i, m in self.messages.items() if m.reason is not None}
         dead: Counter[tuple[MessageId, int | None]] = Counter()
         wrong = []
@@ -466,12 +466,12 @@ class _Case:
 
 
 def codings(secret: str) -> set[str]:
-    """The forms in which a secret may stand in a text: itself, quoted, escaped, in base64 at each offset, in hex."""
+    """The forms of a secret in a text: itself, quoted, escaped, in base64 at each offset, in hex."""
     data = secret.encode()
     forms = {secret, quote(secret, safe=""), quote(secret), quote_plus(secret), html.escape(secret)}
     forms |= {json.dumps(secret)[1:-1], data.hex()}
     for offset in range(3):
-        # Without the characters at the ends that depend on what stands beside it.
+        # Without the characters at both ends, which depend on the neighbouring bytes.
         core = base64.b64encode(bytes(offset) + data).decode().rstrip("=")[(0, 2, 3)[offset] : -1]
         forms |= {core, core.replace("+", "-").replace("/", "_")}
     return {form for form in forms if len(form) >= 6}

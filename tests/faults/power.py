@@ -2,16 +2,16 @@
 
 Runs the daemon with a recorder (``power_recorder.c``, built with ``cc``) that notes, in order, what the daemon does to
 the directory of its outbox and what it sends and receives. For points of that recording ``power_disk.py`` computes
-states that a power loss could leave on disk. Each is opened with the bridge's own ``Outbox`` and checked:
+states that a power loss could leave on disk. The bridge's own ``Outbox`` opens each, which is then checked:
 
 * Every message that was PUBACKed before the point is a record, a dead letter, was receipted by the far end before the
   point, or was dropped and counted (``drop_oldest`` only, the oldest rows only).
 * The books balance, and agree with the file and the receipts.
 * The file is not damaged, unless it was from the start.
-* A message that the bridge would skip as redelivered (deduplication) is there.
+* A message that the bridge would skip as redelivered (deduplication) is stored.
 
-Timing differs from run to run, and recordings with it. Of one recording the same seed rebuilds the same states:
-``--keep`` saves recordings, ``--judge`` judges saved ones.
+Recordings differ from run to run, because timing does. From one recording the same seed rebuilds the same states:
+``--keep`` saves recordings, ``--judge`` checks saved ones.
 """
 
 from __future__ import annotations
@@ -103,23 +103,23 @@ sys.stdin.read()
 """
 
 VARIANTS = 4
-"""States for each point: one where nothing unsynced survives, the others by chance."""
+"""States for each point: one where nothing unsynced survives, the others random."""
 
 BAD_SHARE = 10
-"""One message in so many can't be mapped."""
+"""One message in this many can't be mapped."""
 
 NUMBER = re.compile(rb'"n":(\d+)|not a row (\d+) ')
 
 SMALL, LARGE = 60, 8000
-"""Bytes of padding at the most."""
+"""Maximum bytes of padding."""
 
 BURST, PAUSE = 8, 0.01
-"""Messages published together, and the seconds after them: slow enough that the daemon commits often."""
+"""Messages of a burst, and the seconds after it: slow enough that the daemon commits often."""
 
 OLD = 200
-"""Messages in the damaged store of the rescue."""
+"""Messages in the damaged outbox of the rescue."""
 OLD_IN_FILE = 150
-"""Of these the first; the others are in its write-ahead log alone."""
+"""The number of them in the file; the others are only in its write-ahead log."""
 
 
 def payload_of(n: int, pad: int) -> bytes:
@@ -129,7 +129,7 @@ def payload_of(n: int, pad: int) -> bytes:
 
 
 def number_of(payload: bytes) -> int:
-    """The message that a payload, a row or a dead letter comes from; -1: none of ours."""
+    """The number of the message that a payload, a row or a dead letter comes from; -1: none of the test's."""
     found = NUMBER.search(payload.replace(b": ", b":")[:200])
     return int(found[1] or found[2]) if found else -1
 
@@ -187,7 +187,7 @@ class Lab:
 
 @dataclass(frozen=True)
 class Recording:
-    """What the daemon did in one case."""
+    """The recorded actions of the daemon in one case."""
 
     case: str
     root: str
@@ -195,11 +195,11 @@ class Recording:
     outbox: str
     """Below the root."""
     ports: tuple[int, int]
-    """Of broker and far end."""
+    """Ports of broker and far end."""
     session: str
-    """The name that the bridge gives its session."""
+    """The client id of the bridge."""
     inodes: dict[str, int]
-    """At the start, as ``Disk`` takes them."""
+    """Inodes at the start, as ``Disk`` takes them."""
     content: Tree
     """At the start."""
     events: list[Event]
@@ -210,7 +210,7 @@ class Recording:
         return self.case.startswith("rescue")
 
     def save(self, directory: Path) -> None:
-        """Into an empty directory."""
+        """Save it in an empty directory."""
         members = {k: v for k, v in vars(self).items() if k not in ("content", "events")}
         (directory / "recording.json").write_text(json.dumps(members))
         (directory / "start").mkdir()
@@ -221,7 +221,7 @@ class Recording:
 
     @classmethod
     def load(cls, directory: Path) -> Recording:
-        """What ``save`` saved."""
+        """Load what ``save`` saved."""
         members = json.loads((directory / "recording.json").read_text())
         _, content = snapshot(directory / "start")
         head, events, at = struct.Struct("<cQQqqI"), [], 0
@@ -237,7 +237,7 @@ class Daemon:
     """The daemon of one case, as one recorded process after another.
 
     Args:
-        directory: empty, for everything that is written.
+        directory: empty, for all files of the run.
         fault: one of ``faulty.py``, or ``sqlite_directory``: the recorder skips all syncs of directories, SQLite's too.
         outbox: below the recorded directory.
         settings: by variable.
@@ -311,7 +311,7 @@ class Daemon:
         return any(part["name"] == "mqtt" and part["state"] == "connected" for part in parts)
 
     def status(self) -> dict[str, Any]:
-        """What /readyz says; empty while it doesn't."""
+        """The JSON of /readyz; empty while it doesn't answer."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.lab.status_port}/readyz", timeout=2) as answer:
                 return dict(json.load(answer))
@@ -322,7 +322,7 @@ class Daemon:
             return {}
 
     def wait_received(self, count: int, *, delivered: bool = False) -> None:
-        """Wait until the books say that so much was received, and all of it delivered."""
+        """Wait until the books show that many messages received and all of them delivered."""
 
         def done() -> bool:
             books = self.status().get("books") or {"received": 0}
@@ -331,7 +331,7 @@ class Daemon:
         wait_for(done, seconds=40, what=f"{count} messages ({self._log})")
 
     def wait_holding(self) -> None:
-        """Wait until it takes nothing more from the broker."""
+        """Wait for the hold."""
         wait_for(lambda: (self.status().get("outbox") or {}).get("holding"), seconds=20, what=f"a hold ({self._log})")
 
     def reload(self) -> None:
@@ -340,7 +340,7 @@ class Daemon:
         self._process.send_signal(signal.SIGHUP)
 
     def kill(self) -> None:
-        """End it as SIGKILL does, at its next entry in the recording."""
+        """Kill it like SIGKILL, at its next entry in the recording."""
         assert self._process is not None
         self._process.send_signal(signal.SIGUSR2)
         if self._process.wait(20) != -signal.SIGKILL:
@@ -354,16 +354,16 @@ class Daemon:
             raise Failed(f"the daemon ended with an error ({self._log})")
 
     def end(self) -> None:
-        """See that no process is left."""
+        """End all processes that are left."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait(10)
 
     def recording(self) -> Recording:
-        """What all processes did.
+        """The recording of all processes.
 
         Raises:
-            Incomplete: the recording doesn't lead to what is on disk.
+            Incomplete: replaying the recording gives something else than is on disk.
         """
         assert self._start is not None
         inodes, content = self._start
@@ -382,7 +382,7 @@ class Daemon:
 
 
 def check_complete(recording: Recording, root: Path) -> None:
-    """See that the recording leads from its start to what is in the directory now.
+    """Check that replaying the recording gives the current content of the directory.
 
     Raises:
         Incomplete: it doesn't.
@@ -401,7 +401,7 @@ def check_complete(recording: Recording, root: Path) -> None:
 
 
 def first_start(lab: Lab, directory: Path, fault: str = "none") -> Recording:
-    """No file, no directory either; nobody to deliver to."""
+    """Neither file nor directory exists; the far end is down."""
     daemon = Daemon("first_start", lab, directory, fault=fault, outbox="var/bridge/outbox.db")
     with ending(daemon):
         lab.far_end.do("state", listening=False)
@@ -414,7 +414,7 @@ def first_start(lab: Lab, directory: Path, fault: str = "none") -> Recording:
 
 
 def normal(lab: Lab, directory: Path, fault: str = "none", **settings: str) -> Recording:
-    """Delivery, checkpoints, a SIGKILL, another start, a clean end."""
+    """Delivery, checkpoints, SIGKILL, a second start, a clean end."""
     daemon = Daemon(directory.name, lab, directory, fault=fault, **settings)
     with ending(daemon):
         lab.far_end.do("state", listening=True)
@@ -435,7 +435,7 @@ def deduplication(lab: Lab, directory: Path, fault: str = "none") -> Recording:
 
 
 def holding(lab: Lab, directory: Path, fault: str = "none") -> Recording:
-    """The outbox fills to its bound, the bridge leaves the broker, the far end comes, the bridge goes back."""
+    """The outbox fills to its bound, the hold begins, the far end comes up, the hold ends."""
     daemon = Daemon("holding", lab, directory, fault=fault, BRIDGE_OUTBOX__MAX_BYTES=str(1 << 20))
     with ending(daemon):
         lab.far_end.do("state", listening=False)
@@ -449,7 +449,7 @@ def holding(lab: Lab, directory: Path, fault: str = "none") -> Recording:
 
 
 def drop_oldest(lab: Lab, directory: Path, fault: str = "none") -> Recording:
-    """The outbox fills to its bound, and the oldest rows make room."""
+    """The outbox fills to its bound, and the oldest rows are dropped."""
     settings = {"BRIDGE_OUTBOX__MAX_BYTES": str(1 << 20), "BRIDGE_OUTBOX__FULL": "drop_oldest"}
     daemon = Daemon("drop_oldest", lab, directory, fault=fault, **settings)
     with ending(daemon):
@@ -462,7 +462,7 @@ def drop_oldest(lab: Lab, directory: Path, fault: str = "none") -> Recording:
 
 
 def rescue(lab: Lab, directory: Path, fault: str = "none", *, is_read: bool = False) -> Recording:
-    """The daemon starts on a damaged file, rescues it and goes on; nobody to deliver to."""
+    """The daemon starts with a damaged file, rescues it and continues; the far end is down."""
     daemon = Daemon(directory.name, lab, directory, fault=fault)
     path = daemon.root / daemon.outbox
     make_damaged(path, directory)
@@ -484,7 +484,7 @@ def rescue_while_read(lab: Lab, directory: Path, fault: str = "none") -> Recordi
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Keep the file open, as ``gdn-bridge deadletter`` or a backup does."""
-    # Not in this process: it would lose its locks when another handle of the file is closed.
+    # In another process: closing any handle of a file releases all POSIX locks that the process has on it.
     command = [sys.executable, "-c", READ, f"file:{path}?mode=ro"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -494,7 +494,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def make_damaged(path: Path, directory: Path) -> None:
-    """An outbox as a killed bridge leaves it, with rubbish in the middle of the file, and rows in the log beside it."""
+    """An outbox as a killed bridge leaves it, with garbage within the file and rows in its write-ahead log."""
     whole = directory / "whole"
     whole.mkdir()
     outbox = Outbox(whole / path.name)
@@ -524,7 +524,7 @@ def make_damaged(path: Path, directory: Path) -> None:
 
 
 def reload(lab: Lab, directory: Path, fault: str = "none") -> Recording:
-    """SIGHUP brings a route to another stream."""
+    """SIGHUP adds a route to another stream."""
     daemon = Daemon("reload", lab, directory, fault=fault)
     with ending(daemon):
         lab.far_end.do("state", listening=True)
@@ -534,7 +534,7 @@ def reload(lab: Lab, directory: Path, fault: str = "none") -> Recording:
         daemon.reload()
         lab.publish(f"{daemon.topic}/d", range(151, 201))
         daemon.wait_received(200)
-        # Before the new subscription nobody gets these.
+        # Before the new subscription the broker drops these.
         probes = iter(range(1000, 2000))
 
         def is_routed() -> bool:
@@ -562,7 +562,7 @@ CASES: dict[str, Callable[..., Recording]] = {
 
 @contextlib.contextmanager
 def ending(daemon: Daemon) -> Iterator[None]:
-    """See that no process is left."""
+    """End all processes that are left."""
     try:
         yield
     finally:
@@ -576,15 +576,15 @@ def record(case: str, lab: Lab, directory: Path, fault: str = "none") -> Recordi
     return CASES[case](lab, target, fault)
 
 
-# --- what must be there -----------------------------------------------------------------------------------------
+# --- the messages so far ----------------------------------------------------------------------------------------
 
 
 @dataclass
 class Known:
-    """What the events so far say of the messages."""
+    """The state of the messages by the events so far."""
 
     unacked: dict[int, tuple[str, bytes]] = field(default_factory=dict)
-    """By packet id, topic and payload of what the broker handed over on the last connection and has no PUBACK for."""
+    """Topic and payload of the messages without PUBACK on the last connection, by packet id."""
     acked: set[int] = field(default_factory=set)
     """PUBACKed messages."""
     receipted: set[int] = field(default_factory=set)
@@ -593,7 +593,7 @@ class Known:
 
 
 class Reader:
-    """Follows the events; ``known`` is what they say up to the last one."""
+    """Follows the events; ``known`` is the state after the last one."""
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
@@ -602,7 +602,7 @@ class Reader:
         self._sent = {(e.process, e.object, e.a): e.b for e in recording.events if e.kind == SENT}
 
     def follow(self, event: Event) -> bool:
-        """The next event; whether it PUBACKed something."""
+        """Take the next event; returns whether it was a PUBACK."""
         key = event.process, event.object
         if event.kind == CONNECTED:
             broker, _ = self._recording.ports
@@ -610,7 +610,7 @@ class Reader:
         elif event.kind == RECEIVED:
             self._links[key].received(event.data)
         elif event.kind == SEND:
-            # Without an end the process was killed in the call: the peer may have all of it.
+            # Without an end, the process was killed during the call: the peer may have all of it.
             sent = self._sent.get((*key, event.a), len(event.data))
             before = len(self.known.acked)
             self._links[key].sent(event.data[: max(0, sent)])
@@ -645,7 +645,7 @@ class MqttReader:
 
 
 class ProducerReader:
-    """A connection to the far end: of interest once it is a producer's."""
+    """A connection to the far end; ignored unless it is a producer's."""
 
     def __init__(self, known: Known) -> None:
         self._known = known
@@ -682,7 +682,7 @@ class ProducerReader:
 
 
 def _texts(buffer: bytearray) -> list[bytes]:
-    """The whole WebSocket texts at the buffer's beginning, which are taken out of it."""
+    """Remove the complete WebSocket texts from the start of the buffer and return them."""
     texts = []
     at = 0
     while len(buffer) - at >= 2:
@@ -710,17 +710,17 @@ def _texts(buffer: bytearray) -> list[bytes]:
 
 
 class State(NamedTuple):
-    """What a power loss could leave."""
+    """A state of the disk that a power loss could leave."""
 
     point: int
-    """It came after this event."""
+    """The event after which it happens."""
     names: Survival
     data: Survival
     tree: Tree
 
 
 def choose_points(recording: Recording, *, seed: int, points: int) -> list[int]:
-    """Numbers of events: a third each changes of names, PUBACKs, and other changes of the disk, as far as there are."""
+    """Numbers of events: if possible a third changes of names, a third PUBACKs, a third other changes of the disk."""
     reader = Reader(recording)
     acks = [n for n, event in enumerate(recording.events) if reader.follow(event)]
     names = [n for n, event in enumerate(recording.events) if event.kind in NAMES]
@@ -733,7 +733,7 @@ def choose_points(recording: Recording, *, seed: int, points: int) -> list[int]:
 
 
 def rebuild(recording: Recording, *, seed: int, points: int) -> Iterator[tuple[State, Known, Disk]]:
-    """States in the order of their points, each with what is known at its point."""
+    """States in the order of their points, each with the state of the messages at its point."""
     chosen = iter(choose_points(recording, seed=seed, points=points))
     disk = Disk(recording.root, recording.inodes, recording.content)
     reader = Reader(recording)
@@ -754,7 +754,7 @@ def rebuild(recording: Recording, *, seed: int, points: int) -> Iterator[tuple[S
 
 
 class Found(NamedTuple):
-    """What is in a state once the bridge has opened it."""
+    """The content of a state after the bridge has opened it."""
 
     error: str | None
     name: str
@@ -772,7 +772,7 @@ class Found(NamedTuple):
 
 
 class Reopened(Outbox):
-    """Opens a state in another directory as if the file still had its inode: else it would count as a copy."""
+    """Opens a state in another directory as if the file still had its inode, so that it doesn't count as a copy."""
 
     inode = 0
 
@@ -788,13 +788,13 @@ class Tally:
     points: int = 0
     states: int = 0
     opened: int = 0
-    """Different ones."""
+    """The number of distinct states."""
     acked: int = 0
     events: Counter[str] = field(default_factory=Counter)
     names: Counter[str] = field(default_factory=Counter)
-    """States by the name of the outbox: a copy, or a rescued one, gets a new one each time."""
+    """States by the name of the outbox: a copy or a rescued one may get a new name."""
     saved: int = 0
-    """Messages in a damaged store that a rescue saves."""
+    """Messages in a damaged outbox that a rescue saves."""
     violations: list[str] = field(default_factory=list)
 
 
@@ -884,14 +884,14 @@ def _read(outbox: Outbox, path: Path, *, was_rescued: bool) -> Found:
 
 
 def problems(found: Found, known: Known, recording: Recording, saved: frozenset[int]) -> list[str]:
-    """What is wrong with a state. ``saved``: of the messages in a damaged store, those that a rescue saves."""
+    """The violations in a state. ``saved``: the messages in a damaged outbox that a rescue saves."""
     if found.error is not None:
         return [f"the bridge can't start: {found.error}"]
     wrong = []
     there = found.dead | set(found.rows)
     lost = (known.acked | saved) - there - known.receipted
     if recording.case == "drop_oldest":
-        # The oldest rows may go, each counted.
+        # The oldest rows may be dropped, each counted.
         dropped = {n for n in lost if n < min(found.rows, default=0) and n % BAD_SHARE}
         lost -= dropped if len(dropped) <= found.dropped["outbox_full"] else set()
     if lost:
@@ -912,7 +912,7 @@ def problems(found: Found, known: Known, recording: Recording, saved: frozenset[
 
 
 def _skipped(found: Found, known: Known, recording: Recording) -> set[int]:
-    """The messages that the bridge would take for stored if the broker handed them over again."""
+    """The messages that the bridge would recognise as stored if the broker redelivered them."""
     redelivery = RedeliveryFilter(session=recording.session, batches=found.seen_messages)
     unacked = [
         MqttMessage(topic, payload, 1, False, packet_id, 0, dup=True)

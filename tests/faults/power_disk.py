@@ -2,12 +2,12 @@
 
 ``power_recorder.c`` writes the recording. The model of the disk is that of POSIX, not of one file system:
 
-* A file's bytes and size are safe once an ``fsync`` or ``fdatasync`` of it is done, as far as they were written before
-  that call. Of later writes each sector may be on disk or not. A sector on disk holds everything that was written to it
-  up to some moment. The size may be any that the file had since.
-* A directory's entries (creations, renames, unlinks) are safe once an ``fsync`` of the directory is done. Of later ones
-  those up to some moment may be on disk (a journal), or any of them. A rename is never half done.
-* What is within a directory that has no entry is lost with it.
+* A file's bytes and size that were written before an ``fsync`` or ``fdatasync`` are safe once that call has returned.
+  Of later writes each sector may be on disk or not. A sector on disk has everything written to it up to some moment.
+  The size may be any that the file had since then.
+* A directory's entries (creations, renames, unlinks) are safe once an ``fsync`` of the directory has returned. Of later
+  ones those up to some moment may be on disk (a journal), or any of them. A rename is atomic.
+* The content of a directory whose own entry is lost is lost with it.
 
 ext4 and XFS do more: an ``fsync`` of a new file makes its entry safe too. POSIX doesn't promise that.
 """
@@ -23,10 +23,10 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 SECTOR = 512
-"""Bytes that a disk writes as a whole or not at all."""
+"""Bytes that a disk writes atomically."""
 
 UNSEEN = ("-shm", ".reserve")
-"""Ends of names of files whose content isn't recorded: SQLite rebuilds the one, the other only takes up room."""
+"""Suffixes of files whose content isn't recorded: SQLite rebuilds the one, the other only reserves space."""
 
 ENTRY = struct.Struct("<IIQqq")
 
@@ -41,13 +41,13 @@ CONNECTED, SEND, SENT, RECEIVED = "cpPr"
 """On connection ``object``: its first use (a: the peer's port), a send begins (a: token; data), its end (a: token;
 b: bytes sent, or -1), bytes received."""
 UNSUPPORTED = "X"
-"""The process did what the model doesn't know (data: what)."""
+"""The process made a call that the model doesn't support (data: which)."""
 
 NAMES = OPEN + MKDIR + RENAME + UNLINK
 DISK = NAMES + WRITE + RESIZE + ALLOCATE + SYNC_BEGINS + SYNC_DONE
 
 Survival = Literal["nothing", "everything", "prefix", "any"]
-"""What of the unsynced survives: nothing; everything; all up to some moment; each part or not."""
+"""Which unsynced changes survive: none; all; those up to some moment; any."""
 SURVIVALS: tuple[Survival, ...] = ("nothing", "everything", "prefix", "any")
 
 Tree = dict[str, bytes | None]
@@ -55,15 +55,15 @@ Tree = dict[str, bytes | None]
 
 
 class Incomplete(Exception):
-    """The recording doesn't tell all that happened: nothing can be concluded from it."""
+    """The recording is incomplete: it allows no conclusions."""
 
 
 class Event(NamedTuple):
-    """An entry of the recording; the kinds above say what its members are."""
+    """An entry of the recording; its members depend on the kind (above)."""
 
     kind: str
     process: int
-    """The how many-th process of the recording."""
+    """The number of the process in the recording."""
     object: int
     a: int
     b: int
@@ -89,9 +89,9 @@ class File:
 
     durable: bytearray = field(default_factory=bytearray)
     pending: list[tuple[int, int, bytes | None]] = field(default_factory=list)
-    """Not synced: (number, offset, data), or (number, size, None) of a change of size."""
+    """Not synced: (number, offset, data), or (number, size, None) for a change of size."""
     size: int = 0
-    """With everything pending."""
+    """The state with all pending changes."""
 
     def add(self, number: int, at: int, data: bytes | None) -> None:
         """A write, or a change of size."""
@@ -99,14 +99,14 @@ class File:
         self.size = at if data is None else max(self.size, at + len(data))
 
     def sync(self, before: int) -> None:
-        """What was done before that number is safe."""
+        """Changes before that number are safe."""
         done = [change for change in self.pending if change[0] < before]
         self.pending = self.pending[len(done) :]
         for _, at, data in done:
             _apply(self.durable, at, data)
 
     def after_crash(self, survival: Survival, cut: int, rng: random.Random) -> bytes:
-        """The content; with ``prefix`` what has a lower number than ``cut``, and of that one some sectors."""
+        """The content; with ``prefix`` the changes before number ``cut``, and some sectors of that one."""
         content = bytearray(self.durable)
         if survival == "any":
             return self._with_any(content, rng)
@@ -136,13 +136,13 @@ class File:
         return bytes(content[: sizes[sized]])
 
     def _latest_writes(self, sizes: Sequence[int], sized: int, rng: random.Random) -> dict[int, int]:
-        """By sector, the last of the pending writes that it holds, counted from 1."""
+        """By sector, the last pending write that reached it, counted from 1."""
         share = rng.choice((0.1, 0.5, 0.9))
         latest: dict[int, int] = {}
         hidden_from = max(sizes)
         for n, (_, at, data) in enumerate(self.pending, 1):
             if data is None:
-                # What was written behind a cut that isn't on disk went to blocks that the file on disk doesn't have.
+                # Data written after a truncation that isn't on disk is in blocks that don't belong to the file on disk.
                 hidden_from = min(hidden_from, at) if n > sized and at < sizes[n - 1] else hidden_from
                 continue
             is_torn = rng.random() < 0.3
@@ -159,7 +159,7 @@ class Directory:
 
     durable: dict[str, File | Directory] = field(default_factory=dict)
     entries: dict[str, File | Directory] = field(default_factory=dict)
-    """With everything pending."""
+    """The state with all pending changes."""
     pending: list[tuple[int, str | None, str | None, File | Directory]] = field(default_factory=list)
     """Not synced: (number, the name that the node loses, the name that it gets, the node)."""
 
@@ -169,14 +169,14 @@ class Directory:
         _rename(self.entries, old, new, node)
 
     def sync(self, before: int) -> None:
-        """What was done before that number is safe."""
+        """Changes before that number are safe."""
         done = [change for change in self.pending if change[0] < before]
         self.pending = self.pending[len(done) :]
         for _, old, new, node in done:
             _rename(self.durable, old, new, node)
 
     def after_crash(self, survival: Survival, cut: int, rng: random.Random) -> dict[str, File | Directory]:
-        """The entries; with ``prefix`` what has a lower number than ``cut``."""
+        """The entries; with ``prefix`` the changes before number ``cut``."""
         entries = dict(self.durable)
         for number, old, new, node in self.pending:
             survives = {
@@ -191,11 +191,11 @@ class Directory:
 
 
 class Disk:
-    """The recorded directory: apply the events in order, and ask at any moment what a power loss would leave.
+    """The recorded directory: apply the events in order, and compute at any moment what a power loss would leave.
 
     Args:
-        root: its path while it was recorded.
-        inodes: of the root and of what was in it at the start, by path below the root ("" for the root itself).
+        root: its path during the recording.
+        inodes: of the root and of its content at the start, by path below the root ("" for the root itself).
         content: what was in it, all of it safe.
     """
 
@@ -254,7 +254,7 @@ class Disk:
             raise Incomplete(f"the process used {event.data.decode()}, which the model doesn't know")
 
     def after_crash(self, names: Survival, data: Survival, rng: random.Random) -> Tree:
-        """What a power loss now would leave."""
+        """The tree that a power loss at this moment would leave."""
         pending = [change[0] for node in self._nodes.values() for change in node.pending]
         cut = rng.choice(pending) if pending else 0
         tree: Tree = {}
@@ -272,7 +272,7 @@ class Disk:
         return tree
 
     def inode(self, path: str) -> int:
-        """Of the file that has this path below the root now."""
+        """The inode of the file with this path below the root."""
         parent, name = self._place(f"{self._root}/{path}")
         return next(number for number, node in self._nodes.items() if node is parent.entries[name])
 
@@ -298,7 +298,7 @@ def snapshot(root: Path) -> tuple[dict[str, int], Tree]:
 
 
 def write_tree(tree: Tree, root: Path) -> None:
-    """Make a tree real in an empty directory."""
+    """Write a tree into an empty directory."""
     for path, content in tree.items():
         if content is None:
             (root / path).mkdir()
@@ -307,7 +307,7 @@ def write_tree(tree: Tree, root: Path) -> None:
 
 
 def digest(tree: Tree) -> bytes:
-    """Names the tree by its content."""
+    """A digest of the tree's content."""
     hashed = blake2b(digest_size=16)
     for path, content in sorted(tree.items()):
         hashed.update(f"{path}\0{-1 if content is None else len(content)}\0".encode())
@@ -325,7 +325,7 @@ def _apply(content: bytearray, at: int, data: bytes | None) -> None:
 
 
 def _sectors(at: int, data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The parts of a write that lie in one sector each, as (offset, bytes)."""
+    """Split a write at the sector boundaries, into (offset, bytes)."""
     end = at + len(data)
     start = at
     while start < end:

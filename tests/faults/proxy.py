@@ -1,7 +1,7 @@
-"""A TCP proxy on loopback that breaks what passes: cut, close, half-open, stall, slow, truncate, refuse.
+"""A TCP proxy on loopback with faults: cut, close, half-open, stall, slow, truncate, refuse.
 
-Runs on an event loop: its methods belong there, except those that only set attributes. ``counts`` says what really
-happened, never what was only asked for.
+Runs on an event loop: call its methods there, except those that only set attributes. ``counts`` has the faults that
+happened, not those that were only requested.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TO_CLIENT, TO_SERVER = "to_client", "to_server"
 
 
 class Observer(Protocol):
-    """Sees one connection's bytes."""
+    """Observes the bytes of one connection."""
 
     def to_client(self, data: bytes) -> None:
         """As they are written to the client."""
@@ -51,9 +51,9 @@ class Proxy:
         self.upstream = upstream
         self.counts: Counter[str] = Counter()
         self.latency = 0.0
-        """Seconds that each block waits."""
+        """Seconds by which each block is delayed."""
         self.bandwidth: float | None = None
-        """Bytes a second, each way."""
+        """Bytes per second, in each direction."""
         self.refusing = False
         """New connections are reset at once."""
         self._observer = observer
@@ -62,7 +62,7 @@ class Proxy:
 
     @property
     def live(self) -> int:
-        """Connections that stand."""
+        """Established connections."""
         return len(self._connections)
 
     async def start(self) -> None:
@@ -70,12 +70,12 @@ class Proxy:
         self._server = await asyncio.start_server(self._accepted, "127.0.0.1", self.port, limit=READ_SIZE)
 
     async def stop(self) -> None:
-        """Stop listening and reset what stands."""
+        """Stop listening and reset all connections."""
         await self.unlisten()
         await self.cut()
 
     async def unlisten(self) -> None:
-        """Refuse new connections as a port does that nobody listens on; ``start`` listens again."""
+        """Refuse new connections like a port without a listener; ``start`` listens again."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -94,12 +94,12 @@ class Proxy:
             connection.close()
 
     async def half_open(self, *directions: str) -> None:
-        """From now on swallow what passes in these directions on the connections that stand, for good."""
+        """From now on discard all bytes in these directions on the established connections, for good."""
         for connection in self._connections:
             connection.swallowing.update(directions)
 
     async def mend(self) -> None:
-        """Break nothing any more. What was half-open is past mending and is reset."""
+        """End all faults. Half-open connections can't recover and are reset."""
         self.latency, self.bandwidth, self.refusing = 0.0, None, False
         for connection in list(self._connections):
             connection.cut_after.clear()
@@ -109,12 +109,12 @@ class Proxy:
             await self.start()
 
     async def stall(self, seconds: float) -> None:
-        """Move nothing on the connections that stand for a while, then go on."""
+        """Forward nothing on the established connections for a while, then continue."""
         for connection in list(self._connections):
             connection.stall(seconds)
 
     async def cut_after(self, size: int, direction: str) -> None:
-        """Reset the connections that stand when ``size`` more bytes have passed: within a frame, as it falls."""
+        """Reset the established connections after ``size`` more bytes, possibly within a frame."""
         for connection in self._connections:
             connection.cut_after[direction] = size
 
@@ -203,7 +203,7 @@ class _Connection:
                 left = self.cut_after.get(direction)
                 if left is not None and left <= len(data):
                     self._write(writer, data[:left], direction)
-                    # What was written must get out before the reset discards it.
+                    # Written bytes must be sent before the reset discards them.
                     await writer.drain()
                     await asyncio.sleep(0.01)
                     proxy.counts["cut_after"] += 1
@@ -214,7 +214,7 @@ class _Connection:
                 self._write(writer, data, direction)
                 await writer.drain()
         if direction in self.swallowing:
-            return  # a peer that vanished says nothing to the other side
+            return  # a peer that vanishes sends nothing to the other side
         writer.close()
 
     def _write(self, writer: asyncio.StreamWriter, data: bytes, direction: str) -> None:

@@ -1,4 +1,4 @@
-"""The devices: numbered QoS 1 messages over one connection, sent again until the broker has PUBACKed each.
+"""The devices: numbered QoS 1 messages over one connection, each repeated until the broker has PUBACKed it.
 
 Runs on an event loop; the attributes may be read and ``rate`` and ``paused`` set from any thread.
 """
@@ -31,7 +31,7 @@ class Published(NamedTuple):
 
 
 def fingerprint(topic: str, payload: bytes) -> bytes:
-    """What a message is recognised by where only its bytes are seen."""
+    """Identifies a message where only its bytes are visible."""
     return hashlib.blake2b(topic.encode() + b"\0" + payload, digest_size=10).digest()
 
 
@@ -41,11 +41,11 @@ class Publisher:
     Args:
         port: of the broker.
         seed: of the messages.
-        devices: their numbers; no other publisher has them.
-        rate: messages a second, all devices together.
+        devices: their numbers; no other publisher may have them.
+        rate: messages per second of all devices together.
         known: filled with each message's fingerprint before it is sent.
-        journal: file that each PUBACK is noted in.
-        window: messages under way without PUBACK.
+        journal: file to which each PUBACK is written.
+        window: the maximum of messages without PUBACK.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Publisher:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it is paused and nothing is under way."""
+        """Whether it is paused and every message has its PUBACK."""
         return self.paused and not self._pending
 
     @property
@@ -95,7 +95,7 @@ class Publisher:
         self._stopping = True
 
     async def run(self) -> None:
-        """Publish until stopped, over as many connections as it takes."""
+        """Publish until stopped; reconnects as often as necessary."""
         with self._journal_path.open("a") as self._journal:
             while not self._stopping:
                 try:

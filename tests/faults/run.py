@@ -1,8 +1,8 @@
 """A fault run: ``python -m tests.faults.run --seed S --minutes M [--kills K] [--json FILE]``.
 
-Breaks what the schedule says for so long, heals everything, waits until all has gone through, and has the oracle judge.
-Exits 0 only if everything holds and every class of fault that was dealt really happened; else it keeps its directory
-and says where. Run from the directory that holds ``tests/``; ``bridge`` is imported from there.
+Injects the faults of the schedule for that long, ends all faults, waits until everything is delivered, and has the
+oracle judge. Exit code 0 only if there are no problems and every chosen class of fault has happened; else it keeps its
+directory and prints where it is. Run from the directory that holds ``tests/``; ``bridge`` is imported from there.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ from tests.faults.schedule import FAULTS, POINTS, Ending, Fault, Round, Schedule
 from tests.faults.tap import Tap
 
 RATE = 150.0
-"""Messages a second."""
+"""Messages per second."""
 
 PATIENCE = 7.0
 """Seconds for the faults of a round to happen, and for a point to be reached."""
 
 RECOVERY = 60.0
-"""Seconds in which a daemon must get going again by itself, once everything is healed: its back-offs go up to 30."""
+"""Seconds in which the daemon must recover by itself, once all faults have ended: its back-offs go up to 30."""
 
 SETTLING = 120.0
-"""Seconds at the end for all that is under way to arrive."""
+"""Seconds at the end for everything under way to arrive."""
 
 SAMPLE_EVERY = 0.7
 
@@ -63,11 +63,11 @@ class Run:
     """One run.
 
     Args:
-        directory: for everything that is written.
-        kills: that many at least, spread evenly.
-        first: names of faults that are dealt before the others.
-        each: faults made one after the other before anything else, each alone; the same process must get over it,
-            unless that would take too long.
+        directory: for all files of the run.
+        kills: the minimum number of kills, spread evenly.
+        first: names of faults that come before the others.
+        each: faults that come first, one after the other, each alone; the same process must recover, unless that would
+            take too long.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Run:
     # --- the run ------------------------------------------------------------------------------------------
 
     def execute(self) -> Verdict:
-        """Do it all."""
+        """Run everything."""
         try:
             self._start()
             self._break_things()
@@ -152,7 +152,7 @@ class Run:
         for proxy in (self.mqtt, self.gdn):
             self.loop.call(proxy.start())
         far_port, control = self._far_end_ports
-        # The far end is down at first: the bridge must start, subscribe and store without it.
+        # At first the far end is down: the bridge must start, subscribe and store without it.
         self.far_end = FarEndProcess(
             self._directory,
             port=far_port,
@@ -179,7 +179,7 @@ class Run:
         while (elapsed := time.monotonic() - self._begun) < self._seconds:
             behind = self._kills() < self._kills_wanted * (elapsed + 2) / self._seconds
             self._play(self._schedule.quick() if behind else self._schedule.mixed())
-        # What the time didn't suffice for is made up for, within bounds.
+        # Faults for which there was no time follow now, within bounds.
         ends = self._begun + self._seconds * 1.3 + 20
         while self._kills() < self._kills_wanted and time.monotonic() < ends:
             self._play(self._schedule.quick())
@@ -192,14 +192,14 @@ class Run:
                 self._play(Round((fault,), Ending("random", 0, 0.0)))
 
     def _missed(self) -> list[str]:
-        """Faults that were dealt and did not happen."""
+        """Faults that were chosen and did not happen."""
         return sorted(name for name in self.dealt if not self.happened[name])
 
     def _kills(self) -> int:
         return sum(n for how, n in self.bridge.kills.items() if how == "random" or how in POINTS)
 
     def _finish(self) -> None:
-        """Heal, and let everything arrive; the daemon must manage without a restart."""
+        """End all faults and let everything arrive, without a restart of the daemon."""
         self._heal()
         self._be_running()
         self._pause(True)
@@ -211,7 +211,7 @@ class Run:
         try:
             wait_for(settled, seconds=SETTLING, what="the end: everything PUBACKed by the bridge, the outbox empty")
         except Failed as exc:
-            self.problems.append(str(exc))  # the oracle says what is missing
+            self.problems.append(str(exc))  # the oracle reports what is missing
 
     def _judge(self) -> Verdict:
         final = wait_for(lambda: self.bridge.readiness().get("books"), seconds=10, what="the last reading of the books")
@@ -270,7 +270,7 @@ class Run:
         return verdict
 
     def _keep_what_was_seen(self, published: dict[MessageId, Published]) -> None:
-        """Into the directory, for whoever looks into a failure: what is nowhere on disk yet."""
+        """Write to the directory what is not on disk yet, for the analysis of a failure."""
         seen = {
             "messages": [[str(i), *p, self.tap.handed[i], self.tap.acked[i]] for i, p in published.items()],
             "uncertain": self.uncertain,
@@ -308,7 +308,7 @@ class Run:
         begun = time.monotonic()
         self._strike(planned.faults, ending, point)
         if point is None:
-            # What the faults did gets time to be believed, committed, sent again.
+            # Leave time for the effects of the faults: timeouts, commits, resends.
             life_ends = time.monotonic() + ending.delay
             while time.monotonic() < life_ends and self.bridge.is_running:
                 time.sleep(0.03)
@@ -324,9 +324,9 @@ class Run:
             self.disturbed.append((begun, time.monotonic()))
 
     def _strike(self, faults: Sequence[Fault], ending: Ending, point: str | None) -> None:
-        """Make the faults, with a process that is to end at ``point``, and wait until both has happened."""
+        """Inject the faults into a process that ends at ``point``, and wait until both have happened."""
         if point is not None or (faults and not all(fault.live for fault in faults)):
-            # What strikes a start needs one.
+            # Faults during a start need one.
             self.bridge.kill()
         waiting = {fault: self._arm(fault) for fault in faults if fault.target in ("far_end", "state")}
         point_reached = self.bridge.kills[point] if point else 0
@@ -339,7 +339,7 @@ class Run:
             if not self.bridge.is_running:
                 if not waiting:
                     break
-                self.bridge.start()  # the faults haven't struck yet: go on without a point
+                self.bridge.start()  # the faults haven't happened yet: continue without a point
             self._note_what_happened(waiting)
             if not waiting and (point is None or self.bridge.kills[point] > point_reached):
                 break
@@ -348,13 +348,13 @@ class Run:
             self._schedule.put_back(fault)
 
     def _note_what_happened(self, waiting: dict[Fault, int]) -> None:
-        """Take those faults out of ``waiting``, by their counters before, that have happened."""
+        """Remove from ``waiting`` the faults that have happened, by their counters before."""
         counts = self._counts()
         for fault, before in list(waiting.items()):
             if counts[fault.counter] > before:
                 del waiting[fault]
                 self.happened[fault.name] += 1
-                self._take_sample()  # errors repeat what the far end said, and are soon gone
+                self._take_sample()  # error texts quote the far end and are soon replaced
 
     def _end_process(self, how: str) -> None:
         if how == "sigterm":
@@ -363,7 +363,7 @@ class Run:
             self.bridge.kill(anywhere=how == "random")
 
     def _recover(self) -> None:
-        """All is healed: the daemon must get going by itself, and everything through."""
+        """All faults have ended: the daemon must recover by itself and deliver everything."""
         self._be_running()
         try:
             wait_for(lambda: self._watch() and self.bridge.readiness().get("ready"), seconds=RECOVERY, what="readiness")
@@ -376,7 +376,7 @@ class Run:
         self._pause(False)
 
     def _arm(self, fault: Fault) -> int:
-        """Make the fault; returns its counter's value before."""
+        """Inject the fault; returns its counter's value before."""
         self.dealt[fault.name] += 1
         if fault.quiet:
             self._pause(True)
@@ -427,7 +427,7 @@ class Run:
         deadline = time.monotonic() + PATIENCE
         while self._watch() and not proxy.live:
             if time.monotonic() > deadline:
-                return  # the daemon is waiting for something else; the fault will count as not happened
+                return  # the daemon waits for something else; the fault counts as not happened
             time.sleep(0.03)
         if spec["do"] in ("refuse", "unlisten"):
             self._turn_away(proxy, spec)
@@ -435,7 +435,7 @@ class Run:
             self._disturb(proxy, spec)
 
     def _disturb(self, proxy: Proxy, spec: dict[str, Any]) -> None:
-        """Break what goes over the links of a proxy."""
+        """Inject a fault of a proxy."""
         call = self.loop.call
         match spec["do"]:
             case "cut":
@@ -454,7 +454,7 @@ class Run:
                 call(proxy.cut_after(self._seed % 7 * 13 + 37, spec["direction"]))
 
     def _turn_away(self, proxy: Proxy, spec: dict[str, Any]) -> None:
-        """Let nobody connect for some seconds."""
+        """Refuse all connections for some seconds."""
         call = self.loop.call
         if spec["do"] == "refuse":
             proxy.refusing = True
@@ -472,7 +472,7 @@ class Run:
     # --- the broker ---------------------------------------------------------------------------------------
 
     def _break_broker(self, fault: Fault) -> None:
-        """See ``tests/faults/__init__.py`` for what each excuses."""
+        """``tests/faults/__init__.py`` says what each excuses."""
         self.dealt[fault.name] += 1
         begun = time.monotonic()
         self._be_running()
@@ -498,7 +498,7 @@ class Run:
                 self.broker.save()
                 time.sleep(0.05 * (self._seed % 5))
                 self.broker.kill()
-                # PUBACKs that it still sent may be read a moment later.
+                # PUBACKs that the broker had sent may be read a moment later.
                 gone = lambda: not any(publisher.is_connected for publisher in self.publishers)  # noqa: E731
                 wait_for(gone, seconds=10, what="the publishers to notice")
                 self.uncertain.append((since, time.monotonic()))
@@ -507,7 +507,7 @@ class Run:
         self.own_counts[fault.counter] += 1
         self.happened[fault.name] += 1
         if fault.spec["do"] == "lose":
-            # Before it has subscribed, nothing would be kept for it.
+            # Before the bridge has subscribed, the broker would keep nothing for it.
             wait_for(
                 lambda: self._watch() and self.tap.subscriptions > subscriptions,
                 seconds=RECOVERY,
@@ -517,7 +517,7 @@ class Run:
         self.disturbed.append((begun, time.monotonic()))
 
     def _outbox(self) -> int | None:
-        """Records in the outbox, as the daemon says; None while it doesn't."""
+        """Records in the outbox by the daemon's status; None while it doesn't answer."""
         books = self.bridge.readiness().get("books")
         return int(books["outbox"]) if books else None
 
@@ -534,7 +534,7 @@ class Run:
                     return False
         return True
 
-    # --- odds and ends ------------------------------------------------------------------------------------
+    # --- helpers -------------------------------------------------------------------------------------------
 
     def _watch(self) -> bool:
         """Always true; starts the daemon again if it died."""
@@ -548,7 +548,7 @@ class Run:
             self.bridge.start()
 
     def _trace(self, text: str) -> None:
-        """For whoever looks into a failure: what was done when."""
+        """Log an action with its time, for the analysis of a failure."""
         with (self._directory / "rounds.log").open("a") as out:
             out.write(f"{time.monotonic():.3f} ({time.monotonic() - self._begun:.1f}) {text}\n")
 
@@ -583,12 +583,12 @@ class Run:
         return counts
 
     def _sample(self) -> None:
-        """The sampler's thread: a reading, again and again."""
+        """The sampler's thread: reads the status repeatedly."""
         while not self._enough.wait(SAMPLE_EVERY):
             self._take_sample()
 
     def _take_sample(self) -> None:
-        """Read the books, and keep every text that the status server has."""
+        """Read the books, and keep every text of the status server."""
         with self._reading, self._status_log.open("a") as out:
             readiness = self.bridge.readiness()
             if "books" in readiness:
@@ -598,7 +598,7 @@ class Run:
 
 
 def report(verdict: Verdict, *, seed: int) -> str:
-    """The verdict for a person."""
+    """The verdict as text."""
     lines = [f"fault run, seed {seed}: {'everything holds' if verdict.holds else 'FAILED'}"]
     for name, value in verdict.figures.items():
         if isinstance(value, dict):
@@ -611,7 +611,7 @@ def report(verdict: Verdict, *, seed: int) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run; 0 if everything holds."""
+    """Run; returns 0 if there are no problems."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=1.0)
@@ -620,7 +620,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write problems and figures there")
     parser.add_argument("--keep", action="store_true", help="keep the directory on success too")
     arguments = parser.parse_args(argv)
-    # Whoever ends the run ends what it started, too.
+    # A signal that ends the run must also end the processes it started.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     directory = Path(tempfile.mkdtemp(prefix="gdn-bridge-faults-"))
     run = Run(

@@ -1,6 +1,6 @@
-"""What is broken when: every class of fault there is, dealt from shuffled decks by a seeded hand.
+"""The schedule of faults: all classes, in a seeded random order, each class once before any is repeated.
 
-Pure. A class whose fault did not really happen, by the counters, goes back into its deck.
+Pure. A class whose fault did not happen, by the counters, is scheduled again.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ UPGRADE_STATUSES = (400, 401, 403, 404, 409, 429, 500, 503, 504)
 
 @dataclass(frozen=True)
 class Fault:
-    """A class of fault and how it is made.
+    """A class of fault and how it is injected.
 
-    ``target`` is who makes it: ``far_end`` (an armed step), ``state`` (of the far end), ``mqtt`` or ``gdn`` (a proxy),
+    ``target`` injects it: ``far_end`` (an armed step), ``state`` (of the far end), ``mqtt`` or ``gdn`` (a proxy),
     ``broker``, ``bridge`` or ``publisher``.
     """
 
@@ -31,15 +31,15 @@ class Fault:
     target: str
     spec: dict[str, Any]
     counter: str
-    """The counter that must grow."""
+    """The counter that must increase."""
     live: bool = False
-    """Strikes links that stand; else a new process is started into it."""
+    """Whether it affects established links; else a new process is started during it."""
     prepare: dict[str, Any] = field(default_factory=dict)
-    """The far end's state that makes the step come up."""
+    """The state of the far end in which the bridge reaches the step."""
     quiet: bool = False
     """Publishing pauses."""
     slow: bool = False
-    """The daemon waits 15 s and more after it (credentials were refused): alone in its round, and ended by a kill."""
+    """Whether the daemon then waits 15 s or more (refused credentials): alone in its round, which ends with a kill."""
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -136,10 +136,10 @@ FAULTS: tuple[Fault, ...] = (
     Fault("bridge.sigstop", "signals", "bridge", {"seconds": 2.0}, "bridge.sigstop", live=True),
     Fault("publisher.burst", "signals", "publisher", {"rate": 1500, "seconds": 1.0}, "publisher.burst", live=True),
 )
-"""Every class."""
+"""All classes."""
 
 ENDINGS = ("point", "point", "point", "point", "random", "sigterm", "recover", "recover")
-"""How rounds end, by weight. ``recover``: everything is healed, and the same process must get it all through."""
+"""How rounds end, by weight. ``recover``: all faults end, and the same process must deliver everything."""
 
 
 class Ending(NamedTuple):
@@ -148,13 +148,13 @@ class Ending(NamedTuple):
     how: str
     """A point of ``killable``, ``random``, ``sigterm`` or ``recover``."""
     passes: int
-    """How often the point is passed."""
+    """How often the point is passed first."""
     delay: float
-    """Seconds: into the commit, or the life of a process that is killed at random."""
+    """Seconds from the start of the commit, or from the start of a process that is killed at random."""
 
 
 class Round(NamedTuple):
-    """Some faults at a time, and an end."""
+    """Some simultaneous faults and how the process ends."""
 
     faults: tuple[Fault, ...]
     ending: Ending
@@ -165,11 +165,11 @@ def _goes_alone(fault: Fault) -> bool:
 
 
 class Schedule:
-    """Deals rounds. The same seed deals the same, except for what had to be put back.
+    """Produces rounds. The same seed gives the same rounds, except for faults that had to be scheduled again.
 
     Args:
-        seed: of everything.
-        first: names of faults that are dealt before the others, one a round, most to be recovered from.
+        seed: of all random choices.
+        first: names of faults that come before the others, one per round; most of these rounds end in recovery.
     """
 
     def __init__(self, seed: int, *, first: Sequence[str] = ()) -> None:
@@ -183,7 +183,7 @@ class Schedule:
         self._first = [next(fault for fault in FAULTS if fault.name == name) for name in first]
 
     def quick(self) -> Round:
-        """No fault but a kill."""
+        """A round with a kill and no other fault."""
         return Round((), self._kill(self._quick_rng))
 
     def mixed(self) -> Round:
@@ -211,11 +211,11 @@ class Schedule:
         return Round(tuple(faults), self._kill(rng) if how == "point" else Ending(how, 0, rng.uniform(0.1, 1.0)))
 
     def put_back(self, fault: Fault) -> None:
-        """It did not happen: deal it again soon."""
+        """The fault did not happen: schedule it again soon."""
         self._decks.setdefault(fault.group, []).append(fault)
 
     def put_back_point(self, point: str) -> None:
-        """The daemon did not come to this point."""
+        """The daemon did not reach this point."""
         self._points.append(point)
 
     def _kill(self, rng: random.Random) -> Ending:
@@ -230,7 +230,7 @@ class Schedule:
 
     def _next_group(self) -> str:
         if not self._next_groups:
-            # Groups are dealt evenly, weighted where they hold much.
+            # Groups come evenly, large ones with more weight.
             self._next_groups = [*self._groups, "rest", "producer", "upgrade"]
             self._rng.shuffle(self._next_groups)
         return self._next_groups.pop()

@@ -1,7 +1,7 @@
-"""Reads along on the broker's link: what was handed to the bridge, and what the bridge PUBACKed.
+"""Observes the broker's link: which messages were delivered to the bridge, and which the bridge PUBACKed.
 
-This is what splits a loss: of what the bridge PUBACKed, nothing may be missing, whatever was done to the broker. The
-proxy calls it with the bytes that pass: those to the bridge as they are written, those from it as they are read.
+That decides who lost a message: none that the bridge PUBACKed may be missing, whatever was done to the broker. The
+proxy passes it all bytes: those to the bridge as they are written, those from it as they are read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.faults.publisher import fingerprint
 
 
 class Tap:
-    """What was seen on all connections.
+    """The observations of all connections.
 
     Args:
         known: message ids by fingerprint, filled by the publishers.
@@ -24,9 +24,9 @@ class Tap:
     def __init__(self, known: dict[bytes, MessageId]) -> None:
         self.known = known
         self.handed: Counter[MessageId] = Counter()
-        """How often each message was handed over."""
+        """How often each message was delivered."""
         self.first_handed: dict[MessageId, int] = {}
-        """In what order messages were handed over first."""
+        """Messages in the order of their first delivery."""
         self.acked: Counter[MessageId] = Counter()
         """How often each was PUBACKed."""
         self.subscriptions = 0
@@ -39,7 +39,7 @@ class Tap:
 
 
 class TapConnection:
-    """One connection's two directions."""
+    """Both directions of one connection."""
 
     def __init__(self, tap: Tap) -> None:
         self._tap = tap
@@ -49,7 +49,7 @@ class TapConnection:
         self._unacked: deque[tuple[int, MessageId]] = deque()
 
     def to_client(self, data: bytes) -> None:
-        """Bytes on their way to the bridge."""
+        """Bytes to the bridge."""
         tap = self._tap
         for head, body in self._to_bridge.feed(data):
             kind = head >> 4
@@ -70,7 +70,7 @@ class TapConnection:
             self._unacked.append((packet_id, message_id))
 
     def to_server(self, data: bytes) -> None:
-        """Bytes that the bridge wrote."""
+        """Bytes from the bridge."""
         tap = self._tap
         for head, body in self._from_bridge.feed(data):
             kind = head >> 4

@@ -1,4 +1,4 @@
-"""The oracle must find what is planted; then a short fault run, seeded, with a kill at every named point."""
+"""The oracle must find planted errors; then a short seeded fault run with a kill at every named point."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TELLING = (
     "broker.kill_session_lost",
     "producer.error7",
 )
-"""What the short run begins with: the faults that a wrong bridge is most likely to get wrong."""
+"""The first faults of the short run: those that a bridge with a bug is most likely to handle wrongly."""
 
 SECRET = "acme.key.s3+cr/et="
 
@@ -49,7 +49,7 @@ def all_messages() -> list[tuple[MessageId, Message]]:
 
 
 def a_good_run() -> Evidence:
-    """Nothing went wrong, and nothing was broken: one connection, everything receipted."""
+    """A run without faults or errors: one connection, everything receipted."""
     journal = Journal(opened={1: 0.0}, ended={1: (900.0, "the daemon ended")})
     dead_letters = []
     for _, message in all_messages():
@@ -80,7 +80,7 @@ def a_good_run() -> Evidence:
 
 
 def balance(evidence: Evidence) -> None:
-    """Books that fit the rest of the evidence."""
+    """Books that agree with the rest of the evidence."""
     arrivals, receipted = evidence.journal.arrivals, evidence.journal.receipted
     delivered = len({a.context for a in arrivals if a.number in receipted})
     dead, left = len(evidence.dead_letters), evidence.outbox_left
@@ -124,7 +124,7 @@ def a_poison() -> tuple[MessageId, Message]:
 # --- the oracle ------------------------------------------------------------------------------------------
 
 
-def test_a_good_run_holds(evidence: Evidence) -> None:
+def test_a_correct_run_has_no_problems(evidence: Evidence) -> None:
     verdict = judge(evidence)
 
     assert verdict.holds, verdict.problems
@@ -153,15 +153,15 @@ def test_one_row_of_an_array_that_never_arrived_is_a_loss(evidence: Evidence) ->
     assert "LOST" in problems(evidence)
 
 
-def test_a_row_that_was_stored_and_never_receipted_is_a_loss(evidence: Evidence) -> None:
-    """The bridge has let it go without a receipt; that the far end has it all the same was luck."""
+def test_a_row_stored_without_a_receipt_is_a_loss(evidence: Evidence) -> None:
+    """The bridge released it without a receipt; only by chance does the far end have it."""
     at = arrival_of(evidence, a_single())
     evidence.journal.receipted.pop(evidence.journal.arrivals[at].number)
 
     assert "LOST" in problems(evidence)
 
 
-def test_what_the_broker_lost_is_excused_only_if_the_bridge_never_acknowledged_it(evidence: Evidence) -> None:
+def test_a_message_that_the_broker_lost_is_excused_only_if_the_bridge_never_acknowledged_it(evidence: Evidence) -> None:
     message_id = a_single()
     del evidence.journal.arrivals[arrival_of(evidence, message_id)]
     evidence.uncertain = [(9.0, 11.0)]
@@ -205,7 +205,7 @@ def test_a_good_message_among_the_dead_letters_is_wrong(evidence: Evidence) -> N
     assert "no poison that was published" in problems(evidence)
 
 
-def test_a_refused_row_needs_a_far_end_that_refused_it(evidence: Evidence) -> None:
+def test_a_dead_letter_for_a_refused_row_needs_a_refusal_by_the_far_end(evidence: Evidence) -> None:
     at = arrival_of(evidence, a_single())
     arrival = evidence.journal.arrivals[at]
     evidence.journal.receipted.pop(arrival.number)
@@ -236,7 +236,7 @@ def test_a_row_that_nobody_published_is_found(evidence: Evidence) -> None:
 
 
 def swapped(evidence: Evidence) -> None:
-    """Two rows of one device change places; the contexts stay in order."""
+    """Swap two rows of one device; the contexts stay in order."""
     arrivals = evidence.journal.arrivals
     mine = [at for at, a in enumerate(arrivals) if (found := row_of(a.payload)) and found[0].device == 0]
     first, second = arrivals[mine[4]], arrivals[mine[5]]
@@ -257,7 +257,7 @@ def test_contexts_out_of_order_on_a_connection_are_found(evidence: Evidence) -> 
     assert "out of order on their connection" in problems(evidence)
 
 
-def test_a_row_that_the_far_end_could_not_take_may_come_later(evidence: Evidence) -> None:
+def test_a_row_answered_with_an_error_may_arrive_later(evidence: Evidence) -> None:
     arrivals = evidence.journal.arrivals
     refused = arrivals[7]
     arrivals[7] = refused._replace(fate="8")
@@ -270,7 +270,7 @@ def test_a_row_that_the_far_end_could_not_take_may_come_later(evidence: Evidence
 
 
 def resent(evidence: Evidence, *, connection: int, context: str | None = None) -> None:
-    """The last row once more."""
+    """The last row arrives once more."""
     last = evidence.journal.arrivals[-1]
     evidence.journal.arrivals.append(
         last._replace(number=5000, connection=connection, context=context or last.context, at=last.at + 1)
@@ -278,7 +278,7 @@ def resent(evidence: Evidence, *, connection: int, context: str | None = None) -
     evidence.journal.receipted[5000] = last.at + 1
 
 
-def test_a_record_may_come_again_over_another_connection_only(evidence: Evidence) -> None:
+def test_a_record_may_arrive_again_over_another_connection_only(evidence: Evidence) -> None:
     unlike = copy.deepcopy(evidence)
     resent(evidence, connection=2)
     resent(unlike, connection=1)
@@ -288,7 +288,7 @@ def test_a_record_may_come_again_over_another_connection_only(evidence: Evidence
     assert "sent again on the same connection" in problems(unlike)
 
 
-def test_a_second_record_needs_a_message_that_was_handed_over_twice(evidence: Evidence) -> None:
+def test_a_second_record_needs_a_message_that_was_delivered_twice(evidence: Evidence) -> None:
     resent(evidence, connection=1, context="7000")
     balance(evidence)
 
@@ -323,14 +323,14 @@ def test_books_that_shrink_are_found(evidence: Evidence) -> None:
     assert "is less than before" in problems(evidence)
 
 
-def test_a_record_that_counts_as_delivered_before_its_receipt_is_found(evidence: Evidence) -> None:
+def test_a_record_counted_as_delivered_before_its_receipt_is_found(evidence: Evidence) -> None:
     evidence.samples[0] = evidence.samples[0]._replace(at=len(evidence.journal.arrivals) - 0.5)
 
     assert "released before they were receipted" in problems(evidence)
 
 
 @pytest.mark.parametrize("name", ["received", "delivered", "dead_lettered", "outbox"])
-def test_books_that_balance_and_say_something_else_than_the_doors_are_found(evidence: Evidence, name: str) -> None:
+def test_books_that_balance_but_contradict_what_was_observed_are_found(evidence: Evidence, name: str) -> None:
     books = evidence.final_books
     other = "delivered" if name in ("received", "dead_lettered") else "dead_lettered"
     books[name] += 500
@@ -371,13 +371,13 @@ def test_a_secret_is_found_in_any_coding(evidence: Evidence, leak: str) -> None:
     assert "SECRET: the API key" in problems(evidence)
 
 
-def test_what_was_wrong_on_the_brokers_link_is_told(evidence: Evidence) -> None:
+def test_errors_on_the_brokers_link_are_reported(evidence: Evidence) -> None:
     evidence.wire_problems = ["a PUBACK too many"]
 
     assert "a PUBACK too many" in problems(evidence)
 
 
-def test_a_connection_that_ends_needs_a_reason(evidence: Evidence) -> None:
+def test_a_connection_that_ends_without_a_cause_is_found(evidence: Evidence) -> None:
     evidence.journal.ended[1] = (500.0, "the client closed")
 
     assert "although nothing was broken" in problems(evidence)
@@ -431,7 +431,7 @@ def group_of(fault: Fault) -> str:
 
 @pytest.mark.parametrize("group", sorted({group_of(fault) for fault in FAULTS}))
 @pytest.mark.timeout(900)
-def test_each_fault_alone_costs_nothing_and_the_daemon_gets_over_it(tmp_path: Path, group: str) -> None:
+def test_each_fault_alone_loses_nothing_and_the_daemon_recovers(tmp_path: Path, group: str) -> None:
     faults = [fault for fault in FAULTS if group_of(fault) == group]
     run = Run(seed=SEED, seconds=0, kills=0, directory=tmp_path, each=faults)
 
@@ -446,7 +446,7 @@ def test_each_fault_alone_costs_nothing_and_the_daemon_gets_over_it(tmp_path: Pa
 
 
 @pytest.mark.timeout(300)
-def test_whatever_is_broken_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
+def test_a_short_run_of_all_faults_loses_nothing_acknowledged(tmp_path: Path) -> None:
     """A short run; ``python -m tests.faults.run`` is the long one."""
     run = Run(seed=SEED, seconds=40, kills=14, directory=tmp_path, first=TELLING)
 

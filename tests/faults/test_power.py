@@ -55,7 +55,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def first_start(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Recording:
-    """A recording that several tests look at."""
+    """A recording that several tests use."""
     return record("first_start", lab, tmp_path_factory.mktemp("recorded"))
 
 
@@ -66,7 +66,7 @@ ROOT, FILE, OTHER, FOLDER = 1, 2, 3, 4
 
 
 class Script:
-    """A disk, and what is done to it."""
+    """A disk and the actions on it."""
 
     def __init__(self) -> None:
         self.disk = Disk("/r", {"": ROOT}, {})
@@ -81,14 +81,14 @@ class Script:
         self.do("S", number, self._token)
 
     def outcomes(self, names: Survival = "any", data: Survival = "any") -> set[tuple[tuple[str, bytes | None], ...]]:
-        """The trees that many power losses leave."""
+        """The trees that power losses with many seeds leave."""
         trees = [self.disk.after_crash(names, data, random.Random(seed)) for seed in range(400)]
         return {tuple(sorted(tree.items())) for tree in trees}
 
 
 @pytest.fixture
 def script() -> Script:
-    """With one empty file, that is safe."""
+    """A disk with one empty file, which is safe."""
     script = Script()
     script.do("O", FILE, data=b"/r/file")
     script.sync(ROOT)
@@ -137,7 +137,7 @@ def test_a_sector_never_holds_a_later_write_without_an_earlier_one(script: Scrip
     assert found == {b"\0\0", b"a\0", b"ab"}
 
 
-def test_what_was_written_behind_a_cut_needs_the_cut(script: Script) -> None:
+def test_data_written_after_a_truncation_is_lost_without_the_truncation(script: Script) -> None:
     script.do("W", FILE, 0, b"a" * 2 * SECTOR)
     script.sync(FILE)
     script.do("T", FILE, 0)
@@ -160,7 +160,7 @@ def test_a_name_is_safe_once_its_directory_is_synced(script: Script) -> None:
     assert script.outcomes() == {(("file", b""), ("other", b"a"))}
 
 
-def test_what_is_in_a_directory_is_lost_with_its_name(script: Script) -> None:
+def test_the_content_of_a_directory_is_lost_with_its_name(script: Script) -> None:
     script.do("M", FOLDER, data=b"/r/folder")
     script.do("O", OTHER, data=b"/r/folder/other")
     script.sync(OTHER)
@@ -169,7 +169,7 @@ def test_what_is_in_a_directory_is_lost_with_its_name(script: Script) -> None:
     assert (("file", b""),) in script.outcomes()
 
 
-def test_renames_are_whole_and_come_in_order_only_with_a_journal(script: Script) -> None:
+def test_renames_are_atomic_and_in_order_only_with_a_journal(script: Script) -> None:
     script.do("O", OTHER, data=b"/r/other")
     script.sync(ROOT)
     script.do("R", data=b"/r/file\0/r/kept")
@@ -178,11 +178,11 @@ def test_renames_are_whole_and_come_in_order_only_with_a_journal(script: Script)
     in_order = {tuple(sorted(name for name, _ in tree)) for tree in script.outcomes("prefix")}
     any_order = {tuple(sorted(name for name, _ in tree)) for tree in script.outcomes("any")}
 
-    assert in_order == {("file", "other"), ("kept", "other")}  # and the end, once more is pending behind it
+    assert in_order == {("file", "other"), ("kept", "other")}  # and the new size, once more writes are pending after it
     assert any_order == {("file", "other"), ("kept", "other"), ("file",), ("file", "kept")}
 
 
-def test_what_the_model_doesnt_know_is_an_error(script: Script) -> None:
+def test_a_call_that_the_model_does_not_support_is_an_error(script: Script) -> None:
     with pytest.raises(Incomplete):
         script.do("X", data=b"a shared mapping")
     with pytest.raises(Incomplete):
@@ -193,9 +193,7 @@ def test_what_the_model_doesnt_know_is_an_error(script: Script) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_power_loss_takes_nothing_that_was_acknowledged(
-    lab: Lab, tmp_path: Path, first_start: Recording, case: str
-) -> None:
+def test_a_power_loss_loses_nothing_acknowledged(lab: Lab, tmp_path: Path, first_start: Recording, case: str) -> None:
     recording = first_start if case == "first_start" else record(case, lab, tmp_path)
 
     tally = judge(recording, seed=SEED, points=POINTS)
@@ -230,7 +228,7 @@ def test_the_same_seed_rebuilds_the_same_states_of_a_recording(first_start: Reco
     assert states(1) != states(2)
 
 
-def test_a_recording_that_misses_something_is_refused(first_start: Recording) -> None:
+def test_an_incomplete_recording_is_refused(first_start: Recording) -> None:
     last = max(n for n, event in enumerate(first_start.events) if event.kind == WRITE)
     events = first_start.events[:last] + first_start.events[last + 1 :]
 
@@ -246,7 +244,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("renames", range(5))
-def test_a_rescue_that_is_killed_between_its_renames_keeps_what_is_in_the_log(
+def test_a_rescue_killed_between_its_renames_keeps_the_write_ahead_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
 ) -> None:
     """While another process reads the file, so that the write-ahead log is there."""

@@ -1,4 +1,4 @@
-"""A real Prometheus beside the bridge, with the rules that it ships with."""
+"""A real Prometheus beside the bridge, with the shipped rules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bridge.local.broker import free_port
 from tests.conftest import ROOT, Process, is_listening, wait_for
 
 SECONDS = 2
-"""Between two scrapes, and between two evaluations of the rules."""
+"""Seconds between two scrapes, and between two evaluations of the rules."""
 
 
 class Prometheus(Process):
@@ -45,7 +45,7 @@ class Prometheus(Process):
         return [(each["metric"], float(each["value"][1])) for each in found]
 
     def rules(self) -> int:
-        """How many rules were evaluated without an error."""
+        """The number of rules that were evaluated without an error."""
         return sum(rule["health"] == "ok" for group in self._get("rules")["groups"] for rule in group["rules"])
 
     def _get(self, path: str) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""The soak: a bridge whose far end is well raises no alarm and stays within what a free plan allows.
+"""The soak: a bridge with a healthy far end raises no alert and stays within the limits of the free tier.
 
 ``python -m tests.soak.run --minutes M`` runs a Mosquitto, a local GDN, devices at a steady rate with one burst, the
-daemon with the intervals that it ships with, three checks and a canary, and a Prometheus with the rules that it ships
-with. It prints figures and what doesn't hold; exit code 1 if anything doesn't.
+daemon with its default intervals, three checks and a canary, and a Prometheus with the shipped rules. It prints
+figures and violations; exit code 1 if there is any.
 
-Requests are counted at the far end, from readiness on: what starting costs is paid once.
+Requests are counted at the far end, from readiness on: a start costs its requests only once.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ PER_MINUTE, PER_DAY = 500, 20_000
 """Requests that GDN's free tier allows (gdn-api.md A.6)."""
 
 RATE = 5.0
-"""Messages a second."""
+"""Messages per second."""
 
 BURST = 2000
-"""Messages at full speed, once, when a quarter of the time is over."""
+"""Messages of one burst at full speed, when a quarter of the time has passed."""
 
 GROWTH = 8 << 20
 """Bytes that memory may grow by after the first third. Each message has a topic of its own: 10,000 are remembered."""
@@ -54,24 +54,24 @@ SETTINGS = {
 
 @dataclass
 class Soaked:
-    """What was seen."""
+    """The measurements of a run."""
 
     not_ready: dict[str, int] = field(default_factory=dict)
-    """Seconds at which /readyz wasn't 200, by what it said."""
+    """Seconds in which /readyz wasn't 200, by its text."""
     looks: int = 0
     requests: list[tuple[float, int]] = field(default_factory=list)
-    """Moments and how many requests the far end had got by then."""
+    """Points in time, with the number of requests that the far end had received until then."""
     memory: list[int] = field(default_factory=list)
-    """Resident bytes of the bridge at each look."""
+    """Resident bytes of the bridge at each sample."""
     scrapes: float = 0
     down: float = 0
     """Scrapes that failed."""
     rules: int = 0
-    """Those that Prometheus evaluated."""
+    """Rules that Prometheus evaluated."""
     alerts: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Evaluations at which an alert was ``pending`` or ``firing``."""
     missing: int = 0
-    """Messages that the broker acknowledged and that are no rows."""
+    """Acknowledged messages without a row."""
     rows: int = 0
     published: int = 0
     canaries_left: int = 0
@@ -81,13 +81,13 @@ class Soaked:
 
     @property
     def requests_a_day(self) -> float:
-        """As they were made while all was well."""
+        """Requests per day, extrapolated from the run."""
         (began, first), (ended, last) = self.requests[0], self.requests[-1]
         return (last - first) / (ended - began) * 86400
 
     @property
     def requests_a_minute(self) -> int:
-        """The most in any 60 seconds."""
+        """The maximum in any 60 seconds."""
         most = at = 0
         for moment, count in self.requests:
             while moment - self.requests[at][0] > 60:
@@ -97,11 +97,11 @@ class Soaked:
 
     @property
     def growth(self) -> int:
-        """Bytes of resident memory, from the end of the first third on."""
+        """Growth of resident memory in bytes, from the end of the first third."""
         return self.memory[-1] - self.memory[len(self.memory) // 3 - 1]
 
     def figures(self) -> Iterator[str]:
-        """For a person."""
+        """The figures as text."""
         yield f"readiness    {self.looks} looks, {sum(self.not_ready.values())} of them not ready"
         made, most = self.requests[-1][1] - self.requests[0][1], self.requests_a_minute
         yield f"requests     {made} in all, at most {most} in a minute, {self.requests_a_day:.0f} a day"
@@ -113,7 +113,7 @@ class Soaked:
         yield f"books        {json.dumps(self.books)}"
 
     def faults(self) -> Iterator[str]:
-        """What doesn't hold, a sentence each."""
+        """The violations, one sentence each."""
         yield from self._faults_while_it_ran()
         yield from self._faults_of_prometheus()
         yield from self._faults_at_the_end()
@@ -150,7 +150,7 @@ class Soaked:
 
 
 def soak(seconds: float, directory: Path) -> Soaked:
-    """Run for so long after readiness; returns what was seen."""
+    """Run for that long after readiness; returns the measurements."""
     program = shutil.which("prometheus")
     if program is None:
         raise FileNotFoundError("the program prometheus is not installed")
@@ -166,7 +166,7 @@ def soak(seconds: float, directory: Path) -> Soaked:
         bridge.use_shipped_intervals()
         process = ended(bridge.start())
         bridge.wait_subscribed()
-        # One row there from the start: a check asks for it.
+        # One row from the start: a check expects it.
         devices = Devices(port=broker.port, rate=RATE)
         running.callback(devices.stop)
         devices.publish_for(1)
@@ -181,7 +181,7 @@ def soak(seconds: float, directory: Path) -> Soaked:
         published = devices.acknowledged | {f"{n}-burst" for n in range(BURST)}
         seen.published = len(published)
         wait_for(lambda: bridge.books().get("outbox") == 0, what="an empty outbox")
-        wait_for(lambda: gdn.call("GET", "/_local/stats")["waiting"] == 0, what="all rows worked on")
+        wait_for(lambda: gdn.call("GET", "/_local/stats")["waiting"] == 0, what="all rows processed")
         wait_for(
             lambda: bridge.readiness()["health"]["rows_behind"] == 0, seconds=150, what="a count without rows behind"
         )
@@ -211,7 +211,7 @@ def _watch(
 
 
 def _judge(seen: Soaked, published: set[str], bridge: Bridge, gdn: LocalGdn, prometheus: Prometheus) -> None:
-    """What is left at the end."""
+    """Record what is there at the end."""
     for _ in range(20):
         ids = gdn.query(f"FOR d IN {TABLE} RETURN d.id")
         seen.canaries_left = sum("-canary-" in id_ for id_ in ids)
@@ -230,7 +230,7 @@ def _judge(seen: Soaked, published: set[str], bridge: Bridge, gdn: LocalGdn, pro
 
 
 def _resident(pid: int) -> int:
-    """Bytes of memory that a process has now."""
+    """Resident memory of a process, in bytes."""
     (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS:")]
     return int(line.split()[1]) * 1024
 

@@ -1,4 +1,4 @@
-"""The soak, for a minute: see ``run``. ``make soak`` makes it last."""
+"""The soak, for a minute: see ``run``. ``make soak`` runs it longer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.soak.run import Soaked, soak
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 SECONDS = 75.0
-"""More than the interval of the checks, so that some fall into it."""
+"""Longer than the interval of the checks, so that some run."""
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +27,11 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Soaked:
     return soak(SECONDS, tmp_path_factory.mktemp("soak"))
 
 
-def test_a_bridge_whose_far_end_is_well_raises_no_alarm_and_stays_within_the_free_tier(seen: Soaked) -> None:
+def test_a_bridge_with_a_healthy_far_end_raises_no_alert_and_stays_within_the_free_tier(seen: Soaked) -> None:
     assert list(seen.faults()) == []
 
 
-def test_what_is_held_against_the_free_tier_was_measured(seen: Soaked) -> None:
+def test_the_figures_compared_with_the_free_tier_were_measured(seen: Soaked) -> None:
     assert seen.looks > 0.5 * SECONDS
     assert seen.requests_a_day > 0
     assert seen.scrapes > 10
@@ -55,10 +55,10 @@ def test_what_is_held_against_the_free_tier_was_measured(seen: Soaked) -> None:
         ({"exit_code": 1}, "exit code 1"),
     ],
 )
-def test_each_thing_that_does_not_hold_is_said(seen: Soaked, change: dict[str, Any], said: str) -> None:
+def test_each_violation_is_reported(seen: Soaked, change: dict[str, Any], said: str) -> None:
     assert any(said in fault for fault in replace(seen, **change).faults())
 
 
 @pytest.mark.parametrize("count", ["rows_behind", "rows_lost"])
-def test_rows_that_the_bridge_itself_misses_do_not_hold(seen: Soaked, count: str) -> None:
+def test_rows_that_the_bridge_itself_misses_are_a_violation(seen: Soaked, count: str) -> None:
     assert any(count in fault for fault in replace(seen, health={**seen.health, count: 1}).faults())
