@@ -99,6 +99,7 @@ class FrameParser:
                 break
             payload = buffer[start : start + size]
             at = start + size
+            # An unfragmented text message (FIN, opcode 1), as nearly all are.
             if first == 0x81 and self._message is None:
                 frames.append(Frame(Opcode.TEXT, payload))
             else:

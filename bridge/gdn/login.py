@@ -99,6 +99,7 @@ class TokenCache:
             if self._token is not None and now < self._ends_at:
                 return self._token
             assert self._failure is not None
+            # Without the traceback: several threads raise this object, and each would add to it.
             raise self._failure.with_traceback(None)
 
     def refuse(self, token: str) -> bool:
@@ -118,6 +119,7 @@ class TokenCache:
             if not _HEADER_TEXT.fullmatch(token):
                 raise GdnAuthError("POST /_open/auth: the answer has no usable token")
         except GdnError as exc:
+            # An old token is kept: it is renewed before its end, and GDN may still take it.
             self._failure = exc
             self._retry_at = now + max(WAIT_AFTER_FAILURE, exc.retry_after or 0.0)
             return

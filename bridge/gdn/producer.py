@@ -98,7 +98,7 @@ class ProducerLink(Link):
                 if len(self._outgoing) < OUTGOING_BYTES:  # else GDN isn't reading, and needs no answer
                     self._outgoing += encode(Opcode.PONG, [payload], masks=os.urandom(4))
             elif opcode == Opcode.CLOSE:
-                code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else 1005
+                code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else 1005  # RFC 6455, 7.1.5
                 reason = payload[2:].decode("utf-8", "replace")
                 self.fail(f"GDN closed the producer connection: {code} {reason!r}", LinkEnd.DISCONNECTED)
             elif opcode == Opcode.BINARY:
@@ -178,6 +178,7 @@ def dial(
     except (websocket.WebSocketException, OSError, ValueError, MemoryError, OverflowError) as exc:
         sock.close()
         raise GdnUnavailable(f"{place} did not upgrade to WebSocket: {_cause(exc)}") from exc
+    # The library reads the answer's head byte by byte, so the first frames are still in the socket.
     return ProducerLink(
         sock=sock,
         window=window,

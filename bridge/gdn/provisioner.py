@@ -207,8 +207,10 @@ class Provisioner:
             self.status = self.status.moved("connecting", at=now, next_attempt_at=now + self._settle_time)
             if self._stop.wait(self._settle_time):
                 return False  # not settled: the next start must wait again
+            # Not waited for: if a crash loses it, the next start only waits for the worker once more.
             self._remember(ACTIVATING, "")
             self._unsettled = False
+        # A worker above a limit is deactivated again soon: its back-off is reset only after STEADY_AFTER.
         self._backoff.reset(except_for=Pace.SWITCHED_OFF)
         self._ready_at = self._clock()
         self._check_drift()
@@ -238,6 +240,7 @@ class Provisioner:
         while not self._has_changed.is_set():
             if self._stop.wait(WATCH_TURN):
                 return
+        # Before the event is cleared: until the next ``_watch`` no check may change what was seen.
         self._is_watching = False
         state = self._seen
         self._has_changed.clear()
@@ -245,6 +248,7 @@ class Provisioner:
             self._on_lost(deleted=state is None)
 
     def _on_lost(self, *, deleted: bool) -> None:
+        # Stored now, not at the next attempt: after a crash another client may have activated the worker meanwhile.
         self._before_activation()
         name = self._worker.name
         if deleted:

@@ -134,6 +134,7 @@ def _create(rest: GdnRest, *, worker: Worker, regions: Sequence[str]) -> tuple[W
 
 
 def _replace(rest: GdnRest, state: WorkerState, *, worker: Worker, regions: Sequence[str]) -> WorkerState:
+    # GDN doesn't document what PUT does to an active worker (gdn-api.md B).
     if state.is_active:
         rest.set_active(worker.name, False)
     # Without configured regions it keeps its own: an empty list would mean the region that answers.

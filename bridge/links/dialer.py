@@ -182,6 +182,7 @@ class Dialer(Generic[L]):
         """Whether the link may be handed over; closes it if a stop or a hold came meanwhile."""
         with self._wake:
             self._working_since = None
+            # Before the hand-over: the new owner may report the loss at once.
             self._linked = not self._stopping and self._held is None
             if self._linked:
                 return True

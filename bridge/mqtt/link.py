@@ -95,7 +95,7 @@ class _PacketBuffer:
 
     def recv(self, size: int) -> bytes:
         if not self.incoming:
-            raise BlockingIOError
+            raise BlockingIOError  # as a non-blocking socket does: paho returns to its caller
         data = bytes(self.incoming[:size])
         del self.incoming[:size]
         return data
@@ -458,6 +458,7 @@ class MqttLink(Link):
 
     def tick(self, now: float) -> None:
         """Check keepalive, timeouts and silence; cheap, to be called each turn. ``now`` is monotonic seconds."""
+        # Keepalives are whole seconds, and turns come many times a second.
         if now - self._keepalive_checked_at >= 1.0:
             self._keepalive_checked_at = now
             if self._client.loop_misc() != MQTTErrorCode.MQTT_ERR_SUCCESS:

@@ -132,6 +132,7 @@ def _publish(buffer: bytes, head: int, start: int, stop: int, version: int, rece
         payload_at = stop + 1
     if payload_at > stop or (qos and not packet_id):
         raise RemoteProtocolError("the broker sent a PUBLISH packet that is shorter than its fields")
+    # A topic that isn't UTF-8 must survive this step: the mapper makes it a dead letter (bad_topic).
     topic = buffer[at:topic_end].decode("utf-8", "surrogateescape")
     return MqttMessage(
         topic, buffer[payload_at:stop], qos, bool(head & 1), packet_id, received_at, bool(head & 8), properties

@@ -90,6 +90,7 @@ class RedeliveryFilter:
             self._waiting.append(message)
             self._waiting_bytes += len(message.payload)
             self._last_arrival = now
+            # DUP is set on every message that is sent again (MQTT 5, 3.3.1.1).
             if message.qos and not message.dup:
                 log.info("mqtt.fence_missing", hint="the broker sent a new message instead: all are stored")
                 return self._stop_waiting(messages[n + 1 :])

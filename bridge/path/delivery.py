@@ -257,6 +257,7 @@ class Delivery:
         kept = [r for r in self._ready if r.id <= self._sent_to or r.id in self._resumed]
         self._bytes -= sum([r.size for r in self._ready]) - sum([r.size for r in kept])
         self._ready = deque(kept)
+        # Records above this id are read from disk again, if they are still there.
         self._loaded_to = min(self._loaded_to, self._sent_to)
         self._has_more_on_disk = True
 

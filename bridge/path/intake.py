@@ -109,6 +109,7 @@ class Intake:
         if is_first or link.refused != self._refused:
             self._report(link)
         if is_first:
+            # Before save_filters replaces the filters by which the loss of a session is recognised.
             self._session.begin(link)
         self._session.save_filters(link)
 
@@ -193,6 +194,7 @@ class Intake:
 
     def ack(self, messages: Sequence[MqttMessage]) -> None:
         """Acknowledge messages that are durable."""
+        # On the link that they came from or not at all: on another one their packet ids may name other messages.
         if messages and self.link is not None:
             self.link.ack(messages)
             self.link.flush()

@@ -118,6 +118,7 @@ class OutboxUpkeep:
 
     def failed(self, exc: OutboxUnavailable, now: float) -> None:
         """Note that an operation of the outbox failed: it isn't used for ``CHECK_EVERY``."""
+        # Once for each problem, not for each attempt.
         if self.status.error != str(exc):
             log.error("outbox.unavailable", error=str(exc))
         self.status = self.status.moved("failing", at=self._wall_clock(), error=str(exc))

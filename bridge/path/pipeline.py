@@ -174,6 +174,7 @@ class Pipeline:
         retry_at = self._upkeep.retry_at
         due = [self._upkeep.due_at]
         if self._commit_due is not None:
+            # Not before the outbox is used again: turns with nothing to do would follow each other without a wait.
             due.append(max(self._commit_due, retry_at))
         if self._may_send():
             sends = [sender.may_send_at() for sender in self.senders.values()]
@@ -216,6 +217,7 @@ class Pipeline:
         for link in self._inbox.mqtt_links():
             self._intake.adopt(link)
         for stream, producer in self._inbox.producer_links():
+            # The stream has a sender, because its dialler belongs to one and senders are never removed.
             self.senders[stream].adopt(producer)
 
     def _read_receipts(self, ready: set[Link], now: float) -> None:
@@ -237,6 +239,7 @@ class Pipeline:
     def _map(self, messages: Sequence[MqttMessage]) -> Batch:
         batch = Batch([], [])
         rows, filtered = batch.rows, 0
+        # Once per turn, not per message.
         is_expecting_canary = self._canary.is_expecting
         for message in messages:
             next_id = self._outbox.next_id + len(rows)  # the id that the commit will give the message's first row
@@ -314,6 +317,7 @@ class Pipeline:
             )
         except OutboxUnavailable as exc:
             self._upkeep.failed(exc, now)
+            # Without messages nothing waits for a PUBACK: a later turn repeats the commit.
             if not batch.is_empty or seen is not None:
                 self._give_up_batch(str(exc))
             return False
@@ -321,6 +325,7 @@ class Pipeline:
         self._upkeep.works()
         self._commit_due = None
         self._report(batch.dead_letters)
+        # Only now: outcomes whose commit failed are part of the next one.
         for delivery, outcome in outcomes:
             delivery.confirm(outcome)
         self._offer(records)

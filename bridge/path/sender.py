@@ -150,6 +150,7 @@ class Sender:
         unreceipted = link.close()
         self.delivery.link_lost(unreceipted)
         if self.delivery.deduplicates:
+            # Before ``lost`` wakes the dialling thread, which reads it.
             self.initial_sequence_id = self.delivery.initial_sequence_id
         self.dialer.lost(error)
         log.warning("producer.lost", stream=self.delivery.stream, error=error, unreceipted=len(unreceipted))

@@ -151,6 +151,7 @@ def build(
         )
         gdn_parts = GdnParts(provisioner, _make_health(configuration, rest, pipeline, inbox, connections, provisioner))
     else:
+        # A plain Pulsar has no worker to wait for.
         worker_ready.set()
     status_server = StatusServer(
         host=settings.status.host,
@@ -182,6 +183,7 @@ def _make_senders(
 ) -> dict[str, Sender]:
     """A sender for each stream of the routes, and for each other stream that has records in the outbox."""
     if not configuration.settings.delivery.deduplicate:
+        # Of an earlier run with deduplication: they must not be used again once records were sent without numbers.
         outbox.forget_numbers()
     names = dict.fromkeys([route.stream for route in configuration.routes] + outbox.streams())
     for name in names:

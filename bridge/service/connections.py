@@ -99,6 +99,7 @@ class Connections:
         try:
             return self._dial_producer(stream, numbering)
         except GdnRejected as exc:
+            # Older brokers answer 400 to a first sequence number (gdn/address.py, Numbering).
             if numbering is None or exc.status != HTTPStatus.BAD_REQUEST:
                 raise
         return self._dial_producer(stream, None)
@@ -117,10 +118,12 @@ class Connections:
             )
             if gdn.authentication == "otp":
                 otp = self._rest.otp()
+                # It becomes part of the URL, which the text of an error may repeat.
                 register_secret(otp)
                 url = with_otp(url, otp)
             else:
                 headers.append(f"Authorization: {self._rest.authorization()}")
+            # GdnRest counts its own requests; the upgrade isn't one of them.
             self._rest.budget.take()
         else:
             url = self._address.pulsar_producer_url(

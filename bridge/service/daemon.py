@@ -147,6 +147,7 @@ def _signals(put: Callable[[Event], object]) -> Iterator[None]:
     def reload(_number: int, _frame: object) -> None:
         put(supervisor.RELOAD)
 
+    # A handler may interrupt the main thread inside ``get``: SimpleQueue.put is reentrant, a lock isn't.
     handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: reload}
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:

@@ -102,6 +102,7 @@ class Reloader:
         except ConfigError as exc:
             return self._refuse(exc.problems)
         restart = need_restart(self._running.settings, found.settings)
+        # The setting may be the same while the text of its file has changed.
         if found.worker.text != self._running.worker.text and "worker.definition" not in restart:
             restart.append("worker.definition (the file's text)")
         # The definition that the bridge runs with may lack what the one in the file has.
@@ -122,6 +123,7 @@ class Reloader:
             self._log = found.settings.log
             configure(level=self._log.level, format=self._log.format, stream=sys.stderr)
         self._refresh()
+        # Kept here, because the pipeline may still have the old one when the next reload comes.
         self._mapper = mapper
         streams = tuple(dict.fromkeys(route.stream for route in found.routes))
         self._inbox.change(Change(mapper, streams, done))

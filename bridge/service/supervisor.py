@@ -120,6 +120,7 @@ class Supervisor:
     def _start(self) -> list[threading.Thread]:
         """Start everything, the diallers last: they need the pipeline. Returns the threads that a stop waits for."""
         parts, timeout = self._parts, self._settings.gdn.request_timeout
+        # First: if the address can't be used, nothing else may be running.
         parts.status_server.start()
         pipeline = parts.pipeline
         started = [self._threads.start("pipeline", pipeline.run, limit=PIPELINE_LIMIT, beat=lambda: pipeline.heartbeat)]
@@ -173,6 +174,7 @@ class Supervisor:
 
     def _reload(self) -> None:
         self._manager.reloading()
+        # The pipeline thread calls ``done``, so it only queues the rest for this thread.
         if not self._reloader.reload(done=lambda: self._events.put(self._reloaded)):
             self._manager.ready(self._status_text())
 
@@ -199,6 +201,7 @@ class Supervisor:
         if parts.gdn_parts is not None:
             parts.gdn_parts.health.request_stop()
         parts.inbox.request_stop(deadline)
+        # Not for the dialling threads: they may be blocked in a connect, and have nothing to finish.
         for thread in waited_for:
             thread.join(deadline.left())
         parts.status_server.stop()

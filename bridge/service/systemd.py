@@ -103,6 +103,7 @@ class ServiceManager:
     def _send(self, assignments: str | None, status: str) -> None:
         line = _one_line(status)
         sent = self._deliver(f"{assignments}\nSTATUS={line}" if assignments else f"STATUS={line}")
+        # None: the next ``status`` sends it again.
         self._status = line if sent else None
 
     def _deliver(self, text: str) -> bool:

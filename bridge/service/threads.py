@@ -42,6 +42,7 @@ class Threads:
                 log.exception("thread.died", thread=name)
                 self._died(name)
 
+        # A daemon thread: one that is stuck must not keep the process alive once the main thread has ended.
         thread = threading.Thread(target=run, name=name, daemon=True)
         thread.start()
         self._watchdog.watch(name, limit=limit, beat=beat)

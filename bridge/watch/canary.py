@@ -110,6 +110,7 @@ class Canary:
         marker = self._new_marker()
         topic, payload = self._template.topic, self._template.payload
         self._message = CanaryMessage(topic.replace(MARKER, marker), payload.replace(MARKER, marker).encode(), marker)
+        # Counted before the canary is sent: these rows come out before its own (row_loss.py).
         self._started_at, self._receipted_at_start = now, self._receipted()
         self._query_wait = FIRST_QUERY_WAIT
         self._publish(self._message)
@@ -120,7 +121,7 @@ class Canary:
         try:
             rows = self._gdn.query(_fill_in(self._template.query, message), max_rows=MAX_FOUND, check=True)
         except GdnError:
-            if is_over:
+            if is_over:  # neither found nor lost: whether the row came out is unknown
                 self._message = None
             raise
         if rows:
@@ -129,6 +130,7 @@ class Canary:
             note = None
             if seconds >= SLOW_AFTER:
                 note = f"the canary's row came out {seconds:.0f} s after its receipt: the worker is slow"
+            # Rows are counted at once: each later row that comes out can hide a lost one (row_loss.py).
             return replace(self._end_round(status, FOUND, None), note=note, triggers=CountCheck.name)
         if is_over:
             return self._end_round(status, LOST, self._loss(message))
@@ -136,6 +138,7 @@ class Canary:
         return self._wait(status, self._query_wait / 2)
 
     def _wait(self, status: HealthStatus, seconds: float) -> CheckResult:
+        # Never beyond the end of the round: a loss is reported on time.
         left = self._started_at + self.interval - self._clock()
         return CheckResult(status, pending=True, wait=max(0.0, min(seconds, left)))
 

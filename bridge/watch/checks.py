@@ -144,6 +144,7 @@ class QueryCheck:
         if isinstance(rows, str):
             return CheckResult(status, rows)
         now = self._clock()
+        # A digest is kept instead of the rows, which may take megabytes.
         digest = blake2b(json.dumps(rows, sort_keys=True).encode()).digest()
         if digest != self._digest:
             self._digest, self._changed_at = digest, now
@@ -199,6 +200,7 @@ class CountCheck:
         if tracker is None or before is None or status.count is None:
             return CheckResult(status)
         canary = status.canary or CanaryStatus()
+        # Canary rows that were removed had come out, too.
         rows_out = status.count + canary.removed
         lag = tracker.count(
             at=now, before=before, after=tracker.input_rows(), rows_out=rows_out, due_rows=canary.due_rows

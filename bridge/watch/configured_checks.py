@@ -55,6 +55,7 @@ def make_checks(
         WorkerCheck(gdn=gdn, worker_name=worker.name, interval=health.worker_interval, on_state=on_worker_state)
     ]
     query = health.query or default_query(worker)
+    # A query of the operator's own need not count the rows of the worker's table.
     lag = None if health.query else _row_lag(worker, snapshot, canary_streams=_canary_streams(settings, routes))
     if query is not None:
         checks.append(CountCheck(gdn=gdn, query=query, interval=health.query_interval, lag=lag))

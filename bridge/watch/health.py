@@ -173,10 +173,12 @@ class Health:
 
     def run(self) -> None:
         """Run checks until asked to stop: the body of the health thread."""
+        # Polled: a stop doesn't set the event.
         while self._start_after is not None and not self._start_after.is_set() and not self._stop.wait(START_POLL):
             pass
         while not self._stop.is_set():
             self.step()
+            # A check may be overdue already: without a least wait, one that asks for none would spin.
             self._stop.wait(max(0.05, min(self._due.values()) - self._clock()))
 
     def step(self) -> None:

@@ -197,6 +197,7 @@ class Metrics:
     """
 
     def __init__(self, read: Callable[[], Reading]) -> None:
+        # With auto_describe the registration would already collect the metrics.
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Collector(read))
 

@@ -98,11 +98,13 @@ class RowLagTracker:
         missing = 0
         if self._keeps_order and due_rows is not None:
             missing = max(0, due_rows - rows_out - baseline)
+        # Only what the count before found missing as well: see RowLag.suspected.
         lost = min(missing, self._suspected)
         self._suspected = missing - lost
         self._baseline = baseline = baseline + lost
         mark_at, receipted = self._mark or (at, before.receipted)
         overdue = max(0, receipted - rows_out - baseline)
+        # The mark stays until all rows receipted by it are out: its age is the age of the lag.
         self._mark = (mark_at, receipted) if overdue else (at, before.receipted)
         rows = max(0, before.receipted - rows_out - baseline)
         age = at - mark_at if overdue else 0.0
@@ -123,10 +125,12 @@ def one_to_one_streams(worker: Worker) -> tuple[str, ...]:
     feeding = [query for query in worker.queries if query.target == table.name]
     sources = [query.source for query in feeding if isinstance(query, Query) and not query.filters]
     is_plain = len(sources) == len(feeding) and len(set(sources)) == len(sources)
+    # A source that another query fills, too, has rows that the bridge didn't send.
     filled_by_queries = {query.target for query in worker.queries}
     if not is_plain or filled_by_queries & set(sources):
         return ()
     places = {worker.streams[source].place for source in sources if source in worker.streams}
+    # Two sources on one GDN stream make two rows of each.
     if len(places) != len(sources):
         return ()
     return tuple(name for name, stream in input_streams(worker).items() if stream.place in places)

@@ -84,6 +84,7 @@ class StatusServer:
                 f"can't listen on {self.host}:{self.port}: {exc.strerror or exc}. Use another address or port.",
             ) from exc
         self.port = self._server.server_address[1]
+        # 0.1: seconds between calls of service_actions, and the longest wait of ``stop``.
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="status", daemon=True).start()
 
     def stop(self) -> None:
@@ -194,7 +195,7 @@ def _iso(seconds: float | None) -> str | None:
 
 class _HttpServer(ThreadingHTTPServer):
     daemon_threads = True
-    block_on_close = False
+    block_on_close = False  # a client must not delay the stop
 
     def __init__(self, address: tuple[str, int], status: StatusServer) -> None:
         self.status = status
@@ -210,6 +211,7 @@ class _HttpServer(ThreadingHTTPServer):
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        # Closed, not queued: each waiting client would hold a file descriptor.
         if not self._slots.acquire(blocking=False):
             self.shutdown_request(request)
             return
@@ -234,6 +236,7 @@ class _HttpServer(ThreadingHTTPServer):
         with self._lock:
             for request, opened_at in self._opened_at.items():
                 if opened_at < oldest:
+                    # Shut down, not closed: its thread still uses the file descriptor, whose number a close would free.
                     with suppress(OSError):  # it has just closed by itself
                         request.shutdown(socket.SHUT_RDWR)
 
