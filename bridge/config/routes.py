@@ -62,7 +62,7 @@ class RouteSettings(Group):
     )
     when: Text | None = Field(
         default=None,
-        description="JMESPath condition on the object that becomes a row, such as `temperature > `-40``. If it isn't "
+        description="JMESPath condition on the object that becomes a row, such as `type == 'reading'`. If it isn't "
         "true, the next route is tried; a message that no route takes for this reason is counted as "
         "dropped, `filtered`.",
     )

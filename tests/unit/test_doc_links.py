@@ -21,7 +21,7 @@ LIST = re.compile(r"\s*([-*+]|\d+\.) ")
 def prose(page: Path) -> str:
     """A page without its blocks and spans of code."""
     without_blocks = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    return re.sub(r"``.+?``|`[^`\n]*`", "", without_blocks)
+    return re.sub(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)", "", without_blocks)
 
 
 def as_on_the_site(heading: str) -> str:
@@ -86,6 +86,13 @@ def test_a_commit_is_checked_by_the_commands_of_make_check() -> None:
     check = Path("Makefile").read_text().split("\ncheck: ")[1].split("\n\n")[0]
 
     assert hooks == re.findall(r"\$\(BIN\)/(.*)", check)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_code_span_is_closed_on_its_line(page: Path) -> None:
+    """A span over two lines breaks if the second begins like a quote or a list, and spans can't be nested."""
+    for line in prose(page).splitlines():
+        assert "`" not in line, line
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
