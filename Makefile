@@ -1,10 +1,10 @@
-# Each target sets up what it needs in a virtual environment of its own; nothing else is touched.
+# Each target sets up what it needs in its own virtual environment and changes nothing else.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SEED ?= 1
 MINUTES ?= 5
-# Test processes. Many tests wait most of their time, so that three keep two cores busy.
+# Test processes. Most tests spend their time waiting: three processes keep two cores busy.
 WORKERS ?= 3
 
 .PHONY: demo quick coverage test check faults power mutants soak bench docs deb release sbom clean
@@ -12,11 +12,11 @@ WORKERS ?= 3
 demo: $(VENV)/.local
 	$(BIN)/gdn-bridge demo
 
-# What a change is tried with, within half a minute: no peers, no processes, few examples of each property.
+# A quick check of a change, within half a minute: no peers, no processes, few examples of each property.
 quick: check
 	$(BIN)/pytest -q -n 2 -m 'not long' --hypothesis-profile=quick tests/unit tests/path $(PYTEST_ARGS)
 
-# Branches that the tests reach which need no process and no peer; fails below the floor in pyproject.toml.
+# Branch coverage by the tests that need neither process nor peer; fails below the floor in pyproject.toml.
 IN_PROCESS := tests/unit tests/path $(addprefix tests/integration/test_,changed_subscriptions.py dead_letters.py \
   deduplication.py links.py outbox.py status_server.py)
 coverage: $(VENV)/.dev
@@ -31,20 +31,20 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Tries to lose messages for MINUTES minutes; the same SEED makes the same faults.
+# Injects faults for MINUTES minutes, to find lost messages; the same SEED gives the same faults.
 faults: $(VENV)/.dev
 	$(BIN)/python -m tests.faults.run --seed $(SEED) --minutes $(MINUTES)
 
-# Rebuilds what power losses at POINTS moments could leave on disk; the same SEED rebuilds the same of a recording.
+# Rebuilds what power losses at POINTS moments could leave on disk; from one recording the same SEED rebuilds the same.
 power: POINTS = 1000
 power: $(VENV)/.dev
 	$(BIN)/python -m tests.faults.power --seed $(SEED) --points $(POINTS)
 
-# Changes one place of the data path after the other; the fast tests must notice. Goes on where the last run ended.
+# Changes the data path in one place at a time; a fast test must fail. Continues where the last run ended.
 mutants: $(VENV)/.mutants
 	$(BIN)/python -m tests.mutants.run $(MUTANTS_ARGS)
 
-# A bridge whose far end is well, for MINUTES minutes beside a Prometheus: no alarm, few requests, memory stays flat.
+# A bridge with a healthy far end and a Prometheus, for MINUTES minutes: no alert, few requests, flat memory.
 soak: MINUTES = 20
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak.run --minutes $(MINUTES)
@@ -61,11 +61,11 @@ docs: $(VENV)/.dev
 deb: $(VENV)/.local
 	deploy/debian/build.sh $(BIN)/pip dist
 
-# Everything that a release consists of, in dist/: what can't be built on this machine is named.
+# Everything that a release consists of, in dist/; reports what can't be built on this machine.
 release: $(VENV)/.dev
 	deploy/release/build.sh $(BIN) dist
 
-# The list of what the bridge is made of, in dist/ (CycloneDX), and docs/licences.md.
+# The SBOM, in dist/ (CycloneDX), and docs/licences.md.
 sbom: $(VENV)/.dev
 	deploy/release/sbom.sh $(BIN) dist
 

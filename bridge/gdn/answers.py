@@ -177,7 +177,7 @@ def _error_number(body: Mapping[str, Any], status: int) -> int | None:
 def _right(place: str, fabric: str) -> str:
     """The right that a request needs (gdn-api.md A.2; for stream workers GDN documents none)."""
     if "/streamapps" in place:
-        return f"the right to administrate the fabric {fabric}, which stream workers need"
+        return f"the right to administer the fabric {fabric}, which stream workers need"
     if "/cursor" in place:
         return (
             f"access to the fabric {fabric}, and to the collections in the query (read-only, or read-write to remove)"

@@ -146,7 +146,8 @@ class ProducerProtocol:
                 break
             context = answer.context
             if context is None and answer.result != "ok":
-                broken = f"GDN refused a send, but not which: {_safe_result(answer)} {(answer.errorMsg or '')[:200]!r}"
+                error = (answer.errorMsg or "")[:200]
+                broken = f"GDN refused a send without saying which: {_safe_result(answer)} {error!r}"
                 break
             # isdecimal and isascii: int() would also take "+1", " 1 " and digits of other scripts.
             sent = (

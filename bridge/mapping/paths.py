@@ -95,7 +95,7 @@ def compile_expression(text: str) -> Getter:
     try:
         compiled = jmespath.compile(expression)
     except (jmespath.exceptions.JMESPathError, RecursionError) as exc:
-        hint = "; write numbers in backquotes" if "(NUMBER)" in str(exc) else ""
+        hint = "; write numbers in backticks" if "(NUMBER)" in str(exc) else ""
         raise ValueError(f"{expression!r} is not a JMESPath expression: {_in_one_line(exc)}{hint}") from exc
 
     def get(payload: Any) -> Any:

@@ -320,7 +320,7 @@ class MqttLink(Link):
             return None
         return (
             f"the broker keeps the session {granted} s, not {asked} s as mqtt.session_expiry asks: "
-            "what is published in a longer outage is lost"
+            "messages published in a longer outage are lost"
         )
 
     # --- subscriptions ------------------------------------------------------------------------------------

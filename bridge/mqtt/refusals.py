@@ -41,7 +41,7 @@ class BrokerReason:
     explanation: str | None = None
     """The broker's own (3.2.2.3.9, Reason String)."""
     server: str | None = None
-    """Where the broker sends its clients (3.2.2.3.16, Server Reference)."""
+    """The server to which the broker redirects its clients (3.2.2.3.16, Server Reference)."""
 
     @property
     def is_failure(self) -> bool:
@@ -76,10 +76,10 @@ def connect_refused(reason: BrokerReason, *, client_id: str, version: int) -> tu
         case Code.CLIENT_IDENTIFIER_NOT_VALID:
             error = f"the broker refused the client id {client_id!r}: {reason}. Set another mqtt.client_id"
         case Code.SERVER_UNAVAILABLE | Code.SERVER_BUSY | Code.QUOTA_EXCEEDED | Code.CONNECTION_RATE_EXCEEDED:
-            error = f"the broker takes no connections now: {reason}"
+            error = f"the broker accepts no connections now: {reason}"
         case Code.USE_ANOTHER_SERVER | Code.SERVER_MOVED:
             where = f" It names {reason.server!r}." if reason.server else ""
-            error = f"the broker sends its clients to another one: {reason}.{where} Set mqtt.url"
+            error = f"the broker redirects its clients to another one: {reason}.{where} Set mqtt.url"
         case _:
             error = f"the broker refused the connection: {reason}"
     return error, end

@@ -86,7 +86,7 @@ class MqttSession:
             self.watch_drops = False
             log.info(
                 "mqtt.no_drop_counter",
-                hint="the broker closed the connection when asked for its counter: it isn't asked again",
+                hint="the broker closed the connection when asked for its counter: the bridge doesn't ask again",
             )
             return error, None
         # Many brokers don't say why they close: several brief links in a row are the only sign of a second client with

@@ -175,7 +175,7 @@ def test_error_answers_of_gdn_are_reported(bridge: Bridge, gdn: LocalGdn) -> Non
     ("right", "part", "sentence"),
     [
         ("queries", "query", "grant the API key access to the fabric _system, and to the collections"),
-        ("workers", "worker active", "grant the API key the right to administrate the fabric _system"),
+        ("workers", "worker active", "grant the API key the right to administer the fabric _system"),
     ],
 )
 def test_a_revoked_right_is_named(bridge: Bridge, gdn: LocalGdn, right: str, part: str, sentence: str) -> None:

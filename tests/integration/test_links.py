@@ -670,7 +670,7 @@ def test_an_end_before_the_suback_or_by_the_bridge_does_not_count_as_a_close_wit
     [
         (4, 1, False, "Set mqtt.protocol to 5"),
         (4, 2, False, "client id 'c'"),
-        (4, 3, False, "takes no connections now"),
+        (4, 3, False, "accepts no connections now"),
         (4, 4, True, "Check mqtt.username and mqtt.password"),
         (4, 5, True, "Not authorized"),
         (4, 77, False, "Unspecified error"),
@@ -679,9 +679,9 @@ def test_an_end_before_the_suback_or_by_the_bridge_does_not_count_as_a_close_wit
         (5, 0x85, False, "client id 'c'"),
         (5, 0x86, True, "Check mqtt.username and mqtt.password"),
         (5, 0x87, True, "Not authorized"),
-        (5, 0x88, False, "takes no connections now"),
-        (5, 0x89, False, "takes no connections now"),
-        (5, 0x9F, False, "takes no connections now"),
+        (5, 0x88, False, "accepts no connections now"),
+        (5, 0x89, False, "accepts no connections now"),
+        (5, 0x9F, False, "accepts no connections now"),
         (5, 0x9D, False, "Set mqtt.url"),
     ],
 )

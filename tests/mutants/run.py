@@ -1,7 +1,7 @@
-"""A mutation run: ``python -m tests.mutants.run``. Changes one place of the code after the other; tests must notice.
+"""A mutation run: ``python -m tests.mutants.run``. Changes the code in one place at a time; a test must fail.
 
-``targets.toml`` says what is changed and which tests are run. Each worker has a copy of the tree of its own, so that
-the tree itself is never changed. Results are kept in a file: a run that was ended goes on where it was.
+``targets.toml`` says what is changed and which tests run. Each worker changes its own copy of the tree. Results are
+kept in a file: an interrupted run continues where it was.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RESULTS = ROOT / "build" / "mutants.jsonl"
 COPIED = ("bridge", "config", "deploy", "docs", "tests", "pyproject.toml", "README.md", "CHANGELOG.md")
 
 MEMORY = 4 << 30
-"""Bytes of address space that the tests of a mutant may take: a loop that gathers must not take the machine."""
+"""Bytes of address space that the tests of a mutant may take: a loop that collects must not use up the memory."""
 
 PYTEST = (
     f"import resource, sys, pytest; resource.setrlimit(resource.RLIMIT_AS, ({MEMORY}, {MEMORY})); "
@@ -43,7 +43,7 @@ OPTIONS = (
 )
 
 FAST, LONG = "not long", "long"
-"""Stages, by marker: with ``--long`` what the fast tests leave is tried with the long tests of the same files."""
+"""Stages, by marker: with ``--long`` survivors of the fast tests are tried with the long ones of the same files."""
 
 NO_TESTS = 5
 """Pytest's exit code where a file has no tests of a stage."""
@@ -53,7 +53,7 @@ Verdict = Literal["killed", "survived", "timeout"]
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a mutant; ``change`` is its diff without context."""
+    """The outcome of a mutant; ``change`` is its diff without context."""
 
     key: str
     verdict: Verdict
@@ -78,7 +78,7 @@ class Tree:
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
 
     def test(self, tests: Sequence[str], stage: str, timeout: float) -> tuple[int | None, str]:
-        """Exit code of pytest, None if it took too long; and the first line that says what failed."""
+        """Exit code of pytest, None if it took too long; and the first line that names a failure."""
         run = subprocess.Popen(
             [sys.executable, "-c", PYTEST, *OPTIONS, "-m", stage, *tests],
             cwd=self._root,
@@ -121,7 +121,7 @@ class Tree:
 
     @staticmethod
     def _write(file: Path, source: str) -> None:
-        """Write a module and forget its byte code, which goes by size and second."""
+        """Write a module and delete its byte code, which Python checks only by size and second."""
         file.write_text(source)
         for stale in (file.parent / "__pycache__").glob(f"{file.stem}.*"):
             stale.unlink()
@@ -133,7 +133,7 @@ def _diff(original: str, changed: str) -> str:
 
 
 class Run:
-    """Tries mutants out with several workers, each with its own tree, and keeps the results.
+    """Tries mutants with several workers, each with its own tree, and keeps the results.
 
     Args:
         stages: which tests are tried, in this order.
@@ -156,10 +156,10 @@ class Run:
         self._is_over = False
 
     def execute(self) -> None:
-        """Try all of them out.
+        """Try all of them.
 
         Raises:
-            RuntimeError: the tests fail without a change, so that they can't say anything of one.
+            RuntimeError: the tests fail without a change: they prove nothing about one.
         """
         self._results.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="gdn-bridge-mutants-") as directory:
@@ -171,7 +171,7 @@ class Run:
             try:
                 for thread in threads:
                     thread.join()
-            finally:  # interrupted: what is under way is completed
+            finally:  # interrupted: mutants under way are completed
                 self._is_over = True
                 for thread in threads:
                     thread.join()
@@ -179,7 +179,7 @@ class Run:
             raise self._failure
 
     def _measure(self, tree: Tree) -> None:
-        """How long the unchanged tests take: three times that, and a start, is too long."""
+        """Duration of the unchanged tests. The limit is three times that, and the time of a start."""
         waiting = [self._mutants.get() for _ in range(self._count)]
         for tests in dict.fromkeys(mutant.tests for mutant in waiting):
             for stage in self._stages:
@@ -217,13 +217,13 @@ def line_of(mutant: Mutant, result: Result) -> str:
 
 
 def read_results(file: Path) -> dict[str, Result]:
-    """By key; of several the last."""
+    """Results by key; of several, the last."""
     lines = file.read_text().splitlines() if file.exists() else []
     return {result.key: result for line in lines for result in [Result(**json.loads(line))]}
 
 
 def report(mutants: Sequence[Mutant], results: dict[str, Result]) -> str:
-    """All that was not killed, with its change, and the sums."""
+    """All survivors with their changes, and the totals."""
     lines = []
     for mutant in sorted(mutants, key=lambda mutant: (mutant.module, mutant.line)):
         result = results.get(mutant.key)
@@ -238,7 +238,7 @@ def report(mutants: Sequence[Mutant], results: dict[str, Result]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run; 0 if nothing that was tried out survived."""
+    """Run; returns 0 if no mutant survived."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--sample", type=int, help="try out so many of those that are open, spread evenly")

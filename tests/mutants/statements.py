@@ -13,7 +13,7 @@ _DELETABLE = {"expr_stmt", "atom_expr", "power", "raise_stmt", "del_stmt", "yiel
 
 
 def _replace(node: Any, index: int, code: str) -> Any:
-    """The child ``index`` of a node, replaced by code; what stands before it on the line stays."""
+    """Replace the child ``index`` of a node by code; text before it on the line stays."""
     prefix = node.children[index].get_first_leaf().prefix
     new = parso.parse(code).children[0]
     new.get_first_leaf().prefix = prefix
@@ -22,7 +22,7 @@ def _replace(node: Any, index: int, code: str) -> Any:
 
 
 class Delete:
-    """Leaves out a call, an assignment, a ``raise`` or a ``del``; what only declares a type stays."""
+    """Leaves out a call, an assignment, a ``raise`` or a ``del``; type declarations stay."""
 
     def mutation_positions(self, node: Any) -> Positions:
         if node.type == "simple_stmt" and node.children[0].type in _DELETABLE:

@@ -1,4 +1,4 @@
-"""Which mutants there are: ``targets.toml`` read, and its modules searched for places to change."""
+"""The mutants: reads ``targets.toml`` and searches its modules for places to change."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True)
 class Target:
-    """Modules, patterns of the qualified names of their critical functions, and the tests that must notice."""
+    """Modules, patterns of the qualified names of their critical functions, and the tests that must fail."""
 
     modules: tuple[str, ...]
     tests: tuple[str, ...]
@@ -47,7 +47,7 @@ class Config:
 class Mutant:
     """One change of one place.
 
-    ``key`` stays the same while the function around the place does, so that results outlast changes elsewhere.
+    ``key`` stays the same as long as the function around the place does: results outlast changes elsewhere.
     """
 
     key: str
@@ -77,7 +77,7 @@ def load(file: Path = FILE) -> Config:
 
 
 def chosen(config: Config) -> list[Mutant]:
-    """All critical mutants, then the drawn ones of the rest.
+    """All critical mutants, then random ones of the rest.
 
     Raises:
         ValueError: a module, test, operator or critical function of the file doesn't exist.
@@ -107,7 +107,7 @@ def _can_be_applied(mutant: Mutant) -> bool:
 
 
 def operator(name: str) -> Any:
-    """What changes code: Cosmic Ray's interface, ``mutation_positions(node)`` and ``mutate(node, index)``."""
+    """The operators, with Cosmic Ray's interface: ``mutation_positions(node)`` and ``mutate(node, index)``."""
     return STATEMENTS[name] if name in STATEMENTS else cosmic_ray.plugins.get_operator(name)()
 
 
@@ -130,14 +130,14 @@ def _problems(config: Config) -> Iterator[str]:
 
 
 def _functions(module: str) -> set[str]:
-    """Qualified names of the functions, without and with the module's own name."""
+    """Qualified names of the functions, without and with the module's name."""
     nodes = ast_nodes(get_ast((ROOT / module).read_text()))
     names = {_function(node)[0] for node in nodes if node.type == "funcdef"}
     return names | {f"{Path(module).stem}.{name}" for name in names}
 
 
 def _function(node: Any) -> tuple[str, str]:
-    """Qualified name and code of the innermost function that a node is in or is; of the class, else of nothing."""
+    """Qualified name and code of the innermost function that is or contains the node; else of the class; else empty."""
     names, code = [], None
     while node is not None:
         if node.type in {"funcdef", "classdef"}:
@@ -177,7 +177,7 @@ def _mutants(target: Target, names: Sequence[str], ignore: tuple[str, ...]) -> I
 
 
 def _is_critical(function: str, module: str, patterns: Sequence[str]) -> bool:
-    """Whether it or a function around it is named."""
+    """Whether the function, or one around it, is named."""
     parts = function.split(".")
     names = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
     names += [f"{Path(module).stem}.{name}" for name in names]
@@ -185,7 +185,7 @@ def _is_critical(function: str, module: str, patterns: Sequence[str]) -> bool:
 
 
 def _untested(source: str, ignore: tuple[str, ...]) -> Iterator[tuple[Place, Place]]:
-    """From where to where a change means nothing: annotations, which aren't evaluated, and what is to be ignored."""
+    """Ranges without effect: annotations, which aren't evaluated, and the parts to ignore."""
     lines = source.splitlines()
 
     def place(line: int, offset: int) -> Place:

@@ -79,7 +79,7 @@ class SteppedSockets(Sockets):
 
 
 class RecordingOutbox(Outbox):
-    """The real outbox, which says when it commits, and which can be made to fail."""
+    """The real outbox, which records its commits and can be made to fail."""
 
     failing = False
     on_commit: Callable[[str, Any], None]
@@ -111,7 +111,7 @@ class RecordingOutbox(Outbox):
 
 
 class Broker:
-    """The other end of one connection, MQTT 3.1.1: grants everything unless told not to, hands over what it is told."""
+    """The other end of one connection, MQTT 3.1.1: grants all filters unless a test refuses one."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -123,7 +123,7 @@ class Broker:
         self.published: list[str] = []
         """Topics that the bridge published to."""
         self.is_left = False
-        """Whether the bridge said goodbye."""
+        """Whether the bridge sent DISCONNECT."""
         sock.setblocking(False)
 
     def accept(self, *, session_present: bool = False) -> None:
@@ -132,18 +132,18 @@ class Broker:
         self._sock.sendall(bytes((0x20, 2, session_present, 0)))
 
     def publish(self, *numbers: int, topic: str = "d/1", dup: bool = False, text: str = "") -> None:
-        """Hand over QoS 1 messages; number and packet id are the same."""
+        """Send QoS 1 messages; number and packet id are the same."""
         payloads = [(n, json.dumps({"n": n, "text": text}).encode()) for n in numbers]
         self.send(b"".join([publish(topic, payload, n, dup=dup) for n, payload in payloads]))
 
     def send(self, packet: bytes) -> None:
-        """Hand over bytes, whatever room the socket has: a test that fills it takes several turns."""
+        """Send bytes even if the socket is full: then it takes several turns."""
         self._sock.setblocking(True)
         self._sock.sendall(packet)
         self._sock.setblocking(False)
 
     def read(self) -> list[int]:
-        """The packet ids acknowledged since the last call; answers what wants an answer."""
+        """The packet ids acknowledged since the last call; answers the other packets."""
         acknowledged = []
         for head, body in self._packets.feed(_received(self._sock)):
             kind, packet_id = head >> 4, body[:2]
@@ -163,7 +163,7 @@ class Broker:
         return acknowledged
 
     def close(self) -> None:
-        """End the connection without a word."""
+        """Close the connection without DISCONNECT or close frame."""
         self._sock.close()
 
 
@@ -195,14 +195,14 @@ class FarEnd:
         return [n for _, n in self.sent]
 
     def receipt(self, *numbers: int, result: str = "ok") -> None:
-        """Answer the sends of these rows; all that were sent if none is named."""
+        """Answer the sends of these rows; of all, if none is named."""
         self.read()
         for record_id, n in self.sent:
             if not numbers or n in numbers:
                 self._answer({"result": result, "context": str(record_id), "errorMsg": "no" * (result != "ok")})
 
     def answer(self, context: str, result: str = "ok") -> None:
-        """An answer to the send with this context, whether there was one or not."""
+        """Answer a context, even if no send had it."""
         self._answer({"result": result, "context": context})
 
     def break_protocol(self) -> None:
@@ -210,7 +210,7 @@ class FarEnd:
         self._sock.sendall(b"\x82\x01x")
 
     def close(self) -> None:
-        """End the connection without a word."""
+        """Close the connection without DISCONNECT or close frame."""
         self._sock.close()
 
     def _answer(self, answer: dict[str, str]) -> None:
@@ -219,7 +219,7 @@ class FarEnd:
         self._sock.sendall(bytes((0x81, len(text))) + text)
 
     def _texts(self) -> Iterator[bytes]:
-        """The whole text frames of what has come (RFC 6455, 5.2); all frames of a client are masked."""
+        """The complete text frames received (RFC 6455, 5.2); all frames of a client are masked."""
         while len(self._rest) >= 6:
             size, at = self._rest[1] & 0x7F, 2
             if size >= 126:
@@ -260,7 +260,7 @@ class DataPath:
         self.clock = Clock()
         self.events: list[Event] = []
         self.releases: list[tuple[float, tuple[int, ...]]] = []
-        """When each commit was done, and the record ids that it released."""
+        """The time of each commit, and the record ids that it released."""
         self.worker_is_attached = worker_is_attached
         self.deduplicates = deduplicates
         mapper = self.mapper(*routes)
@@ -344,7 +344,7 @@ class DataPath:
         return far_end
 
     def reach_steady_state(self) -> tuple[Broker, FarEnd]:
-        """Both ends, after a first message went all the way: from now on records go from the commit through memory."""
+        """Both ends, after a first message has passed every step: records now stay in memory after their commit."""
         broker, far_end = self.connect_broker(), self.connect_far_end()
         broker.publish(FIRST)
         self.turn()
@@ -356,7 +356,7 @@ class DataPath:
         return broker, far_end
 
     def turn(self, times: int = 1) -> None:
-        """Turns of the data path; afterwards both ends read what was written to them."""
+        """Run turns of the data path; then both ends read what was written to them."""
         for _ in range(times):
             self.pipeline.turn()
             self._read_ends()
@@ -369,7 +369,7 @@ class DataPath:
         self._read_ends()
 
     def close(self) -> None:
-        """End, leaving the outbox on its file."""
+        """End; the outbox file stays."""
         self.outbox.close()
         self.stepped.close()
         for sock in self._sockets:
@@ -445,7 +445,7 @@ def _no_dialling(*_: Any) -> Any:
 
 
 def _received(sock: socket.socket) -> bytes:
-    """All that has come."""
+    """All bytes received."""
     parts = []
     while True:
         try:

@@ -49,7 +49,7 @@ def test_messages_are_acknowledged_in_arrival_order_whatever_they_became(path: D
     assert path.pubacks == [5, 2, 9, 4]
 
 
-def test_nothing_is_acknowledged_when_the_commit_fails_and_the_broker_is_left(path: DataPath) -> None:
+def test_when_a_commit_fails_nothing_is_acknowledged_and_the_bridge_leaves_the_broker(path: DataPath) -> None:
     broker = path.connect_broker()
 
     path.outbox.failing = True
@@ -64,7 +64,7 @@ def test_nothing_is_acknowledged_when_the_commit_fails_and_the_broker_is_left(pa
     assert path.pipeline.outbox_status.error == "the disk is full"
 
 
-def test_after_a_commit_that_failed_the_redelivered_messages_are_stored_and_acknowledged(path: DataPath) -> None:
+def test_after_a_failed_commit_the_redelivered_messages_are_stored_and_acknowledged(path: DataPath) -> None:
     broker = path.connect_broker()
     path.outbox.failing = True
     broker.publish(1, 2)
@@ -82,7 +82,7 @@ def test_after_a_commit_that_failed_the_redelivered_messages_are_stored_and_ackn
     assert path.outbox.books().received == 2
 
 
-def test_while_the_outbox_fails_it_is_asked_once_a_second(path: DataPath) -> None:
+def test_while_the_outbox_fails_it_is_tried_once_a_second(path: DataPath) -> None:
     broker = path.connect_broker()
     path.outbox.failing = True
     broker.publish(1)
@@ -103,7 +103,7 @@ def test_while_the_outbox_fails_it_is_asked_once_a_second(path: DataPath) -> Non
     assert 9 <= asked <= 11
 
 
-def test_an_outbox_that_takes_a_commit_again_is_connected_again(path: DataPath) -> None:
+def test_an_outbox_that_works_again_has_the_status_connected(path: DataPath) -> None:
     broker, far_end = path.connect_broker(), path.connect_far_end()
     broker.publish(1)
     path.turn()
@@ -232,7 +232,7 @@ def test_with_deduplication_messages_redelivered_after_a_lost_link_are_not_store
     assert path.intake.skipped == 1
 
 
-def test_with_deduplication_messages_of_a_commit_that_failed_are_stored_when_they_come_again(
+def test_with_deduplication_messages_of_a_failed_commit_are_stored_when_redelivered(
     make_path: MakePath,
 ) -> None:
     path = make_path(deduplicates=True)

@@ -41,7 +41,7 @@ def test_the_hold_begins_at_the_bound_and_ends_when_a_tenth_is_free(make_path: M
     assert path.intake.holding is None
 
 
-def test_the_bound_of_bytes_holds_at_once_and_not_at_the_next_look(make_path: MakePath) -> None:
+def test_the_bound_of_bytes_is_enforced_at_once_and_not_at_the_next_check(make_path: MakePath) -> None:
     path = make_path(bounds=Bounds(max_bytes=5_000))
     broker = path.connect_broker()
     path.turn()

@@ -39,7 +39,7 @@ def test_a_canary_is_published_and_followed_to_the_receipt_of_its_row(path: Data
     assert sent.trouble is None
 
 
-def test_a_canary_that_could_not_be_stored_says_so_and_the_ids_it_would_have_had_mean_nothing(path: DataPath) -> None:
+def test_a_canary_that_could_not_be_stored_reports_it_and_its_ids_are_not_tracked(path: DataPath) -> None:
     broker, _ = path.reach_steady_state()
     sent = canary()
     path.inbox.publish_canary(sent)
@@ -59,7 +59,7 @@ def test_a_canary_that_could_not_be_stored_says_so_and_the_ids_it_would_have_had
     assert sent.receipted_at is None
 
 
-def test_a_canary_that_a_full_outbox_rejects_says_so(make_path: MakePath) -> None:
+def test_a_canary_that_a_full_outbox_rejects_reports_it(make_path: MakePath) -> None:
     path = make_path(policy="reject_new", bounds=Bounds(max_bytes=50))
     broker = path.connect_broker()
     broker.publish(1, 2)
@@ -116,7 +116,7 @@ def test_births_are_on_disk_before_their_messages_are_acknowledged(make_path: Ma
     assert names.index("remembered") < names.index("puback")
 
 
-def test_a_node_whose_birth_is_unknown_is_asked_for_it(make_path: MakePath) -> None:
+def test_a_rebirth_is_requested_from_a_node_whose_birth_is_unknown(make_path: MakePath) -> None:
     sparkplug = Route(
         "spBv1.0/#", "readings", format=FormatOptions("sparkplug"), fields={"n": "value", "text": "metric"}
     )

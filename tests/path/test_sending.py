@@ -53,7 +53,7 @@ def test_receipts_are_released_within_their_time_without_further_messages(path: 
     assert path.clock.now - begin == pytest.approx(RELEASE_WITHIN)
 
 
-def test_receipts_that_keep_coming_do_not_put_off_the_release_of_the_first(path: DataPath) -> None:
+def test_further_receipts_do_not_delay_the_release_of_the_first(path: DataPath) -> None:
     broker, far_end = path.connect_broker(), path.connect_far_end()
     broker.publish(*range(1, 11))
     path.turn()
@@ -68,7 +68,7 @@ def test_receipts_that_keep_coming_do_not_put_off_the_release_of_the_first(path:
     assert at - begin <= RELEASE_WITHIN + 0.02
 
 
-def test_receipts_of_a_stream_are_settled_whatever_the_others_do(path: DataPath) -> None:
+def test_receipts_of_a_stream_are_processed_independently_of_other_streams(path: DataPath) -> None:
     broker = path.connect_broker()
     path.connect_far_end("readings")
     others = path.connect_far_end("others")
@@ -109,7 +109,7 @@ def test_releases_join_the_commit_of_the_next_batch(path: DataPath) -> None:
     assert [what for name, what in path.events if name == "committed"] == [([2], (1,))]
 
 
-def test_nothing_is_sent_while_the_worker_is_off_and_all_of_it_afterwards(make_path: MakePath) -> None:
+def test_nothing_is_sent_while_the_worker_is_deactivated_and_everything_afterwards(make_path: MakePath) -> None:
     path = make_path(worker_is_attached=False)
     broker, far_end = path.connect_broker(), path.connect_far_end()
 
@@ -147,7 +147,7 @@ def test_no_more_than_the_window_is_sent_without_receipts(path: DataPath) -> Non
     assert far_end.numbers == list(range(1, WINDOW + 3))
 
 
-def test_after_a_lost_link_what_has_no_receipt_is_sent_again_first_and_in_order(path: DataPath) -> None:
+def test_after_a_lost_link_records_without_receipt_are_sent_again_first_and_in_order(path: DataPath) -> None:
     broker, far_end = path.connect_broker(), path.connect_far_end()
     broker.publish(1, 2, 3, 4)
     path.turn()
@@ -165,7 +165,7 @@ def test_after_a_lost_link_what_has_no_receipt_is_sent_again_first_and_in_order(
     assert again.numbers == [1, 3, 4, 5]
 
 
-def test_each_stream_keeps_its_order_whatever_the_other_does(path: DataPath) -> None:
+def test_each_stream_keeps_its_order_independently_of_the_other(path: DataPath) -> None:
     broker = path.connect_broker()
     readings = path.connect_far_end("readings")
     broker.publish(1, 3)
@@ -181,7 +181,7 @@ def test_each_stream_keeps_its_order_whatever_the_other_does(path: DataPath) -> 
     assert others.numbers == [2, 4, 6]
 
 
-def test_what_an_earlier_process_left_is_sent_first(make_path: MakePath) -> None:
+def test_records_of_an_earlier_process_are_sent_first(make_path: MakePath) -> None:
     path = make_path()
     path.connect_broker().publish(1, 2)
     path.turn()
@@ -228,7 +228,7 @@ def test_a_record_that_gdn_cannot_take_now_is_sent_again_after_a_pause_before_un
     assert path.clock.now - begin == pytest.approx(1.0, abs=0.1)
 
 
-def test_a_far_end_that_breaks_the_protocol_is_left_and_its_records_are_sent_again(path: DataPath) -> None:
+def test_after_a_protocol_error_of_the_far_end_its_records_are_sent_again(path: DataPath) -> None:
     broker, far_end = path.reach_steady_state()
     sent = CanaryMessage("d/1", b'{"n": 5, "text": ""}', "5")
     path.inbox.publish_canary(sent)

@@ -12,7 +12,7 @@ from tests.path.harness import OTHERS, READINGS, DataPath
 MakePath = Callable[..., DataPath]
 
 
-def test_a_stop_waits_for_the_receipts_of_what_was_sent_and_releases_it(path: DataPath) -> None:
+def test_a_stop_waits_for_receipts_and_releases_their_records(path: DataPath) -> None:
     broker, far_end = path.connect_broker(), path.connect_far_end()
     broker.publish(1, 2, 3)
     path.turn()
@@ -45,7 +45,7 @@ def test_a_stop_without_receipts_takes_half_its_time_and_keeps_the_records(path:
     assert path.pipeline.snapshot.books.balanced
 
 
-def test_a_stop_reads_and_acknowledges_nothing_more(path: DataPath) -> None:
+def test_a_stop_reads_and_acknowledges_no_further_messages(path: DataPath) -> None:
     broker = path.connect_broker()
     broker.publish(1)
 
@@ -68,7 +68,7 @@ def test_a_stop_releases_at_once_what_was_receipted_before_it(path: DataPath) ->
     assert path.stored == []
 
 
-def test_a_change_of_routes_is_followed_over_the_same_link(make_path: MakePath) -> None:
+def test_a_change_of_routes_takes_effect_on_the_same_link(make_path: MakePath) -> None:
     path = make_path(routes=(READINGS,))
     broker = path.connect_broker()
     link, done = path.intake.link, []
@@ -87,7 +87,7 @@ def test_a_change_of_routes_is_followed_over_the_same_link(make_path: MakePath) 
     assert sorted(path.stored) == [1, 2]
 
 
-def test_a_change_that_the_outbox_keeps_from_happening_is_made_later(make_path: MakePath) -> None:
+def test_a_change_of_routes_that_the_outbox_prevents_is_made_later(make_path: MakePath) -> None:
     path = make_path(routes=(READINGS,), deduplicates=True)
     path.connect_broker()
     done: list[bool] = []
@@ -106,7 +106,7 @@ def test_a_change_that_the_outbox_keeps_from_happening_is_made_later(make_path: 
     assert (done, list(path.pipeline.senders)) == ([True], ["readings", "others"])
 
 
-def test_a_text_to_remember_is_durable_when_its_event_is_set(path: DataPath) -> None:
+def test_a_saved_text_is_durable_when_its_event_is_set(path: DataPath) -> None:
     path.outbox.failing = True
     is_durable = path.inbox.remember("key", "value")
     path.turn(2)
@@ -118,7 +118,7 @@ def test_a_text_to_remember_is_durable_when_its_event_is_set(path: DataPath) -> 
     assert path.outbox.saved_value("key") == "value"
 
 
-def test_the_latest_of_two_changes_holds_also_if_the_outbox_delays_the_first(make_path: MakePath) -> None:
+def test_the_later_of_two_changes_wins_even_if_the_outbox_delays_the_first(make_path: MakePath) -> None:
     path = make_path(routes=(READINGS,), deduplicates=True)
     numbered, done = path.outbox.numbered, []
 
@@ -136,7 +136,7 @@ def test_the_latest_of_two_changes_holds_also_if_the_outbox_delays_the_first(mak
     assert path.pipeline.mapper is second
 
 
-def test_the_latest_of_two_texts_with_one_key_is_kept_also_if_the_outbox_delays_the_first(path: DataPath) -> None:
+def test_the_later_of_two_texts_with_one_key_wins_even_if_the_outbox_delays_the_first(path: DataPath) -> None:
     path.outbox.failing = True
     path.inbox.remember("activating", "")
     path.inbox.remember("activating", "1")
@@ -147,7 +147,7 @@ def test_the_latest_of_two_texts_with_one_key_is_kept_also_if_the_outbox_delays_
     assert path.outbox.saved_value("activating") == "1"
 
 
-def test_what_others_read_of_the_data_path_is_of_the_last_turn(path: DataPath) -> None:
+def test_the_snapshot_is_of_the_last_turn(path: DataPath) -> None:
     broker, far_end = path.connect_broker(), path.connect_far_end()
     broker.publish(1, 2)
     path.turn()

@@ -293,7 +293,7 @@ def test_an_api_key_replaces_a_login(web: responses.RequestsMock, rest: GdnRest)
 @pytest.mark.parametrize(
     ("ask", "path", "right"),
     [
-        (lambda rest: rest.get_worker("w"), "/_fabric/_system/_api/streamapps/w", "administrate the fabric _system"),
+        (lambda rest: rest.get_worker("w"), "/_fabric/_system/_api/streamapps/w", "administer the fabric _system"),
         (lambda rest: rest.query("RETURN 1"), "/_fabric/_system/_api/cursor", "collections in the query"),
         (lambda rest: rest.otp(), "/apid/otp", "access to this fabric (_system) and its streams"),
     ],

@@ -369,7 +369,7 @@ def test_the_version_of_a_mapper_changes_with_its_routes() -> None:
         ([Route("t", "text", key="{x")], (0, "key"), "unmatched brace"),
         ([Route("t", "text", properties={"p": "a.."})], (0, "properties", "p"), "'a..' is not a path"),
         ([Route("t", "text", event_time=FieldSpec("x"))], (0, "event_time"), "set its time"),
-        ([Route("t", "text", when="a > 5")], (0, "when"), "write numbers in backquotes"),
+        ([Route("t", "text", when="a > 5")], (0, "when"), "write numbers in backticks"),
         ([Route("t/{o}", "object")], (0, "topic"), "{o} is text, but the column is object"),
         ([Route("t/{x}", "object", {"o": "{x}"})], (0, "fields", "o"), "is text"),
         ([Route("t/{x}", "object", {"o": "{x}-{y}"})], (0, "fields", "o"), "gives text"),
