@@ -104,7 +104,7 @@ class RedeliveryFilter:
         return [], []
 
     def to_store(self, arrived: Sequence[MqttMessage], new: Sequence[MqttMessage], *, due: bool) -> SeenMessages | None:
-        """What the commit must store beside the rows; None: nothing, and it needs no commit.
+        """What the commit must store besides the rows; None: nothing, and it needs no commit.
 
         Args:
             arrived: from ``split``.
@@ -148,7 +148,7 @@ class RedeliveryFilter:
         """Whether the fence can be acknowledged only after a commit that stores no entries.
 
         A broker that was seen to send a second message before the first is acknowledged can be left with one
-        unacknowledged message for any time. Another broker may send nothing until it has that PUBACK.
+        unacknowledged message indefinitely. Another broker may send nothing until it has that PUBACK.
         """
         return self._unacked_fence is not None and not self._broker_sends_ahead
 
@@ -156,9 +156,10 @@ class RedeliveryFilter:
     def may_subscribe(self) -> bool:
         """Whether subscriptions may be requested.
 
-        A new session numbers its messages anew: the entries of the old one must be gone from disk before its first
-        message arrives. The CONNACK alone doesn't show whether a session is new: an earlier CONNACK that said so may
-        have been lost with its link. But a new session has no subscriptions, so nothing arrives before this is True.
+        A new session assigns packet ids from the start: the entries of the old one must be gone from disk before its
+        first message arrives. The CONNACK alone doesn't show whether a session is new: an earlier CONNACK that said so
+        may have been lost with its link. But a new session has no subscriptions, so nothing arrives before this is
+        True.
         """
         return self._has_begun and self._waiting is None and not self._must_clear
 

@@ -51,7 +51,7 @@ COUNT_BY_REASON = (
 )
 
 OVERHEAD = 60
-"""Bytes on disk of a dead letter beside those that ``SIZE`` counts, rounded."""
+"""Bytes on disk of a dead letter besides those that ``SIZE`` counts, rounded."""
 
 PAGE_BYTES = 8 << 20
 """Bytes of dead letters after which a read stops; it returns at least one."""

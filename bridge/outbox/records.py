@@ -29,7 +29,7 @@ WRITE_NUMBER = "UPDATE records SET number = ? WHERE id = ?"
 FORGET_NUMBERS = "UPDATE records SET number = NULL WHERE number IS NOT NULL"
 
 OVERHEAD = 40
-"""Bytes on disk of a record beside payload, extras and the name of its stream, rounded up."""
+"""Bytes on disk of a record besides payload, extras and the name of its stream, rounded up."""
 
 DROP_RECORDS = 50_000
 """Most records dropped at a time: selecting them takes memory."""

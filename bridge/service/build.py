@@ -204,7 +204,7 @@ def _make_sender(
     delivery = Delivery(stream=stream, read=partial(outbox.read, stream), deduplicates=deduplicates)
     if deduplicates:
         delivery.resume(*outbox.numbered(stream))
-    # The outbox's name is in the producer's: another outbox numbers its records anew, and so must its producer.
+    # The outbox's name is part of the producer's: another outbox starts its numbers again, and so must its producer.
     producer_name = f"gdn-bridge-{outbox.name}"
 
     def connect(initial_sequence_id: int | None) -> Any:

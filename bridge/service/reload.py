@@ -25,7 +25,7 @@ FOLLOWED = frozenset(
         *("mqtt.username", "mqtt.password", "log.level", "log.format"),
     }
 )
-"""Settings that a running bridge follows, beside the routes."""
+"""Settings that a running bridge follows, besides the routes."""
 
 
 class Configuration(NamedTuple):

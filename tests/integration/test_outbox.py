@@ -635,7 +635,7 @@ def test_on_a_full_disk_nothing_is_stored_nothing_is_lost_and_it_recovers(small_
     with pytest.raises(OutboxUnavailable, match="disk is full"):
         outbox.commit(Commit(rows=big(50)))
 
-    # Deliveries go on although the disk has no room for a deletion: the reserve has.
+    # Deliveries continue although the disk has no room for a deletion: the reserve gives it.
     for at in range(0, len(stored), 500):
         outbox.commit(Commit(released=[r.id for r in stored[at : at + 500]]))
     assert outbox.books().outbox == 0

@@ -56,7 +56,7 @@ class Clock:
     """Monotonic seconds that only a test moves."""
 
     def __init__(self) -> None:
-        self.now = time.monotonic()  # links look at the real clock when they begin
+        self.now = time.monotonic()  # links read the real clock when they are created
 
     def __call__(self) -> float:
         return self.now

@@ -479,7 +479,7 @@ def test_with_report_nothing_is_sent_until_a_deleted_worker_exists_again() -> No
     assert (ready, state) == (False, "waiting")
     assert "was deleted while the bridge ran" in error
     assert "create" not in world.events
-    assert world.events[-4:] == ["refresh", "get", *SETTLED]  # whoever created it, it has to settle
+    assert world.events[-4:] == ["refresh", "get", *SETTLED]  # it has to settle, even if another client created it
     assert world.ready.is_set()
 
 

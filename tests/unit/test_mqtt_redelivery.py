@@ -207,7 +207,7 @@ class HandingOver(RuleBasedStateMachine):
     @precondition(lambda self: not self.linked)
     @rule()
     def lose_session(self) -> None:
-        """The broker's loss, not ours; its packet ids begin anew."""
+        """The broker loses the session; its packet ids start again."""
         self.lost_session = True
         self.subscribed = False
         self.may_be_doubled.clear()
