@@ -7,6 +7,7 @@ acknowledged after a commit that forgot it, and whose acknowledgement the broker
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +25,8 @@ from hypothesis.stateful import (
 )
 
 from bridge.message import MqttMessage, SeenMessages
-from bridge.mqtt.redelivery import FENCE_TIMEOUT, MIN_REMEMBERED, RedeliveryFilter
+from bridge.mqtt import redelivery
+from bridge.mqtt.redelivery import ENTRY_BYTES, FENCE_TIMEOUT, MIN_REMEMBERED, RedeliveryFilter
 
 Allocate = Callable[[set[int], int], int]
 
@@ -274,6 +276,17 @@ def message(packet_id: int, content: bytes = b"on", *, dup: bool = False, qos: i
     return MqttMessage("t", content, qos, False, packet_id if qos else 0, 0, dup)
 
 
+def commit(bridge: RedeliveryFilter, *messages: MqttMessage, session_present: bool = True) -> list[MqttMessage]:
+    """One turn with a commit: what may be acknowledged after it."""
+    arrived, new = bridge.split(messages, session_present=session_present, now=0)
+    return bridge.committed(bridge.to_store(arrived, new, due=True), arrived)
+
+
+def passes_at_once(bridge: RedeliveryFilter) -> bool:
+    """Whether what arrives doesn't have to wait for the fence."""
+    return bridge.split([message(0, qos=0)], session_present=True, now=0) == ([message(0, qos=0)],) * 2
+
+
 def on_disk_after(*messages: MqttMessage, session: str = "s") -> list[tuple[int, bytes]]:
     """What is on disk after one commit of these."""
     bridge = RedeliveryFilter(session=session)
@@ -323,19 +336,57 @@ def test_a_fence_that_does_not_come_is_waited_for_in_bounds() -> None:
     bridge = RedeliveryFilter(session="s", batches=on_disk_after(message(1), message(2)))
 
     assert bridge.split([message(1, dup=True)], session_present=True, now=0) == ([], [])
-    assert bridge.split([], session_present=True, now=FENCE_TIMEOUT - 1) == ([], [])
+    assert bridge.split([], session_present=True, now=FENCE_TIMEOUT) == ([], [])
     arrived, new = bridge.split([], session_present=True, now=FENCE_TIMEOUT + 1)
 
     assert arrived == new == [message(1, dup=True)]
+    assert passes_at_once(bridge)
+
+
+def test_each_message_that_arrives_extends_the_wait_for_the_fence() -> None:
+    bridge = RedeliveryFilter(session="s", batches=on_disk_after(message(1), message(2)))
+
+    assert bridge.split([], session_present=True, now=0) == ([], [])
+    assert bridge.split([message(1, dup=True)], session_present=True, now=FENCE_TIMEOUT) == ([], [])
+    assert bridge.split([], session_present=True, now=2 * FENCE_TIMEOUT) == ([], [])
+
+
+def test_a_new_message_ends_the_wait_for_the_fence_and_everything_is_stored() -> None:
+    bridge = RedeliveryFilter(session="s", batches=on_disk_after(message(1), message(2)))
+    came = [message(1, dup=True), message(3), message(4), message(5)]
+
+    assert bridge.split(came, session_present=True, now=0) == (came, came)
+
+
+def test_after_a_wait_in_vain_the_old_entries_leave_the_disk_before_subscriptions_are_requested() -> None:
+    bridge = RedeliveryFilter(session="s", batches=on_disk_after(message(1), message(2)))
+    assert bridge.split([], session_present=True, now=0) == ([], [])
+    assert bridge.split([], session_present=True, now=FENCE_TIMEOUT + 1) == ([], [])
+    assert not bridge.may_subscribe
+
+    stored = bridge.to_store([], [], due=False)
+
+    assert stored is not None
+    assert stored.messages == b""
+    bridge.committed(stored, [])
+    assert bridge.may_subscribe
 
 
 def test_messages_that_wait_for_the_fence_take_bounded_memory() -> None:
     bridge = RedeliveryFilter(session="s", batches=on_disk_after(message(1), message(2)))
-    large = [message(n, bytes(1 << 20), dup=True) for n in range(10, 40)]
+    large = [message(n, bytes(1 << 20), dup=True) for n in range(10, 26)]
+    rest = [message(n, b"x", dup=True) for n in range(30, 33)]
 
-    waited = [one for one in large if not bridge.split([one], session_present=True, now=0)[1]]
+    assert bridge.split(large, session_present=True, now=0) == ([], [])
+    assert bridge.split(rest, session_present=True, now=0) == ([*large, *rest],) * 2
 
-    assert len(waited) == 16
+
+def test_a_bounded_number_of_messages_waits_for_the_fence() -> None:
+    bridge = RedeliveryFilter(session="s", batches=on_disk_after(message(1), message(2)))
+    small = [message(3, dup=True)] * (2 * MIN_REMEMBERED)
+
+    assert bridge.split(small, session_present=True, now=0) == ([], [])
+    assert len(bridge.split(small[:1], session_present=True, now=0)[1]) == len(small) + 1
 
 
 def test_qos_0_messages_go_through_and_keep_their_place() -> None:
@@ -348,16 +399,149 @@ def test_qos_0_messages_go_through_and_keep_their_place() -> None:
     assert new == [message(0, qos=0), message(3)]
 
 
+def test_before_the_fence_only_what_is_known_is_skipped() -> None:
+    bridge = RedeliveryFilter(session="s", batches=on_disk_after(message(1), message(2)))
+    unknown = message(5, dup=True)
+
+    arrived, new = bridge.split(
+        [message(1, dup=True), unknown, message(2, dup=True)], session_present=True, now=FENCE_TIMEOUT
+    )
+
+    assert new == [unknown]
+    assert bridge.skipped == 2
+    assert len(arrived) == 3
+
+
+def test_a_redelivered_fence_is_the_fence_of_the_next_commit_too() -> None:
+    bridge = RedeliveryFilter(session="s", batches=on_disk_after(message(1), message(2)))
+
+    acked = commit(bridge, message(5, dup=True), message(2, dup=True))
+
+    assert [m.packet_id for m in acked] == [5]
+    bridge.link_ended()
+    assert bridge.split([message(2, dup=True), message(6)], session_present=True, now=0)[1] == [message(6)]
+
+
+def test_each_message_of_a_commit_has_one_entry() -> None:
+    assert [len(entries) for _, entries in on_disk_after(message(1), message(2))] == [2 * ENTRY_BYTES]
+
+
+def test_a_turn_without_messages_needs_no_commit_unless_the_fence_waits_for_one() -> None:
+    bridge = RedeliveryFilter(session="s")
+    assert bridge.to_store([], [], due=True) is None
+
+    commit(bridge, message(1))
+
+    assert bridge.wants_commit
+    assert bridge.to_store([], [], due=False) is None
+    assert bridge.to_store([], [], due=True) is not None
+
+
+def test_a_broker_that_sends_ahead_is_left_with_one_unacknowledged_message() -> None:
+    bridge = RedeliveryFilter(session="s")
+
+    commit(bridge, message(1), message(2))
+
+    assert not bridge.wants_commit
+    assert bridge.split([], session_present=True, now=0) == ([], [])
+    assert not bridge.wants_commit
+
+
+def test_the_fence_of_a_broker_that_repeats_it_on_the_same_link_is_skipped() -> None:
+    bridge = RedeliveryFilter(session="s")
+    commit(bridge, message(1), message(2))
+    others = [message(5, dup=True), message(2), message(6)]
+
+    arrived, new = bridge.split([message(2, dup=True), *others], session_present=True, now=0)
+
+    assert arrived == new == others
+    assert bridge.skipped == 1
+
+
+def test_a_broker_that_repeats_the_fence_is_not_left_waiting() -> None:
+    """That another message comes with the repeated one doesn't show that the broker sends ahead."""
+    bridge = RedeliveryFilter(session="s")
+    commit(bridge, message(1), message(2))
+
+    commit(bridge, message(2, dup=True), message(3))
+
+    assert bridge.wants_commit
+
+
+def test_a_fence_that_was_acknowledged_is_not_waited_for() -> None:
+    bridge = RedeliveryFilter(session="s")
+    commit(bridge, message(1))
+    assert commit(bridge) == [message(1)]
+
+    bridge.link_ended()
+
+    assert passes_at_once(bridge)
+    assert bridge.may_subscribe
+
+
+def test_a_new_session_is_subscribed_once_the_entries_of_the_old_one_have_left_the_disk() -> None:
+    bridge = RedeliveryFilter(session="s")
+    commit(bridge, message(1), message(2))
+    bridge.link_ended()
+    assert bridge.split([], session_present=False, now=0) == ([], [])
+    assert not bridge.may_subscribe
+
+    stored = bridge.to_store([], [], due=False)
+
+    assert stored is not None
+    assert (stored.messages, stored.oldest) == (b"", stored.batch)
+    bridge.committed(stored, [])
+    assert bridge.may_subscribe
+    bridge.link_ended()
+    assert bridge.split([], session_present=False, now=0) == ([], [])
+    assert bridge.may_subscribe  # there is nothing to clear any more
+
+
+def test_the_fence_of_an_old_session_is_not_waited_for_in_a_new_one() -> None:
+    bridge = RedeliveryFilter(session="s", batches=on_disk_after(message(1), message(2)))
+    bridge.split([], session_present=False, now=0)
+
+    bridge.link_ended()
+
+    assert passes_at_once(bridge)
+
+
+def test_in_a_new_session_what_the_old_one_delivered_is_not_known() -> None:
+    bridge = RedeliveryFilter(session="s", batches=on_disk_after(message(1), message(2)))
+    arrived, new = bridge.split([message(3), message(4)], session_present=False, now=0)
+    stored = bridge.to_store(arrived, new, due=True)
+    assert stored is not None
+    assert stored.oldest == stored.batch
+    bridge.committed(stored, arrived)
+    assert bridge.may_subscribe
+
+    bridge.link_ended()
+
+    again = [message(1, dup=True), message(4, dup=True)]
+    assert bridge.split(again, session_present=True, now=0)[1] == [message(1, dup=True)]
+
+
 def test_what_is_stored_is_bounded() -> None:
     bridge = RedeliveryFilter(session="s")
     on_disk: dict[int, int] = {}
-    for batch in range(100):
-        came = [message(1 + (batch * 500 + n) % 60_000) for n in range(500)]
+    for batch in range(300):
+        came = [message(1 + (batch * 100 + n) % 60_000) for n in range(100)]
         arrived, new = bridge.split(came, session_present=True, now=0)
         stored = bridge.to_store(arrived, new, due=False)
         assert stored is not None
         bridge.committed(stored, arrived)
-        on_disk = {n: size for n, size in on_disk.items() if n >= stored.oldest} | {stored.batch: 500}
-        assert sum(on_disk.values()) <= MIN_REMEMBERED + 500
+        on_disk = {n: size for n, size in on_disk.items() if n >= stored.oldest} | {stored.batch: 100}
+        assert sum(on_disk.values()) < MIN_REMEMBERED + 100
 
     assert sum(on_disk.values()) >= MIN_REMEMBERED
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redelivery, "MIN_REMEMBERED", 100)
+    bridge = RedeliveryFilter(session="s")
+    sizes = []
+    for _ in range(300):
+        commit(bridge, message(1), message(2))
+        sizes.append(len(pickle.dumps(bridge)))
+
+    assert sizes[-1] < 1.1 * sizes[100]
