@@ -81,15 +81,16 @@ def dead_letter(payload: bytes = b'{"temp": 18}', reason: str = "missing_field",
 class Recorder:
     """A mapper that makes rows of everything and records its arguments."""
 
-    def __init__(self, rows: int = 1) -> None:
+    def __init__(self, rows: int = 1, extras: bytes = b"") -> None:
         self.given: list[MqttMessage] = []
         self.ids: list[int] = []
         self._rows = rows
+        self._extras = extras
 
     def map(self, message: MqttMessage, next_id: int = 0) -> list[Row]:
         self.given.append(message)
         self.ids.append(next_id)
-        return [Row(STREAM, message.payload)] * self._rows
+        return [Row(STREAM, message.payload, self._extras)] * self._rows
 
 
 @pytest.fixture
@@ -196,7 +197,7 @@ def test_without_room_replays_wait_and_purges_do_not(outbox: Outbox, path: Path)
     mark(path, "purge", Selection(ids=[2]))
 
     outcome = replay(outbox, Recorder(), has_room=False)
-    assert (outcome.records, outcome.replayed, outcome.purged) == ([], 0, 1)
+    assert (outcome.records, outcome.replayed, outcome.purged, outcome.more) == ([], 0, 1, True)
     assert not replay(outbox, Recorder(), has_room=False).more
     assert [(found.id, found.requested) for found in kept(path)] == [(1, "replay")]
 
@@ -296,10 +297,11 @@ def test_the_rows_of_one_replay_are_limited_in_bytes(
     outbox: Outbox, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replaying, "REPLAY_BYTES", 1000)
-    outbox.commit(Commit(dead_letters=[dead_letter(bytes(400))] * 7))
+    outbox.commit(Commit(dead_letters=[dead_letter(bytes(400))] * 5))
     mark(path)
 
-    assert [replay(outbox, Recorder()).replayed for _ in range(4)] == [3, 3, 1, 0]
+    by = Recorder(extras=bytes(100))
+    assert [replay(outbox, by).replayed for _ in range(4)] == [2, 2, 1, 0]
 
 
 def test_a_read_of_dead_letters_is_limited_in_bytes(

@@ -305,6 +305,14 @@ def test_dropping_frees_just_enough_from_the_oldest_on(bounded: Callable[..., Ou
     assert [record.id for record in left] == list(range(5, 14))
 
 
+def test_dropping_frees_one_more_record_if_a_byte_is_lacking(bounded: Callable[..., Outbox]) -> None:
+    size = len(b"1") + len("s") + RECORD_OVERHEAD
+    outbox = bounded(max_bytes=10 * size - 1)  # nine tenths: one byte less than nine records
+    outbox.commit(Commit(rows=rows(*range(10))))
+
+    assert outbox.drop(under_way={}) == 2
+
+
 def test_only_expired_records_are_dropped_below_the_bound_of_bytes(bounded: Callable[..., Outbox]) -> None:
     clock = Clock()
     outbox = bounded(max_bytes=1000, max_age=60, clock=clock)
@@ -328,6 +336,20 @@ def test_purging_frees_just_enough_dead_letters_from_the_oldest_on(bounded: Call
     assert (outbox.dead_letter_count, outbox.counter("dead_letters_purged")) == (9, 2)
     outbox.commit(Commit(dead_letters=[dead_letter()]))
     assert outbox.dead_letter_count == 10, "purged dead letters no longer count"
+
+
+def test_dead_letters_that_were_too_old_leave_their_bytes_to_new_ones(bounded: Callable[..., Outbox]) -> None:
+    clock = Clock()
+    (size,) = {len(d.detail) + len(d.topic) + len(d.payload) + dead_letters.OVERHEAD for d in [dead_letter()]}
+    outbox = bounded(dead_letter_bytes=10 * size, dead_letter_age=60, clock=clock)
+    outbox.commit(Commit(dead_letters=[dead_letter()] * 10))
+    clock.now += 61
+    assert outbox.purge_old() == 10
+
+    outbox.commit(Commit(dead_letters=[dead_letter()] * 10))
+    assert outbox.dead_letter_count == 10
+    outbox.commit(Commit(dead_letters=[dead_letter()]))
+    assert outbox.dead_letter_count == 9
 
 
 def test_records_that_are_too_old_are_dropped_as_expired(bounded: Callable[..., Outbox]) -> None:

@@ -38,6 +38,16 @@ def test_receipts_are_matched_by_context_not_by_order() -> None:
     assert protocol.unreceipted() == [record(2)]
 
 
+def test_a_window_that_was_emptied_has_all_its_room() -> None:
+    protocol = ProducerProtocol(window=2)
+    protocol.send([record(1), record(2)], 0.0)
+
+    assert protocol.unreceipted() == [record(1), record(2)]
+
+    assert protocol.room == 2
+    assert protocol.unreceipted() == []
+
+
 def test_the_window_is_never_exceeded() -> None:
     protocol = ProducerProtocol(window=2)
     protocol.send([record(1)], 0.0)
