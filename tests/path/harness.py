@@ -47,6 +47,9 @@ WINDOW = 100
 FIRST = 60_000
 """The number of the message that ``reach_steady_state`` sends."""
 
+MOST_TURNS = 1000
+"""More than any test needs: a data path that never gets there must fail a test, not keep it."""
+
 DISCONNECT, SUBSCRIBE, UNSUBSCRIBE, PUBLISH = 14, 8, 10, 3
 
 Event = tuple[str, Any]
@@ -360,6 +363,14 @@ class DataPath:
         for _ in range(times):
             self.pipeline.turn()
             self._read_ends()
+
+    def turn_until(self, is_done: Callable[[], bool]) -> None:
+        """Turns until then; fails if that takes too many."""
+        for _ in range(MOST_TURNS):
+            if is_done():
+                return
+            self.turn()
+        raise AssertionError(f"not within {MOST_TURNS} turns")
 
     def stop(self, *, seconds: float, before_wait: Callable[[], None] = lambda: None) -> None:
         """Ask for a stop within ``seconds`` and run until the end. ``before_wait``: called before each wait."""

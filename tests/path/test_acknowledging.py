@@ -97,8 +97,7 @@ def test_while_the_outbox_fails_it_is_tried_once_a_second(path: DataPath) -> Non
 
     path.outbox.probe = counting  # type: ignore[method-assign]
     begin = path.clock.now
-    while path.clock.now < begin + 10:
-        path.turn()
+    path.turn_until(lambda: path.clock.now >= begin + 10)
 
     assert 9 <= asked <= 11
 
@@ -208,8 +207,7 @@ def test_with_deduplication_a_lone_message_is_acknowledged_after_a_commit_of_its
     broker.publish(1)
     path.turn()
     begin = path.clock.now
-    while not path.pubacks:
-        path.turn()
+    path.turn_until(lambda: bool(path.pubacks))
 
     assert path.pubacks == [1]
     assert path.clock.now - begin == pytest.approx(RELEASE_WITHIN)
@@ -269,6 +267,21 @@ def test_with_deduplication_messages_redelivered_after_a_crash_are_not_stored_tw
 
     assert path.stored == [1, 2, 3, 4]
     assert path.intake.skipped == 3
+
+
+def test_with_deduplication_redelivered_messages_alone_are_acknowledged_too(make_path: MakePath) -> None:
+    """They fill the broker's window: without their PUBACKs it could send nothing new."""
+    path = make_path(deduplicates=True)
+    path.connect_broker().publish(1, 2, 3)
+    path.turn()
+    path.outbox._disconnect_and_unlock()  # the process ends without a word
+
+    path = make_path(deduplicates=True)
+    path.connect_broker(session_present=True).publish(1, 2, 3, dup=True)
+    path.turn()
+
+    assert path.pubacks == [1, 2]
+    assert path.stored == [1, 2, 3]
 
 
 def test_refused_subscriptions_are_logged_as_a_list_of_sentences(path: DataPath) -> None:

@@ -86,9 +86,7 @@ def test_records_that_are_too_old_hold_the_intake(make_path: MakePath) -> None:
     path.turn()
 
     begin = path.clock.now
-    while path.intake.holding is None and path.clock.now < begin + 100:
-        path.turn()
-        broker.read()
+    path.turn_until(lambda: path.intake.holding is not None)
 
     assert "outbox.max_age is 60" in (path.intake.holding or "")
     assert path.clock.now - begin == pytest.approx(61, abs=2)
@@ -163,10 +161,12 @@ def test_memory_holds_a_bounded_number_of_bytes_and_the_rest_comes_back_from_dis
     assert in_window
     assert in_window * len(text) + held_bytes(path) <= MEMORY_BYTES + BATCH_BYTES
 
-    while len(far_end.numbers) < count:
-        far_end.receipt()
-        path.turn()
+    def all_are_sent() -> bool:
         assert held_bytes(path) <= MEMORY_BYTES + BATCH_BYTES
+        far_end.receipt()
+        return len(far_end.numbers) == count
+
+    path.turn_until(all_are_sent)
     assert far_end.numbers == list(range(1, count + 1))
 
 

@@ -47,8 +47,7 @@ def test_receipts_are_released_within_their_time_without_further_messages(path: 
 
     far_end.receipt()
     begin = path.clock.now
-    while path.stored:
-        path.turn()
+    path.turn_until(lambda: not path.stored)
 
     assert path.clock.now - begin == pytest.approx(RELEASE_WITHIN)
 
@@ -221,8 +220,7 @@ def test_a_record_that_gdn_cannot_take_now_is_sent_again_after_a_pause_before_un
     broker.publish(2)
     path.turn()
     assert far_end.numbers == [1]
-    while len(far_end.numbers) == 1:
-        path.turn()
+    path.turn_until(lambda: len(far_end.numbers) > 1)
 
     assert far_end.numbers == [1, 1, 2]
     assert path.clock.now - begin == pytest.approx(1.0, abs=0.1)
@@ -258,7 +256,8 @@ def test_refusals_and_unknown_receipts_are_logged_once_for_a_read(path: DataPath
 
     with capture_logs() as logged:
         far_end.answer("999")
-        far_end.receipt(1, 2, result="send-error:8")
+        far_end.receipt(1, result="send-error:8")
+        far_end.receipt(2, result="send-error:7")
         path.turn()
         far_end.answer("998")
         path.turn()
