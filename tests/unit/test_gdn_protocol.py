@@ -131,6 +131,52 @@ def test_receipts_before_an_unreadable_answer_count() -> None:
     assert protocol.unreceipted() == [record(3)]
 
 
+def test_a_refusal_that_names_no_record_ends_the_connection_with_what_gdn_said_in_bounds() -> None:
+    protocol = ProducerProtocol(window=5)
+    protocol.send([record(1)], 0.0)
+    answer = json.dumps({"result": "send-error:3", "errorMsg": "x" * 300}).encode()
+
+    receipts = protocol.receive([answer, ok(1)])
+
+    assert "send-error:3 '" + "x" * 200 + "'" in (receipts.broken or "")
+    assert receipts.receipted == []
+    assert protocol.unreceipted() == [record(1)]
+
+
+def test_the_error_of_a_refusal_is_bounded() -> None:
+    protocol = ProducerProtocol(window=5)
+    protocol.send([record(1)], 0.0)
+    answer = json.dumps({"result": "send-error:8", "errorMsg": "x" * 600, "context": "1"}).encode()
+
+    (refusal,) = protocol.receive([answer]).refused
+
+    assert refusal.error == "x" * 500
+
+
+def test_a_receipt_without_a_context_is_unknown() -> None:
+    protocol = ProducerProtocol(window=5)
+    protocol.send([record(1)], 0.0)
+
+    receipts = protocol.receive([b'{"result":"ok"}', ok(1)])
+
+    assert (receipts.receipted, receipts.unknown, receipts.broken) == ([1], 1, None)
+
+
+def test_the_highest_record_id_that_the_outbox_can_give_is_receipted() -> None:
+    protocol = ProducerProtocol(window=5)
+    protocol.send([record(2**63 - 1)], 0.0)
+
+    assert protocol.receive([ok(2**63 - 1)]).receipted == [2**63 - 1]
+
+
+def test_receipts_say_how_many_records_were_sent_at_which_time() -> None:
+    protocol = ProducerProtocol(window=5)
+    protocol.send([record(1), record(2)], 1.0)
+    protocol.send([record(3)], 2.0)
+
+    assert protocol.receive([ok(1), ok(2), ok(3)]).sent == [(1.0, 2), (2.0, 1)]
+
+
 @given(st.binary(max_size=60))
 def test_no_answer_settles_a_record_that_it_does_not_name(answer: bytes) -> None:
     protocol = ProducerProtocol(window=5)
