@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -330,6 +331,21 @@ def gdn(tmp_path: Path) -> Iterator[LocalGdn]:
     far_end = LocalGdn(tmp_path)
     yield far_end
     far_end.end()
+
+
+@pytest.fixture
+def secure_gdn(tmp_path: Path) -> Iterator[tuple[int, str]]:
+    """Returns its port and the file of its certificate authority."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    port = free_port()
+    command = [sys.executable, "-m", "bridge", "local-gdn", "--port", str(port), "--tls"]
+    gdn = Process([*command, "--api-key", API_KEY, "--tenant", TENANT], tmp_path / "gdn.log")
+    wait_for(lambda: is_listening(port), what="the local GDN")
+    trusted = re.search(r"must trust (\S+)", gdn.text())
+    assert trusted is not None
+    yield port, trusted[1]
+    gdn.end()
 
 
 @pytest.fixture

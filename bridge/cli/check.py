@@ -10,15 +10,15 @@ import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
-from urllib.parse import urlsplit
 
 from bridge.cli import exits
 from bridge.cli.configuration import configure_log, gdn_rest, read_configuration
-from bridge.errors import GdnAuthError, GdnError, GdnRejected, MqttUnavailable
+from bridge.errors import GdnAuthError, GdnError, GdnRejected, GdnUnavailable, MqttUnavailable
 from bridge.gdn.address import GdnAddress
+from bridge.gdn.proxy import open_socket_to
 from bridge.gdn.rest import GdnRest
 from bridge.gdn.worker import is_other
-from bridge.links.tls import Tls, open_socket
+from bridge.links.tls import Tls
 from bridge.log import redacted, register_secret
 from bridge.mapping import Route, find_warnings
 from bridge.mapping.topics import TopicTemplate, minimal_filters
@@ -286,12 +286,14 @@ def _check_pulsar(configuration: Configuration) -> Finding:
     gdn = configuration.settings.gdn
     address = GdnAddress.parse(gdn.url, prefixed=False)
     asked = f"Pulsar {address.base_url}"
-    parts = urlsplit(address.base_url)
-    port = parts.port or (443 if address.secure else 80)
     try:
-        open_socket(
-            parts.hostname or "", port, tls=Tls(gdn.ca_file) if address.secure else None, timeout=gdn.request_timeout
+        open_socket_to(
+            address.host,
+            secure=address.secure,
+            tls=Tls(gdn.ca_file),
+            proxies=gdn.proxies,
+            timeout=gdn.request_timeout,
         ).close()
-    except OSError as exc:
+    except (OSError, GdnUnavailable) as exc:
         return Finding(asked, "failed", f"can't be reached: {exc}. Check gdn.url")
     return Finding(asked, "ok", "connected; token and topics are checked only when the bridge runs")

@@ -146,14 +146,22 @@ def configuration_for_gdn(arguments: argparse.Namespace) -> tuple[Configuration,
 
 
 def gdn_rest(configuration: Configuration) -> GdnRest:
-    """A client for GDN's REST API, from the settings."""
-    gdn = configuration.settings.gdn
+    """A client for GDN's REST API, from the settings.
+
+    Raises:
+        ConfigError: a variable of the environment names an unusable proxy.
+    """
+    gdn, address = configuration.settings.gdn, GdnAddress.parse(configuration.settings.gdn.url)
+    proxy = gdn.proxies.find(address.host, secure=address.secure)
+    if proxy is not None and proxy.password:
+        keep_secret(proxy.password)
     rest = GdnRest(
-        base_url=GdnAddress.parse(gdn.url).base_url,
+        base_url=address.base_url,
         fabric=gdn.fabric,
         api_key="" if gdn.api_key is None else gdn.api_key.get_secret_value(),
         timeout=gdn.request_timeout,
         ca_file=None if gdn.ca_file is None else str(gdn.ca_file),
+        proxy=proxy,
         budget=Budget(per_minute=gdn.requests_per_minute, per_day=gdn.requests_per_day),
         register_secret=keep_secret,
     )

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from bridge.config.values import KEY, Group, Text, checked_file, lower
 from bridge.gdn.address import GdnAddress
+from bridge.gdn.proxy import Proxies
 
 
 class GdnSettings(Group):
@@ -66,6 +67,11 @@ class GdnSettings(Group):
     ca_file: Path | None = Field(
         default=None,
         description="PEM file with the CA certificates to verify GDN with. Not set: the usual public ones.",
+    )
+    proxy: SecretStr | None = Field(
+        default=None,
+        description="HTTP proxy for all connections to GDN, as `http://host:port` or `http://user:password@host:port`. "
+        "Not set: the one that the usual variables name (`HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`). `none`: no proxy.",
     )
     request_timeout: float = Field(
         default=30,
@@ -136,6 +142,18 @@ class GdnSettings(Group):
         if 0 < requests < least:
             raise ValueError(f"must be at least {least}, or 0 for no limit; with less, the bridge couldn't connect")
         return requests
+
+    @field_validator("proxy")
+    @classmethod
+    def _check_proxy(cls, proxy: SecretStr | None) -> SecretStr | None:
+        if proxy is not None:
+            Proxies.of(proxy.get_secret_value())
+        return proxy
+
+    @property
+    def proxies(self) -> Proxies:
+        """The proxies of connections to GDN, of ``proxy`` or of the environment."""
+        return Proxies.of(None if self.proxy is None else self.proxy.get_secret_value())
 
     @field_validator("tenant", "fabric")
     @classmethod

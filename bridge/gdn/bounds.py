@@ -13,7 +13,7 @@ from collections.abc import Callable
 from http.client import HTTPException, HTTPResponse
 from typing import Any
 
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from bridge.timing import Deadline
@@ -114,13 +114,16 @@ class _Stream(io.RawIOBase):
         super().close()
 
 
-class _Response(HTTPResponse):
+class BoundedResponse(HTTPResponse):
+    """An answer limited by ``ANSWER_BYTES`` and ``PATIENCE``."""
+
     def __init__(self, sock: socket.socket, *args: Any, **named: Any) -> None:
         super().__init__(sock, *args, **named)
         self.fp.close()
         self.fp = io.BufferedReader(_Stream(sock))
 
     def begin(self) -> None:
+        """Read the answer's head."""
         super().begin()
         # urllib3 refuses it too, but doesn't close the connection.
         lengths = {length.strip() for length in self.headers.get("Content-Length", "").split(",")}
@@ -129,11 +132,11 @@ class _Response(HTTPResponse):
 
 
 class _Connection(HTTPConnection):
-    response_class = _Response
+    response_class = BoundedResponse
 
 
 class _SecureConnection(HTTPSConnection):
-    response_class = _Response
+    response_class = BoundedResponse
 
 
 class _Pool(HTTPConnectionPool):
@@ -144,9 +147,20 @@ class _SecurePool(HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
 
 
+_POOLS = {"http": _Pool, "https": _SecurePool}
+
+
 class BoundedPools(PoolManager):
     """urllib3's connection pools, with every answer limited by ``ANSWER_BYTES`` and ``PATIENCE``."""
 
     def __init__(self, **named: Any) -> None:
         super().__init__(**named)
-        self.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+        self.pool_classes_by_scheme = _POOLS
+
+
+class BoundedProxyPools(ProxyManager):
+    """The same for connections through a proxy; its own answers are limited, too."""
+
+    def __init__(self, proxy_url: str, **named: Any) -> None:
+        super().__init__(proxy_url, **named)
+        self.pool_classes_by_scheme = _POOLS

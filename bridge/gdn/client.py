@@ -23,9 +23,10 @@ from urllib3.exceptions import HTTPError
 
 from bridge.errors import GdnAuthError, GdnUnavailable
 from bridge.gdn.answers import Answer, refusal, safe
-from bridge.gdn.bounds import BoundedPools
+from bridge.gdn.bounds import BoundedPools, BoundedProxyPools
 from bridge.gdn.budget import Budget
 from bridge.gdn.login import Account, TokenCache
+from bridge.gdn.proxy import Proxy
 from bridge.links.certificates import handshake_advice
 from bridge.timing import Deadline
 
@@ -76,6 +77,7 @@ class Client:
         api_key: str,
         timeout: float = 10.0,
         ca_file: str | None = None,
+        proxy: Proxy | None = None,
         budget: Budget | None = None,
         register_secret: Callable[[str], object] = lambda _secret: None,
         session_factory: Callable[[], requests.Session] = requests.Session,
@@ -88,6 +90,7 @@ class Client:
         api_key: ``<tenant>.<key id>.<secret>``.
         timeout: seconds to connect, to get the next bytes, and for the whole body.
         ca_file: PEM file with the authorities to trust; None: those of the ``certifi`` package.
+        proxy: used for every request; None: none.
         budget: counts each request; None: no limit.
         register_secret: called with each token that GDN gave, to redact it in the log.
         session_factory: makes a session for each thread.
@@ -103,6 +106,7 @@ class Client:
         self._tokens = TokenCache(self._log_in, clock=clock, wall_clock=wall_clock)
         self._timeout = timeout
         self._ca_file = ca_file
+        self._proxy = proxy
         self.budget = budget or Budget(per_minute=0, per_day=0)
         self._session_factory = session_factory
         self._clock = clock
@@ -199,6 +203,7 @@ class Client:
                 json=request.json,
                 headers=headers,
                 timeout=timeout,
+                proxies={} if self._proxy is None else dict.fromkeys(("https", "http"), self._proxy.url),
                 allow_redirects=False,
                 stream=True,
             ) as response:
@@ -217,6 +222,8 @@ class Client:
             reason = safe(str(root) or type(root).__name__)
             if isinstance(exc, requests.exceptions.SSLError):
                 reason += handshake_advice(root)
+            if isinstance(exc, requests.exceptions.ProxyError) and self._proxy is not None:
+                reason = f"the proxy {self._proxy.name}: {reason}. Check gdn.proxy, with user and password"
             raise self._unreachable(place, reason) from exc
 
     def _read(self, response: requests.Response, *, place: str, limit: int, timeout: float) -> bytes:
@@ -242,7 +249,7 @@ class Client:
         session: requests.Session | None = getattr(self._per_thread, "session", None)
         if session is None:
             session = self._session_factory()
-            # The environment could add proxies, replace ca_file (REQUESTS_CA_BUNDLE) and replace our header (netrc).
+            # The environment could add a proxy, replace ca_file (REQUESTS_CA_BUNDLE) and replace our header (netrc).
             session.trust_env = False
             session.verify = self._ca_file or True
             for scheme in ("https://", "http://"):
@@ -279,6 +286,10 @@ class Client:
 class _Adapter(HTTPAdapter):
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **named: Any) -> None:
         self.poolmanager = BoundedPools(num_pools=connections, maxsize=maxsize, block=block, **named)
+
+    def proxy_manager_for(self, proxy: str, **named: Any) -> BoundedProxyPools:
+        manager = BoundedProxyPools(proxy, proxy_headers=self.proxy_headers(proxy), **named)
+        return self.proxy_manager.setdefault(proxy, manager)  # type: ignore[no-any-return]  # a dict of any type
 
 
 def _root(exc: BaseException) -> BaseException:

@@ -20,8 +20,9 @@ from bridge.gdn.answers import seconds_to_wait
 from bridge.gdn.bounds import PATIENCE, BoundedSocket
 from bridge.gdn.frames import FrameParser, Opcode, encode
 from bridge.gdn.protocol import ProducerProtocol, Receipts
+from bridge.gdn.proxy import Proxies, open_socket_to
 from bridge.links.link import Link, LinkEnd
-from bridge.links.tls import Tls, open_socket
+from bridge.links.tls import Tls
 from bridge.message import OutboxRecord
 from bridge.timing import Pace
 
@@ -135,6 +136,7 @@ def dial(
     url: str,
     headers: Sequence[str],
     tls: Tls,
+    proxies: Proxies | None = None,
     connect_timeout: float,
     window: int,
     receipt_timeout: float,
@@ -147,6 +149,7 @@ def dial(
         url: of the producer, with its parameters; never logged, because it may carry a one-time password.
         headers: of the upgrade, such as ``Authorization: …``.
         tls: files used when the URL says ``wss``.
+        proxies: the proxy to connect through, by host; None: no proxy.
         connect_timeout: seconds for each of name look-up with connect, TLS, upgrade.
         window: see ``ProducerLink``.
         receipt_timeout: seconds; see ``ProducerLink``.
@@ -161,8 +164,8 @@ def dial(
     host = parts.hostname or ""
     place = f"the producer {host}{parts.path}"
     try:
-        sock = open_socket(
-            host, parts.port or (443 if secure else 80), tls=tls if secure else None, timeout=connect_timeout
+        sock = open_socket_to(
+            parts.netloc, secure=secure, tls=tls, proxies=proxies or Proxies(), timeout=connect_timeout
         )
     except OSError as exc:
         raise GdnUnavailable(f"{place} can't be reached: {exc}") from exc

@@ -7,6 +7,7 @@ import ssl
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from bridge.links.certificates import handshake_advice, not_after
 from bridge.log import get_logger
@@ -47,19 +48,33 @@ class Tls:
         return None if self.cert_file is None else not_after(self.cert_file.read_bytes())
 
 
-def open_socket(host: str, port: int, *, tls: Tls | None, timeout: float) -> socket.socket:
+class Connect(Protocol):
+    """Makes a TCP connection."""
+
+    def __call__(self, host: str, port: int, /, *, timeout: float) -> socket.socket:
+        """A connected socket, blocking with ``timeout`` seconds; raises OSError."""
+
+
+def connect_directly(host: str, port: int, /, *, timeout: float) -> socket.socket:
+    """A ``Connect`` without a proxy."""
+    try:
+        return socket.create_connection((host, port), timeout=timeout)
+    except UnicodeError as exc:
+        raise OSError(f"{host!r} is not a valid host name: {exc}") from exc
+
+
+def open_socket(
+    host: str, port: int, *, tls: Tls | None, timeout: float, connect: Connect = connect_directly
+) -> socket.socket:
     """A connected socket, with TLS if ``tls`` is given; still blocking, with ``timeout`` seconds.
 
     Certificates that expire soon are logged, the client's and the peer's.
 
     Raises:
-        OSError: the name, the connection or the handshake failed.
+        OSError: the name, the connection or the handshake failed. Also what ``connect`` raises.
     """
     context = tls.context() if tls is not None else None
-    try:
-        sock = socket.create_connection((host, port), timeout=timeout)
-    except UnicodeError as exc:
-        raise OSError(f"{host!r} is not a valid host name: {exc}") from exc
+    sock = connect(host, port, timeout=timeout)
     try:
         # Nagle's algorithm would hold small frames back until the peer's delayed acknowledgement: 40 ms each.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

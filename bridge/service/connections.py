@@ -50,6 +50,7 @@ class Connections:
         self._region = region
         self._is_gdn = settings.gdn.kind == "gdn"
         self._address = GdnAddress.parse(settings.gdn.url, prefixed=self._is_gdn)
+        self._proxies = settings.gdn.proxies
 
     def refresh(self) -> Credentials:
         """The current credentials, which requests to GDN use from now on."""
@@ -135,6 +136,7 @@ class Connections:
             url=url,
             headers=headers,
             tls=Tls(gdn.ca_file),
+            proxies=self._proxies,
             connect_timeout=gdn.request_timeout,
             window=delivery.window,
             receipt_timeout=delivery.receipt_timeout,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import pytest
 import trustme
 
 from bridge.local.broker import free_port
-from tests.conftest import API_KEY, TENANT, Bridge, Mosquitto, Process, is_listening, wait_for
+from tests.conftest import Bridge, Mosquitto, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
@@ -58,21 +56,6 @@ def broker(tmp_path: Path, certificates: dict[str, str]) -> Iterator[Mosquitto]:
     )
     yield broker
     broker.end()
-
-
-@pytest.fixture
-def secure_gdn(tmp_path: Path) -> Iterator[tuple[int, str]]:
-    """Returns its port and the file of its certificate authority."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
-    port = free_port()
-    command = [sys.executable, "-m", "bridge", "local-gdn", "--port", str(port), "--tls"]
-    gdn = Process([*command, "--api-key", API_KEY, "--tenant", TENANT], tmp_path / "gdn.log")
-    wait_for(lambda: is_listening(port), what="the local GDN")
-    trusted = re.search(r"must trust (\S+)", gdn.text())
-    assert trusted is not None
-    yield port, trusted[1]
-    gdn.end()
 
 
 def test_certificates_password_and_certificate_authorities_are_used_and_verified(
