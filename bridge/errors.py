@@ -42,7 +42,7 @@ class ConfigError(BridgeError):
 
 
 class SettingError(ConfigError):
-    """The value of a setting can't be used. Who has loaded the settings knows where the value comes from.
+    """The value of a setting can't be used. The code that loaded the settings knows where the value comes from.
 
     Args:
         setting: its dotted name.

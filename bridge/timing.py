@@ -18,8 +18,8 @@ class Pace(Enum):
 
     All values are in seconds: ``base`` is the ceiling of the first wait, ``cap`` the highest ceiling, ``floor`` the
     shortest wait. There is a floor where frequent attempts do harm: with jitter alone a wait can be close to 0.
-    ``early`` is the highest ceiling during the first ``EARLY`` seconds of waiting: whoever repairs what is broken waits
-    for the bridge to notice. It is infinite where frequent attempts do harm from the beginning.
+    ``early`` is the highest ceiling during the first ``EARLY`` seconds of waiting: somebody may be repairing the
+    peer and waiting for the bridge to notice. It is infinite where frequent attempts do harm from the beginning.
 
     The names are published, as values of the metrics label ``cause``: they keep their spelling.
     """

@@ -9,7 +9,7 @@ from bridge.errors import BridgeError
 
 
 class UsageError(BridgeError):
-    """The arguments don't fit together, which argparse can't find out (exit code 2)."""
+    """The arguments don't fit together, which argparse can't check (exit code 2)."""
 
 
 def whole_number_between(low: int, high: int) -> Callable[[str], int]:

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 MQTT_PORT, MQTTS_PORT = 1883, 8883
 
 SHOWN_SUFFIXES = frozenset({".sql", ".siddhi", ".txt", ".pem", ".crt", ".cer", ".cert", ".key"})
-"""A path is named in a message only if it ends like one: any other value may be a secret put in the wrong place."""
+"""A path is named in a message only if it has one of these suffixes: other values may be misplaced secrets."""
 
 
 class Group(BaseModel):

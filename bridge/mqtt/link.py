@@ -30,8 +30,8 @@ from bridge.mqtt.refusals import BrokerReason, Code
 from bridge.mqtt.subscriptions import DROPPED_TOPIC, RequestKind, SubscriptionRequest, Subscriptions
 
 MAX_PACKET = 16 * 1024 * 1024
-"""Bytes. Announced with MQTT 5 (3.1.2.11.4). A larger PUBLISH is read past; of a broker that sends one with 3.1.1, or
-ignores the announcement, it would otherwise come again on each connection."""
+"""Bytes. Announced with MQTT 5 (3.1.2.11.4). A larger PUBLISH is read and discarded: a broker that sends one, with
+3.1.1 or against the announcement, would otherwise redeliver it on each connection."""
 
 MAX_OTHER = 128 * 1024
 """Bytes of packets other than PUBLISH in one read. No sensible packet comes near it, and paho takes seconds for the
@@ -196,7 +196,7 @@ class MqttLink(Link):
         self._silence = _Silence(options.silence_timeout)
         self._rest = bytearray()  # an incomplete packet
         self._needed = 0  # its length
-        self._oversized: packets.Oversized | None = None  # a PUBLISH over MAX_PACKET, while it is read past
+        self._oversized: packets.Oversized | None = None  # a PUBLISH over MAX_PACKET, while it arrives
         self._waiting_since = self._keepalive_checked_at = time.monotonic()  # for CONNACK or the first SUBACK
         self._changed_at: float | None = None  # since when a SUBSCRIBE of changed filters is unanswered
         self._buffer = _PacketBuffer(sock, self._outgoing)

@@ -72,7 +72,7 @@ def split(buffer: bytes, *, version: int, received_at: int) -> Block:
 
 
 class Oversized:
-    """A PUBLISH packet over the limit, read past as it arrives: only its first ``KEPT_BYTES`` are kept.
+    """A PUBLISH packet over the limit, discarded as it arrives, except for its first ``KEPT_BYTES``.
 
     Args:
         size: of the packet, in bytes.

@@ -327,7 +327,7 @@ def _source_path(path: Path) -> Path:
 
 
 def _unused(path: Path) -> Path:
-    """The path, or one with a number if a file has it: a clock that starts anew at each boot repeats its stamps."""
+    """The path, or one with a number if a file has it: a clock that starts again at each boot repeats its times."""
     numbered = (path.with_name(f"{path.name}-{n}") for n in count(2))
     return next(name for name in chain((path,), numbered) if not name.exists())
 

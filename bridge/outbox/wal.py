@@ -42,7 +42,7 @@ class Log(NamedTuple):
     order: str
     """Byte order of the checksums, for ``struct``."""
     salts: tuple[int, int]
-    """Of the current generation. Frames with other salts are left over from before the log was begun anew."""
+    """Of the current generation. Frames with other salts are left over from before the log was restarted."""
     seeds: frozenset[Checksum]
     """Checksums that the first frame may continue."""
     is_header_intact: bool
@@ -84,7 +84,7 @@ def judge(path: Path, database: Path) -> Verdict:
         with path.open("rb") as file:
             log = _open(file, database)
             verdict = NOTHING if log is None else _judge(log, _frames(file, log))
-            # Another process, such as `gdn-bridge deadletter`, may have begun the log anew meanwhile.
+            # Another process, such as `gdn-bridge deadletter`, may have restarted the log meanwhile.
             if log == _open(file, database):
                 return verdict
 

@@ -172,7 +172,7 @@ sys.exit(__main__.main())
 """
 
 
-def test_ctrl_c_during_the_first_imports_is_no_traceback() -> None:
+def test_ctrl_c_during_the_first_imports_prints_no_traceback() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", EARLY, "demo"], capture_output=True, text=True, timeout=60, check=False
     )

@@ -781,7 +781,7 @@ def test_packets_beyond_the_memory_bound_are_refused_before_they_are_read(pair: 
 
 
 @both_versions
-def test_a_message_over_the_limit_is_read_past_without_keeping_it(
+def test_a_message_over_the_limit_is_discarded_as_it_arrives(
     pair: Pair, version: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bridge.mqtt.link.MAX_PACKET", KEPT_BYTES)

@@ -238,7 +238,7 @@ def test_an_invalid_topic_to_publish_to_is_refused_and_the_link_stays(connect: C
     assert [m.payload for m in run(link, len)] == [b"still here"]
 
 
-def test_with_3_1_1_a_message_over_the_limit_comes_once_and_does_not_stop_those_behind_it(
+def test_with_3_1_1_a_message_over_the_limit_is_delivered_once_and_does_not_block_later_ones(
     connect: Connect, mosquitto: Mosquitto
 ) -> None:
     subscribed(connect("a/+", version=4)).close()

@@ -1,4 +1,4 @@
-"""Damage to the outbox's write-ahead log, which SQLite takes for the end of the log, and content that is gone."""
+"""Damage to the outbox's write-ahead log, which SQLite treats as the end of the log, and missing content."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def opened(path: Path) -> Opened:
 
 
 def kept(path: Path) -> dict[str, bytes]:
-    """The files that a rescue has put aside, by their suffix."""
+    """The files that a rescue has kept, by their suffix."""
     aside = [p for p in path.parent.iterdir() if ".damaged-" in p.name]
     return {p.name.partition(".damaged-")[2][16:]: p.read_bytes() for p in aside}
 
@@ -154,7 +154,7 @@ def last_transaction(log: Path) -> Sequence[int]:
     return range(ends[-2] + 1, ends[-1] + 1)
 
 
-def test_a_last_transaction_that_a_power_loss_has_torn_is_no_damage(tmp_path: Path) -> None:
+def test_a_last_transaction_torn_by_a_power_loss_does_not_count_as_damage(tmp_path: Path) -> None:
     """It was not synced, so nothing in it was acknowledged: its frames may have survived in any part."""
     path = tmp_path / "outbox.db"
     log = killed(path)
@@ -173,7 +173,7 @@ def test_a_last_transaction_that_a_power_loss_has_torn_is_no_damage(tmp_path: Pa
     assert opened(path).received == TOTAL - ROWS - BAD
 
 
-def test_what_an_earlier_generation_of_the_log_left_behind_is_no_damage(tmp_path: Path) -> None:
+def test_frames_of_an_earlier_generation_of_the_log_do_not_count_as_damage(tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     outbox = Outbox(path)
     outbox.open()
@@ -191,7 +191,7 @@ def test_what_an_earlier_generation_of_the_log_left_behind_is_no_damage(tmp_path
     outbox.close()
 
 
-def test_what_a_transaction_that_was_rolled_back_left_behind_is_no_damage(tmp_path: Path) -> None:
+def test_frames_of_a_rolled_back_transaction_do_not_count_as_damage(tmp_path: Path) -> None:
     """SQLite writes a large one to the log before its commit; a smaller one then overwrites only its beginning."""
     path = tmp_path / "outbox.db"
     outbox = Outbox(path)
@@ -216,7 +216,7 @@ def test_what_a_transaction_that_was_rolled_back_left_behind_is_no_damage(tmp_pa
 
 
 @pytest.mark.parametrize("remove", [lambda path: os.truncate(path, 0), Path.unlink], ids=["emptied", "deleted"])
-def test_an_outbox_file_that_is_gone_is_read_from_its_log(tmp_path: Path, remove: Callable[[Path], None]) -> None:
+def test_an_emptied_or_deleted_outbox_file_is_read_from_its_log(tmp_path: Path, remove: Callable[[Path], None]) -> None:
     """SQLite deletes the log of an empty file."""
     path = tmp_path / "outbox.db"
     log = killed(path)
@@ -233,7 +233,7 @@ def test_an_outbox_file_that_is_gone_is_read_from_its_log(tmp_path: Path, remove
 
 
 @pytest.mark.parametrize("is_there", [False, True], ids=["no file", "an empty database"])
-def test_an_outbox_whose_content_is_gone_is_an_unknown_loss(tmp_path: Path, is_there: bool) -> None:
+def test_an_outbox_without_its_content_is_an_unknown_loss(tmp_path: Path, is_there: bool) -> None:
     path = tmp_path / "outbox.db"
     killed(path).unlink()
     path.unlink()

@@ -1,4 +1,4 @@
-"""Whose the file at ``outbox.path`` is: kills while the seal is renewed, copies, and files of others."""
+"""Ownership of the file at ``outbox.path``: kills while the seal is renewed, copies, files of other programs."""
 
 from __future__ import annotations
 
