@@ -22,6 +22,7 @@ from bridge.links.tls import Tls
 from bridge.log import redacted, register_secret
 from bridge.mapping import Route, find_warnings
 from bridge.mapping.topics import TopicTemplate, minimal_filters
+from bridge.outbox import check_path
 from bridge.service.reload import Configuration
 from bridge.timing import Deadline
 
@@ -49,6 +50,7 @@ def check(arguments: argparse.Namespace) -> int:
     """Check settings, worker and routes; with ``--online`` also broker and GDN."""
     configuration = read_configuration(arguments)
     configure_log(configuration.settings)
+    check_path(configuration.settings.outbox.path)
     if not arguments.json:
         for line in _offline(configuration):
             print(line)

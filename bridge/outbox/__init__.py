@@ -4,6 +4,7 @@ from bridge.outbox.bounds import Bounds, Policy
 from bridge.outbox.commit import Commit, RefusedRecord, ReplayedDeadLetters
 from bridge.outbox.dead_letter_client import DeadLetterClient, check_exists
 from bridge.outbox.dead_letters import RequestedAction, Selection, StoredDeadLetter
+from bridge.outbox.ownership import check_path
 from bridge.outbox.store import Outbox
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "Selection",
     "StoredDeadLetter",
     "check_exists",
+    "check_path",
 ]

@@ -18,7 +18,7 @@ class Database:
     """One SQLite file. A subclass opens ``_db`` and closes it. Not thread-safe."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path = path.resolve()  # SQLite keeps its log beside the file that a link leads to
         self._db: sqlite3.Connection | None = None
 
     def _disconnect(self) -> None:

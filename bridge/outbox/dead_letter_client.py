@@ -16,6 +16,7 @@ from bridge.errors import SettingError
 from bridge.outbox import dead_letters, schema
 from bridge.outbox.database import Database
 from bridge.outbox.dead_letters import RequestedAction, Selection, StoredDeadLetter
+from bridge.outbox.ownership import check_path
 
 PATIENCE = 10.0
 """Seconds to wait for an outbox that its owner writes to: much longer than a commit takes."""
@@ -57,9 +58,10 @@ class DeadLetterClient(Database):
         """Open the outbox.
 
         Raises:
-            SettingError: it doesn't exist, or another version of the bridge wrote it.
+            SettingError: it doesn't exist, is no outbox, or another version of the bridge wrote it.
         """
         check_exists(self._path)
+        check_path(self._path)
         with self._translated("open"):
             mode = "rw" if self._may_mark else "ro"
             uri = f"{self._path.absolute().as_uri()}?mode={mode}"

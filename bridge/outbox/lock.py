@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from pathlib import Path
 
 from bridge.errors import OutboxInUse, SettingError
 from bridge.log import get_logger
 from bridge.outbox import directories
 
-SEAL_BYTES = 64
-"""Longest seal that is read."""
+SEAL = re.compile(rb"[0-9a-f]{16}")
 
 log = get_logger(__name__)
 
@@ -55,15 +55,17 @@ class LockFile:
 
     @property
     def seal(self) -> str:
-        """The seal in the lock file. Only while the lock is held."""
+        """The seal in the lock file; empty if it has none. Only while the lock is held."""
         assert self._handle is not None
-        return os.pread(self._handle, SEAL_BYTES, 0).decode("ascii", "replace")
+        content = os.pread(self._handle, 64, 0)
+        return content.decode() if SEAL.fullmatch(content) else ""
 
     def write_seal(self, seal: str) -> None:
         """Replace the seal, durably, after the outbox has stored it."""
         assert self._handle is not None
         try:
             os.pwrite(self._handle, seal.encode(), 0)
+            os.ftruncate(self._handle, len(seal))
             os.fsync(self._handle)
         except OSError as exc:
             log.warning("outbox.not_sealed", error=exc.strerror)

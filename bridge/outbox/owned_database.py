@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from bridge.errors import OutboxDamaged, OutboxUnavailable, SettingError
 from bridge.log import get_logger
-from bridge.outbox import directories, rescue, schema
+from bridge.outbox import directories, ownership, rescue, schema
 from bridge.outbox.database import Database
 from bridge.outbox.lock import LockFile, not_writable
 from bridge.outbox.reserve import Reserve
@@ -39,8 +39,8 @@ class OwnedDatabase(Database, ABC):
         # must not make records old.
         self._clock_offset = wall_clock() - clock()
         self._clock = clock
-        self._lock = LockFile(path)
-        self._reserve = Reserve(path)
+        self._lock = LockFile(self._path)
+        self._reserve = Reserve(self._path)
         self._opened_inode = 0
         self.name = ""
         """Of this outbox; part of message ids and of the producer name. Changes only when it was copied or rescued."""
@@ -60,11 +60,14 @@ class OwnedDatabase(Database, ABC):
             SettingError: the path can't be used.
             OutboxUnavailable: SQLite can't read the file now.
         """
+        ownership.check_path(self._path)
         self._lock.acquire()
         try:
             # First: the next line would create an empty file where the rescued one belongs.
             rescue.finish(self._path)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            if not self._lock.seal and ownership.is_blank(self._path):
+                os.truncate(self._path, 0)  # SQLite takes only an empty file for a new one
             directories.sync(self._path.parent)  # SQLite syncs it only for its log, and not in every build
         except OSError as exc:
             raise not_writable(self._path, exc) from exc
@@ -92,7 +95,7 @@ class OwnedDatabase(Database, ABC):
             raise OutboxDamaged(damage.why)
         with self._translated("open"):
             self._db = db = schema.connect(str(self._path))
-            self._check_version(db)
+            self._check_format(db)
             if self._lock.seal and self._is_blank(db):
                 raise OutboxDamaged(f"the outbox {self._path} is blank, although its lock file shows that it was used")
             schema.upgrade(db)
@@ -131,7 +134,9 @@ class OwnedDatabase(Database, ABC):
     def _inode(self) -> int:
         return self._path.stat().st_ino  # not the device: its number may change when the machine starts
 
-    def _check_version(self, db: sqlite3.Connection) -> None:
+    def _check_format(self, db: sqlite3.Connection) -> None:
+        if not self._lock.seal and schema.is_foreign(db):  # its tables are in its log, where check_path doesn't look
+            raise ownership.not_an_outbox(self._path)
         found = schema.version(db)
         if found > len(schema.CHANGES):
             raise SettingError(

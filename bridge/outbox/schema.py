@@ -49,6 +49,9 @@ CHANGES = (
 )
 """Entry n upgrades a file from version n (SQLite's user_version) to n + 1."""
 
+TABLES = frozenset({"records", "dead_letters", "books"})
+"""Tables of every version."""
+
 DELIVERED, DEAD_LETTERED, DROPPED = "delivered", "dead_lettered:", "dropped:"
 """Names in the books: the first is complete, the others are prefixes of a reason code."""
 LAST_ID = "last_id"
@@ -84,6 +87,12 @@ def version(db: sqlite3.Connection) -> int:
     """The number of changes that were applied to the file."""
     (found,) = db.execute("PRAGMA user_version").fetchone()
     return int(found)
+
+
+def is_foreign(db: sqlite3.Connection) -> bool:
+    """Whether the file is the database of another program: it has tables, and not ours."""
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    return bool(tables) and len(tables & TABLES) < 2  # another program may have a table of the same name
 
 
 def upgrade(db: sqlite3.Connection) -> None:

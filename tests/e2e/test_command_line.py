@@ -124,6 +124,24 @@ def test_wrong_settings_end_with_78_and_a_message(offline: Bridge, variable: str
     assert API_KEY not in ended.stderr
 
 
+@pytest.mark.parametrize(
+    "verb", [["check"], ["check", "--json"], ["run"], ["deadletter", "list"], ["deadletter", "purge", "--all"]]
+)
+def test_an_outbox_path_that_names_a_file_of_somebody_else_ends_with_78(
+    offline: Bridge, tmp_path: Path, verb: list[str]
+) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("not to be lost")
+    before = sorted(tmp_path.iterdir())
+
+    ended = offline.cli(*verb, "--set", f"outbox.path={notes}")
+
+    assert ended.returncode == 78
+    assert f"BRIDGE_OUTBOX__PATH: {notes} exists and is not an outbox" in ended.stderr
+    assert notes.read_text() == "not to be lost"
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_broken_definition_is_reported_with_line_and_column(offline: Bridge, tmp_path: Path) -> None:
     definition = tmp_path / "broken.sql"
     definition.write_text("@App:name('x')\n@App:qlVersion(\"2\")\nCREAT STREAM s (a int);\n")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
+from bridge.errors import ConfigError
 from bridge.message import Row, SeenMessages
 from bridge.outbox import Commit, Outbox
 
@@ -99,3 +103,111 @@ def test_a_copy_that_was_made_before_a_kill_in_the_renewal_is_still_detected(tmp
     assert outbox.name != name
     assert outbox.seen_messages() == []
     outbox.close()
+
+
+# --- files of others ------------------------------------------------------------------------------------------
+
+
+def database(path: Path, *, uses_log: bool = False) -> None:
+    """The database of another program, also with tables named like ours."""
+    db = sqlite3.connect(path)
+    if uses_log:
+        db.execute("PRAGMA journal_mode = WAL")
+    db.execute("CREATE TABLE books (title)")
+    db.execute("CREATE TABLE readers (name)")
+    db.commit()
+    if uses_log:  # as if its program had been killed: the tables are in the log alone
+        log = Path(f"{path}-wal").read_bytes()
+        db.close()
+        path.write_bytes(path.read_bytes()[:4096])
+        Path(f"{path}-wal").write_bytes(log)
+    db.close()
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("outbox.db", b"notes of somebody"),
+        ("outbox.db", b"-- a worker\nCREATE STREAM s (a int);\n" * 500),
+        ("outbox.db", b"\0" * 70_000),
+        ("outbox.db.lock", b'[[package]]\nname = "a"\n'),
+        ("outbox.db.reserve", b"wine"),
+        ("outbox.db.rescue", b"a plan"),
+        ("outbox.db-wal", b"a wall"),
+        ("outbox.db-shm", b"noise!"),
+    ],
+)
+def test_a_file_of_somebody_else_is_left_alone_and_named(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(ConfigError, match=rf"BRIDGE_OUTBOX__PATH: .*/{name} exists and is not"):
+        Outbox(tmp_path / "outbox.db").open()
+
+    assert files(tmp_path) == {name: content}
+
+
+@pytest.mark.parametrize("uses_log", [False, True])
+def test_the_database_of_another_program_is_left_alone(tmp_path: Path, uses_log: bool) -> None:
+    path = tmp_path / "library.db"
+    database(path, uses_log=uses_log)
+    before = files(tmp_path)
+
+    with pytest.raises(ConfigError, match="is not an outbox of gdn-bridge"):
+        Outbox(path).open()
+
+    after = files(tmp_path)
+    assert after["library.db"][:100] == before["library.db"][:100]
+    with closing(sqlite3.connect(path)) as db:
+        assert {name for (name,) in db.execute("SELECT name FROM sqlite_master")} == {"books", "readers"}
+
+
+def test_what_is_not_a_regular_file_is_left_alone(tmp_path: Path) -> None:
+    """Such as /dev/null: a rescue would rename it."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    with pytest.raises(ConfigError, match="pipe is not a regular file"):
+        Outbox(pipe).open()
+
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        {"outbox.db": b""},
+        {"outbox.db": bytes(4096), "outbox.db.lock": b""},
+        {"outbox.db": bytes(4096), "outbox.db.lock": bytes(16), "outbox.db.reserve": bytes(1 << 20)},
+        {"outbox.db.lock": b""},
+    ],
+    ids=", ".join,
+)
+def test_what_a_power_loss_leaves_of_a_first_start_is_used(tmp_path: Path, left: dict[str, bytes]) -> None:
+    for name, content in left.items():
+        (tmp_path / name).write_bytes(content)
+
+    name = used_outbox(tmp_path / "outbox.db")
+
+    outbox = Outbox(tmp_path / "outbox.db")
+    outbox.open()
+    assert (name, 0) == (outbox.name, outbox.books().unknown_losses)
+    outbox.close()
+
+
+def test_an_outbox_behind_a_link_is_rescued_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    path, link = tmp_path / "disk" / "outbox.db", tmp_path / "link.db"
+    link.symlink_to(path)
+    used_outbox(link)
+    path.write_bytes(b"rubbish")
+
+    outbox = Outbox(link)
+    outbox.open()
+    outbox.close()
+
+    assert link.is_symlink()
+    assert [p.read_bytes() for p in path.parent.iterdir() if ".damaged-" in p.name] == [b"rubbish"]
