@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from bridge.errors import ConfigError
+from bridge.errors import SettingError
 from bridge.outbox import schema, wal
 from bridge.outbox.lock import SEAL
 from bridge.outbox.reserve import RESERVE_BYTES
@@ -26,21 +26,22 @@ def check_path(path: Path) -> None:
     """Check that the bridge may use the path: what exists there, and beside it, is an outbox's. Changes nothing.
 
     Raises:
-        ConfigError: a file is not; the message names it.
+        SettingError: a file is not; the message names it.
     """
     if path.exists() and not path.is_file():
-        raise ConfigError(f"BRIDGE_OUTBOX__PATH: {path} is not a regular file. Give the path of a file for the outbox.")
+        raise SettingError("outbox.path", f"{path} is not a regular file. Give the path of a file for the outbox.")
     try:
         _check(path)
     except OSError:  # not readable; the bridge can't change it either
         return
 
 
-def not_an_outbox(path: Path) -> ConfigError:
+def not_an_outbox(path: Path) -> SettingError:
     """The error for a file that isn't an outbox."""
-    return ConfigError(
-        f"BRIDGE_OUTBOX__PATH: {path} exists and is not an outbox of gdn-bridge. Give the path of a new file, or of an "
-        "outbox. If this is an outbox that is damaged, move it away."
+    return SettingError(
+        "outbox.path",
+        f"{path} exists and is not an outbox of gdn-bridge. Give the path of a new file, or of an outbox. If this is "
+        "an outbox that is damaged, move it away.",
     )
 
 
@@ -55,9 +56,10 @@ def _check(path: Path) -> None:
     for suffix, is_ours in BESIDE.items():
         beside = _beside(path, suffix)
         if _has_content(beside) and not is_ours(beside):
-            raise ConfigError(
-                f"BRIDGE_OUTBOX__PATH: {beside} exists and is not gdn-bridge's, which would keep a file of that name "
-                f"beside the outbox {path}. Give the outbox another path, or move that file away."
+            raise SettingError(
+                "outbox.path",
+                f"{beside} exists and is not gdn-bridge's, which would keep a file of that name beside the outbox "
+                f"{path}. Give the outbox another path, or move that file away.",
             )
 
 
