@@ -68,7 +68,12 @@ class ProducerLink(Link):
     @property
     def room(self) -> int:
         """How many records may be sent now."""
-        return self._protocol.room if len(self._outgoing) < OUTGOING_BYTES else 0
+        return self._protocol.room if self.room_bytes > 0 else 0
+
+    @property
+    def room_bytes(self) -> int:
+        """How many bytes of records may be sent now; the last record may exceed it."""
+        return OUTGOING_BYTES - len(self._outgoing)
 
     @property
     def has_all_receipts(self) -> bool:

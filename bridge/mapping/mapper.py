@@ -51,6 +51,9 @@ CACHED_TOPICS = 10_000
 MAX_LABEL = 100
 """Characters of a route's label in metrics."""
 
+SPARKPLUG_LANE = "$sparkplug"
+"""Lane of all Sparkplug messages: see ``Mapper.lanes``. No stream has a ``$`` in its name."""
+
 MessageDecoder = Callable[[MqttMessage], Any]
 """(message) -> its decoded payload; raises Unmappable or NoReading."""
 
@@ -219,6 +222,15 @@ class Mapper:
             label = (route.name or route.topic)[:MAX_LABEL], route.stream
             counts[label] = counts.get(label, 0) + count
         return counts
+
+    def lanes(self, topic: str) -> frozenset[str]:
+        """What messages on the topic must keep their order for: their streams, and Sparkplug's state.
+
+        Messages without a common lane may be mapped in any order.
+        """
+        routes = [match.route for match in self._match(topic)]
+        sparkplug = [SPARKPLUG_LANE for route in routes if self._routes[route.number].format.name == "sparkplug"]
+        return frozenset([*(route.stream for route in routes), *sparkplug])
 
     def _match(self, topic: str) -> tuple[_TopicMatch, ...]:
         try:

@@ -53,7 +53,7 @@ COUNT_BY_REASON = (
 OVERHEAD = 60
 """Bytes on disk of a dead letter besides those that ``SIZE`` counts, rounded."""
 
-PAGE_BYTES = 8 << 20
+PAGE_BYTES = 4 << 20
 """Bytes of dead letters after which a read stops; it returns at least one."""
 
 MARK_BYTES = 2 << 20

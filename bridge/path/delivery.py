@@ -6,8 +6,10 @@ are read back from disk. Used by the pipeline thread.
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 from bridge.gdn.protocol import Refusal, reusable_from
@@ -23,8 +25,17 @@ MEMORY_RECORDS = 4000
 MEMORY_BYTES = 8 * 1024 * 1024
 """Bytes of records kept in memory for a stream, sent or not; further records stay on disk."""
 
+SHARED_BYTES = 24 * 1024 * 1024
+"""Bytes of records kept in memory for all streams together; beyond it, each has only ``OWN_BYTES``."""
+
+OWN_BYTES = 64 * 1024
+"""Bytes of records that a stream may keep in memory whatever the others keep."""
+
 PAGE_RECORDS = 500
 """Records read back at a time."""
+
+PAGE_BYTES = 1024 * 1024
+"""Bytes of records read back at a time; at least one record is read."""
 
 
 class ReadRecords(Protocol):
@@ -32,6 +43,22 @@ class ReadRecords(Protocol):
 
     def __call__(self, *, after: int, limit: int, max_bytes: int) -> list[OutboxRecord]:
         """The next records above the id ``after``, oldest first."""
+
+
+class RecordMemory:
+    """Counts the bytes of records that the deliveries sharing it keep in memory."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it holds less than ``SHARED_BYTES``."""
+        return self._bytes < SHARED_BYTES
+
+    def add(self, size: int) -> None:
+        """Count bytes that were loaded; negative: released."""
+        self._bytes += size
 
 
 class RecordOutcomes(NamedTuple):
@@ -58,16 +85,24 @@ class Delivery:
     Args:
         stream: the GDN stream's name.
         read: the stream's records on disk.
+        memory: shared with the deliveries of the other streams.
         deduplicates: whether records get sequence numbers.
         backoff: before records that GDN could not take are sent again.
     """
 
     def __init__(
-        self, *, stream: str, read: ReadRecords, deduplicates: bool = False, backoff: Backoff | None = None
+        self,
+        *,
+        stream: str,
+        read: ReadRecords,
+        memory: RecordMemory,
+        deduplicates: bool = False,
+        backoff: Backoff | None = None,
     ) -> None:
         self.stream = stream
         self.deduplicates = deduplicates
         self._read = read
+        self._memory = memory
         self._backoff = backoff or Backoff(base=0.2, cap=30.0)
         self._ready: deque[OutboxRecord] = deque()
         self._in_window = 0
@@ -95,7 +130,7 @@ class Delivery:
         self._last_number = last_number
         self._numbers = {record.id: number for record, number in numbered}
         self._resumed = frozenset(self._numbers)
-        self._bytes += sum([record.size for record in records])
+        self._count_bytes(sum([record.size for record in records]))
         self._keep_reusable_numbers()
         self._queue_again(records)
 
@@ -109,8 +144,12 @@ class Delivery:
 
     @property
     def has_work(self) -> bool:
-        """Whether a record can be sent. False while too many receipted records wait for a commit to release them."""
-        return (bool(self._ready) or self._has_more_on_disk) and len(self._released) < MEMORY_RECORDS
+        """Whether a record can be sent.
+
+        False while too many receipted records wait for a commit to release them, or memory is full of sent ones.
+        """
+        is_available = bool(self._ready) or (self._has_more_on_disk and self._room > 0)
+        return is_available and len(self._released) < MEMORY_RECORDS
 
     @property
     def in_window(self) -> int:
@@ -131,25 +170,34 @@ class Delivery:
         """Take over records of this stream that have just become durable, if there is room in memory."""
         # Order: once a batch doesn't fit, all later records are read back from disk, too, until the disk has no more.
         room = MEMORY_RECORDS - len(self._ready) - self._in_window
-        if self._has_more_on_disk or len(records) > room or self._bytes > MEMORY_BYTES:
+        size = sum([r.size for r in records])
+        if self._has_more_on_disk or len(records) > room or size > self._room:
             self._has_more_on_disk = True
             return
-        self._load(records)
+        self._load(records, size)
 
-    def take(self, count: int, now: float) -> list[OutboxRecord]:
-        """Up to ``count`` records to send now, in order.
+    @property
+    def _room(self) -> int:
+        """Bytes of records that memory takes now."""
+        return (MEMORY_BYTES if self._memory.has_room else OWN_BYTES) - self._bytes
+
+    def take(self, count: int, now: float, *, max_bytes: float = math.inf) -> list[OutboxRecord]:
+        """Records to send now, in order: up to ``count``, and while those before take less than ``max_bytes``.
 
         Raises:
             OutboxUnavailable: the disk can't be read now.
         """
-        if now < self._paused_until or count <= 0 or not self.has_work:
+        if now < self._paused_until or count <= 0 or max_bytes <= 0 or not self.has_work:
             return []
-        if self._has_more_on_disk and len(self._ready) < count and self._bytes < MEMORY_BYTES:
-            page = self._read(after=self._loaded_to, limit=PAGE_RECORDS, max_bytes=MEMORY_BYTES)
-            # A page below both limits is the last one.
-            self._has_more_on_disk = len(page) == PAGE_RECORDS or sum([r.size for r in page]) >= MEMORY_BYTES
-            self._load(page)
+        if self._has_more_on_disk and len(self._ready) < count and self._room > 0:
+            max_page = min(PAGE_BYTES, self._room)
+            page = self._read(after=self._loaded_to, limit=PAGE_RECORDS, max_bytes=max_page)
+            size = sum([r.size for r in page])
+            self._has_more_on_disk = len(page) == PAGE_RECORDS or size >= max_page  # else it is the last page
+            self._load(page, size)
         ready = self._ready
+        if self._bytes > max_bytes:  # else all of them fit
+            count = _fitting(ready, count, max_bytes)
         taken = [ready.popleft() for _ in range(min(count, len(ready)))]
         self._in_window += len(taken)
         if taken:
@@ -176,7 +224,7 @@ class Delivery:
         """Note that GDN receipted these records, of ``payload_bytes`` in all."""
         self._released.extend(receipted)
         self._in_window -= len(receipted)
-        self._bytes -= payload_bytes
+        self._count_bytes(-payload_bytes)
         if receipted:
             self._backoff.reset()
         if self._numbers:
@@ -198,7 +246,7 @@ class Delivery:
             self._in_window -= 1
             record = refusal.record
             if refusal.is_permanent:
-                self._bytes -= record.size
+                self._count_bytes(-record.size)
                 answer = redacted(f"{refusal.result} {refusal.error}".strip())
                 dead_letter = DeadLetter(
                     topic="",  # a record doesn't keep the message that it was made from
@@ -255,7 +303,7 @@ class Delivery:
         """Drop records that were never sent from memory. Those still on disk are read again."""
         # Sent or numbered records stay: GDN may have stored them, so the outbox keeps them too.
         kept = [r for r in self._ready if r.id <= self._sent_to or r.id in self._resumed]
-        self._bytes -= sum([r.size for r in self._ready]) - sum([r.size for r in kept])
+        self._count_bytes(sum([r.size for r in kept]) - sum([r.size for r in self._ready]))
         self._ready = deque(kept)
         # Records above this id are read from disk again, if they are still there.
         self._loaded_to = min(self._loaded_to, self._sent_to)
@@ -270,9 +318,25 @@ class Delivery:
         unnumbered = self._last_number + 1  # above every number: records without one come last, by id
         self._ready = deque(sorted([*records, *self._ready], key=lambda r: (self._numbers.get(r.id, unnumbered), r.id)))
 
-    def _load(self, records: Sequence[OutboxRecord]) -> None:
+    def _load(self, records: Sequence[OutboxRecord], size: int) -> None:
+        """Keep the records, of ``size`` bytes in all, in memory."""
         if records:
-            fresh = [r for r in records if r.id not in self._resumed] if self._resumed else records
-            self._ready.extend(fresh)
-            self._bytes += sum([r.size for r in fresh])
             self._loaded_to = records[-1].id
+            if self._resumed:
+                records = [r for r in records if r.id not in self._resumed]
+                size = sum([r.size for r in records])
+            self._ready.extend(records)
+            self._count_bytes(size)
+
+    def _count_bytes(self, size: int) -> None:
+        self._bytes += size
+        self._memory.add(size)
+
+
+def _fitting(records: Iterable[OutboxRecord], count: int, max_bytes: float) -> int:
+    """How many of the first ``count`` records to take so that only the last one goes beyond ``max_bytes``."""
+    for n, record in enumerate(islice(records, count), start=1):
+        max_bytes -= record.size
+        if max_bytes <= 0:
+            return n
+    return count

@@ -11,6 +11,7 @@ from bridge.log import get_logger
 from bridge.message import MqttMessage, SeenMessages
 from bridge.mqtt.link import MqttLink
 from bridge.mqtt.session import MqttSession
+from bridge.path.arrivals import Arrivals, Lanes
 
 log = get_logger(__name__)
 
@@ -51,6 +52,8 @@ class Intake:
         """Messages that the broker says it dropped; None: it doesn't say."""
         self._session = session
         self._redelivery = session.redelivery
+        # The fence is recognised by order: with it, messages are stored in arrival order.
+        self._arrivals = Arrivals(may_overtake=self._redelivery is None)
         self._clock = clock
         self._is_subscribed = False
         self._linked_at = 0.0
@@ -128,6 +131,7 @@ class Intake:
         if link is None:
             return
         link.close()
+        self._arrivals.clear()
         error, pace = self._session.end(link, lasted=self._clock() - self._linked_at, error=error)
         self.dialer.lost(error, pace=pace)
         log.warning("mqtt.lost", error=error)
@@ -155,8 +159,30 @@ class Intake:
 
     # --- messages -----------------------------------------------------------------------------------------
 
-    def read(self, received_at: int) -> list[MqttMessage]:
-        """The messages that have arrived, in order. ``received_at``: wall clock in nanoseconds. Only with a link."""
+    def receive(self, received_at: int, now: float, *, is_readable: bool) -> None:
+        """Read the messages that have arrived, unless too many wait already.
+
+        Args:
+            received_at: wall clock in nanoseconds.
+            now: monotonic seconds.
+            is_readable: whether the link has something to read.
+        """
+        was_waiting = self._arrivals.is_waiting
+        messages = self._read(received_at) if is_readable and self._arrivals.has_room else []
+        self._add(messages, now)
+        # Messages that may overtake those that wait must not wait for being read.
+        while messages and was_waiting and self._arrivals.has_room:
+            messages = self._read(received_at)
+            self._add(messages, now)
+
+    def _add(self, messages: list[MqttMessage], now: float) -> None:
+        if self._redelivery is None:
+            self._arrivals.add(messages, messages)
+            return
+        present = None if self.link is None else self.link.session_present
+        self._arrivals.add(*self._redelivery.split(messages, session_present=present, now=now))
+
+    def _read(self, received_at: int) -> list[MqttMessage]:
         assert self.link is not None
         try:
             messages = self.link.read(received_at)
@@ -168,24 +194,27 @@ class Intake:
         return messages
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether messages that were read wait for a later turn."""
+        return self._arrivals.is_waiting
+
+    def map_slice(self, map_one: Callable[[MqttMessage], float], lanes: Lanes) -> list[MqttMessage]:
+        """Map the messages of this turn: see ``Arrivals.map_slice``."""
+        return self._arrivals.map_slice(map_one, lanes)
+
+    @property
     def skipped(self) -> int:
         """Redelivered messages that were stored already."""
         return self._redelivery.skipped if self._redelivery else 0
 
-    def split(self, messages: list[MqttMessage], now: float) -> tuple[list[MqttMessage], list[MqttMessage]]:
-        """The messages to process now, in arrival order, and those of them that are not stored yet."""
-        if self._redelivery is None:
-            return messages, messages
-        present = None if self.link is None else self.link.session_present
-        return self._redelivery.split(messages, session_present=present, now=now)
+    def to_store(self, mapped: Sequence[MqttMessage], *, due: bool) -> SeenMessages | None:
+        """What to commit with the messages of ``map_slice``, so that they are recognised when they are redelivered."""
+        return self._redelivery.to_store(self._arrivals.complete(), mapped, due=due) if self._redelivery else None
 
-    def to_store(self, arrived: list[MqttMessage], new: list[MqttMessage], *, due: bool) -> SeenMessages | None:
-        """What to commit with the ``new`` messages, so that they are recognised when they are redelivered."""
-        return self._redelivery.to_store(arrived, new, due=due) if self._redelivery else None
-
-    def committed(self, stored: SeenMessages | None, arrived: list[MqttMessage]) -> list[MqttMessage]:
-        """A commit of ``arrived`` is done; returns what may be acknowledged."""
-        return self._redelivery.committed(stored, arrived) if self._redelivery else arrived
+    def committed(self, stored: SeenMessages | None) -> list[MqttMessage]:
+        """The commit of this turn is done; returns what may be acknowledged."""
+        complete = self._arrivals.remove_complete()
+        return self._redelivery.committed(stored, complete) if self._redelivery else complete
 
     @property
     def wants_commit(self) -> bool:

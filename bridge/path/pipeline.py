@@ -1,7 +1,8 @@
 """The one thread of the data path: receive, map, commit, acknowledge, send, read receipts.
 
-A turn does each step once, for all messages and receipts that have arrived since the last turn. Messages come in
-through the ``Intake``; each stream's rows go out through its ``Sender``. While the outbox can take no more, because of
+A turn does each step once, for all receipts that have arrived since the last turn and for the messages of one slice
+(``arrivals.py``): those that have arrived, unless their rows are too many for one commit. Messages come in through the
+``Intake``; each stream's rows go out through its ``Sender``. While the outbox can take no more, because of
 its bounds or because the disk fails, the intake *holds*: it leaves the broker, which keeps the session, and returns
 when there is room.
 
@@ -10,6 +11,7 @@ Other threads pass requests only through the ``Inbox``, and read only values tha
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +25,7 @@ from bridge.mapping import Mapper
 from bridge.message import DeadLetter, MqttMessage, OutboxRecord, Row, SeenMessages
 from bridge.outbox import Commit, Outbox, Policy
 from bridge.parts import PartStatus
+from bridge.path.arrivals import Slice
 from bridge.path.canary_tracker import CanaryTracker
 from bridge.path.inbox import Change, Inbox
 from bridge.path.intake import Intake
@@ -44,17 +47,13 @@ log = get_logger(__name__)
 
 
 class Batch(NamedTuple):
-    """What the messages of one turn became."""
+    """What the messages of one slice became."""
 
-    rows: list[Row]
-    dead_letters: list[DeadLetter]
+    messages: Sequence[MqttMessage] = ()
+    rows: Sequence[Row] = ()
+    dead_letters: Sequence[DeadLetter] = ()
     filtered: int = 0
     """Messages that no route's condition matched."""
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there was no message."""
-        return not (self.rows or self.dead_letters or self.filtered)
 
 
 class Pipeline:
@@ -148,15 +147,15 @@ class Pipeline:
         self._take_changes(now)  # first: messages read in this turn are mapped by the new routes
         self._adopt_links()
         self._read_receipts(ready, now)  # before the commit, which releases their records
-        arrived, new = self._intake.split(self._receive(ready), now)
-        batch = self._map(new)
+        self._intake.receive(self._wall_clock(), now, is_readable=self._intake.link in ready)
+        batch = self._map_slice()
         self._follow_sparkplug(now)
         self._canary.publish(self._inbox.canaries(), self._intake.publish, now)
         due = self._is_commit_due(now)
-        seen = self._intake.to_store(arrived, new, due=due)
+        seen = self._intake.to_store(batch.messages, due=due)
         # PUBACKs only after the commit (docs/reliability.md, P1).
         if self._store(batch, now, due=due, seen=seen):
-            self._ack(self._intake.committed(seen, arrived))
+            self._ack(self._intake.committed(seen))
         self._send(now)
         self._tick(now)
         self._upkeep.save_notes(self._inbox, now)
@@ -171,6 +170,8 @@ class Pipeline:
 
     def _next_due(self) -> float:
         """Monotonic seconds at which the next step is due even if nothing arrives."""
+        if self._intake.is_waiting:
+            return -math.inf
         retry_at = self._upkeep.retry_at
         due = [self._upkeep.due_at]
         if self._commit_due is not None:
@@ -186,7 +187,7 @@ class Pipeline:
         owners: list[Intake | Sender] = [self._intake, *self.senders.values()]
         timeout = min(max(0.0, until - self._clock()), IDLE_TURN)
         ready = self._sockets.wait([owner.link for owner in owners if owner.link is not None], timeout)
-        if self._linger and ready:  # larger batches, so fewer syncs
+        if self._linger and ready and not self._intake.is_waiting:  # larger batches, so fewer syncs
             time.sleep(self._linger)
         return ready
 
@@ -233,26 +234,30 @@ class Pipeline:
             elif sender.delivery.wants_commit and self._commit_due is None:
                 self._commit_due = now + RELEASE_WITHIN
 
-    def _receive(self, ready: set[Link]) -> list[MqttMessage]:
-        return self._intake.read(self._wall_clock()) if self._intake.link in ready else []
-
-    def _map(self, messages: Sequence[MqttMessage]) -> Batch:
-        batch = Batch([], [])
-        rows, filtered = batch.rows, 0
+    def _map_slice(self) -> Batch:
+        rows: list[Row] = []
+        dead_letters: list[DeadLetter] = []
+        filtered = 0
         # Once per turn, not per message.
         is_expecting_canary = self._canary.is_expecting
-        for message in messages:
+        used = Slice(self._clock)
+
+        def map_one(message: MqttMessage) -> float:
+            nonlocal filtered
             next_id = self._outbox.next_id + len(rows)  # the id that the commit will give the message's first row
             mapped = self._mapper.map(message, next_id)
             if is_expecting_canary:
                 self._canary.see(message, mapped, next_id, self._clock())
             if isinstance(mapped, DeadLetter):
-                batch.dead_letters.append(mapped)
+                dead_letters.append(mapped)
             elif mapped:
                 rows.extend(mapped)
             else:
                 filtered += 1
-        return batch._replace(filtered=filtered)
+            return used.add(mapped)
+
+        messages = self._intake.map_slice(map_one, self._mapper.lanes)
+        return Batch(messages, rows, dead_letters, filtered)
 
     def _follow_sparkplug(self, now: float) -> None:
         """Store what births declared, before their messages are acknowledged, and request births that are unknown.
@@ -294,7 +299,7 @@ class Pipeline:
         Returns:
             False: nothing is durable, so nothing may be acknowledged.
         """
-        if batch.is_empty and not due and seen is None:
+        if not batch.messages and not due and seen is None:
             return True
         # With reject_new a full outbox only counts rows; their messages are still acknowledged.
         rejected = len(batch.rows) if self._upkeep.rejects else 0
@@ -318,7 +323,7 @@ class Pipeline:
         except OutboxUnavailable as exc:
             self._upkeep.failed(exc, now)
             # Without messages nothing waits for a PUBACK: a later turn repeats the commit.
-            if not batch.is_empty or seen is not None:
+            if batch.messages or seen is not None:
                 self._give_up_batch(str(exc))
             return False
         self._canary.stored()
@@ -347,7 +352,7 @@ class Pipeline:
             if of_stream := [record for record in records if record.stream == stream]:
                 sender.delivery.offer(of_stream)
 
-    def _report(self, dead_letters: list[DeadLetter]) -> None:
+    def _report(self, dead_letters: Sequence[DeadLetter]) -> None:
         """One line for each reason in a batch: a device that sends only bad messages must not flood the log (P5)."""
         for reason, count in Counter([letter.reason for letter in dead_letters]).items():
             first = next(letter for letter in dead_letters if letter.reason == reason)
@@ -423,5 +428,5 @@ class Pipeline:
         for sender in self.senders.values():
             sender.close()
         self._upkeep.retry_now()  # what isn't released now is sent again after the next start
-        self._store(Batch([], []), self._clock(), due=True, seen=None)
+        self._store(Batch(), self._clock(), due=True, seen=None)
         self.snapshot = self._snapshot()

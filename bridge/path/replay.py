@@ -15,13 +15,11 @@ from bridge.log import get_logger
 from bridge.mapping import Mapper
 from bridge.message import DeadLetter, MqttMessage, OutboxRecord, Row
 from bridge.outbox import Commit, Outbox, ReplayedDeadLetters, StoredDeadLetter
+from bridge.path.arrivals import Slice
 from bridge.reasons import Reason
 
 REPLAY_COUNT = 200
 """Dead letters replayed in one commit: messages from the broker wait for some milliseconds meanwhile."""
-
-REPLAY_BYTES = 8 << 20
-"""Bytes of rows after which a commit replays no more dead letters; one alone may become as much (mapping/mapper.py)."""
 
 log = get_logger(__name__)
 
@@ -81,7 +79,7 @@ def carry_out_requests(outbox: Outbox, mapper: Mapper, *, streams: Collection[st
 def map_again(
     requested: Iterable[StoredDeadLetter], mapper: Mapper, *, streams: Collection[str], next_id: int
 ) -> MappedAgain:
-    """Map dead letters by the current routes until the rows reach ``REPLAY_BYTES``; changes nothing.
+    """Map dead letters by the current routes until a slice is full (``Slice``); changes nothing.
 
     Args:
         requested: in the order in which their rows are to be sent.
@@ -92,18 +90,18 @@ def map_again(
     rows: list[Row] = []
     done: list[int] = []
     failed: list[tuple[StoredDeadLetter, DeadLetter]] = []
-    filtered = size = 0
+    filtered = 0
+    used = Slice()
     for stored in requested:
-        if size >= REPLAY_BYTES:
-            break
         mapped = _map_one(stored, mapper, streams, next_id + len(rows))
         if isinstance(mapped, DeadLetter):
             failed.append((stored, mapped))
-            continue
-        done.append(stored.id)
-        filtered += not mapped
-        rows += mapped
-        size += sum([len(row.payload) + len(row.extras) for row in mapped])
+        else:
+            done.append(stored.id)
+            filtered += not mapped
+            rows += mapped
+        if used.add(mapped) >= 1:
+            break
     return MappedAgain(rows, ReplayedDeadLetters(done, failed), filtered)
 
 

@@ -111,7 +111,7 @@ class Sender:
         link = self.link
         if link is None or link.error is not None:
             return
-        records = self.delivery.take(link.room, now)
+        records = self.delivery.take(link.room, now, max_bytes=link.room_bytes)
         if not records:
             return
         if self.delivery.deduplicates:

@@ -22,7 +22,7 @@ from bridge.mapping.sparkplug import KEY_PREFIX
 from bridge.mqtt.session import MqttSession
 from bridge.outbox import Outbox
 from bridge.parts import PartStatus
-from bridge.path.delivery import Delivery
+from bridge.path.delivery import Delivery, RecordMemory
 from bridge.path.inbox import Inbox
 from bridge.path.intake import Intake
 from bridge.path.pipeline import Pipeline
@@ -114,6 +114,7 @@ def build(
     make_sender = partial(
         _make_sender,
         outbox=outbox,
+        memory=RecordMemory(),
         deduplicates=settings.delivery.deduplicate,
         connections=connections,
         inbox=inbox,
@@ -196,12 +197,13 @@ def _make_sender(
     stream: str,
     *,
     outbox: Outbox,
+    memory: RecordMemory,
     deduplicates: bool,
     connections: Connections,
     inbox: Inbox,
     gate: threading.Event,
 ) -> Sender:
-    delivery = Delivery(stream=stream, read=partial(outbox.read, stream), deduplicates=deduplicates)
+    delivery = Delivery(stream=stream, read=partial(outbox.read, stream), memory=memory, deduplicates=deduplicates)
     if deduplicates:
         delivery.resume(*outbox.numbered(stream))
     # The outbox's name is part of the producer's: another outbox starts its numbers again, and so must its producer.

@@ -29,6 +29,7 @@ from typing import Any
 from bridge import cli
 from bridge.gdn.producer import ProducerLink
 from bridge.outbox import Outbox
+from bridge.path.intake import Intake
 from bridge.path.pipeline import Pipeline
 from tests.faults.schedule import POINTS
 
@@ -68,14 +69,14 @@ class Fuse:
 
 
 def _arm_after_receive(fuse: Fuse) -> None:
-    original = Pipeline._map
+    original = Intake.receive
 
-    def wrapped(self: Pipeline, messages: Any, *arguments: Any, **named: Any) -> Any:
-        if messages:
+    def wrapped(self: Intake, *arguments: Any, **named: Any) -> None:
+        original(self, *arguments, **named)
+        if self.is_waiting:
             fuse.passed()
-        return original(self, messages, *arguments, **named)
 
-    Pipeline._map = wrapped  # type: ignore[method-assign]
+    Intake.receive = wrapped  # type: ignore[method-assign]
 
 
 def _arm_before_puback(fuse: Fuse) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sqlite3
@@ -35,6 +36,7 @@ from bridge.mapping import FormatOptions, Mapper, Route
 from bridge.mapping.sparkplug_payload import message_class
 from bridge.message import DeadLetter, MqttMessage, Row
 from bridge.outbox import Bounds, Commit, DeadLetterClient, Outbox, RefusedRecord, Selection, dead_letters, schema
+from bridge.path import arrivals
 from bridge.path import replay as replaying
 from bridge.path.replay import carry_out_requests
 from bridge.streamql import input_streams, parse
@@ -50,6 +52,12 @@ EVERYTHING = Selection()
 
 def mapping(**route: Any) -> Mapper:
     return Mapper(routes=[Route(topic=ROUTE, stream=STREAM, **route)], streams=STREAMS, outbox_name="x")
+
+
+@pytest.fixture(autouse=True)
+def slices_without_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow machine must not make smaller slices."""
+    monkeypatch.setattr(arrivals, "SLICE_SECONDS", math.inf)
 
 
 def failing_on(payload: bytes, mapper: Mapper) -> Mapper:
@@ -294,12 +302,31 @@ def test_many_dead_letters_are_replayed_in_batches_and_in_order(outbox: Outbox, 
 def test_the_rows_of_one_replay_are_limited_in_bytes(
     outbox: Outbox, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replaying, "REPLAY_BYTES", 1000)
+    monkeypatch.setattr(arrivals, "SLICE_BYTES", 2 * (arrivals.OBJECT_BYTES + 400 + 100))
     outbox.commit(Commit(dead_letters=[dead_letter(bytes(400))] * 5))
     mark(path)
 
     by = Recorder(extras=bytes(100))
     assert [replay(outbox, by).replayed for _ in range(4)] == [2, 2, 1, 0]
+
+
+def test_the_rows_of_one_replay_are_limited_in_number_too(
+    outbox: Outbox, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrivals, "SLICE_BYTES", 10 * arrivals.OBJECT_BYTES)
+    array = json.dumps([{"temperature": n} for n in range(4)]).encode()
+    outbox.commit(Commit(dead_letters=[dead_letter(array)] * 7))
+    mark(path)
+
+    assert [replay(outbox, mapping()).replayed for _ in range(4)] == [3, 3, 1, 0]
+
+
+def test_a_replay_takes_a_bounded_time(outbox: Outbox, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrivals, "SLICE_SECONDS", 1e-9)  # every message takes longer
+    outbox.commit(Commit(dead_letters=[dead_letter()] * 2))
+    mark(path)
+
+    assert [replay(outbox, Recorder()).replayed for _ in range(3)] == [1, 1, 0]
 
 
 def test_a_read_of_dead_letters_is_limited_in_bytes(

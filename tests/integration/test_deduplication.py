@@ -29,7 +29,7 @@ from bridge.gdn.protocol import ProducerProtocol, reusable_from
 from bridge.message import Row
 from bridge.outbox import Commit, Outbox
 from bridge.path import delivery as delivery_module
-from bridge.path.delivery import Delivery
+from bridge.path.delivery import Delivery, RecordMemory
 from bridge.timing import Backoff
 
 pytestmark = pytest.mark.integration
@@ -77,6 +77,7 @@ class Deduplication(RuleBasedStateMachine):
         self.delivery = Delivery(
             stream=STREAM,
             read=lambda **page: outbox.read(STREAM, **page),
+            memory=RecordMemory(),
             deduplicates=True,
             backoff=Backoff(base=0.0, cap=0.0),
         )

@@ -24,7 +24,7 @@ from bridge.message import DeadLetter, OutboxRecord
 from bridge.mqtt.link import MqttLink, MqttOptions
 from bridge.mqtt.session import MqttSession
 from bridge.outbox import Bounds, Commit, DeadLetterClient, Outbox, Policy, Selection
-from bridge.path.delivery import Delivery
+from bridge.path.delivery import Delivery, RecordMemory
 from bridge.path.inbox import Inbox
 from bridge.path.intake import Intake
 from bridge.path.pipeline import Pipeline
@@ -267,6 +267,7 @@ class DataPath:
         self.worker_is_attached = worker_is_attached
         self.deduplicates = deduplicates
         mapper = self.mapper(*routes)
+        self.memory = RecordMemory()
         self.broker: Broker | None = None
         self.far_ends: dict[str, FarEnd] = {}
         self._sockets: list[socket.socket] = []
@@ -286,8 +287,8 @@ class DataPath:
             mapper=mapper,
             outbox=self.outbox,
             intake=self.intake,
-            senders={stream: self._sender(stream) for stream in streams},
-            make_sender=self._sender,
+            senders={stream: self.make_sender(stream) for stream in streams},
+            make_sender=self.make_sender,
             inbox=self.inbox,
             sockets=self.stepped,
             policy=policy,
@@ -411,10 +412,12 @@ class DataPath:
         """The stream's records."""
         return self.pipeline.senders[stream].delivery
 
-    def _sender(self, stream: str) -> Sender:
+    def make_sender(self, stream: str) -> Sender:
+        """A sender for the stream's records in the outbox."""
         delivery = Delivery(
             stream=stream,
             read=lambda **limits: self.outbox.read(stream, **limits),
+            memory=self.memory,
             deduplicates=self.deduplicates,
             backoff=Backoff(base=1, cap=10, rng=lambda: 1.0),
         )

@@ -3,7 +3,16 @@ from __future__ import annotations
 from bridge.gdn.protocol import Refusal
 from bridge.message import DeadLetter, OutboxRecord
 from bridge.outbox import RefusedRecord
-from bridge.path.delivery import MEMORY_BYTES, MEMORY_RECORDS, PAGE_RECORDS, Delivery
+from bridge.path.delivery import (
+    MEMORY_BYTES,
+    MEMORY_RECORDS,
+    OWN_BYTES,
+    PAGE_BYTES,
+    PAGE_RECORDS,
+    SHARED_BYTES,
+    Delivery,
+    RecordMemory,
+)
 from bridge.timing import Backoff
 
 
@@ -14,6 +23,8 @@ class Disk:
         self._payload = b"x" * size
         self.records = [OutboxRecord(n, "s", self._payload) for n in range(1, count + 1)]
         self.reads = 0
+        self.max_bytes: list[int] = []
+        """Of each read."""
 
     def add(self, count: int) -> list[OutboxRecord]:
         first = len(self.records) + 1
@@ -23,11 +34,18 @@ class Disk:
 
     def read(self, *, after: int, limit: int, max_bytes: int) -> list[OutboxRecord]:
         self.reads += 1
-        return [r for r in self.records if r.id > after][:limit]
+        self.max_bytes.append(max_bytes)
+        page = []
+        for record in [r for r in self.records if r.id > after][:limit]:
+            page.append(record)
+            max_bytes -= record.size
+            if max_bytes <= 0:
+                break
+        return page
 
 
 def delivery(disk: Disk) -> Delivery:
-    return Delivery(stream="s", read=disk.read, backoff=Backoff(base=1, cap=10, rng=lambda: 1.0))
+    return Delivery(stream="s", read=disk.read, memory=RecordMemory(), backoff=Backoff(base=1, cap=10, rng=lambda: 1.0))
 
 
 def ids(records: list[OutboxRecord]) -> list[int]:
@@ -107,11 +125,70 @@ def test_a_record_gdn_will_never_take_becomes_a_dead_letter() -> None:
     assert ids(d.take(5, 10.0)) == [2]
 
 
+def test_a_page_from_disk_is_bounded_in_bytes() -> None:
+    disk = Disk(5, size=PAGE_BYTES // 2)
+    d = delivery(disk)
+
+    d.take(1, 0.0)
+
+    assert disk.max_bytes == [PAGE_BYTES]
+
+
+def test_records_to_send_at_once_are_bounded_in_bytes() -> None:
+    d = delivery(Disk(9, size=100))
+
+    assert ids(d.take(9, 0.0, max_bytes=250)) == [1, 2, 3]
+    assert ids(d.take(9, 0.0, max_bytes=1)) == [4], "one record goes whatever its size"
+    assert d.take(9, 0.0, max_bytes=0) == []
+    assert ids(d.take(2, 0.0, max_bytes=1000)) == [5, 6]
+
+
+def test_a_batch_that_would_exceed_the_memory_stays_on_disk() -> None:
+    disk = Disk()
+    d = delivery(disk)
+    d.take(1, 0.0)
+
+    d.offer([OutboxRecord(n, "s", bytes(MEMORY_BYTES // 2)) for n in (1, 2, 3)])
+
+    assert not d._ready
+
+
+def test_there_is_no_work_while_sent_records_fill_the_memory() -> None:
+    disk = Disk(9, size=LARGE)
+    d = delivery(disk)
+    while sent := d.take(1, 0.0):
+        last = sent
+    assert not d.has_work
+
+    d.take_receipts(ids(last), LARGE)
+    assert d.has_work
+
+
+def test_streams_that_fill_the_shared_memory_leave_the_others_a_small_part() -> None:
+    memory = RecordMemory()
+    memory.add(SHARED_BYTES)
+    disk = Disk(9, size=OWN_BYTES // 2)
+    d = Delivery(stream="s", read=disk.read, memory=memory)
+
+    assert ids(d.take(9, 0.0)) == [1, 2]
+    assert disk.max_bytes == [OWN_BYTES]
+    assert d.take(9, 0.0) == []
+
+    memory.add(-SHARED_BYTES)
+    assert ids(d.take(9, 0.0)) == [3, 4, 5, 6, 7, 8, 9]
+
+
 # --- sequence numbers ----------------------------------------------------------------------------------
 
 
 def numbered_delivery(disk: Disk) -> Delivery:
-    return Delivery(stream="s", read=disk.read, deduplicates=True, backoff=Backoff(base=1, cap=10, rng=lambda: 1.0))
+    return Delivery(
+        stream="s",
+        read=disk.read,
+        memory=RecordMemory(),
+        deduplicates=True,
+        backoff=Backoff(base=1, cap=10, rng=lambda: 1.0),
+    )
 
 
 def test_records_get_dense_numbers_when_they_are_first_sent_and_keep_them() -> None:

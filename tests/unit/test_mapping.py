@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.mapping import Mapper, Route, check
+from bridge.mapping.formats import FormatOptions
 from bridge.mapping.topics import TopicTemplate
 from bridge.message import DeadLetter, MqttMessage
 from bridge.reasons import Reason
@@ -434,3 +435,20 @@ def test_a_stream_that_takes_nulls_gets_them() -> None:
     m = Mapper(routes=[Route("t", "loose")], streams=input_streams(parse(definition)))
 
     assert rows(m.map(message({"w": 1}, "t"))) == [{"v": None, "w": 1}]
+
+
+def test_messages_keep_their_order_by_stream_and_all_sparkplug_messages_among_each_other() -> None:
+    sparkplug, births = FormatOptions(name="sparkplug"), {"deviceID": "node", "roomNo": "seq", "temperature": "value"}
+    m = mapper(
+        Route("a/#", "one", match="all"),
+        Route("a/b", "wide"),
+        Route("spBv1.0/+/+/+/x", "one", format=sparkplug, fields={"v": "timestamp"}),
+        Route("spBv1.0/#", "readings", format=sparkplug, fields=births),
+    )
+
+    assert m.lanes("a/c") == {"one"}
+    assert m.lanes("a/b") == {"one", "wide"}
+    assert m.lanes("unknown") == frozenset()
+    node, device = m.lanes("spBv1.0/g/NDATA/n"), m.lanes("spBv1.0/g/DDATA/n/x")
+    assert not node.isdisjoint(device)
+    assert len(node) == 2, "the stream and the births"

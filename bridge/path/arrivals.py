@@ -1,0 +1,166 @@
+"""Messages from their read until their acknowledgement, and which of them a turn maps.
+
+A message of a kilobyte can become 8 MiB of rows, and one read brings hundreds of messages. So a turn maps and commits
+only a *slice*; what is left waits, and beyond a bound nothing more is read. Streams that fill slices take turns with
+all others: their messages are overtaken, but messages for the same stream keep their order, and PUBACKs keep the order
+of arrival (MQTT 5, 4.6). Used by the pipeline thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from itertools import pairwise
+
+from bridge.message import DeadLetter, MqttMessage, Row
+
+SLICE_BYTES = 4 * 1024 * 1024
+"""Bytes of memory that the rows and dead letters of a slice take; its last message may exceed it by its own rows."""
+
+SLICE_SECONDS = 0.1
+"""Seconds that the mapping of a slice takes; its last message may exceed it."""
+
+OBJECT_BYTES = 512
+"""Bytes of memory of a row or dead letter beside its payload, from the mapping to the end of the commit."""
+
+READ_AHEAD = 4 * 1024 * 1024
+"""Bytes of messages without a PUBACK beyond which nothing is read while some of them wait."""
+
+MESSAGE_BYTES = 256
+"""Bytes of memory of a message beside its topic and payload."""
+
+BUSY_SHARE = 0.5
+"""Share of a slice from which on a lane counts as busy."""
+
+Lanes = Callable[[str], AbstractSet[str]]
+"""(topic) -> its lanes: see ``Mapper.lanes``."""
+
+
+class Slice:
+    """Measures how much of a slice is used: a share of ``SLICE_BYTES`` and of ``SLICE_SECONDS``."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began_at = clock()
+        self._bytes = 0
+
+    def add(self, mapped: Sequence[Row] | DeadLetter) -> float:
+        """Count what a message became; returns the share used so far: from 1 on the slice is full."""
+        if isinstance(mapped, DeadLetter):
+            self._bytes += OBJECT_BYTES + len(mapped.payload)
+        else:
+            for row in mapped:
+                self._bytes += OBJECT_BYTES + len(row.payload) + len(row.extras)
+        return self._bytes / SLICE_BYTES + (self._clock() - self._began_at) / SLICE_SECONDS
+
+
+class Arrivals:
+    """Messages that were read and have no PUBACK yet, in arrival order.
+
+    Args:
+        may_overtake: whether messages may be mapped before earlier ones of other lanes.
+    """
+
+    def __init__(self, *, may_overtake: bool) -> None:
+        self._may_overtake = may_overtake
+        self._arrived: list[MqttMessage] = []
+        self._waiting: list[MqttMessage] = []  # those of them that are to be mapped
+        self._busy: frozenset[str] = frozenset()  # lanes that filled slices, until nothing waits
+        self._was_turn_of_busy = True  # the others come first
+
+    def add(self, arrived: Sequence[MqttMessage], new: Sequence[MqttMessage]) -> None:
+        """Add messages that were read; ``new`` are those of them that are to be mapped."""
+        self._arrived += arrived
+        self._waiting += new
+
+    def clear(self) -> None:
+        """Forget all messages: the link is gone, and the broker sends them again."""
+        self._arrived = []
+        self._nothing_waits()
+
+    def _nothing_waits(self) -> None:
+        self._waiting, self._busy, self._was_turn_of_busy = [], frozenset(), True
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether messages wait for a later slice."""
+        return bool(self._waiting)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be read. If nothing may overtake, it would only wait: it can do that at the broker."""
+        if not self._waiting:
+            return True
+        return self._may_overtake and sum([_size(message) for message in self._arrived]) < READ_AHEAD
+
+    def map_slice(self, map_one: Callable[[MqttMessage], float], lanes: Lanes) -> list[MqttMessage]:
+        """Map the messages of the next slice; returns them, in arrival order.
+
+        Args:
+            map_one: maps a message, and returns the share of the slice that is used so far.
+            lanes: of a topic.
+        """
+        chosen = self._choose(lanes) if self._busy else self._waiting
+        shares = [0.0]
+        for message in chosen:
+            shares.append(map_one(message))
+            if shares[-1] >= 1:
+                break
+        mapped = chosen[: len(shares) - 1]
+        if len(mapped) == len(self._waiting):
+            self._nothing_waits()
+            return mapped
+        done = {id(message) for message in mapped}
+        self._waiting = [message for message in self._waiting if id(message) not in done]
+        if self._may_overtake:
+            self._busy |= _busy_lanes(mapped, shares, lanes)
+        return mapped
+
+    def complete(self) -> list[MqttMessage]:
+        """The messages that arrived before the first one that waits."""
+        if not self._waiting:
+            return self._arrived
+        first = self._waiting[0]
+        return self._arrived[: next(n for n, message in enumerate(self._arrived) if message is first)]
+
+    def remove_complete(self) -> list[MqttMessage]:
+        """Take out the messages that are ``complete``."""
+        complete = self.complete()
+        self._arrived = self._arrived[len(complete) :]
+        return complete
+
+    def _choose(self, lanes: Lanes) -> list[MqttMessage]:
+        """The waiting messages of all lanes that are not busy, and in the next turn those of the busy ones."""
+        is_turn_of_busy = not self._was_turn_of_busy
+        chosen = self._select(lanes, busy=is_turn_of_busy)
+        if not chosen:
+            is_turn_of_busy = not is_turn_of_busy
+            chosen = self._select(lanes, busy=is_turn_of_busy)
+        self._was_turn_of_busy = is_turn_of_busy
+        return chosen
+
+    def _select(self, lanes: Lanes, *, busy: bool) -> list[MqttMessage]:
+        selected = []
+        passed_over: set[str] = set()  # lanes of an earlier message that keeps waiting
+        for message in self._waiting:
+            own = lanes(message.topic)
+            if passed_over.isdisjoint(own) and self._busy.isdisjoint(own) != busy:
+                selected.append(message)
+            else:
+                passed_over |= own
+        return selected
+
+
+def _size(message: MqttMessage) -> int:
+    return MESSAGE_BYTES + len(message.topic) + len(message.payload) + len(message.properties)
+
+
+def _busy_lanes(mapped: Sequence[MqttMessage], shares: Sequence[float], lanes: Lanes) -> frozenset[str]:
+    """The lanes that used ``BUSY_SHARE`` of a slice. ``shares``: used before and after each message."""
+    used: defaultdict[str, float] = defaultdict(float)
+    for message, (before, after) in zip(mapped, pairwise(shares), strict=True):
+        for lane in lanes(message.topic):
+            used[lane] += after - before
+    return frozenset(lane for lane, share in used.items() if share >= BUSY_SHARE)
