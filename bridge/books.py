@@ -83,6 +83,8 @@ class OutboxStatus:
 
     bytes: int = 0
     """Size of the waiting records, as ``outbox.max_bytes`` counts it."""
+    stream_bytes: Mapping[str, int] = field(default_factory=dict)
+    """The same by stream; only streams that have records."""
     seconds_left: float = inf
     """Until ``outbox.max_bytes`` is reached at the current rate; infinite if the outbox isn't filling."""
     oldest_age: float = 0.0

@@ -74,8 +74,9 @@ class OutboxSettings(Group):
         default="hold",
         description="What to do while the outbox is full. `hold`: disconnect from the broker, which keeps the session "
         "and its messages within its own limits, and reconnect when a tenth of the outbox is free; the "
-        "bridge loses nothing. `drop_oldest`: drop the oldest rows that were never sent. `reject_new`: "
-        "acknowledge new messages and drop them. Every dropped row is counted, in the metrics and the "
+        "bridge loses nothing. `drop_oldest`: drop the oldest rows that were never sent, of the streams with the most "
+        "bytes. `reject_new`: acknowledge new messages and drop the rows of a stream that has its share, an equal part "
+        "of `max_bytes` for each stream. Every dropped row is counted, in the metrics and the "
         "books.",
     )
     dead_letter_bytes: int = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,3 +38,38 @@ class Usage:
 
     def __sub__(self, other: Usage) -> Usage:
         return Usage(self.count - other.count, self.bytes - other.bytes)
+
+
+class StreamUsage:
+    """The records of each stream, and of all. ``by_stream`` has only streams with records."""
+
+    def __init__(self, by_stream: Mapping[str, Usage] | None = None) -> None:
+        self.by_stream = dict(by_stream or {})
+        self.total = sum(self.by_stream.values(), Usage())
+
+    def add(self, changes: Mapping[str, Usage]) -> None:
+        """Add records."""
+        for stream, change in changes.items():
+            self.by_stream[stream] = self.by_stream.get(stream, Usage()) + change
+            self.total += change
+
+    def remove(self, changes: Mapping[str, Usage]) -> None:
+        """Remove records."""
+        for stream, change in changes.items():
+            left = self.by_stream.get(stream, Usage()) - change
+            self.total -= change
+            if left.count:
+                self.by_stream[stream] = left
+            else:
+                self.by_stream.pop(stream, None)
+
+    def excess(self, target: int) -> dict[str, int]:
+        """Bytes that the largest streams must give up so that ``target`` are left: all come down to the same size."""
+        sizes = sorted(((usage.bytes, stream) for stream, usage in self.by_stream.items()), reverse=True)
+        left, allowed = target, 0
+        for place, (size, _) in reversed(list(enumerate(sizes))):  # smallest first
+            allowed = left // (place + 1)  # an equal part of what the smaller ones leave
+            if size > allowed:
+                break
+            left -= size
+        return {stream: size - allowed for size, stream in sizes if size > allowed}

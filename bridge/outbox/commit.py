@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,8 +41,9 @@ class Commit:
     """Records that become dead letters."""
     unnumbered: Sequence[int] = ()
     """Ids of records whose sequence number must not be used again."""
-    rejected: int = 0
-    """Rows that are not stored because the outbox is full; only counted."""
+    rejects: AbstractSet[str] = frozenset()
+    """Streams whose rows are not stored, only counted, because they have their share of the outbox. Their rows' ids are
+    not given to others."""
     filtered: int = 0
     """Messages that no route's condition matches; only counted."""
     replayed: ReplayedDeadLetters | None = None

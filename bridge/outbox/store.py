@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from bridge.errors import OutboxDamaged
 from bridge.log import get_logger
 from bridge.message import OutboxRecord, SeenMessages
 from bridge.outbox import dead_letters, records
-from bridge.outbox.bounds import ROOM_AGAIN, Bounds, Usage
+from bridge.outbox.bounds import ROOM_AGAIN, Bounds, StreamUsage, Usage
 from bridge.outbox.commit import Commit, RefusedRecord, ReplayedDeadLetters
 from bridge.outbox.dead_letters import StoredDeadLetter
 from bridge.outbox.owned_database import SAVE_VALUE, OwnedDatabase
@@ -68,12 +68,13 @@ class Outbox(OwnedDatabase):
         super().__init__(path, clock=clock, wall_clock=wall_clock)
         self._bounds = bounds or Bounds()
         self._counts: Counter[str] = Counter()
-        self._record_usage = Usage()
+        self._usage = StreamUsage()
         self._dead_letter_usage = Usage()
 
     def _load_totals(self, db: sqlite3.Connection, *, is_copy: bool) -> None:
         self._counts = Counter(dict(db.execute(READ_BOOKS).fetchall()))
-        self._record_usage, highest = records.usage(db)
+        found, highest = records.usage(db)
+        self._usage = StreamUsage(found)
         self._counts[LAST_ID] = max(highest, self._counts[LAST_ID])  # a rescue may not have found the count
         self._dead_letter_usage = dead_letters.usage(db)
         if is_copy:
@@ -98,15 +99,18 @@ class Outbox(OwnedDatabase):
         now = int(self._now())
         rows = commit.rows
         stored = [OutboxRecord(n, row.stream, row.payload, row.extras) for n, row in enumerate(rows, self.next_id)]
+        if commit.rejects:
+            stored = [record for record in stored if record.stream not in commit.rejects]
         dead_letter_usage = self._dead_letter_usage
         with self._counting("commit to") as (db, counts):
-            counts["received"] += len(rows) + len(commit.dead_letters) + commit.rejected + commit.filtered
-            counts[DROPPED + DropReason.OUTBOX_FULL] += commit.rejected
+            counts["received"] += len(rows) + len(commit.dead_letters) + commit.filtered
+            counts[DROPPED + DropReason.OUTBOX_FULL] += len(rows) - len(stored)
             counts[DROPPED + DropReason.FILTERED] += commit.filtered
-            counts[LAST_ID] += len(stored)
+            counts[LAST_ID] += len(rows)
             inserted = records.insert(db, stored, now=now)
-            released = records.delete(db, commit.released)
-            counts[DELIVERED] += released.count
+            streams = {**self._usage.by_stream, **inserted}
+            released = records.delete(db, commit.released, streams=streams)
+            counts[DELIVERED] += sum([usage.count for usage in released.values()])
             refused, refused_dead_letters = _delete_refused(db, commit.refused)
             new_dead_letters = [StoredDeadLetter(0, d, None, b"", None) for d in commit.dead_letters]
             new_dead_letters += refused_dead_letters
@@ -122,12 +126,17 @@ class Outbox(OwnedDatabase):
             if new_dead_letters or commit.replayed is not None:  # a dead letter that failed again may have grown
                 dead_letter_usage -= self._purge_excess(db, dead_letter_usage, counts)
         # Only now: a transaction that failed must not change the totals.
-        self._record_usage += inserted - released - refused
+        self._usage.add(inserted)
+        self._usage.remove(released)
+        self._usage.remove(refused)
         self._dead_letter_usage = dead_letter_usage
         return stored
 
-    def drop(self, *, under_way: Mapping[str, int]) -> int:
-        """Make room by the policy ``drop_oldest``; returns how many records were dropped.
+    def drop(self, *, under_way: Mapping[str, int]) -> dict[str, int]:
+        """Make room by the policy ``drop_oldest``; returns how many records of each stream were dropped.
+
+        The streams with the most bytes give way, until all of them have as many: one that can't be delivered doesn't
+        cost the others anything.
 
         They are counted as ``outbox_full``, or as ``expired`` if they were too old.
 
@@ -140,17 +149,19 @@ class Outbox(OwnedDatabase):
         """
         return self._with_reserve(lambda: self._drop(under_way))
 
-    def _drop(self, under_way: Mapping[str, int]) -> int:
+    def _drop(self, under_way: Mapping[str, int]) -> dict[str, int]:
         bounds = self._bounds
         # Down to ROOM_AGAIN: dropping just below the bound would drop again in every turn.
-        excess = self.bytes - int(bounds.max_bytes * ROOM_AGAIN) if self.bytes >= bounds.max_bytes else 0
+        excess = self._usage.excess(int(bounds.max_bytes * ROOM_AGAIN)) if self.bytes >= bounds.max_bytes else {}
         before = self._now() - bounds.max_age if bounds.max_age else 0.0
         with self._counting("drop from") as (db, counts):
-            dropped, reasons = records.drop(db, under_way=under_way, excess=excess, before=before)
+            dropped, reasons = records.drop(
+                db, under_way=under_way, excess=excess, before=before, streams=self._usage.by_stream
+            )
             for reason, n in reasons.items():
                 counts[DROPPED + reason] += n
-        self._record_usage -= dropped
-        return dropped.count
+        self._usage.remove(dropped)
+        return {stream: usage.count for stream, usage in dropped.items()}
 
     def read(self, stream: str, *, after: int, limit: int, max_bytes: int) -> list[OutboxRecord]:
         """The stream's next records with an id above ``after`` and without a sequence number, oldest first.
@@ -182,7 +193,23 @@ class Outbox(OwnedDatabase):
     @property
     def bytes(self) -> int:
         """Bytes of waiting records, as ``Bounds.max_bytes`` counts them."""
-        return self._record_usage.bytes
+        return self._usage.total.bytes
+
+    @property
+    def stream_bytes(self) -> dict[str, int]:
+        """The same by stream; only streams that have records."""
+        return {stream: usage.bytes for stream, usage in self._usage.by_stream.items()}
+
+    def has_its_share(self, stream: str, *, streams: Collection[str]) -> bool:
+        """Whether a stream has its share of ``Bounds.max_bytes``: an equal part for each stream.
+
+        Args:
+            stream: its GDN name.
+            streams: those that rows are made for; others that have records count, too.
+        """
+        usage = self._usage.by_stream
+        share = self._bounds.max_bytes // len({*streams, *usage})
+        return stream in usage and usage[stream].bytes >= share
 
     @property
     def max_bytes(self) -> int:
@@ -353,7 +380,7 @@ class Outbox(OwnedDatabase):
         return Books(
             received=self._counts["received"],
             delivered=self._counts[DELIVERED],
-            outbox=self._record_usage.count,
+            outbox=self._usage.total.count,
             dead_lettered=_by_reason(self._counts, DEAD_LETTERED),
             dropped=_by_reason(self._counts, DROPPED),
             unknown_losses=self._counts[UNKNOWN_LOSSES],
@@ -386,14 +413,16 @@ def _by_reason(counts: Counter[str], prefix: str) -> dict[str, int]:
     return {name.removeprefix(prefix): n for name, n in counts.items() if n and name.startswith(prefix)}
 
 
-def _delete_refused(db: sqlite3.Connection, refused: Sequence[RefusedRecord]) -> tuple[Usage, list[StoredDeadLetter]]:
+def _delete_refused(
+    db: sqlite3.Connection, refused: Sequence[RefusedRecord]
+) -> tuple[dict[str, Usage], list[StoredDeadLetter]]:
     """Delete the refused records; returns what was deleted, and the dead letters that they become."""
-    deleted = Usage()
+    deleted: defaultdict[str, Usage] = defaultdict(Usage)
     new_dead_letters: list[StoredDeadLetter] = []
     for record_id, dead_letter in refused:
         if (found := records.delete_refused(db, record_id)) is not None:
             usage, stream, extras = found
-            deleted += usage
+            deleted[stream] += usage
             new_dead_letters.append(StoredDeadLetter(0, dead_letter, stream, extras, None))
     return deleted, new_dead_letters
 

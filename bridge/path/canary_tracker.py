@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from bridge.message import DeadLetter, MqttMessage, Row
+from bridge.message import DeadLetter, MqttMessage, OutboxRecord, Row
 
 
 @dataclass(slots=True)
@@ -87,9 +87,11 @@ class CanaryTracker:
         else:
             self._mapped = frozenset(range(next_id, next_id + len(mapped)))
 
-    def stored(self) -> None:
-        """The messages seen since the last commit are in the outbox."""
-        if self._mapped:
+    def stored(self, records: Sequence[OutboxRecord]) -> None:
+        """The rows of the messages seen since the last commit are in the outbox, unless they were rejected."""
+        if self._mapped and not self._mapped.issubset([record.id for record in records]):
+            self.not_stored("the outbox is full")
+        elif self._mapped:
             self._awaited, self._mapped = set(self._mapped), frozenset()
 
     def not_stored(self, why: str) -> None:

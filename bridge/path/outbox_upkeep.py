@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from bridge.books import OutboxStatus
 from bridge.errors import OutboxUnavailable
 from bridge.log import get_logger
 from bridge.mapping import Mapper
-from bridge.message import OutboxRecord
+from bridge.message import OutboxRecord, Row
 from bridge.outbox import Outbox, Policy
 from bridge.parts import PartStatus
 from bridge.path.inbox import Inbox
@@ -23,6 +23,9 @@ from bridge.path.sender import Sender
 
 CHECK_EVERY = 1.0
 """Seconds between checks of the bounds and of the dead letters, and until an outbox that failed is tried again."""
+
+LOGGED_STREAMS = 20
+"""Streams named in a line of the log."""
 
 GROWTH_SECONDS = 60.0
 """Time constant of the average growth."""
@@ -75,7 +78,7 @@ class OutboxUpkeep:
         self._oldest_age = 0.0
         self._bounds_due = 0.0
         self._dead_letters_due = 0.0
-        self._is_rejecting = False
+        self._rejecting: list[str] = []  # streams, as last logged
         self._retry_at = 0.0
         self._degraded = outbox.why_degraded()
         self.status = PartStatus("outbox", "connected", wall_clock(), self._degraded, None)
@@ -97,6 +100,7 @@ class OutboxUpkeep:
         outbox = self._outbox
         return OutboxStatus(
             bytes=outbox.bytes,
+            stream_bytes=outbox.stream_bytes,
             seconds_left=self._growth.seconds_to(outbox.max_bytes),
             oldest_age=self._oldest_age,
             dead_letters=outbox.dead_letter_count,
@@ -107,10 +111,18 @@ class OutboxUpkeep:
             error=self.status.error if self.status.state == "failing" else None,
         )
 
-    @property
-    def rejects(self) -> bool:
-        """Whether new rows are counted and dropped instead of stored (``reject_new``)."""
-        return self._policy == "reject_new" and self._is_full
+    def rejected_streams(self, rows: Sequence[Row], senders: Collection[str]) -> frozenset[str]:
+        """The streams whose new rows are counted and dropped instead of stored (``reject_new``).
+
+        Each stream has an equal share of the outbox, so that one that can't be delivered doesn't cost the others
+        anything. Their messages are still acknowledged.
+        """
+        if self._policy != "reject_new":
+            return frozenset()
+        streams = {row.stream for row in rows}
+        if self._is_full:
+            return frozenset(streams)
+        return frozenset(s for s in streams if self._outbox.has_its_share(s, streams=senders))
 
     @property
     def _is_full(self) -> bool:
@@ -137,7 +149,7 @@ class OutboxUpkeep:
 
     def enforce_bounds(self, senders: Mapping[str, Sender], now: float) -> None:
         """Apply the policy: once a second, and at once when the bound of bytes is reached."""
-        is_newly_full = self._is_full and not self._intake.holding and not self._is_rejecting
+        is_newly_full = self._is_full and not self._intake.holding and not self._rejecting
         if now < self._bounds_due and not is_newly_full:
             return
         self._bounds_due = now + CHECK_EVERY
@@ -155,10 +167,17 @@ class OutboxUpkeep:
             self.failed(exc, now)
             return
         self._hold_or_resume(full)
-        is_rejecting = self._policy == "reject_new" and full is not None
-        if is_rejecting != self._is_rejecting:
-            self._is_rejecting = is_rejecting
-            log.warning("outbox.rejecting" if is_rejecting else "outbox.accepting", reason=full)
+        if self._policy == "reject_new":
+            self._log_rejecting(full, senders)
+
+    def _log_rejecting(self, full: str | None, senders: Collection[str]) -> None:
+        rejecting = sorted(s for s in senders if full or self._outbox.has_its_share(s, streams=senders))
+        if rejecting and rejecting != self._rejecting:
+            why = full or "they have their share of outbox.max_bytes: an equal part for each stream"
+            log.warning("outbox.rejecting", streams=rejecting[:LOGGED_STREAMS], count=len(rejecting), reason=why)
+        elif self._rejecting and not rejecting:
+            log.warning("outbox.accepting", reason=None)
+        self._rejecting = rejecting
 
     def _hold_or_resume(self, full: str | None) -> None:
         if full and self._policy == "hold":
@@ -176,7 +195,8 @@ class OutboxUpkeep:
         under_way = {stream: sender.delivery.sent_to for stream, sender in senders.items()}
         dropped = self._outbox.drop(under_way=under_way)
         if dropped:
-            log.warning("outbox.dropped", count=dropped, reason=full)
+            largest = dict(sorted(dropped.items(), key=lambda item: -item[1])[:LOGGED_STREAMS])
+            log.warning("outbox.dropped", count=sum(dropped.values()), streams=largest, reason=full)
 
     # --- dead letters -------------------------------------------------------------------------------------
 
@@ -193,7 +213,7 @@ class OutboxUpkeep:
         self._dead_letters_due = now + CHECK_EVERY
         try:
             purged = self._outbox.purge_old()
-            has_room = self._intake.holding is None and not self._is_full
+            has_room = self._intake.holding is None and not self._is_full and not self._rejecting
             outcome = carry_out_requests(self._outbox, mapper, streams=senders, has_room=has_room)
         except OutboxUnavailable as exc:
             self.failed(exc, now)

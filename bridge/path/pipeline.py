@@ -301,21 +301,16 @@ class Pipeline:
         """
         if not batch.messages and not due and seen is None:
             return True
-        # With reject_new a full outbox only counts rows; their messages are still acknowledged.
-        rejected = len(batch.rows) if self._upkeep.rejects else 0
-        rows = [] if rejected else batch.rows
-        if rejected:
-            self._canary.not_stored("the outbox is full")
         outcomes = [(sender.delivery, sender.delivery.outcomes()) for sender in self.senders.values()]
         try:
             records = self._outbox.commit(
                 Commit(
-                    rows=rows,
+                    rows=batch.rows,
                     dead_letters=batch.dead_letters,
                     released=[record_id for _, outcome in outcomes for record_id in outcome.released],
                     refused=[record for _, outcome in outcomes for record in outcome.refused],
                     unnumbered=[record_id for _, outcome in outcomes for record_id in outcome.unnumbered],
-                    rejected=rejected,
+                    rejects=self._upkeep.rejected_streams(batch.rows, self.senders),
                     filtered=batch.filtered,
                     seen=seen,
                 )
@@ -326,7 +321,7 @@ class Pipeline:
             if batch.messages or seen is not None:
                 self._give_up_batch(str(exc))
             return False
-        self._canary.stored()
+        self._canary.stored(records)
         self._upkeep.works()
         self._commit_due = None
         self._report(batch.dead_letters)

@@ -70,6 +70,7 @@ DEFINITIONS = (
         "gauge",
         "Seconds until outbox.max_bytes is reached at the rate of the last minute; +Inf if the outbox isn't filling.",
     ),
+    Definition("outbox_stream_bytes", "gauge", "The same as outbox_bytes, by stream.", ("stream",)),
     Definition("outbox_oldest_seconds", "gauge", "Age of the oldest record in the outbox."),
     Definition("outbox_failing", "gauge", "Whether the outbox can't be read or written."),
     Definition(
@@ -254,6 +255,7 @@ def _samples(reading: Reading) -> dict[str, Samples]:
         "outbox_records": _single(books.outbox),
         "outbox_bytes": _single(outbox.bytes),
         "outbox_full_in_seconds": _single(outbox.seconds_left),
+        "outbox_stream_bytes": _by_label(outbox.stream_bytes),
         "outbox_oldest_seconds": _single(outbox.oldest_age),
         "outbox_failing": _single(outbox.error is not None),
         "holding": _single(outbox.holding is not None),

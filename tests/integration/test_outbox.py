@@ -278,7 +278,7 @@ def test_the_oldest_records_are_dropped_but_none_that_was_sent(bounded: Callable
     outbox = bounded(max_bytes=10_000)
     ids = [r.id for r in outbox.commit(Commit(rows=big(12)))]
 
-    dropped = outbox.drop(under_way={"s": ids[1]})
+    (dropped,) = outbox.drop(under_way={"s": ids[1]}).values()
 
     left = [r.id for r in outbox.read("s", after=0, limit=100, max_bytes=1 << 20)]
     assert left == ids[:2] + ids[2 + dropped :]
@@ -292,14 +292,14 @@ def test_dropping_frees_just_enough_from_the_oldest_on(bounded: Callable[..., Ou
     size = len(b"1") + len("s") + RECORD_OVERHEAD
     outbox = bounded(max_bytes=10 * size)
     outbox.commit(Commit(rows=rows(*range(9))))
-    assert outbox.drop(under_way={}) == 0, "below the bound nothing is dropped"
+    assert outbox.drop(under_way={}) == {}, "below the bound nothing is dropped"
 
     outbox.commit(Commit(rows=rows(9)))
     assert outbox.bytes == 10 * size
-    assert outbox.drop(under_way={}) == 1, "a tenth is free again"
+    assert outbox.drop(under_way={}) == {"s": 1}, "a tenth is free again"
     assert outbox.bytes == 9 * size
     outbox.commit(Commit(rows=rows(1, 2, 3)))
-    assert outbox.drop(under_way={}) == 3
+    assert outbox.drop(under_way={}) == {"s": 3}
 
     left = outbox.read("s", after=0, limit=100, max_bytes=1 << 20)
     assert [record.id for record in left] == list(range(5, 14))
@@ -310,7 +310,7 @@ def test_dropping_frees_one_more_record_if_a_byte_is_lacking(bounded: Callable[.
     outbox = bounded(max_bytes=10 * size - 1)  # nine tenths: one byte less than nine records
     outbox.commit(Commit(rows=rows(*range(10))))
 
-    assert outbox.drop(under_way={}) == 2
+    assert outbox.drop(under_way={}) == {"s": 2}
 
 
 def test_only_expired_records_are_dropped_below_the_bound_of_bytes(bounded: Callable[..., Outbox]) -> None:
@@ -320,9 +320,9 @@ def test_only_expired_records_are_dropped_below_the_bound_of_bytes(bounded: Call
     clock.now += 60
     outbox.commit(Commit(rows=rows(3)))
 
-    assert outbox.drop(under_way={}) == 0, "exactly as old as they may be"
+    assert outbox.drop(under_way={}) == {}, "exactly as old as they may be"
     clock.now += 1
-    assert outbox.drop(under_way={}) == 2
+    assert outbox.drop(under_way={}) == {"s": 2}
     assert outbox.books().dropped == {"expired": 2}
 
 
@@ -362,7 +362,7 @@ def test_records_that_are_too_old_are_dropped_as_expired(bounded: Callable[..., 
 
     assert outbox.oldest_age() == 70
     assert "outbox.max_age is 60" in (outbox.why_full(age=70) or "")
-    assert outbox.drop(under_way={}) == 3
+    assert outbox.drop(under_way={}) == {"s": 3}
     assert outbox.books().dropped == {"expired": 3}
     assert outbox.oldest_age() == 20
 
@@ -370,9 +370,12 @@ def test_records_that_are_too_old_are_dropped_as_expired(bounded: Callable[..., 
 def test_rejected_rows_are_counted(bounded: Callable[..., Outbox]) -> None:
     outbox = bounded()
 
-    outbox.commit(Commit(rejected=5))
+    first = outbox.commit(Commit(rows=rows(0)))
+    assert outbox.commit(Commit(rows=rows(*range(5)), rejects=frozenset({"s"}))) == []
+    (after,) = outbox.commit(Commit(rows=rows(6)))
 
-    assert (outbox.books().received, outbox.books().dropped) == (5, {"outbox_full": 5})
+    assert after.id == first[0].id + 6, "ids that mapped rows may carry are given out once"
+    assert (outbox.books().received, outbox.books().dropped) == (7, {"outbox_full": 5})
     assert outbox.books().balanced
 
 

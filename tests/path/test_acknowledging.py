@@ -11,7 +11,7 @@ from bridge.mqtt.packets import KEPT_BYTES
 from bridge.outbox import Bounds
 from bridge.path.pipeline import RELEASE_WITHIN
 from tests.faults.mqtt_packets import publish
-from tests.path.harness import DataPath
+from tests.path.harness import READINGS, DataPath
 
 MakePath = Callable[..., DataPath]
 
@@ -168,7 +168,7 @@ def test_messages_at_qos_0_are_stored_and_not_acknowledged(path: DataPath) -> No
 
 
 def test_rows_that_a_full_outbox_rejects_are_counted_and_acknowledged(make_path: MakePath) -> None:
-    path = make_path(policy="reject_new", bounds=Bounds(max_bytes=150))
+    path = make_path(policy="reject_new", bounds=Bounds(max_bytes=150), routes=[READINGS])
     broker = path.connect_broker()
     broker.publish(1, 2, 3)
     path.turn()

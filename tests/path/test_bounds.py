@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +11,7 @@ from bridge.errors import OutboxUnavailable
 from bridge.message import DeadLetter, Row
 from bridge.outbox import Bounds, Commit
 from bridge.path.delivery import MEMORY_BYTES, MEMORY_RECORDS
-from tests.path.harness import DataPath
+from tests.path.harness import READINGS, DataPath
 
 MakePath = Callable[..., DataPath]
 
@@ -57,7 +58,7 @@ def test_the_bound_of_bytes_is_enforced_at_once_and_not_at_the_next_check(make_p
 def test_while_new_messages_are_rejected_the_bounds_are_checked_once_a_second(
     make_path: MakePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = make_path(bounds=Bounds(max_bytes=5_000), policy="reject_new")
+    path = make_path(bounds=Bounds(max_bytes=5_000), policy="reject_new", routes=[READINGS])
     broker = path.connect_broker()
     broker.publish(1, 2, 3, 4, 5, text=KILOBYTE)
     path.turn()
@@ -126,6 +127,64 @@ def test_drop_oldest_makes_room_drops_what_was_never_sent_and_keeps_receiving(ma
     path.worker_is_attached = True
     path.turn(2)
     assert far_end.numbers == kept, "a record that was dropped from disk is not sent from memory"
+
+
+def numbers(path: DataPath, stream: str) -> list[int]:
+    """Of the stream's rows in the outbox."""
+    return [
+        json.loads(record.payload)["n"] for record in path.outbox.read(stream, after=0, limit=1000, max_bytes=1 << 20)
+    ]
+
+
+def test_with_drop_oldest_a_stream_that_is_not_delivered_makes_room_for_the_others(make_path: MakePath) -> None:
+    path = make_path(policy="drop_oldest", bounds=Bounds(max_bytes=10_000))
+    broker = path.connect_broker()
+    path.worker_is_attached = False
+    broker.publish(*range(1, 6), topic="o/1")
+    path.turn()
+    for first in range(10, 30, 5):
+        broker.publish(*range(first, first + 5), text=KILOBYTE)
+        path.turn()
+
+    assert numbers(path, "others") == [1, 2, 3, 4, 5], "the oldest of all, but not of the stream that fills the outbox"
+    kept = numbers(path, "readings")
+    assert kept == list(range(30 - len(kept), 30))
+    assert path.outbox.bytes <= 9_000
+    assert path.outbox.books().dropped == {"outbox_full": 20 - len(kept)}
+
+
+def test_with_reject_new_each_stream_has_an_equal_share_and_rejects_only_its_own_rows(make_path: MakePath) -> None:
+    path = make_path(policy="reject_new", bounds=Bounds(max_bytes=10_000))
+    broker = path.connect_broker()
+    path.worker_is_attached = False
+    for number in range(1, 9):
+        broker.publish(number, text=KILOBYTE)
+        path.turn()
+    broker.publish(*range(10, 14), topic="o/1")
+    path.turn()
+
+    assert numbers(path, "readings") == [1, 2, 3, 4, 5], "half of the bound"
+    assert numbers(path, "others") == [10, 11, 12, 13]
+    assert path.pubacks == [*range(1, 9), *range(10, 14)]
+    assert path.outbox.books().dropped == {"outbox_full": 3}
+    assert path.outbox.books().balanced
+
+
+def test_in_one_commit_only_the_rows_of_the_stream_with_its_share_are_rejected(make_path: MakePath) -> None:
+    path = make_path(policy="reject_new", bounds=Bounds(max_bytes=4_000))
+    broker, far_end = path.connect_broker(), path.connect_far_end("others")
+    broker.publish(1, 2, text=KILOBYTE)
+    path.turn()
+    broker.publish(3, 4, text=KILOBYTE)
+    broker.publish(5, 6, topic="o/1")
+    path.turn(2)
+
+    assert numbers(path, "readings") == [1, 2]
+    assert far_end.numbers == [5, 6]
+    far_end.receipt(5, 6)
+    path.turn_until(lambda: not numbers(path, "others"))
+    assert path.outbox.books().delivered == 2
+    assert path.outbox.books().balanced
 
 
 def test_drop_oldest_leaves_records_alone_that_gdn_may_have_already(make_path: MakePath) -> None:

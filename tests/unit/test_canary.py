@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bridge.errors import GdnError, GdnRejected, GdnUnavailable
-from bridge.message import DeadLetter, MqttMessage, Row
+from bridge.message import DeadLetter, MqttMessage, OutboxRecord, Row
 from bridge.path.canary_tracker import CanaryMessage, CanaryTracker
 from bridge.watch.canary import Canary, CanaryTemplate
 from bridge.watch.health import Health, HealthStatus
@@ -314,7 +314,7 @@ def test_a_canary_is_tracked_to_the_receipt_of_its_last_row(canary_message: Cana
     tracker.see(message(canary_message), [Row("s", b"{}"), Row("s", b"{}")], 7, 6.0)
     assert not tracker.is_expecting
     assert not tracker.is_awaiting
-    tracker.stored()
+    tracker.stored([OutboxRecord(n, "s", b"{}") for n in (6, 7, 8)])
     tracker.receipted([1, 7], 8.0)
     assert canary_message.receipted_at is None
     tracker.receipted([8], 9.0)
@@ -327,7 +327,7 @@ def test_record_ids_of_rows_that_were_not_stored_are_not_awaited(canary_message:
     tracker = published_tracker(canary_message)
     tracker.see(message(canary_message), [Row("s", b"{}")], 7, 6.0)
     tracker.not_stored("the disk is full")
-    tracker.stored()
+    tracker.stored([])
     tracker.receipted([7], 9.0)
 
     assert canary_message.receipted_at is None
@@ -337,7 +337,7 @@ def test_record_ids_of_rows_that_were_not_stored_are_not_awaited(canary_message:
 def test_a_commit_that_fails_later_does_not_affect_stored_rows(canary_message: CanaryMessage) -> None:
     tracker = published_tracker(canary_message)
     tracker.see(message(canary_message), [Row("s", b"{}")], 7, 6.0)
-    tracker.stored()
+    tracker.stored([OutboxRecord(7, "s", b"{}")])
     tracker.not_stored("the disk is full")
 
     assert canary_message.trouble is None

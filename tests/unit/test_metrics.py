@@ -41,7 +41,7 @@ FULL = Reading(
             receipt_durations={"s": DURATIONS},
             route_rows={('a/"b"\n\\', "s"): 5},
         ),
-        OutboxStatus(seconds_left=60.0),
+        OutboxStatus(seconds_left=60.0, stream_bytes={"s": 9}),
     ),
     HealthStatus(
         True, (42,), 3, CanaryStatus({"mqtt": 0.1}, {"found": 1}), {("query", "passed"): 1}, {"query": 0.2}, 6
