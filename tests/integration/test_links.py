@@ -263,6 +263,14 @@ def test_a_link_resumes_its_session_and_subscribes_after_the_connack(pair: Pair)
     assert not link.subscribed
 
 
+def test_mqtt_5_asks_for_the_session_expiry_the_window_and_the_largest_packet(pair: Pair) -> None:
+    connect = sent(mqtt(pair[0], version=5), pair[1])
+
+    # MQTT 5, 3.1.2.11: 0x11 Session Expiry Interval, 0x21 Receive Maximum, 0x27 Maximum Packet Size
+    for asked in (struct.pack(">BI", 0x11, 3600), struct.pack(">BH", 0x21, 100), struct.pack(">BI", 0x27, MAX_PACKET)):
+        assert asked in connect
+
+
 def test_messages_may_arrive_in_pieces_and_are_acknowledged_in_order(pair: Pair) -> None:
     link = mqtt(pair[0])
     sent(link, pair[1])

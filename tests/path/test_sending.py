@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from structlog.testing import capture_logs
 
+from bridge.outbox import DeadLetterClient, Selection
 from bridge.path.canary_tracker import CanaryMessage
 from bridge.path.pipeline import RELEASE_WITHIN
 from tests.faults.mqtt_packets import publish
@@ -207,6 +208,21 @@ def test_a_record_that_gdn_refuses_for_good_becomes_a_dead_letter_with_the_next_
     assert path.stored == []
     assert (books.delivered, books.dead_lettered) == (1, {"refused_by_gdn": 1})
     assert books.balanced
+
+
+def test_a_dead_letter_that_is_replayed_is_sent(path: DataPath) -> None:
+    broker, far_end = path.reach_steady_state()
+    broker.publish(1)
+    path.turn()
+    far_end.receipt(1, result="send-error:7")
+    path.turn(3)
+    with DeadLetterClient(path.outbox._path, may_mark=True) as client:
+        client.mark(Selection(), "replay")
+
+    path.turn_until(lambda: len(far_end.numbers) > 1)
+
+    assert far_end.numbers == [1, 1]
+    assert path.outbox.books().balanced
 
 
 def test_a_record_that_gdn_cannot_take_now_is_sent_again_after_a_pause_before_unsent_ones(path: DataPath) -> None:

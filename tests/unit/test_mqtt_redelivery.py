@@ -332,6 +332,16 @@ def test_messages_of_another_session_prove_nothing() -> None:
     assert len(bridge.split([message(3)], session_present=True, now=0)[1]) == 3
 
 
+def test_entries_that_an_earlier_version_stored_are_known() -> None:
+    stored = bytes.fromhex("0001a1f8a0b77f3e1f2b 0002a1f8a0b77f3e1f2b")
+    assert on_disk_after(message(1), message(2)) == [(1, stored)]
+
+    bridge = RedeliveryFilter(session="s", batches=[(1, stored)])
+
+    again = [message(1, dup=True), message(2, dup=True)]
+    assert bridge.split(again, session_present=True, now=0) == (again, [])
+
+
 def test_a_fence_that_does_not_come_is_waited_for_in_bounds() -> None:
     bridge = RedeliveryFilter(session="s", batches=on_disk_after(message(1), message(2)))
 

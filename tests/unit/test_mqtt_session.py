@@ -1,0 +1,147 @@
+"""What outlasts a connection to the broker, and what the end of a connection suggests."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from bridge.mqtt.session import BRIEF_LINK, BRIEF_LINKS, KEY, MqttSession
+from bridge.timing import Pace
+
+
+class Store:
+    """The parts of the outbox that a session uses."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+        self.counts: list[str] = []
+        self.seen = [(1, b"\0\1" + bytes(8))]
+
+    def saved_value(self, key: str) -> str | None:
+        return self.values.get(key)
+
+    def save_values(self, **values: str) -> None:
+        self.values |= values
+
+    def count(self, name: str) -> None:
+        self.counts.append(name)
+
+    def seen_messages(self) -> list[tuple[int, bytes]]:
+        return self.seen
+
+    def forget_seen_messages(self) -> None:
+        self.seen = []
+
+
+@dataclass
+class EndedLink:
+    """A link that the broker closed without a reason, unless told otherwise."""
+
+    held: tuple[str, ...] = ()
+    session_present: bool = True
+    is_auth_error: bool = False
+    taken_over: bool = False
+    closed_silently: bool = True
+    counter_unanswered: bool = False
+
+
+def session(store: Store, *, name: str = "c@broker", deduplicates: bool = False) -> MqttSession:
+    return MqttSession(name=name, outbox=store, deduplicates=deduplicates)  # type: ignore[arg-type]
+
+
+def ended(of: MqttSession, link: EndedLink, *, lasted: float = 1.0) -> tuple[str, Pace | None]:
+    return of.end(link, lasted=lasted, error="closed")  # type: ignore[arg-type]
+
+
+def test_several_brief_links_in_a_row_suggest_another_client_with_the_same_id() -> None:
+    one = session(Store())
+
+    ends = [ended(one, EndedLink()) for _ in range(BRIEF_LINKS)]
+
+    assert ends[:-1] == [("closed", None)] * (BRIEF_LINKS - 1)
+    error, pace = ends[-1]
+    assert "another client with the same client id" in error
+    assert pace is Pace.BRIEF
+
+
+@pytest.mark.parametrize(("link", "lasted"), [(EndedLink(), BRIEF_LINK), (EndedLink(closed_silently=False), 1.0)])
+def test_a_link_that_lasts_or_ends_with_a_reason_breaks_the_row(link: EndedLink, lasted: float) -> None:
+    one = session(Store())
+    for _ in range(BRIEF_LINKS - 1):
+        ended(one, EndedLink())
+
+    ended(one, link, lasted=lasted)
+
+    assert ended(one, EndedLink()) == ("closed", None)
+
+
+def test_refused_credentials_and_a_known_take_over_have_their_own_pace() -> None:
+    one = session(Store())
+
+    assert ended(one, EndedLink(is_auth_error=True, closed_silently=False)) == ("closed", Pace.CREDENTIALS)
+    assert ended(one, EndedLink(taken_over=True, closed_silently=False)) == ("closed", Pace.TAKEN_OVER)
+
+
+@pytest.mark.parametrize(
+    ("link", "asks_again"),
+    [
+        (EndedLink(counter_unanswered=True), False),
+        (EndedLink(counter_unanswered=True, closed_silently=False), True),
+        (EndedLink(), True),
+    ],
+)
+def test_a_broker_that_closes_when_asked_for_its_counter_is_not_asked_again(link: EndedLink, asks_again: bool) -> None:
+    one = session(Store())
+
+    assert ended(one, link) == ("closed", None)
+
+    assert one.watch_drops is asks_again
+
+
+def test_without_deduplication_the_messages_seen_are_forgotten() -> None:
+    store = Store()
+
+    assert session(store, deduplicates=True).redelivery is not None
+    assert store.seen
+    assert session(store).redelivery is None
+    assert store.seen == []
+
+
+def test_the_end_of_a_link_is_passed_on_to_the_redelivery_filter() -> None:
+    one = session(Store(), deduplicates=True)
+    assert one.redelivery is not None
+    one.redelivery.split([], session_present=False, now=0)
+    one.redelivery.committed(one.redelivery.to_store([], [], due=True), [])
+    assert one.redelivery.may_subscribe
+
+    ended(one, EndedLink())
+
+    assert not one.redelivery.may_subscribe
+
+
+def test_filters_are_stored_when_they_change_and_only_for_this_session() -> None:
+    store = Store()
+    one = session(store)
+    one.save_filters(EndedLink(held=("a", "b")))  # type: ignore[arg-type]
+    assert json.loads(store.values[KEY]) == ["c@broker", ["a", "b"]]
+    assert session(store).known_filters == ("a", "b")
+    assert session(store, name="another").known_filters == ()
+
+    store.values.clear()
+    one.save_filters(EndedLink(held=("a", "b")))  # type: ignore[arg-type]
+    assert store.values == {}, "nothing has changed"
+
+
+def test_a_session_that_the_broker_lost_is_counted_if_it_held_filters() -> None:
+    store = Store()
+    one = session(store)
+    one.begin(EndedLink(session_present=False))  # type: ignore[arg-type]
+    assert store.counts == [], "the first connection has no session to lose"
+
+    one.save_filters(EndedLink(held=("a",)))  # type: ignore[arg-type]
+    one.begin(EndedLink(session_present=True))  # type: ignore[arg-type]
+    assert store.counts == []
+    one.begin(EndedLink(session_present=False))  # type: ignore[arg-type]
+    assert store.counts == ["sessions_lost"]
