@@ -392,6 +392,12 @@ def test_a_selection_matches_only_what_fits_every_criterion(
     assert mark(path, "purge", selection) == ids
 
 
+def test_only_a_selection_without_criteria_is_everything() -> None:
+    assert Selection().is_everything
+    for selection in (Selection(ids=[1]), Selection(reasons=["x"]), Selection(routes=["x"]), Selection(since=0)):
+        assert not selection.is_everything
+
+
 def test_dead_letters_are_read_in_pages_and_no_page_blocks_the_write_ahead_log(outbox: Outbox, path: Path) -> None:
     outbox.commit(Commit(dead_letters=[dead_letter(b"%d" % n) for n in range(1203)]))
 

@@ -6,8 +6,8 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bridge.errors import ConfigError, OutboxDamaged, OutboxUnavailable
 from bridge.message import DeadLetter, OutboxRecord, Row, SeenMessages
-from bridge.outbox import Bounds, Commit, Outbox, RefusedRecord, dead_letters, schema
+from bridge.outbox import Bounds, Commit, Outbox, RefusedRecord, dead_letters, rescue, schema
 from bridge.outbox.records import OVERHEAD as RECORD_OVERHEAD
 from bridge.outbox.records import _runs
 from bridge.outbox.reserve import RESERVE_BYTES
@@ -558,6 +558,68 @@ def test_an_outbox_of_which_nothing_can_be_read_is_kept_beside_a_new_one(tmp_pat
     assert outbox.books().received == outbox.books().accounted == 1
     outbox.close()
     assert [p.read_bytes() for p in tmp_path.iterdir() if ".damaged-" in p.name] == [content]
+
+
+def test_damage_that_keeps_the_check_itself_from_running_is_damage_and_a_lock_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    path.write_bytes(b"this is no database" * 1000)
+    with closing(sqlite3.connect(path)) as db:
+        assert rescue.is_damaged(db)
+
+    path = tmp_path / "sound.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as owner, closing(sqlite3.connect(path, timeout=0)) as db:
+        owner.execute("CREATE TABLE t (id)")
+        assert not rescue.is_damaged(db)
+        owner.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            rescue.is_damaged(db)
+
+
+class Unreadable:
+    """A table with these ids, of which any query fails whose range contains a damaged one."""
+
+    def __init__(self, highest: int, *, damaged: Collection[int] = ()) -> None:
+        self._db = sqlite3.connect(":memory:")
+        self._db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+        self._db.executemany("INSERT INTO t VALUES (?)", [(n,) for n in range(1, highest + 1)])
+        self._damaged = damaged
+        self.queries = 0
+
+    def execute(self, query: str, parameters: tuple[int, ...] = ()) -> sqlite3.Cursor:
+        self.queries += 1
+        if parameters and any(parameters[0] <= n <= parameters[1] for n in self._damaged):
+            raise sqlite3.DatabaseError("malformed")
+        return self._db.execute(query, parameters)
+
+    def rescued(self) -> list[list[int]]:
+        """The ids that a rescue reads, by page."""
+        pages = rescue._readable(self, table="t", columns="id")  # type: ignore[arg-type]
+        return [[n for (n,) in page] for page in pages]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("highest", [0, 1, 9, 10, 11, 35])
+def test_a_rescue_reads_each_row_once_and_so_many_at_a_time(highest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rescue, "COPY_ROWS", 10)
+
+    pages = Unreadable(highest).rescued()
+
+    assert [n for page in pages for n in page] == list(range(1, highest + 1))
+    assert all(len(page) <= 10 for page in pages)
+
+
+@pytest.mark.parametrize("damaged", [{1}, {17}, {35}, {1, 2, 18, 35}, set(range(1, 36))])
+def test_a_rescue_reads_each_row_that_can_be_read_once(damaged: set[int]) -> None:
+    pages = Unreadable(35, damaged=damaged).rescued()
+
+    assert sorted(n for page in pages for n in page) == sorted(set(range(1, 36)) - damaged)
+
+
+def test_a_rescue_of_a_table_that_is_damaged_everywhere_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rescue, "MAX_QUERIES", 7)
+    table = Unreadable(1000, damaged=range(1, 1001))
+
+    assert table.rescued() == []
+    assert table.queries == 7 + 1, "one finds the highest id"
 
 
 @given(st.integers(0, 2**32), st.integers(1, 30), st.booleans())

@@ -269,6 +269,19 @@ def test_without_deduplication_at_the_far_end_everything_goes_in_arrival_order()
     assert ids(d.take(1, 0.0)) == [3]
 
 
+def test_what_waits_behind_higher_numbers_returns_to_arrival_order_without_deduplication() -> None:
+    disk = Disk(4)
+    d = numbered_delivery(disk)
+    sent = d.take(4, 0.0)
+    d.number(sent)
+    d.take_receipts([2], 1)
+    d.link_lost([r for r in sent if r.id != 2])
+
+    d.fall_back()
+
+    assert ids(d.take(10, 0.0)) == [1, 3, 4]
+
+
 # --- bounds --------------------------------------------------------------------------------------------
 
 

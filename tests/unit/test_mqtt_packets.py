@@ -80,6 +80,36 @@ def test_random_bytes_are_split_or_refused_and_never_more(data: bytes, version: 
     assert 0 <= block.consumed <= len(data)
 
 
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 200, 16_383, 16_384])
+def test_properties_of_any_length_are_separated_from_the_payload(size: int) -> None:
+    props = bytes(size)
+    data = publish(b"t", b"{}", packet_id=7, props=props)
+
+    assert take(data).messages == [MqttMessage("t", b"{}", 1, False, 7, 5, properties=props)]
+
+
+@pytest.mark.parametrize(("flags", "retain", "dup"), [(0, False, False), (1, True, False), (8, False, True)])
+@pytest.mark.parametrize("qos", [0, 1])
+def test_retained_and_redelivered_messages_are_marked(qos: int, flags: int, retain: bool, dup: bool) -> None:
+    data = bytearray(publish(b"t", b"", qos=qos))
+    data[0] |= flags
+
+    (message,) = take(bytes(data)).messages
+
+    assert (message.retain, message.dup) == (retain, dup)
+
+
+@pytest.mark.parametrize("size", [0, 1, 126, 127, 128, 300])
+def test_an_incomplete_packet_says_how_long_it_is_once_that_is_known(size: int) -> None:
+    data = publish(b"t", bytes(size), version=4)
+    head = 2 if data[1] < 0x80 else 3
+
+    needed = [take(data[:cut], 4).needed for cut in range(len(data))]
+
+    assert needed == [0] * head + [len(data)] * (len(data) - head)
+    assert take(data + b"\xd0", 4)[1:] == (b"", len(data), 0)
+
+
 def test_a_topic_that_is_not_utf8_keeps_its_bytes() -> None:
     (message,) = take(publish(b"a/\xff", b"")).messages
 
@@ -94,6 +124,8 @@ def test_a_topic_that_is_not_utf8_keeps_its_bytes() -> None:
         pytest.param(b"\x32\x03\x00\x01a", id="no packet id"),
         pytest.param(b"\x32\x06\x00\x01a\x00\x00\x00", id="packet id 0"),
         pytest.param(b"\x30\x04\x00\x01a\x09", id="properties longer than the packet"),
+        pytest.param(b"\x30\x04\x00\x01a\x80", id="incomplete length of the properties"),
+        pytest.param(b"\x30\x03\x00\x01a", id="no length of the properties"),
         pytest.param(b"\x30\x00", id="nothing at all"),
         pytest.param(b"\x30\xff\xff\xff\xff\x01", id="length of five bytes"),
     ],
