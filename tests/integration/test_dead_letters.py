@@ -352,6 +352,7 @@ def test_a_client_reads_and_marks_while_the_owner_has_the_outbox_open(outbox: Ou
         assert client.count(EVERYTHING) == 3
         assert client.mark(Selection(reasons=["not_json", "no_route"]), "replay") == [2, 3]
         assert client.count_pending([2, 3], "replay") == 2
+        assert client.count_pending([], "replay") == 0
         replay(outbox, Recorder())
         assert client.count_pending([2, 3], "replay") == 0
         assert client.count_remaining([1, 2, 3]) == {"missing_field": 1}

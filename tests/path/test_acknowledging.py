@@ -170,11 +170,14 @@ def test_messages_at_qos_0_are_stored_and_not_acknowledged(path: DataPath) -> No
 def test_rows_that_a_full_outbox_rejects_are_counted_and_acknowledged(make_path: MakePath) -> None:
     path = make_path(policy="reject_new", bounds=Bounds(max_bytes=150), routes=[READINGS])
     broker = path.connect_broker()
-    broker.publish(1, 2, 3)
-    path.turn()
-    broker.publish(4, 5)
-    path.turn()
+    with capture_logs() as logged:
+        path.turn(4)
+        broker.publish(1, 2, 3)
+        path.turn()
+        broker.publish(4, 5)
+        path.turn()
 
+    assert [line["event"] for line in logged if line["event"].startswith("outbox.")] == ["outbox.rejecting"]
     books = path.outbox.books()
     assert path.pubacks == [1, 2, 3, 4, 5]
     assert path.stored == [1, 2, 3]

@@ -87,6 +87,28 @@ def test_a_change_of_routes_takes_effect_on_the_same_link(make_path: MakePath) -
     assert sorted(path.stored) == [1, 2]
 
 
+def test_a_subscription_that_is_refused_after_a_change_is_reported_until_it_is_no_longer_wanted(
+    make_path: MakePath,
+) -> None:
+    path = make_path(routes=(READINGS,))
+    broker = path.connect_broker()
+    assert path.intake.dialer.status.state == "connected"
+
+    broker.answer = 0x80
+    path.inbox.change(Change(path.mapper(READINGS, OTHERS), ("readings", "others"), lambda: None))
+    path.turn(3)
+    status = path.intake.dialer.status
+    assert (status.state, status.error) == (
+        "failing",
+        "the broker refused a subscription: o/+ (Unspecified error). "
+        "Check the broker's access rules for this user and client id",
+    )
+
+    path.inbox.change(Change(path.mapper(READINGS), ("readings",), lambda: None))
+    path.turn(3)
+    assert (path.intake.dialer.status.state, path.intake.dialer.status.error) == ("connected", None)
+
+
 def test_a_change_of_routes_that_the_outbox_prevents_is_made_later(make_path: MakePath) -> None:
     path = make_path(routes=(READINGS,), deduplicates=True)
     path.connect_broker()
