@@ -35,6 +35,15 @@ from bridge.errors import ConfigError
 from bridge.mapping import FormatOptions, Mapper, Route
 from bridge.mapping.sparkplug_payload import message_class
 from bridge.message import DeadLetter, MqttMessage, Row
+from bridge.outbox import (
+    Bounds,
+    Commit,
+    DeadLetterClient,
+    Outbox,
+    RefusedRecord,
+    Selection,
+    dead_letters,
+    rescue,
 from bridge.outbox import Bounds, Commit, DeadLetterClient, Outbox, RefusedRecord, Selection, dead_letters, schema
 from bridge.path import arrivals
 from bridge.path import replay as replaying
@@ -332,8 +341,8 @@ def test_a_replay_takes_a_bounded_time(outbox: Outbox, path: Path, monkeypatch: 
 def test_a_read_of_dead_letters_is_limited_in_bytes(
     outbox: Outbox, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dead_letters, "PAGE_BYTES", 1000)
     outbox.commit(Commit(dead_letters=[dead_letter(bytes(800))] * 5))
+    monkeypatch.setattr(dead_letters, "PAGE_BYTES", kept(path)[0].size + 1)
     mark(path)
 
     assert len(outbox.dead_letters_to_replay(100)) == 2
@@ -672,6 +681,17 @@ def test_a_rescue_keeps_complete_dead_letters_also_from_an_older_file(tmp_path: 
         assert found[0].dead_letter == dead_letter(retain=True, properties=b"\x01\x01", mapping="m")
         assert [n.id for n in found if n.requested == "replay"] == [5]
     outbox.close()
+
+
+def test_a_rescue_reads_a_file_that_could_not_be_upgraded(tmp_path: Path) -> None:
+    path = old_outbox(tmp_path / "outbox.db")
+
+    rescued = rescue.rescue(path, stamp="now")
+
+    assert (rescued.records, rescued.dead_letters, rescued.lost) == (400, 60, 0)
+    with sqlite3.connect(rescued.kept_at) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (3,)
+    db.close()
 
 
 # --- the books, whatever happens -----------------------------------------------------------------------------

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Collection, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from bridge.errors import ConfigError, OutboxDamaged, OutboxUnavailable
 from bridge.message import DeadLetter, OutboxRecord, Row, SeenMessages
-from bridge.outbox import Bounds, Commit, Outbox, RefusedRecord, dead_letters, rescue, schema
+from bridge.outbox import Bounds, Commit, Outbox, RefusedRecord, dead_letters, directories, rescue, schema
 from bridge.outbox.records import OVERHEAD as RECORD_OVERHEAD
 from bridge.outbox.records import _runs
 from bridge.outbox.reserve import RESERVE_BYTES
@@ -508,8 +509,8 @@ def test_an_outbox_with_damaged_pages_is_rescued_automatically(tmp_path: Path) -
     assert books.dropped == {"outbox_damaged": 2997 - len(saved)}
     assert again.name != name, "a new name gives a new producer name: old sequence numbers can't do harm"
     assert again.next_id == 3001
-    kept = [p for p in tmp_path.iterdir() if ".damaged-" in p.name]
-    assert kept
+    kept = sorted(p.name.rpartition("-")[2] for p in tmp_path.iterdir() if ".damaged-" in p.name)
+    assert kept[-2:] == ["shm", "wal"], "the log of the damaged file belongs to it"
     again.commit(Commit(rows=rows(1)))
     again.close()
 
@@ -575,6 +576,40 @@ def test_damage_that_keeps_the_check_itself_from_running_is_damage_and_a_lock_is
             rescue.is_damaged(db)
 
 
+@pytest.mark.parametrize(
+    ("books", "saved", "lost", "corrected"),
+    [
+        ({"received": 9, "delivered": 5}, (4, 0), 0, {"received": 9, "delivered": 5}),
+        ({"received": 9, "delivered": 5}, (3, 0), 1, {"received": 9, "delivered": 5, "dropped:outbox_damaged": 1}),
+        ({"received": 9, "delivered": 5}, (5, 0), 0, {"received": 10, "delivered": 5}),
+        ({"delivered": 5}, (2, 0), 0, {"received": 7, "delivered": 5}),
+        ({}, (3, 2), None, {"received": 5, "dead_lettered:unknown": 2}),
+    ],
+)
+def test_the_books_of_a_rescue_balance_with_what_it_saved(
+    books: dict[str, int], saved: tuple[int, int], lost: int | None, corrected: dict[str, int]
+) -> None:
+    records, dead = saved
+
+    assert rescue._balance(books, records=records, dead_letters=dead) == lost
+
+    assert books == corrected
+
+
+@pytest.mark.parametrize(("code", "is_raised"), [(errno.EIO, True), (errno.ENOSPC, True), (errno.EINVAL, False)])
+def test_a_directory_that_cannot_be_synced_is_an_error_unless_the_file_system_cannot_sync_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, is_raised: bool
+) -> None:
+    def fails(_handle: int) -> None:
+        raise OSError(code, "no sync")
+
+    monkeypatch.setattr(os, "fsync", fails)
+
+    with pytest.raises(OSError, match="no sync") if is_raised else nullcontext():
+        directories.sync(tmp_path)
+    assert tmp_path.exists()
+
+
 class Unreadable:
     """A table with these ids, of which any query fails whose range contains a damaged one."""
 
@@ -612,6 +647,11 @@ def test_a_rescue_reads_each_row_that_can_be_read_once(damaged: set[int]) -> Non
     pages = Unreadable(35, damaged=damaged).rescued()
 
     assert sorted(n for page in pages for n in page) == sorted(set(range(1, 36)) - damaged)
+
+
+def test_the_highest_id_of_a_table_that_names_none_is_unknown() -> None:
+    assert rescue._highest_id(Unreadable(7), "t") == 7  # type: ignore[arg-type]
+    assert rescue._highest_id(Unreadable(0), "t") == rescue.UNKNOWN_HIGHEST  # type: ignore[arg-type]
 
 
 def test_a_rescue_of_a_table_that_is_damaged_everywhere_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 
 import pytest
+from structlog.testing import capture_logs
 
 from bridge.errors import OutboxUnavailable
 from bridge.message import DeadLetter, Row
@@ -112,10 +113,12 @@ def test_drop_oldest_makes_room_drops_what_was_never_sent_and_keeps_receiving(ma
     path = make_path(policy="drop_oldest", bounds=Bounds(max_bytes=10_000))
     broker, far_end = path.reach_steady_state()
     path.worker_is_attached = False
-    for first in range(1, 25, 6):
-        broker.publish(*range(first, first + 6), text=KILOBYTE)
-        path.turn()
+    with capture_logs() as logged:
+        for first in range(1, 25, 6):
+            broker.publish(*range(first, first + 6), text=KILOBYTE)
+            path.turn()
 
+    assert sum(line["count"] for line in logged if line["event"] == "outbox.dropped") == 24 - len(path.stored)
     books, kept = path.outbox.books(), path.stored
     assert path.outbox.bytes <= 9_000
     assert path.intake.holding is None

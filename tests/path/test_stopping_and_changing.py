@@ -24,9 +24,12 @@ def test_a_stop_waits_for_receipts_and_releases_their_records(path: DataPath) ->
         if waits == 3:
             far_end.receipt()
 
+    producer = path.pipeline.senders["readings"].link
+    assert producer is not None
     path.stop(seconds=10, before_wait=answer_at_the_third_wait)
 
     assert broker.is_left
+    assert producer.sock.fileno() == -1, "it is closed"
     assert path.stored == []
     assert path.pipeline.snapshot.books.delivered == 3
 
@@ -128,6 +131,16 @@ def test_a_change_of_routes_that_the_outbox_prevents_is_made_later(make_path: Ma
     assert (done, list(path.pipeline.senders)) == ([True], ["readings", "others"])
 
 
+def test_wake_ups_that_nobody_takes_do_not_block(path: DataPath) -> None:
+    for _ in range(2000):
+        path.stepped.wake()
+
+    begin = path.clock.now
+    path.turn(3)
+
+    assert path.clock.now > begin, "they are taken, and a turn waits again"
+
+
 def test_a_saved_text_is_durable_when_its_event_is_set(path: DataPath) -> None:
     path.outbox.failing = True
     is_durable = path.inbox.remember("key", "value")
@@ -174,6 +187,8 @@ def test_the_snapshot_is_of_the_last_turn(path: DataPath) -> None:
     broker.publish(1, 2)
     path.turn()
 
+    assert path.intake.link is not None
+    assert path.pipeline.snapshot.traffic.certificate_ends["mqtt"] is path.intake.link.certificate_ends
     snapshot = path.pipeline.snapshot
     assert path.pipeline.heartbeat == path.clock.now
     assert (snapshot.books.received, snapshot.books.outbox) == (2, 2)

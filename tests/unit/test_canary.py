@@ -354,6 +354,19 @@ def test_a_dead_letter_or_no_route_is_reported_as_trouble(canary_message: Canary
     assert other.trouble == "was filtered: no route's `when` was true for it"
 
 
+def test_receipts_of_an_earlier_canary_mean_nothing_to_the_next(canary_message: CanaryMessage) -> None:
+    tracker = published_tracker(canary_message)
+    tracker.see(message(canary_message), [Row("s", b"{}")], 7, 6.0)
+    tracker.stored()
+    following = CanaryMessage("t/canary-2", b"{}", "canary-2")
+    tracker.publish([following], lambda _topic, _payload: None, 7.0)
+
+    tracker.receipted([7], 8.0)
+
+    assert following.receipted_at is None
+    assert not tracker.is_awaiting
+
+
 def test_without_a_broker_nothing_is_published_and_nothing_expected(canary_message: CanaryMessage) -> None:
     tracker = CanaryTracker()
     tracker.publish([canary_message], None, 5.0)

@@ -57,6 +57,13 @@ def test_a_counter_that_the_broker_never_answers_is_not_waited_for(version: int)
 
 
 @both_versions
+def test_nothing_is_requested_before_the_connack(version: int) -> None:
+    made = subscriptions(version=version, known=("a", "old"))
+
+    assert made.change(["b", "c"]) == []
+
+
+@both_versions
 def test_a_new_session_is_asked_for_everything(version: int) -> None:
     made = subscriptions(version=version, known=("a", "old"))
 
