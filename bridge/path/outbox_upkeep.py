@@ -141,10 +141,6 @@ class OutboxUpkeep:
         if self.status.error != self._degraded:
             self.status = self.status.moved("connected", at=self._wall_clock(), error=self._degraded)
 
-    def retry_now(self) -> None:
-        """Use the outbox again even if it has just failed: the process ends."""
-        self._retry_at = 0.0
-
     # --- bounds -------------------------------------------------------------------------------------------
 
     def enforce_bounds(self, senders: Mapping[str, Sender], now: float) -> None:

@@ -71,6 +71,21 @@ def test_a_stop_releases_at_once_what_was_receipted_before_it(path: DataPath) ->
     assert path.stored == []
 
 
+def test_a_stop_releases_what_it_can_even_if_the_outbox_has_just_failed(path: DataPath) -> None:
+    broker, far_end = path.connect_broker(), path.connect_far_end()
+    broker.publish(1)
+    path.turn()
+    path.outbox.failing = True
+    far_end.receipt()
+    path.turn(2)
+    assert path.pipeline.outbox_status.state == "failing"
+
+    path.outbox.failing = False
+    path.stop(seconds=10)
+
+    assert path.stored == []
+
+
 def test_a_change_of_routes_takes_effect_on_the_same_link(make_path: MakePath) -> None:
     path = make_path(routes=(READINGS,))
     broker = path.connect_broker()

@@ -110,6 +110,13 @@ def test_an_incomplete_packet_says_how_long_it_is_once_that_is_known(size: int) 
     assert take(data + b"\xd0", 4)[1:] == (b"", len(data), 0)
 
 
+@pytest.mark.parametrize("size", [1, 255, 256, 65_535])
+def test_topics_of_any_length_are_read(size: int) -> None:
+    (message,) = take(publish(b"t" * size, b"{}")).messages
+
+    assert (message.topic, message.payload) == ("t" * size, b"{}")
+
+
 def test_a_topic_that_is_not_utf8_keeps_its_bytes() -> None:
     (message,) = take(publish(b"a/\xff", b"")).messages
 
