@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from structlog.testing import capture_logs
 
+
 from bridge.mqtt.packets import KEPT_BYTES
 from bridge.outbox import Bounds
 from bridge.path.pipeline import RELEASE_WITHIN
@@ -36,6 +37,19 @@ def test_a_dead_letter_is_acknowledged_only_after_its_commit(path: DataPath) -> 
 
     assert [name for name, _ in path.events] == ["commit begins", "committed", "puback"]
     assert path.outbox.books().dead_lettered == {"no_route": 1}
+
+
+def test_a_filtered_message_is_counted_and_acknowledged_only_after_the_commit(make_path: MakePath) -> None:
+    path = make_path(routes=(Route("d/{device}", "readings", when="n > `5`"),))
+    broker = path.connect_broker()
+    path.events.clear()
+
+    broker.publish(1, 2, 7)
+    path.turn()
+
+    assert path.events == [("commit begins", None), ("committed", ([7], ())), ("puback", [1, 2, 7])]
+    assert path.outbox.books().dropped == {"filtered": 2}
+    assert path.outbox.books().balanced
 
 
 def test_messages_are_acknowledged_in_arrival_order_whatever_they_became(path: DataPath) -> None:
