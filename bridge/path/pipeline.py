@@ -422,7 +422,6 @@ class Pipeline:
                 sender.drop_failed()  # it brings no more receipts
         for sender in self.senders.values():
             sender.close()
-
-        self._upkeep.retry_now()  # what isn't released now is sent again after the next start
+        # Even if the outbox has just failed: what isn't released now is sent again after the next start.
         self._store(Batch(), self._clock(), due=True, seen=None)
         self.snapshot = self._snapshot()

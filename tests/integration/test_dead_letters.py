@@ -44,7 +44,8 @@ from bridge.outbox import (
     Selection,
     dead_letters,
     rescue,
-from bridge.outbox import Bounds, Commit, DeadLetterClient, Outbox, RefusedRecord, Selection, dead_letters, schema
+    schema,
+)
 from bridge.path import arrivals
 from bridge.path import replay as replaying
 from bridge.path.replay import carry_out_requests

@@ -22,7 +22,7 @@ from bridge.errors import RemoteProtocolError
 from bridge.gdn.producer import ProducerLink
 from bridge.links.link import LinkEnd
 from bridge.message import MqttMessage, OutboxRecord
-from bridge.mqtt.link import ANSWER_TIMEOUT, MAX_OTHER, MqttLink, MqttOptions
+from bridge.mqtt.link import ANSWER_TIMEOUT, MAX_OTHER, MAX_PACKET, MqttLink, MqttOptions
 from bridge.mqtt.packets import KEPT_BYTES
 from bridge.mqtt.subscriptions import DROPPED_TOPIC
 

@@ -576,24 +576,33 @@ def test_damage_that_keeps_the_check_itself_from_running_is_damage_and_a_lock_is
             rescue.is_damaged(db)
 
 
+KNOWN = {"received": 9, "delivered": 5}
+
+
 @pytest.mark.parametrize(
-    ("books", "saved", "lost", "corrected"),
+    ("books", "saved", "are_current", "lost", "corrected"),
     [
-        ({"received": 9, "delivered": 5}, (4, 0), 0, {"received": 9, "delivered": 5}),
-        ({"received": 9, "delivered": 5}, (3, 0), 1, {"received": 9, "delivered": 5, "dropped:outbox_damaged": 1}),
-        ({"received": 9, "delivered": 5}, (5, 0), 0, {"received": 10, "delivered": 5}),
-        ({"delivered": 5}, (2, 0), 0, {"received": 7, "delivered": 5}),
-        ({}, (3, 2), None, {"received": 5, "dead_lettered:unknown": 2}),
+        (KNOWN, (4, 0), True, (0, 0), {}),
+        (KNOWN, (3, 0), True, (1, 0), {"dropped:outbox_damaged": 1}),
+        (KNOWN, (5, 0), True, (0, 0), {"received": 10}),
+        ({"delivered": 5}, (2, 0), True, (0, 0), {"received": 7}),
+        ({**KNOWN, "dead_lettered:x": 2}, (2, 1), True, (0, 1), {schema.DEAD_LETTERS_LOST: 1}),
+        (KNOWN, (3, 0), False, (None, None), {"received": 8, schema.UNKNOWN_LOSSES: 1}),
+        ({}, (3, 2), False, (None, None), {"received": 5, "dead_lettered:unknown": 2, schema.UNKNOWN_LOSSES: 1}),
     ],
 )
 def test_the_books_of_a_rescue_balance_with_what_it_saved(
-    books: dict[str, int], saved: tuple[int, int], lost: int | None, corrected: dict[str, int]
+    books: dict[str, int],
+    saved: tuple[int, int],
+    are_current: bool,
+    lost: tuple[int | None, int | None],
+    corrected: dict[str, int],
 ) -> None:
-    records, dead = saved
+    found = dict(books)
 
-    assert rescue._balance(books, records=records, dead_letters=dead) == lost
+    assert rescue._balance(found, records=saved[0], dead_letters=saved[1], are_current=are_current) == lost
 
-    assert books == corrected
+    assert found == {**books, **corrected}
 
 
 @pytest.mark.parametrize(("code", "is_raised"), [(errno.EIO, True), (errno.ENOSPC, True), (errno.EINVAL, False)])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from structlog.testing import capture_logs
 
-
+from bridge.mapping import Route
 from bridge.mqtt.packets import KEPT_BYTES
 from bridge.outbox import Bounds
 from bridge.path.pipeline import RELEASE_WITHIN
