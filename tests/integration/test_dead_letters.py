@@ -154,7 +154,7 @@ def test_a_dead_letter_that_can_be_mapped_now_becomes_rows_and_is_deleted(outbox
     outcome = replay(outbox, mapping(fields={"temperature": "temp"}))
 
     assert [r.payload for r in outcome.records] == [
-        b'{"deviceID":"AD11","roomNo":200,"temperature":%d.0}' % n for n in (18, 1, 2)
+        b'{"deviceID":"AD11","roomNo":200,"temperature":%.1f}' % n for n in (18, 1, 2)
     ]
     assert rows_of(outbox) == [r.payload for r in outcome.records]
     assert (outcome.replayed, outcome.failed) == (2, 0)
