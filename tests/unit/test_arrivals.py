@@ -1,0 +1,157 @@
+"""Which messages a slice maps, and which of them may be acknowledged. A topic names its lanes: ``x+y`` has two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from bridge.message import MqttMessage
+from bridge.path import arrivals
+from bridge.path.arrivals import BUSY_SHARE, Arrivals
+
+
+def messages(*topics: str, first: int = 1) -> list[MqttMessage]:
+    """With packet ids from ``first`` on."""
+    return [MqttMessage(topic, b"", 1, False, n, 0) for n, topic in enumerate(topics, first)]
+
+
+def holding(*topics: str, may_overtake: bool = True) -> Arrivals:
+    made = Arrivals(may_overtake=may_overtake)
+    arrived = messages(*topics)
+    made.add(arrived, arrived)
+    return made
+
+
+def ids(of: Iterable[MqttMessage]) -> list[int]:
+    return [message.packet_id for message in of]
+
+
+def lanes(topic: str) -> frozenset[str]:
+    return frozenset(topic.split("+"))
+
+
+def slice_of(held: Arrivals, *shares: float) -> list[int]:
+    """Map a slice; after each message so much of it is used, after the last of these nothing more."""
+    used = iter(shares)
+    return ids(held.map_slice(lambda _: next(used, shares[-1] if shares else 0.0), lanes))
+
+
+def test_without_a_full_slice_everything_is_mapped_in_arrival_order_and_complete() -> None:
+    held = holding("x", "y", "x")
+    assert ids(held.complete()) == []
+
+    assert slice_of(held) == [1, 2, 3]
+
+    assert not held.is_waiting
+    assert ids(held.complete()) == [1, 2, 3]
+    assert ids(held.remove_complete()) == [1, 2, 3]
+    assert held.remove_complete() == []
+
+
+def test_a_slice_ends_with_the_message_that_fills_it_and_only_what_arrived_before_the_rest_is_complete() -> None:
+    held = holding("x", "x", "x", may_overtake=False)
+
+    assert slice_of(held, 0.6, 1.0) == [1, 2]
+
+    assert held.is_waiting
+    assert ids(held.remove_complete()) == [1, 2]
+    assert slice_of(held) == [3]
+    assert ids(held.remove_complete()) == [3]
+
+
+def test_lanes_that_fill_slices_take_turns_with_all_others() -> None:
+    held = holding("x", "x", "y", "x", "z")
+
+    assert slice_of(held, 1.0) == [1]
+    assert slice_of(held, 1.0) == [3]
+    assert slice_of(held, 1.0) == [2]
+    assert ids(held.remove_complete()) == [1, 2, 3], "acknowledged in arrival order, whatever was mapped first"
+    assert slice_of(held, 0.5) == [5]
+    assert slice_of(held) == [4]
+
+
+def test_a_message_never_overtakes_an_earlier_one_with_which_it_shares_a_lane() -> None:
+    held = holding("x", "x", "x+y", "y", "z")
+
+    assert slice_of(held, 1.0) == [1]
+    assert slice_of(held) == [5], "the fourth waits for the third, which waits for the busy lane x"
+    assert slice_of(held) == [2, 3]
+    assert slice_of(held) == [4]
+
+
+def test_only_a_lane_that_used_its_share_of_a_slice_is_busy() -> None:
+    held = holding("x", "y", "x", "y", "z")
+
+    assert slice_of(held, 1 - BUSY_SHARE - 0.01, 1.0) == [1, 2]
+    assert slice_of(held) == [3, 5], "only y is busy"
+    assert slice_of(held) == [4]
+
+
+def test_a_lane_that_used_exactly_its_share_is_busy() -> None:
+    held = holding("x", "y", "x", "z")
+
+    assert slice_of(held, BUSY_SHARE, 1.0) == [1, 2]
+    assert slice_of(held) == [4], "x and y are busy"
+
+
+def test_with_only_busy_lanes_their_messages_are_mapped_without_a_pause() -> None:
+    held = holding("x", "x", "x")
+
+    assert [slice_of(held, 1.0) for _ in range(3)] == [[1], [2], [3]]
+
+
+def test_once_nothing_waits_no_lane_is_busy() -> None:
+    held = holding("x", "x")
+    assert [slice_of(held, 1.0) for _ in range(2)] == [[1], [2]]
+
+    later = messages("x", "y", first=3)
+    held.add(later, later)
+
+    assert slice_of(held) == [3, 4]
+
+
+def test_where_nothing_may_overtake_the_order_of_arrival_is_kept() -> None:
+    held = holding("x", "y", "x", may_overtake=False)
+
+    assert [slice_of(held, 1.0) for _ in range(3)] == [[1], [2], [3]]
+
+
+def test_messages_that_are_stored_already_are_acknowledged_in_their_place_and_not_mapped() -> None:
+    held = Arrivals(may_overtake=False)
+    arrived = messages("x", "x", "x")
+    held.add(arrived, arrived[1:2])
+
+    assert ids(held.complete()) == [1]
+    assert slice_of(held) == [2]
+    assert ids(held.remove_complete()) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("may_overtake", "room"), [(True, [True, True, False]), (False, [True, False, False])])
+def test_nothing_more_is_read_beyond_a_bound_or_if_it_would_only_wait(
+    monkeypatch: pytest.MonkeyPatch, may_overtake: bool, room: list[bool]
+) -> None:
+    monkeypatch.setattr(arrivals, "READ_AHEAD", 2 * (arrivals.MESSAGE_BYTES + len("x")))
+    held = Arrivals(may_overtake=may_overtake)
+    found = []
+    for message in messages("x", "x"):
+        found.append(held.has_room)
+        held.add([message], [message])
+    assert [*found, held.has_room] == room
+
+    slice_of(held)
+
+    assert held.has_room, "nothing waits"
+
+
+def test_when_the_link_is_gone_all_messages_are_forgotten() -> None:
+    held = holding("x", "x", "y")
+    slice_of(held, 1.0)
+
+    held.clear()
+
+    assert not held.is_waiting
+    assert held.remove_complete() == []
+    again = messages("x", "y", first=4)
+    held.add(again, again)
+    assert slice_of(held) == [4, 5], "no lane is busy"
