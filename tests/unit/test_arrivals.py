@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from bridge.message import MqttMessage
 from bridge.path import arrivals
 from bridge.path.arrivals import BUSY_SHARE, Arrivals
+from bridge.path.intake import Intake
 
 
 def messages(*topics: str, first: int = 1) -> list[MqttMessage]:
@@ -155,3 +158,53 @@ def test_when_the_link_is_gone_all_messages_are_forgotten() -> None:
     again = messages("x", "y", first=4)
     held.add(again, again)
     assert slice_of(held) == [4, 5], "no lane is busy"
+
+
+class ReadableLink:
+    """A link that brings these messages, one read after the other."""
+
+    session_present = True
+    broker_dropped = None
+
+    def __init__(self, *reads: list[MqttMessage]) -> None:
+        self._reads = list(reads)
+
+    def read(self, _received_at: int) -> list[MqttMessage]:
+        return self._reads.pop(0) if self._reads else []
+
+
+def intake_over(*reads: list[MqttMessage]) -> Intake:
+    def none(*_: Any) -> Any:
+        raise AssertionError
+
+    made = Intake(SimpleNamespace(redelivery=None), filters=(), connect=none, hand_over=none)  # type: ignore[arg-type]
+    made.link = ReadableLink(*reads)  # type: ignore[assignment]
+    return made
+
+
+def mapped(intake: Intake, share: float) -> list[int]:
+    return ids(intake.map_slice(lambda _: share, lanes))
+
+
+def test_one_read_is_mapped_in_a_turn_if_nothing_waits() -> None:
+    intake = intake_over(messages("x", "x"), messages("y", first=3))
+
+    intake.receive(0, 0.0, is_readable=False)
+    assert mapped(intake, 0.0) == []
+    intake.receive(0, 0.0, is_readable=True)
+    assert mapped(intake, 0.0) == [1, 2]
+    assert ids(intake.committed(None)) == [1, 2]
+    assert intake.messages == 2
+
+
+def test_while_messages_wait_all_that_has_arrived_is_read_because_it_may_overtake_them() -> None:
+    intake = intake_over(messages("x", "x"), messages("y", first=3), messages("z", first=4))
+    intake.receive(0, 0.0, is_readable=True)
+    assert mapped(intake, 1.0) == [1]
+
+    intake.receive(0, 0.0, is_readable=True)
+
+    assert intake.messages == 4
+    assert mapped(intake, 0.0) == [3, 4]
+    assert mapped(intake, 0.0) == [2]
+    assert ids(intake.committed(None)) == [1, 2, 3, 4]
