@@ -22,6 +22,9 @@ SLICE_BYTES = 4 * 1024 * 1024
 SLICE_SECONDS = 0.1
 """Seconds that the mapping of a slice takes; its last message may exceed it."""
 
+MEASURED_TOGETHER = 16
+"""Messages with one row that are measured together: measuring each costs 4 % of the time of an ordinary message."""
+
 OBJECT_BYTES = 512
 """Bytes of memory of a row or dead letter beside its payload, from the mapping to the end of the commit."""
 
@@ -45,15 +48,22 @@ class Slice:
         self._clock = clock
         self._began_at = clock()
         self._bytes = 0
+        self._share = 0.0
+        self._unmeasured: list[Row] = []
 
-    def add(self, mapped: Sequence[Row] | DeadLetter) -> float:
+    def add(self, mapped: list[Row] | DeadLetter) -> float:
         """Count what a message became; returns the share used so far: from 1 on the slice is full."""
+        rows = self._unmeasured
         if isinstance(mapped, DeadLetter):
             self._bytes += OBJECT_BYTES + len(mapped.payload)
         else:
-            for row in mapped:
-                self._bytes += OBJECT_BYTES + len(row.payload) + len(row.extras)
-        return self._bytes / SLICE_BYTES + (self._clock() - self._began_at) / SLICE_SECONDS
+            rows.extend(mapped)
+            if len(mapped) == 1 and len(rows) < MEASURED_TOGETHER:
+                return self._share
+        self._bytes += OBJECT_BYTES * len(rows) + sum([len(row.payload) + len(row.extras) for row in rows])
+        rows.clear()
+        self._share = self._bytes / SLICE_BYTES + (self._clock() - self._began_at) / SLICE_SECONDS
+        return self._share
 
 
 class Arrivals:
@@ -105,8 +115,9 @@ class Arrivals:
         chosen = self._choose(lanes) if self._busy else self._waiting
         shares = [0.0]
         for message in chosen:
-            shares.append(map_one(message))
-            if shares[-1] >= 1:
+            share = map_one(message)
+            shares.append(share)
+            if share >= 1:
                 break
         mapped = chosen[: len(shares) - 1]
         if len(mapped) == len(self._waiting):

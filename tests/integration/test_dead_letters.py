@@ -68,6 +68,7 @@ def mapping(**route: Any) -> Mapper:
 def slices_without_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow machine must not make smaller slices."""
     monkeypatch.setattr(arrivals, "SLICE_SECONDS", math.inf)
+    monkeypatch.setattr(arrivals, "MEASURED_TOGETHER", 1)
 
 
 def failing_on(payload: bytes, mapper: Mapper) -> Mapper:

@@ -109,6 +109,7 @@ def test_dead_letters_fill_a_slice_too(path: DataPath, monkeypatch: pytest.Monke
 
 
 def test_messages_that_are_slow_to_map_fill_a_slice_too(path: DataPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrivals, "MEASURED_TOGETHER", 1)
     broker, real = path.connect_broker(), Mapper.map
 
     def slow(mapper: Mapper, message: MqttMessage, next_id: int = 0) -> object:
