@@ -62,6 +62,8 @@ class Traffic:
     epoch."""
     window_used: Mapping[str, int] = field(default_factory=dict)
     """Records sent without a receipt, by stream."""
+    rate_limited: Mapping[str, bool] = field(default_factory=dict)
+    """Whether the limit of the rate, and not the far end, keeps records waiting, by stream."""
     receipt_durations: Mapping[str, Durations] = field(default_factory=dict)
     """From the send of a record to its receipt, by stream."""
     route_rows: Mapping[tuple[str, str], int] = field(default_factory=dict)

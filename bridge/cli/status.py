@@ -74,6 +74,9 @@ def lines(answer: Mapping[str, Any], url: str) -> Iterator[str]:
     )
     if outbox["holding"]:
         yield printable(f"         holding, disconnected from the broker: {outbox['holding']}")
+    if outbox["rate_limited"]:
+        streams = ", ".join(outbox["rate_limited"])
+        yield printable(f"         delivery.max_rate_rows or delivery.max_rate_bytes limits, not GDN: {streams}")
     yield f"far end  {', '.join(_far_end(health)) or 'not known yet'}"
 
 

@@ -112,6 +112,20 @@ class DeliverySettings(Group):
         "more than 1000. Rows without a receipt are sent again when a link breaks, so a smaller window "
         "means fewer duplicates.",
     )
+    max_rate_rows: float = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="Maximum number of rows per stream sent in a second, with bursts of one second. Further rows wait "
+        "in the outbox. GDN deactivates a worker that exceeds its plan's limits, which a backlog sent at full speed "
+        "can do. 0: no limit.",
+    )
+    max_rate_bytes: int = Field(
+        default=0,
+        ge=0,
+        le=1 << 30,
+        description="Maximum number of bytes of rows per stream sent in a second, as `max_rate_rows`. 0: no limit.",
+    )
     receipt_timeout: float = Field(
         default=30,
         ge=1,

@@ -398,6 +398,10 @@ class Pipeline:
             link_failures={owner.dialer.name: owner.dialer.failures for owner in owners},
             certificate_ends={owner.dialer.name: owner.certificate_ends for owner in owners},
             window_used={stream: sender.delivery.in_window for stream, sender in senders.items()},
+            rate_limited={
+                stream: self._may_send() and sender.is_rate_limited(self.heartbeat)
+                for stream, sender in senders.items()
+            },
             receipt_durations={stream: sender.durations.durations for stream, sender in senders.items()},
             route_rows=self._route_rows,
             sessions_lost=outbox.counter("sessions_lost"),

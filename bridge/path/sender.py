@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
@@ -14,6 +15,7 @@ from bridge.log import get_logger
 from bridge.message import OutboxRecord
 from bridge.outbox import Outbox
 from bridge.path.delivery import Delivery
+from bridge.path.rate_limit import RateLimit
 
 log = get_logger(__name__)
 
@@ -26,6 +28,7 @@ class Sender:
         connect: dials a producer, in the dialling thread. Its argument is the initial sequence id; None without
             deduplication.
         hand_over: takes the stream and the dialled producer.
+        limit: of the rate; None: none.
         gate: nothing is dialled before it is set.
     """
 
@@ -35,10 +38,12 @@ class Sender:
         *,
         connect: Callable[[int | None], ProducerLink],
         hand_over: Callable[[str, ProducerLink], None],
+        limit: RateLimit | None = None,
         gate: threading.Event | None = None,
     ) -> None:
         self.delivery = delivery
         self.link: ProducerLink | None = None
+        self._limit = limit
         self.initial_sequence_id = delivery.initial_sequence_id if delivery.deduplicates else None
         """For the next connection; None without deduplication."""
         self.durations = Histogram()
@@ -100,7 +105,13 @@ class Sender:
         """Monotonic seconds from which a record can be sent; None: there is none, no link, or no room."""
         if self.link is None or not self.link.room or not self.delivery.has_work:
             return None
-        return self.delivery.paused_until
+        limited_until = -math.inf if self._limit is None else self._limit.ready_at
+        return max(self.delivery.paused_until, limited_until)
+
+    def is_rate_limited(self, now: float) -> bool:
+        """Whether a record could be sent now, were it not for the limit of the rate."""
+        is_due = self.may_send_at() is not None and self.delivery.paused_until <= now
+        return self._limit is not None and is_due and now < self._limit.ready_at
 
     def send(self, outbox: Outbox, now: float) -> None:
         """Send what the window has room for, once its sequence numbers are on disk.
@@ -111,12 +122,15 @@ class Sender:
         link = self.link
         if link is None or link.error is not None:
             return
-        records = self.delivery.take(link.room, now, max_bytes=link.room_bytes)
+        rows, size = (math.inf, math.inf) if self._limit is None else self._limit.room(now)
+        records = self.delivery.take(int(min(link.room, rows)), now, max_bytes=min(link.room_bytes, size))
         if not records:
             return
         if self.delivery.deduplicates:
             # Before the send: after a crash the same record must not get another number (docs/reliability.md, P8).
             self._number(records, outbox)
+        if self._limit is not None:
+            self._limit.take(len(records), sum([record.size for record in records]), now)
         self.sends += len(records)
         link.send(records, now)
 

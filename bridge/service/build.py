@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from bridge.path.delivery import Delivery, RecordMemory
 from bridge.path.inbox import Inbox
 from bridge.path.intake import Intake
 from bridge.path.pipeline import Pipeline
+from bridge.path.rate_limit import RateLimit
 from bridge.path.sender import Sender
 from bridge.path.sockets import Sockets
 from bridge.service.connections import Connections
@@ -115,6 +117,7 @@ def build(
         _make_sender,
         outbox=outbox,
         memory=RecordMemory(),
+        make_limit=partial(_make_limit, settings),
         deduplicates=settings.delivery.deduplicate,
         connections=connections,
         inbox=inbox,
@@ -198,6 +201,7 @@ def _make_sender(
     *,
     outbox: Outbox,
     memory: RecordMemory,
+    make_limit: Callable[[], RateLimit | None],
     deduplicates: bool,
     connections: Connections,
     inbox: Inbox,
@@ -213,7 +217,13 @@ def _make_sender(
         numbering = None if initial_sequence_id is None else Numbering(producer_name, initial_sequence_id)
         return connections.dial_producer(stream, numbering)
 
-    return Sender(delivery, connect=connect, hand_over=inbox.hand_over_producer, gate=gate)
+    return Sender(delivery, connect=connect, hand_over=inbox.hand_over_producer, limit=make_limit(), gate=gate)
+
+
+def _make_limit(settings: Settings) -> RateLimit | None:
+    """The limit for one stream; None: none."""
+    rows, size = settings.delivery.max_rate_rows, settings.delivery.max_rate_bytes
+    return RateLimit(rows=rows or math.inf, size=size or math.inf) if rows or size else None
 
 
 def _make_health(

@@ -58,6 +58,7 @@ class Canary:
         publish: has the pipeline publish a message and track it.
         template: the message and the queries.
         interval: seconds between the starts of two rounds, and the time limit of a round.
+        is_rate_limited: whether the limit of the rate keeps rows of the canary's streams waiting.
         receipted: returns how many rows were receipted since the start, as ``RowLagTracker`` counts them.
         clock: monotonic seconds, the same clock as the pipeline's.
         new_marker: returns letters, digits and hyphens that were never used before.
@@ -72,6 +73,7 @@ class Canary:
         publish: Callable[[CanaryMessage], None],
         template: CanaryTemplate,
         interval: float,
+        is_rate_limited: Callable[[], bool] = lambda: False,
         receipted: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.monotonic,
         new_marker: Callable[[], str] = lambda: f"canary-{secrets.token_hex(6)}",
@@ -80,6 +82,7 @@ class Canary:
         self._gdn = gdn
         self._publish = publish
         self._template = template
+        self._is_rate_limited = is_rate_limited
         self._receipted = receipted
         self._clock = clock
         self._new_marker = new_marker
@@ -102,6 +105,10 @@ class Canary:
         is_over = now - self._started_at >= self.interval
         if message.receipted_at is not None:
             return self._look_for_rows(status, message, message.receipted_at, is_over=is_over)
+        if is_over and message.arrived_at is not None and self._is_rate_limited():
+            self._message = None  # neither found nor lost
+            note = "the canary waits behind rows that delivery.max_rate_rows or delivery.max_rate_bytes holds back"
+            return CheckResult(status, note=note, wait=0.0)
         if is_over:
             return self._end_round(status, LOST, self._loss(message))
         return self._wait(status, RECEIPT_POLL)

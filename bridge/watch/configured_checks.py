@@ -72,7 +72,7 @@ def make_checks(
         for check in health.checks
     ]
     if settings.canary.enabled:
-        checks.append(_canary(settings, routes, gdn, publish, lag))
+        checks.append(_canary(settings, routes, gdn, publish, snapshot, lag))
     _warn_of_quota(settings, checks)
     return checks
 
@@ -109,18 +109,21 @@ def _canary(
     routes: Sequence[Route],
     gdn: GdnApi,
     publish: Callable[[CanaryMessage], None],
+    snapshot: Callable[[], Snapshot],
     lag: RowLagTracker | None,
 ) -> Canary:
     canary = settings.canary
     assert canary.topic is not None
     assert canary.query is not None
-    if not _canary_streams(settings, routes):
+    streams = _canary_streams(settings, routes)
+    if not streams:
         raise SettingError("canary.topic", "no route matches it; use a topic that devices could publish to")
     return Canary(
         gdn=gdn,
         publish=publish,
         template=CanaryTemplate(canary.topic, canary.payload, canary.query, canary.cleaning_query),
         interval=canary.interval,
+        is_rate_limited=lambda: any(snapshot().traffic.rate_limited.get(stream) for stream in streams),
         receipted=lambda: 0 if lag is None else lag.input_rows().receipted,
     )
 

@@ -113,6 +113,12 @@ DEFINITIONS = (
     Definition("receipts", "counter", "Receipts from GDN since the start, refusals included."),
     Definition("receipt_seconds", "histogram", "Time from the send of a record to its receipt.", ("stream",)),
     Definition("window_used", "gauge", "Records sent without a receipt; delivery.window is the maximum.", ("stream",)),
+    Definition(
+        "rate_limited",
+        "gauge",
+        "Whether records wait because of delivery.max_rate_rows or delivery.max_rate_bytes, and not for GDN.",
+        ("stream",),
+    ),
     Definition("reconnects", "counter", "Connection attempts after the first.", ("link",)),
     Definition(
         "link_failures",
@@ -275,6 +281,7 @@ def _samples(reading: Reading) -> dict[str, Samples]:
         "receipts": _single(traffic.receipts),
         "receipt_seconds": _by_label(traffic.receipt_durations),
         "window_used": _by_label(traffic.window_used),
+        "rate_limited": _by_label(traffic.rate_limited),
         "reconnects": _by_label(traffic.reconnects),
         "link_failures": _by_two_labels(traffic.link_failures),
         "certificate_ends_timestamp_seconds": _by_two_labels(traffic.certificate_ends),

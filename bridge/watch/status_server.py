@@ -133,6 +133,7 @@ class StatusServer:
                 "dead_letters_replayed": outbox.dead_letters_replayed,
                 "dead_letters_lost": outbox.dead_letters_lost,
                 "holding": outbox.holding,
+                "rate_limited": [stream for stream, limited in snapshot.traffic.rate_limited.items() if limited],
             },
             "broker": {
                 "sessions_lost": snapshot.traffic.sessions_lost,
@@ -168,7 +169,7 @@ class StatusServer:
         tables = "".join(
             f"<h2>{title}</h2><table>"
             + "".join(
-                f"<tr><td>{name.replace('_', ' ')}<td>{_html_text(str(value if value is not None else '-'))}"
+                f"<tr><td>{name.replace('_', ' ')}<td>{_html_text(_shown(value))}"
                 for name, value in readiness[group].items()
             )
             + "</table>"
@@ -182,6 +183,12 @@ class StatusServer:
             f"{tables}<p>version {__version__} · <a href='metrics'>metrics</a> · "
             "<a href='readyz'>readiness</a></html>"
         )
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(value) or "-"
+    return "-" if value is None else str(value)
 
 
 def _html_text(text: str) -> str:

@@ -133,6 +133,31 @@ def test_with_reject_new_the_oldest_rows_arrive_and_every_rejection_is_counted(
         gdn.end()
 
 
+def test_a_backlog_is_sent_at_the_limited_rate_and_the_limit_is_named_as_the_cause(
+    mosquitto: Mosquitto, make_bridge: MakeBridge, tmp_path: Path
+) -> None:
+    url, count, rate = away(), 3000, 20
+    bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=url, BRIDGE_DELIVERY__MAX_RATE_ROWS=str(rate))
+    bridge.start()
+    bridge.wait_subscribed()
+    publish_all(mosquitto.port, readings(count))
+    wait_for(lambda: bridge.books().get("outbox") == count, what="the backlog")
+    assert outbox(bridge)["rate_limited"] == [], "GDN is away"
+
+    gdn = LocalGdn(tmp_path, port_of(url))
+    try:
+        wait_for(lambda: outbox(bridge)["rate_limited"] == ["tutorialAppInputStream"], what="the limit")
+        begun, before = time.monotonic(), bridge.books()["delivered"]
+        assert "delivery.max_rate_rows" in bridge.cli("status").stdout
+        assert 'gdn_bridge_rate_limited{stream="tutorialAppInputStream"} 1.0' in bridge.get("/metrics")[1]
+        wait_for(lambda: bridge.books()["delivered"] >= before + 2 * rate, what="two seconds' rows")
+
+        delivered = bridge.books()["delivered"] - before
+        assert delivered <= rate * (time.monotonic() - begun) + rate, "after a burst of a second"
+    finally:
+        gdn.end()
+
+
 def test_rows_that_wait_too_long_are_dropped_as_expired(mosquitto: Mosquitto, make_bridge: MakeBridge) -> None:
     bridge = make_bridge(
         mqtt_port=mosquitto.port, gdn_url=away(), BRIDGE_OUTBOX__MAX_AGE="2", BRIDGE_OUTBOX__FULL="drop_oldest"

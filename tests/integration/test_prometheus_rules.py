@@ -34,7 +34,15 @@ FIRING: dict[str, tuple[list[tuple[str, str]], int, int]] = {
     "GdnBridgeNotReady": ([("gdn_bridge_ready{%s}", "1x5 0x20")], 12, 8),
     "GdnBridgeHolding": ([("gdn_bridge_holding{%s}", "0x5 1x20")], 8, 5),
     "GdnBridgeOutboxFilling": ([("gdn_bridge_outbox_full_in_seconds{%s}", "1000000000x5 3600x20")], 18, 10),
-    "GdnBridgeOldestRecordOld": ([("gdn_bridge_outbox_oldest_seconds{%s}", "0+60x30")], 20, 10),
+    "GdnBridgeOldestRecordOld": (
+        [
+            ("gdn_bridge_outbox_oldest_seconds{%s}", "0+60x40"),
+            ('gdn_bridge_rate_limited{stream="s",%s}', "1x20 0x20"),
+            ('gdn_bridge_rate_limited{stream="other",%s}', "0x40"),
+        ],
+        28,
+        18,
+    ),
     "GdnBridgeStoreFailing": ([("gdn_bridge_outbox_failing{%s}", "0x5 1x20")], 8, 5),
     "GdnBridgeBooksUnbalanced": ([("gdn_bridge_books_balanced{%s}", "1x5 0x20")], 8, 5),
     "GdnBridgeUnknownLoss": ([("gdn_bridge_unknown_losses_total{%s}", "0x5 1x20")], 7, 5),

@@ -28,6 +28,7 @@ from bridge.path.delivery import Delivery, RecordMemory
 from bridge.path.inbox import Inbox
 from bridge.path.intake import Intake
 from bridge.path.pipeline import Pipeline
+from bridge.path.rate_limit import RateLimit
 from bridge.path.sender import Sender
 from bridge.path.sockets import Sockets
 from bridge.streamql import input_streams, parse
@@ -176,6 +177,7 @@ class FarEnd:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._rest = b""
+        self._receipted = 0
         self.sent: list[tuple[int, int]] = []
         """(record id, number in its row) of every send, in order."""
         sock.setblocking(False)
@@ -203,6 +205,13 @@ class FarEnd:
         for record_id, n in self.sent:
             if not numbers or n in numbers:
                 self._answer({"result": result, "context": str(record_id), "errorMsg": "no" * (result != "ok")})
+
+    def receipt_new(self) -> None:
+        """Answer the sends that have come since the last call of this."""
+        self.read()
+        for record_id, _ in self.sent[self._receipted :]:
+            self._answer({"result": "ok", "context": str(record_id)})
+        self._receipted = len(self.sent)
 
     def answer(self, context: str, result: str = "ok") -> None:
         """Answer a context, even if no send had it."""
@@ -248,6 +257,7 @@ class DataPath:
         deduplicates: whether sequence numbers and the fence are used.
         routes: of the mapper.
         worker_is_attached: whether rows may be sent.
+        max_rows: a second and stream; None: no limit.
     """
 
     def __init__(
@@ -259,6 +269,7 @@ class DataPath:
         deduplicates: bool = False,
         routes: Sequence[Route] = (READINGS, OTHERS),
         worker_is_attached: bool = True,
+        max_rows: float | None = None,
     ) -> None:
         self.clock = Clock()
         self.events: list[Event] = []
@@ -266,6 +277,7 @@ class DataPath:
         """The time of each commit, and the record ids that it released."""
         self.worker_is_attached = worker_is_attached
         self.deduplicates = deduplicates
+        self._max_rows = max_rows
         mapper = self.mapper(*routes)
         self.memory = RecordMemory()
         self.broker: Broker | None = None
@@ -423,7 +435,8 @@ class DataPath:
         )
         if self.deduplicates:
             delivery.resume(*self.outbox.numbered(stream))
-        return Sender(delivery, connect=_no_dialling, hand_over=_no_dialling)
+        limit = None if self._max_rows is None else RateLimit(rows=self._max_rows)
+        return Sender(delivery, connect=_no_dialling, hand_over=_no_dialling, limit=limit)
 
     def _note(self, name: str, what: Any) -> None:
         self._read_ends()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 from structlog.testing import capture_logs
@@ -11,7 +11,7 @@ from bridge.outbox import DeadLetterClient, Selection
 from bridge.path.canary_tracker import CanaryMessage
 from bridge.path.pipeline import RELEASE_WITHIN
 from tests.faults.mqtt_packets import publish
-from tests.path.harness import READINGS, WINDOW, DataPath
+from tests.path.harness import READINGS, WINDOW, DataPath, FarEnd
 
 MakePath = Callable[..., DataPath]
 
@@ -287,6 +287,83 @@ def test_refusals_and_unknown_receipts_are_logged_once_for_a_read(path: DataPath
     ]
     assert (lines[0]["result"], lines[0]["error"]) == ("send-error:8", "no")
     assert path.pipeline.snapshot.traffic.receipts == 2
+
+
+# --- the limit of the rate ------------------------------------------------------------------------------------
+
+
+def sent_within(path: DataPath, far_end: FarEnd, seconds: float) -> int:
+    """How many rows come within this time of the clock; each is receipted."""
+    before, end = len(far_end.sent), path.clock.now + seconds
+    while path.clock.now < end:
+        path.turn()
+        far_end.receipt_new()
+    return len(far_end.sent) - before
+
+
+def limited(path: DataPath) -> Mapping[str, bool]:
+    return path.pipeline.snapshot.traffic.rate_limited
+
+
+def test_a_backlog_is_sent_at_the_limited_rate_after_a_burst_of_a_second(make_path: MakePath) -> None:
+    path = make_path(max_rows=20, worker_is_attached=False)
+    broker, far_end = path.connect_broker(), path.connect_far_end()
+    broker.publish(*range(1, 101))
+    path.turn()
+    path.worker_is_attached = True
+
+    path.turn()
+    assert far_end.numbers == list(range(1, 21))
+    assert limited(path) == {"readings": True, "others": False}
+
+    assert sent_within(path, far_end, 2.0) == pytest.approx(40, abs=3)
+    sent_within(path, far_end, 3.0)
+    assert far_end.numbers == list(range(1, 101))
+    assert limited(path) == {"readings": False, "others": False}, "nothing waits"
+
+
+def test_each_stream_has_a_limit_of_its_own(make_path: MakePath) -> None:
+    path = make_path(max_rows=5)
+    broker, readings, others = path.connect_broker(), path.connect_far_end(), path.connect_far_end("others")
+
+    broker.publish(*range(1, 11))
+    broker.publish(*range(11, 16), topic="o/1")
+    path.turn()
+
+    assert readings.numbers == [1, 2, 3, 4, 5]
+    assert others.numbers == [11, 12, 13, 14, 15]
+
+
+def test_below_the_limit_nothing_waits(make_path: MakePath) -> None:
+    path = make_path(max_rows=100)
+    broker, far_end = path.connect_broker(), path.connect_far_end()
+
+    broker.publish(1, 2, 3)
+    path.turn()
+
+    assert far_end.numbers == [1, 2, 3]
+    assert not any(limited(path).values())
+
+
+def test_a_full_window_a_lost_link_or_an_inactive_worker_is_not_reported_as_the_limit(make_path: MakePath) -> None:
+    path = make_path(max_rows=WINDOW)
+    broker, far_end = path.connect_broker(), path.connect_far_end()
+    broker.publish(*range(1, 3 * WINDOW))
+    path.turn(2)
+    assert path.delivery().in_window == WINDOW
+    assert not limited(path)["readings"], "the far end is what slows"
+
+    far_end.receipt()
+    path.turn()
+    assert limited(path)["readings"]
+
+    path.worker_is_attached = False
+    path.turn()
+    assert not limited(path)["readings"]
+    path.worker_is_attached = True
+    far_end.close()
+    path.turn(2)
+    assert not limited(path)["readings"]
 
 
 # --- sequence numbers -------------------------------------------------------------------------------------------

@@ -45,12 +45,14 @@ class World:
         self.now = 1000.0
         self.messages: list[CanaryMessage] = []
         self.arrives = self.is_receipted = True
+        self.is_rate_limited = False
         markers = iter(f"canary-{n}" for n in range(1000))
         canary = Canary(
             gdn=self.far,
             publish=self.publish,
             template=template,
             interval=INTERVAL,
+            is_rate_limited=lambda: self.is_rate_limited,
             clock=lambda: self.now,
             new_marker=lambda: next(markers),
         )
@@ -148,6 +150,24 @@ def test_the_check_recovers_with_the_next_row_that_comes_out() -> None:
     world.run(INTERVAL)
 
     assert world.state == "connected"
+
+
+def test_a_canary_that_the_limit_of_the_rate_holds_back_is_no_failure_and_not_counted() -> None:
+    world = World()
+    world.is_receipted, world.is_rate_limited = False, True
+
+    world.run(2 * INTERVAL + 3)
+
+    assert world.state == "connected"
+    assert "delivery.max_rate_rows" in world.error
+    assert len(world.messages) == 3
+    canary = world.health.status.canary
+    assert canary is not None
+    assert canary.rounds == {"found": 0, "lost": 0, "not_published": 0}
+
+    world.is_rate_limited = False
+    world.run(INTERVAL)
+    assert "GDN did not receipt it" in world.error
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ FULL = Reading(
             link_failures={"mqtt": {"lost": 2}},
             certificate_ends={"mqtt": {"own": 1.8e9}},
             window_used={"s": 7},
+            rate_limited={"s": True},
             receipt_durations={"s": DURATIONS},
             route_rows={('a/"b"\n\\', "s"): 5},
         ),
@@ -105,6 +106,7 @@ def test_a_scrape_has_the_values_of_the_reading() -> None:
     assert found["gdn_bridge_outbox_full_in_seconds", frozenset()] == 60
     assert found["gdn_bridge_gdn_requests_total", frozenset({"checks"})] == 3
     assert found["gdn_bridge_otp_requests_total", frozenset()] == 5
+    assert found["gdn_bridge_rate_limited", frozenset({"s"})] == 1
     assert found["gdn_bridge_rows_behind", frozenset()] == 3
     assert found["gdn_bridge_rows_lost_total", frozenset()] == 6
     assert found["gdn_bridge_check_seconds", frozenset({"query"})] == 0.2
