@@ -48,7 +48,7 @@ class Traffic:
     redelivered: int = 0
     """Those of ``mqtt_messages`` that were recognised as stored already, and not stored again."""
     acked: int = 0
-    """PUBACKs written."""
+    """PUBACKs and PUBRECs written."""
     sends: int = 0
     """Records written to producers, resent ones included."""
     receipts: int = 0

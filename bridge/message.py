@@ -6,6 +6,7 @@ as long.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -108,3 +109,26 @@ class SeenMessages(NamedTuple):
     """One entry per message; empty if none of them has to be recognised."""
     oldest: int
     """Batches before this one can be deleted."""
+
+
+class Qos2Changes(NamedTuple):
+    """What a commit changes about the QoS 2 messages that are remembered until their PUBREL: see ``mqtt/qos2.py``."""
+
+    begun: Sequence[tuple[int, bytes]]
+    """Packet id and digest of each message to remember."""
+    ended: Sequence[int]
+    """Packet ids of messages to forget, before those of ``begun`` are added."""
+    clears: bool
+    """Whether all earlier ones are forgotten."""
+
+
+class SessionChanges(NamedTuple):
+    """What a commit records about the broker's session. Without any change it needs no commit."""
+
+    seen: SeenMessages | None = None
+    qos_2: Qos2Changes | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no change."""
+        return self.seen is None and self.qos_2 is None

@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     added = verb("explain", examples.explain_message, "show step by step what a message becomes")
     added.add_argument("topic", metavar="TOPIC", help="topic of the message")
     added.add_argument("payload", metavar="PAYLOAD", help="text, @FILE, or - for standard input")
-    added.add_argument("--qos", type=int, choices=[0, 1], default=1, help="QoS of the message (default: 1)")
+    added.add_argument("--qos", type=int, choices=[0, 1, 2], default=1, help="QoS of the message (default: 1)")
     added.add_argument("--retain", action="store_true", help="treat it as a retained message")
     added.add_argument(
         "--user",

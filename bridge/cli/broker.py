@@ -40,6 +40,7 @@ def temporary_link(mqtt: MqttSettings, filters: Sequence[str]) -> Iterator[MqttL
         keepalive=mqtt.keepalive,
         session_expiry=0,
         receive_maximum=RECEIVE_MAXIMUM,
+        qos=mqtt.qos,
     )
     link = dial(
         host=mqtt.host,
@@ -69,6 +70,7 @@ def receive(link: MqttLink, deadline: Deadline) -> list[MqttMessage]:
     except RemoteProtocolError as exc:
         raise MqttUnavailable(str(exc)) from exc
     link.ack(messages)
+    link.complete(link.take_pubrels())
     link.tick(time.monotonic())
     link.flush()
     if link.error is not None:

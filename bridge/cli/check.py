@@ -161,7 +161,7 @@ def _check_broker(configuration: Configuration) -> Iterator[Finding]:
         if not link.subscribed:
             yield Finding(asked, "failed", error)
         elif reason is None:
-            yield Finding(asked, "ok", "granted at QoS 1")
+            yield Finding(asked, "ok", f"granted at QoS {link.granted[filter_]}")
         else:
             yield Finding(asked, "failed", f"{reason}. Check the broker's access rules for this user")
 

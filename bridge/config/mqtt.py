@@ -32,6 +32,14 @@ class MqttSettings(Group):
     protocol: Annotated[Literal["5", "3.1.1"], BeforeValidator(number_as_text)] = Field(
         default="5", description="MQTT version. Use 3.1.1 only if the broker doesn't support 5."
     )
+    qos: int = Field(
+        default=1,
+        ge=1,
+        le=2,
+        description="QoS of the subscriptions. 1: what the broker redelivers after a lost connection may be stored "
+        "twice, unless `delivery.deduplicate` is on. 2: messages that were published at QoS 2 are stored once, for two "
+        "more packets and a synced write each. The broker decides which of the two it sends; the bridge handles both.",
+    )
     keepalive: int = Field(
         default=30,
         ge=5,

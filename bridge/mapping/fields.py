@@ -34,7 +34,7 @@ METADATA = {
     ROW_ID: "the row's id",
     "$topic": "the topic",
     "$client": "the bridge's client id",
-    "$qos": "0 or 1",
+    "$qos": "0, 1 or 2",
     "$retain": "whether it was retained",
     "$received_at": "when the bridge received it",
     ROOT: "the whole payload, where each or an array makes several rows",

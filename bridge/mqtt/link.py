@@ -1,8 +1,8 @@
 """One connection to the broker: connect, subscribe, read messages in batches, acknowledge them in order.
 
 The only module that imports paho. paho handles the protocol's rare packets (CONNECT, SUBSCRIBE, PINGREQ, DISCONNECT)
-but not the socket: it reads from and writes to a ``_PacketBuffer``. PUBLISH and PUBACK bypass it (``packets.py``). A
-message is acknowledged on the link that it came from or not at all, so that no packet id can be mistaken for one of a
+but not the socket: it reads from and writes to a ``_PacketBuffer``. PUBLISH and its answers bypass it (``packets.py``).
+A message is acknowledged on the link that it came from or not at all, so that no packet id can be mistaken for one of a
 later connection.
 """
 
@@ -43,13 +43,6 @@ MAX_DIGITS = 20
 ANSWER_TIMEOUT = 10.0
 """Seconds that a broker has for its CONNACK and for each SUBACK."""
 
-# Retain Handling (3.8.3.1). Routes get retained messages with a new subscription only, not at each connect; the
-# counter's last value is wanted each time.
-_SUBSCRIBE_OPTIONS = {
-    RequestKind.SUBSCRIBE: SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB),
-    RequestKind.SUBSCRIBE_COUNTER: SubscribeOptions(qos=0, retainHandling=SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE),
-}
-
 _CONNACK_3_1_1_VERSION_REFUSED = b"\x20\x02\x00\x01"
 _NO_KEEPALIVE = "the broker did not answer within the keepalive"
 
@@ -76,6 +69,8 @@ class MqttOptions:
     """Whether to subscribe to Mosquitto's counter of dropped messages as well, for ``MqttLink.broker_dropped``."""
     silence_timeout: float = 0.0
     """Seconds without a message after which the subscriptions are requested again; 0: never."""
+    qos: int = 1
+    """Of the subscriptions, 1 or 2."""
     subscribe_on_connect: bool = True
     """Whether to subscribe as soon as the CONNACK has come; else the owner calls ``MqttLink.subscribe``."""
 
@@ -162,9 +157,10 @@ class MqttLink(Link):
     Args:
         sock: connected; becomes non-blocking.
         options: of the connection.
-        filters: to subscribe, at QoS 1.
+        filters: to subscribe.
         known: filters that the broker's session held at the end of the last connection with this client id; empty if
             nothing is known.
+        known_qos: that ``known`` were requested at.
         client_not_after: see ``Link``.
     """
 
@@ -175,6 +171,7 @@ class MqttLink(Link):
         options: MqttOptions,
         filters: Sequence[str],
         known: Sequence[str],
+        known_qos: int = 1,
         client_not_after: float | None = None,
     ) -> None:
         super().__init__(
@@ -187,12 +184,16 @@ class MqttLink(Link):
         """Whether the broker had kept the session; None before its CONNACK."""
         self.broker_dropped: int | None = None
         """Messages that the broker has dropped since its start because a queue was full; None if it hasn't said."""
-        self.note: str | None = None
-        """Where the broker grants less than was asked for, as a sentence; not an error."""
+        self._session_note: str | None = None
         self._options = options
         self._subscriptions = Subscriptions(
-            filters, known=known, version=options.version, watch_drops=options.watch_drops
+            filters,
+            known=known,
+            version=options.version,
+            watch_drops=options.watch_drops,
+            same_qos=known_qos == options.qos,
         )
+        self._pubrels: list[int] = []
         self._silence = _Silence(options.silence_timeout)
         self._rest = bytearray()  # an incomplete packet
         self._needed = 0  # its length
@@ -249,13 +250,35 @@ class MqttLink(Link):
 
     @property
     def refused(self) -> Mapping[str, str]:
-        """Wanted filters that are not subscribed at QoS 1, each with the reason: see ``Subscriptions``."""
+        """Wanted filters that are refused or granted at QoS 0, each with the reason: see ``Subscriptions``."""
         return self._subscriptions.refused
 
     @property
     def downgraded(self) -> frozenset[str]:
         """Those of ``refused`` that the broker granted at QoS 0."""
         return self._subscriptions.downgraded
+
+    @property
+    def granted(self) -> Mapping[str, int]:
+        """Wanted filters that the broker granted on this connection, each with its QoS: see ``Subscriptions``."""
+        return self._subscriptions.granted
+
+    @property
+    def qos(self) -> int:
+        """That the subscriptions are requested at."""
+        return self._options.qos
+
+    @property
+    def note(self) -> str | None:
+        """Where the broker grants less than was asked for, as a sentence; not an error."""
+        notes = [self._session_note] if self._session_note else []
+        lower = [f for f, qos in self.granted.items() if 0 < qos < self.qos]
+        if lower:
+            notes.append(
+                f"the broker grants QoS 1, not 2 as mqtt.qos asks, for {len(lower)} of {len(self.granted)} "
+                "subscriptions: what it redelivers may be stored twice"
+            )
+        return "; ".join(notes) or None
 
     @property
     def counter_unanswered(self) -> bool:
@@ -288,7 +311,7 @@ class MqttLink(Link):
             self._refused(_reason(code, properties))
             return
         self.session_present = flags.session_present
-        self.note = self._shorter_session(properties)
+        self._session_note = self._shorter_session(properties)
         self._send(self._subscriptions.connected(session_present=flags.session_present))
         if self._options.subscribe_on_connect:
             self.subscribe()
@@ -342,11 +365,18 @@ class MqttLink(Link):
             if request.kind is RequestKind.UNSUBSCRIBE:
                 _, mid = self._client.unsubscribe(request.filters)
             else:
-                options = _SUBSCRIBE_OPTIONS[request.kind]
+                options = self._subscribe_options(request.kind)
                 topics = [(f, options if self._options.is_v5 else options.QoS) for f in request.filters]
                 _, mid = self._client.subscribe(topics)  # type: ignore[arg-type]  # a list of one kind or the other
             if mid is not None:
                 self._subscriptions.sent(mid, request)
+
+    def _subscribe_options(self, kind: RequestKind) -> SubscribeOptions:
+        # Retain Handling (3.8.3.1): the counter's last value is wanted each time. Routes get retained messages with a
+        # new subscription only, not at each connect.
+        if kind is RequestKind.SUBSCRIBE_COUNTER:
+            return SubscribeOptions(qos=0, retainHandling=SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE)
+        return SubscribeOptions(qos=self.qos, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
 
     # --- messages -----------------------------------------------------------------------------------------
 
@@ -385,6 +415,7 @@ class MqttLink(Link):
             self._rest.clear()
         block = packets.split(data, version=self._options.version, received_at=received_at)
         self._check_bounds(block, data)
+        self._pubrels += block.pubrels
         if block.needed > MAX_PACKET:
             self._oversized = packets.Oversized(block.needed)
             self._oversized.feed(data[block.consumed :])
@@ -444,7 +475,16 @@ class MqttLink(Link):
 
     def ack(self, messages: Sequence[MqttMessage]) -> None:
         """Acknowledge messages of this link, in arrival order. Only after they are durable."""
-        self._outgoing += packets.pubacks(messages)
+        self._outgoing += packets.acknowledgements(messages)
+
+    def take_pubrels(self) -> list[int]:
+        """The packet ids of the PUBRELs that have come since the last call, in order."""
+        pubrels, self._pubrels = self._pubrels, []
+        return pubrels
+
+    def complete(self, packet_ids: Sequence[int]) -> None:
+        """Answer PUBRELs with PUBCOMPs. Only after the messages' packet ids are no longer on disk."""
+        self._outgoing += packets.pubcomps(packet_ids)
 
     def publish(self, topic: str, payload: bytes) -> None:
         """Send a message at QoS 0: it may be lost unnoticed.
@@ -497,7 +537,8 @@ class MqttLink(Link):
 
     def close(self) -> None:
         """Send DISCONNECT, as far as the socket takes it, and close. The broker keeps the session."""
-        if self.end is None:
+        # Before the CONNACK nothing is sent: a CONNECT that still waits might begin a session that nobody knows of.
+        if self.end is None and self.session_present is not None:
             self._client.disconnect()
             self.flush()
         self.sock.close()
@@ -517,6 +558,7 @@ def dial(
     options: MqttOptions,
     filters: Sequence[str],
     known: Sequence[str] = (),
+    known_qos: int = 1,
 ) -> MqttLink:
     """A link whose CONNECT is queued; CONNACK and SUBACK come through ``read``. Blocks.
 
@@ -528,6 +570,7 @@ def dial(
         options: see ``MqttLink``.
         filters: see ``MqttLink``.
         known: see ``MqttLink``.
+        known_qos: see ``MqttLink``.
 
     Raises:
         MqttUnavailable: the broker can't be reached.
@@ -537,4 +580,11 @@ def dial(
         sock = open_socket(host, port, tls=tls, timeout=connect_timeout)
     except OSError as exc:
         raise MqttUnavailable(f"the broker at {host}:{port} can't be reached: {exc}") from exc
-    return MqttLink(sock=sock, options=options, filters=filters, known=known, client_not_after=client_not_after)
+    return MqttLink(
+        sock=sock,
+        options=options,
+        filters=filters,
+        known=known,
+        known_qos=known_qos,
+        client_not_after=client_not_after,
+    )

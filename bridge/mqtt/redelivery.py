@@ -9,6 +9,8 @@ again. All that it received before the fence arrives before it and is stored; al
 A second, independent check guards against brokers that break these rules: a message that arrives before the fence is
 skipped only if its packet id and content are known. In doubt a message counts as new: a duplicate is better than a
 loss.
+
+All this is about QoS 1. Messages with QoS 0 and 2 pass through, in their place (``qos2.py``).
 """
 
 from __future__ import annotations
@@ -36,6 +38,17 @@ MAX_WAITING_BYTES = 16 * 1024 * 1024
 log = get_logger(__name__)
 
 
+def session_key(session: str) -> bytes:
+    """The key for ``content_digest``: digests of different sessions don't match."""
+    return blake2b(session.encode(), digest_size=32).digest()
+
+
+def content_digest(message: MqttMessage, key: bytes) -> bytes:
+    """A digest of topic and payload."""
+    content = message.topic.encode("utf-8", "surrogateescape") + b"\0" + message.payload
+    return blake2b(content, digest_size=DIGEST_BYTES, key=key).digest()
+
+
 class RedeliveryFilter:
     """Separates new messages from redelivered ones, and says which messages may be acknowledged.
 
@@ -48,7 +61,7 @@ class RedeliveryFilter:
     """
 
     def __init__(self, *, session: str, batches: Iterable[tuple[int, bytes]] = ()) -> None:
-        self._key = blake2b(session.encode(), digest_size=32).digest()
+        self._key = session_key(session)
         self._entries: dict[int, bytes] = {}  # the latest for each packet id
         self._batches: deque[tuple[int, int]] = deque()  # (number, entries) of those on disk
         self._fence: bytes | None = None  # its entry
@@ -91,10 +104,10 @@ class RedeliveryFilter:
             self._waiting_bytes += len(message.payload)
             self._last_arrival = now
             # DUP is set on every message that is sent again (MQTT 5, 3.3.1.1).
-            if message.qos and not message.dup:
+            if message.qos == 1 and not message.dup:
                 log.info("mqtt.fence_missing", hint="the broker sent a new message instead: all are stored")
                 return self._stop_waiting(messages[n + 1 :])
-            if message.qos and self._entry(message) == self._fence:
+            if message.qos == 1 and self._entry(message) == self._fence:
                 return self._fence_arrived(messages[n + 1 :])
             if self._waits_for_too_much:
                 return self._stop_waiting(messages[n + 1 :])
@@ -111,10 +124,10 @@ class RedeliveryFilter:
             new: from ``split``.
             due: whether a commit is made anyhow, or because of ``wants_commit``.
         """
-        to_acknowledge = [message for message in new if message.qos]
+        to_acknowledge = [message for message in new if message.qos == 1]
         if to_acknowledge:
             # The fence is the last message that wants a PUBACK, be it a redelivered one.
-            fence = next(message for message in reversed(arrived) if message.qos)
+            fence = next(message for message in reversed(arrived) if message.qos == 1)
             if to_acknowledge[-1] is not fence:
                 to_acknowledge.append(fence)
             entries = b"".join([self._entry(message) for message in to_acknowledge])
@@ -124,9 +137,9 @@ class RedeliveryFilter:
         return None
 
     def committed(self, stored: SeenMessages | None, arrived: Sequence[MqttMessage]) -> list[MqttMessage]:
-        """The messages that may be acknowledged now, in arrival order; ``stored`` is on disk."""
+        """The QoS 1 messages that may be acknowledged now, in arrival order; ``stored`` is on disk."""
         unacked = [self._unacked_fence] if self._unacked_fence is not None else []
-        unacked += [message for message in arrived if message.qos]
+        unacked += [message for message in arrived if message.qos == 1]
         if len(unacked) > 1 and not self._broker_repeats:
             self._broker_sends_ahead = True
         self._unacked_fence = None
@@ -180,7 +193,7 @@ class RedeliveryFilter:
         fence = self._unacked_fence
         if fence is None:
             return list(messages)
-        arrived = [m for m in messages if not (m.dup and m.qos and self._entry(m) == self._entry(fence))]
+        arrived = [m for m in messages if not (m.dup and m.qos == 1 and self._entry(m) == self._entry(fence))]
         if len(arrived) < len(messages):
             self.skipped += len(messages) - len(arrived)
             self._broker_repeats, self._broker_sends_ahead = True, False
@@ -189,7 +202,7 @@ class RedeliveryFilter:
     def _fence_arrived(self, rest: Sequence[MqttMessage]) -> tuple[list[MqttMessage], list[MqttMessage]]:
         """Skip what was stored before the fence; what follows it is new."""
         waited, self._waiting = self._waiting or [], None
-        new = [m for m in waited if not m.qos or self._entries.get(m.packet_id) != self._entry(m)]
+        new = [m for m in waited if m.qos != 1 or self._entries.get(m.packet_id) != self._entry(m)]
         self.skipped += len(waited) - len(new)
         log.info("mqtt.redelivered_skipped", count=len(waited) - len(new))
         return [*waited, *rest], [*new, *rest]
@@ -224,5 +237,4 @@ class RedeliveryFilter:
         return oldest
 
     def _entry(self, message: MqttMessage) -> bytes:
-        content = message.topic.encode("utf-8", "surrogateescape") + b"\0" + message.payload
-        return message.packet_id.to_bytes(2, "big") + blake2b(content, digest_size=DIGEST_BYTES, key=self._key).digest()
+        return message.packet_id.to_bytes(2, "big") + content_digest(message, self._key)

@@ -1,15 +1,16 @@
 """State that outlasts a connection to the broker: the session's filters, its loss, and the messages seen.
 
-Used by the pipeline thread. The dialling thread reads ``known_filters`` and ``watch_drops``, which are replaced as a
-whole.
+Used by the pipeline thread. The dialling thread reads ``known`` and ``watch_drops``, which are replaced as a whole.
 """
 
 from __future__ import annotations
 
 import json
+from typing import NamedTuple
 
 from bridge.log import get_logger
 from bridge.mqtt.link import MqttLink
+from bridge.mqtt.qos2 import Qos2Exchanges
 from bridge.mqtt.redelivery import RedeliveryFilter
 from bridge.outbox import Outbox
 from bridge.timing import Pace
@@ -26,6 +27,15 @@ KEY = "mqtt_session"
 log = get_logger(__name__)
 
 
+class Known(NamedTuple):
+    """What is known of the broker's session."""
+
+    filters: tuple[str, ...] = ()
+    """Topic filters that it holds."""
+    qos: int = 1
+    """That they were requested at."""
+
+
 class MqttSession:
     """The session of one client id at one broker.
 
@@ -39,11 +49,13 @@ class MqttSession:
         self._name = name
         self._outbox = outbox
         self._brief_links = 0
-        stored_name, filters = json.loads(outbox.saved_value(KEY) or '["", []]')
-        self.known_filters: tuple[str, ...] = tuple(filters) if stored_name == name else ()
-        """Filters that the broker's session holds, as far as is known."""
+        self._is_loss_uncounted = False
+        stored_name, filters, *qos = json.loads(outbox.saved_value(KEY) or '["", []]')
+        self.known = Known(tuple(filters), *qos) if stored_name == name else Known()
+        self.qos_2 = Qos2Exchanges(session=name, stored=outbox.qos_2_messages())
+        """Recognises redelivered QoS 2 messages."""
         self.redelivery: RedeliveryFilter | None = None
-        """Recognises redelivered messages; None without deduplication."""
+        """Recognises redelivered QoS 1 messages; None without deduplication."""
         if deduplicates:
             self.redelivery = RedeliveryFilter(session=name, batches=outbox.seen_messages())
         else:
@@ -51,20 +63,33 @@ class MqttSession:
         self.watch_drops = True
         """Whether the broker may be asked for its counter of dropped messages."""
 
+    @property
+    def may_subscribe(self) -> bool:
+        """Whether subscriptions may be requested: what is stored of a lost session is gone."""
+        return self.qos_2.may_subscribe and (self.redelivery is None or self.redelivery.may_subscribe)
+
     def begin(self, link: MqttLink) -> None:
-        """A link is subscribed: log and count the loss of the session if the broker no longer had it.
+        """The CONNACK has come: log and count the loss of the session if the broker no longer had it.
 
         Raises:
             OutboxUnavailable: the loss was logged, but not counted.
         """
-        if not self.known_filters or link.session_present:
+        self._note_loss(link)
+        if self._is_loss_uncounted:
+            self._save(self.known)
+            self._outbox.count("sessions_lost")
+            self._is_loss_uncounted = False
+
+    def _note_loss(self, link: MqttLink) -> None:
+        if link.session_present is not False or not self.known.filters:
             return
         log.warning(
             "mqtt.session_lost",
             hint="the broker no longer knew this client id's session: messages that it had queued, and those published "
             "while the bridge was away, are lost. Check the broker's persistence and session expiry",
         )
-        self._outbox.count("sessions_lost")
+        self.known = Known()
+        self._is_loss_uncounted = True
 
     def save_filters(self, link: MqttLink) -> None:
         """Store which filters the session holds, for the next connection and the next start.
@@ -72,12 +97,19 @@ class MqttSession:
         Raises:
             OutboxUnavailable: only this process knows it.
         """
-        if link.held != self.known_filters:
-            self.known_filters = link.held
-            self._outbox.save_values(**{KEY: json.dumps([self._name, list(link.held)])})
+        held = Known(link.held, link.qos)
+        if held != self.known:
+            self._save(held)
+
+    def _save(self, known: Known) -> None:
+        self.known = known
+        self._outbox.save_values(**{KEY: json.dumps([self._name, *known])})
 
     def end(self, link: MqttLink, *, lasted: float, error: str) -> tuple[str, Pace | None]:
         """A link has ended after ``lasted`` seconds. Returns the error to report and the pace of the next attempt."""
+        if not link.subscribed:  # the session that the next link finds has no subscriptions
+            self._note_loss(link)
+        self.qos_2.link_ended()
         if self.redelivery is not None:
             self.redelivery.link_ended()
         if link.is_auth_error:

@@ -44,13 +44,16 @@ class Subscriptions:
     """The subscriptions of one link. ``held``, ``refused`` and ``downgraded`` are replaced as a whole.
 
     Args:
-        wanted: filters of the routes, at QoS 1.
+        wanted: filters of the routes.
         known: filters that the broker's session held at the end of the last connection; empty if nothing is known.
         version: of the protocol, 5 or 4 (3.1.1).
         watch_drops: whether to subscribe to the broker's counter of dropped messages as well.
+        same_qos: whether ``known`` were requested at the QoS that ``wanted`` are requested at.
     """
 
-    def __init__(self, wanted: Sequence[str], *, known: Sequence[str], version: int, watch_drops: bool) -> None:
+    def __init__(
+        self, wanted: Sequence[str], *, known: Sequence[str], version: int, watch_drops: bool, same_qos: bool = True
+    ) -> None:
         self.is_requested = False
         """Whether the first SUBSCRIBE is due or sent."""
         self.is_answered = False
@@ -63,16 +66,20 @@ class Subscriptions:
         """Wanted filters that the broker refused or granted at QoS 0, each with the reason; as of the last SUBACK."""
         self.downgraded: frozenset[str] = frozenset()
         """Those of ``refused`` that the broker granted at QoS 0."""
+        self.granted: Mapping[str, int] = {}
+        """Wanted filters that the broker granted on this connection, each with its QoS."""
         self.includes_sys = _includes_sys(wanted)
         """Whether a wanted filter is one for the broker's own topics."""
         self._wanted = dict.fromkeys(wanted)  # a set in order
         self._known = list(dict.fromkeys(known))
         self._is_v5 = version == 5
+        self._requests_all = self._is_v5 or not same_qos
         # A route for the broker's own topics would also get the counter's messages.
         self._watches_drops = watch_drops and not self.includes_sys
         self._is_connected = False
         self._held: set[str] = set()
         self._reasons: dict[str, str] = {}
+        self._granted: dict[str, int] = {}
         self._downgraded: set[str] = set()
         self._subscribes: dict[int, SubscriptionRequest] = {}  # by packet id, until the SUBACK
         self._unsubscribes: dict[int, SubscriptionRequest] = {}  # by packet id, until the UNSUBACK
@@ -108,10 +115,10 @@ class Subscriptions:
 
         With MQTT 5 all of them are requested at each connect: that costs one packet and repairs a session that lost
         some. 3.1.1 has no Retain Handling: each SUBSCRIBE brings all retained messages again, so only filters that the
-        session doesn't hold are requested.
+        session doesn't hold, or holds at another QoS, are requested.
         """
         self.is_requested = True
-        kept = frozenset() if self._is_v5 else self._held - self._leaving
+        kept = frozenset() if self._requests_all else self._held - self._leaving
         missing = [f for f in self._wanted if f not in kept]
         if missing:
             return [SubscriptionRequest(RequestKind.SUBSCRIBE, missing)]
@@ -185,9 +192,11 @@ class Subscriptions:
         self._held.discard(filter_)
         self._downgraded.discard(filter_)
         self._reasons.pop(filter_, None)
+        self._granted.pop(filter_, None)
         if reason is None or reason.is_failure:
             self._reasons[filter_] = NO_ANSWER if reason is None else str(reason)
             return
+        self._granted[filter_] = reason.code
         is_downgraded = reason.code == 0 and filter_ in self._wanted  # the counter is requested at QoS 0
         if is_downgraded:
             self._downgraded.add(filter_)
@@ -211,6 +220,7 @@ class Subscriptions:
     def _update_results(self) -> None:
         self.held = tuple(sorted(self._held))
         self.refused = {f: self._reasons[f] for f in self._wanted if f in self._reasons}
+        self.granted = {f: self._granted[f] for f in self._wanted if f in self._granted}
         self.downgraded = frozenset(self._downgraded.intersection(self.refused))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from bridge.message import DeadLetter, Row, SeenMessages
+from bridge.message import DeadLetter, Qos2Changes, Row, SeenMessages
 from bridge.outbox.dead_letters import StoredDeadLetter
 
 
@@ -50,6 +50,8 @@ class Commit:
     """Dead letters that were mapped again; the rows of those that are done are among ``rows``."""
     seen: SeenMessages | None = None
     """Recognises the messages of this batch when they are redelivered; None: no change."""
+    qos_2: Qos2Changes | None = None
+    """Recognises QoS 2 messages until their exchange has ended; None: no change."""
 
     @property
     def takes_messages(self) -> bool:

@@ -46,6 +46,10 @@ CHANGES = (
     """
     ALTER TABLE dead_letters ADD COLUMN omitted INTEGER NOT NULL DEFAULT 0;
     """,
+    # 6: QoS 2 messages that are stored and whose PUBREL hasn't come
+    """
+    CREATE TABLE qos_2 (packet_id INTEGER PRIMARY KEY, digest BLOB NOT NULL);
+    """,
 )
 """Entry n upgrades a file from version n (SQLite's user_version) to n + 1."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from bridge.books import Books
 from bridge.errors import OutboxDamaged
 from bridge.log import get_logger
-from bridge.message import OutboxRecord, SeenMessages
+from bridge.message import OutboxRecord, Qos2Changes, SeenMessages
 from bridge.outbox import dead_letters, records
 from bridge.outbox.bounds import ROOM_AGAIN, Bounds, StreamUsage, Usage
 from bridge.outbox.commit import Commit, RefusedRecord, ReplayedDeadLetters
@@ -41,10 +41,16 @@ WRITE_SEEN = "INSERT INTO handed_over VALUES (?, ?)"
 DELETE_SEEN_BEFORE = "DELETE FROM handed_over WHERE batch < ?"
 DELETE_SEEN = "DELETE FROM handed_over"
 
+READ_QOS_2 = "SELECT packet_id, digest FROM qos_2"
+WRITE_QOS_2 = "INSERT OR REPLACE INTO qos_2 VALUES (?, ?)"
+DELETE_QOS_2 = "DELETE FROM qos_2 WHERE packet_id = ?"
+DELETE_ALL_QOS_2 = "DELETE FROM qos_2"
+
 PURGE_COUNT = 5000
 """Most dead letters purged at a time: selecting them takes memory, and the pipeline waits meanwhile."""
 
 SeenBatch = tuple[int, bytes]  # here, not in the class: there ``bytes`` is a property
+Qos2Message = tuple[int, bytes]
 
 log = get_logger(__name__)
 
@@ -79,6 +85,7 @@ class Outbox(OwnedDatabase):
         self._dead_letter_usage = dead_letters.usage(db)
         if is_copy:
             self.forget_seen_messages()
+            self.forget_qos_2_messages()
 
     # --- records ------------------------------------------------------------------------------------------
 
@@ -118,6 +125,8 @@ class Outbox(OwnedDatabase):
                 db.executemany(records.WRITE_NUMBER, [(None, record_id) for record_id in commit.unnumbered])
             if commit.seen is not None:
                 _write_seen(db, commit.seen)
+            if commit.qos_2 is not None:
+                _write_qos_2(db, commit.qos_2)
             if commit.replayed is not None:
                 dead_letter_usage += _finish_replayed(db, commit.replayed, counts)
             if new_dead_letters:
@@ -373,6 +382,24 @@ class Outbox(OwnedDatabase):
         with self._transaction("write to") as db:
             db.execute(DELETE_SEEN)
 
+    def qos_2_messages(self) -> list[Qos2Message]:
+        """The packet ids and digests of QoS 2 messages whose exchange has not ended: see ``Qos2Changes``.
+
+        Raises:
+            OutboxUnavailable: the outbox can't be read now.
+        """
+        with self._translated("read") as db:
+            return db.execute(READ_QOS_2).fetchall()
+
+    def forget_qos_2_messages(self) -> None:
+        """Forget the QoS 2 messages whose exchange has not ended.
+
+        Raises:
+            OutboxUnavailable: nothing was changed.
+        """
+        with self._transaction("write to") as db:
+            db.execute(DELETE_ALL_QOS_2)
+
     # --- books ----------------------------------------------------------------------------------------------
 
     def books(self) -> Books:
@@ -431,6 +458,13 @@ def _write_seen(db: sqlite3.Connection, seen: SeenMessages) -> None:
     db.execute(DELETE_SEEN_BEFORE, (seen.oldest,))
     if seen.messages:
         db.execute(WRITE_SEEN, (seen.batch, seen.messages))
+
+
+def _write_qos_2(db: sqlite3.Connection, changes: Qos2Changes) -> None:
+    if changes.clears:
+        db.execute(DELETE_ALL_QOS_2)
+    db.executemany(DELETE_QOS_2, [(packet_id,) for packet_id in changes.ended])
+    db.executemany(WRITE_QOS_2, changes.begun)
 
 
 def _finish_replayed(db: sqlite3.Connection, replayed: ReplayedDeadLetters, counts: Counter[str]) -> Usage:

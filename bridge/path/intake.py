@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from bridge.errors import RemoteProtocolError
 from bridge.links.dialer import Dialer
 from bridge.log import get_logger
-from bridge.message import MqttMessage, SeenMessages
+from bridge.message import MqttMessage, SessionChanges
 from bridge.mqtt.link import MqttLink
 from bridge.mqtt.session import MqttSession
 from bridge.path.arrivals import Arrivals, Lanes
@@ -47,14 +47,16 @@ class Intake:
         self.messages = 0
         """PUBLISH packets read, redelivered ones included."""
         self.acked = 0
-        """PUBACKs written."""
+        """PUBACKs and PUBRECs written."""
         self.broker_dropped: int | None = None
         """Messages that the broker says it dropped; None: it doesn't say."""
         self._session = session
         self._redelivery = session.redelivery
+        self._qos_2 = session.qos_2
         # The fence is recognised by order: with it, messages are stored in arrival order.
         self._arrivals = Arrivals(may_overtake=self._redelivery is None)
         self._clock = clock
+        self._is_connected = False  # the CONNACK has come
         self._is_subscribed = False
         self._linked_at = 0.0
         self._refused: Mapping[str, str] = {}
@@ -68,7 +70,8 @@ class Intake:
 
     def adopt(self, link: MqttLink) -> None:
         """Receive over this link from now on."""
-        self.link, self._is_subscribed, self._linked_at = link, False, self._clock()
+        self.link, self._linked_at = link, self._clock()
+        self._is_connected = self._is_subscribed = False
         self.certificate_ends = link.certificate_ends
         link.want(self.filters)  # they may have changed since it was dialled
         if self.holding is not None:  # it was being dialled when the hold began
@@ -89,7 +92,10 @@ class Intake:
         link = self.link
         if link is None:
             return
-        if link.awaits_subscribe and self._may_subscribe:
+        if link.session_present is not None and not self._is_connected:
+            self._is_connected = True
+            self._session.begin(link)
+        if link.awaits_subscribe and self._session.may_subscribe:
             link.subscribe()
         link.tick(now)
         link.flush()
@@ -97,11 +103,6 @@ class Intake:
             self.drop(link.error)
         elif link.subscribed:
             self._follow(link)
-
-    @property
-    def _may_subscribe(self) -> bool:
-        # Without deduplication the link subscribes by itself (MqttOptions.subscribe_on_connect).
-        return self._redelivery is not None and self._redelivery.may_subscribe
 
     def _follow(self, link: MqttLink) -> None:
         """Store the session's filters. Report them when the link becomes subscribed and whenever refusals change."""
@@ -111,9 +112,6 @@ class Intake:
             log.info("mqtt.subscribed", session_present=link.session_present, refused=refused, note=link.note)
         if is_first or link.refused != self._refused:
             self._report(link)
-        if is_first:
-            # Before save_filters replaces the filters by which the loss of a session is recognised.
-            self._session.begin(link)
         self._session.save_filters(link)
 
     def _report(self, link: MqttLink) -> None:
@@ -176,11 +174,11 @@ class Intake:
             self._add(messages, now)
 
     def _add(self, messages: list[MqttMessage], now: float) -> None:
-        if self._redelivery is None:
-            self._arrivals.add(messages, messages)
-            return
         present = None if self.link is None else self.link.session_present
-        self._arrivals.add(*self._redelivery.split(messages, session_present=present, now=now))
+        arrived = new = messages
+        if self._redelivery is not None:
+            arrived, new = self._redelivery.split(messages, session_present=present, now=now)
+        self._arrivals.add(arrived, self._qos_2.new(new, session_present=present))
 
     def _read(self, received_at: int) -> list[MqttMessage]:
         assert self.link is not None
@@ -189,6 +187,7 @@ class Intake:
         except RemoteProtocolError as exc:
             self.drop(str(exc))
             return []
+        self._qos_2.pubrels_came(self.link.take_pubrels())
         self.messages += len(messages)
         self.broker_dropped = self.link.broker_dropped
         return messages
@@ -205,16 +204,22 @@ class Intake:
     @property
     def skipped(self) -> int:
         """Redelivered messages that were stored already."""
-        return self._redelivery.skipped if self._redelivery else 0
+        return self._qos_2.skipped + (self._redelivery.skipped if self._redelivery else 0)
 
-    def to_store(self, mapped: Sequence[MqttMessage], *, due: bool) -> SeenMessages | None:
+    def to_store(self, mapped: Sequence[MqttMessage], *, due: bool) -> SessionChanges:
         """What to commit with the messages of ``map_slice``, so that they are recognised when they are redelivered."""
-        return self._redelivery.to_store(self._arrivals.complete(), mapped, due=due) if self._redelivery else None
+        seen = self._redelivery.to_store(self._arrivals.complete(), mapped, due=due) if self._redelivery else None
+        return SessionChanges(seen, self._qos_2.to_store(mapped))
 
-    def committed(self, stored: SeenMessages | None) -> list[MqttMessage]:
-        """The commit of this turn is done; returns what may be acknowledged."""
+    def committed(self, stored: SessionChanges) -> list[MqttMessage]:
+        """The commit of this turn is done: complete QoS 2 exchanges; returns what may be acknowledged."""
+        completed = self._qos_2.committed(stored.qos_2)
+        if completed and self.link is not None:
+            self.link.complete(completed)
         complete = self._arrivals.remove_complete()
-        return self._redelivery.committed(stored, complete) if self._redelivery else complete
+        if self._redelivery is None:
+            return complete
+        return self._redelivery.committed(stored.seen, complete) + [m for m in complete if m.qos == 2]
 
     @property
     def wants_commit(self) -> bool:

@@ -22,7 +22,7 @@ from bridge.errors import OutboxUnavailable
 from bridge.links.link import Link
 from bridge.log import get_logger
 from bridge.mapping import Mapper
-from bridge.message import DeadLetter, MqttMessage, OutboxRecord, Row, SeenMessages
+from bridge.message import DeadLetter, MqttMessage, OutboxRecord, Row, SessionChanges
 from bridge.outbox import Commit, Outbox, Policy
 from bridge.parts import PartStatus
 from bridge.path.arrivals import Slice
@@ -152,10 +152,10 @@ class Pipeline:
         self._follow_sparkplug(now)
         self._canary.publish(self._inbox.canaries(), self._intake.publish, now)
         due = self._is_commit_due(now)
-        seen = self._intake.to_store(batch.messages, due=due)
+        changes = self._intake.to_store(batch.messages, due=due)
         # PUBACKs only after the commit (docs/reliability.md, P1).
-        if self._store(batch, now, due=due, seen=seen):
-            self._ack(self._intake.committed(seen))
+        if self._store(batch, now, due=due, changes=changes):
+            self._ack(self._intake.committed(changes))
         self._send(now)
         self._tick(now)
         self._upkeep.save_notes(self._inbox, now)
@@ -287,19 +287,19 @@ class Pipeline:
     def _is_commit_due(self, now: float) -> bool:
         return self._commit_due is not None and now >= max(self._commit_due, self._upkeep.retry_at)
 
-    def _store(self, batch: Batch, now: float, *, due: bool, seen: SeenMessages | None) -> bool:
+    def _store(self, batch: Batch, now: float, *, due: bool, changes: SessionChanges) -> bool:
         """Commit the batch together with the outcomes that GDN's answers brought.
 
         Args:
             batch: of this turn.
             now: monotonic seconds.
             due: whether a commit is due even without a batch.
-            seen: recognises the batch's messages when they are redelivered; None: nothing changes.
+            changes: recognise the batch's messages when they are redelivered.
 
         Returns:
             False: nothing is durable, so nothing may be acknowledged.
         """
-        if not batch.messages and not due and seen is None:
+        if not batch.messages and not due and changes.is_empty:
             return True
         outcomes = [(sender.delivery, sender.delivery.outcomes()) for sender in self.senders.values()]
         try:
@@ -312,13 +312,14 @@ class Pipeline:
                     unnumbered=[record_id for _, outcome in outcomes for record_id in outcome.unnumbered],
                     rejects=self._upkeep.rejected_streams(batch.rows, self.senders),
                     filtered=batch.filtered,
-                    seen=seen,
+                    seen=changes.seen,
+                    qos_2=changes.qos_2,
                 )
             )
         except OutboxUnavailable as exc:
             self._upkeep.failed(exc, now)
             # Without messages nothing waits for a PUBACK: a later turn repeats the commit.
-            if batch.messages or seen is not None:
+            if batch.messages or not changes.is_empty:
                 self._give_up_batch(str(exc))
             return False
         self._canary.stored(records)
@@ -427,5 +428,5 @@ class Pipeline:
         for sender in self.senders.values():
             sender.close()
         # Even if the outbox has just failed: what isn't released now is sent again after the next start.
-        self._store(Batch(), self._clock(), due=True, seen=None)
+        self._store(Batch(), self._clock(), due=True, changes=SessionChanges())
         self.snapshot = self._snapshot()

@@ -78,8 +78,8 @@ class Connections:
             receive_maximum=mqtt.receive_maximum,
             watch_drops=mqtt.watch_drops and session.watch_drops,
             silence_timeout=mqtt.silence_timeout,
-            # With deduplication the entries of a lost session must be cleared first: RedeliveryFilter.may_subscribe.
-            subscribe_on_connect=session.redelivery is None,
+            qos=mqtt.qos,
+            subscribe_on_connect=False,  # the intake subscribes: MqttSession.may_subscribe
         )
         return dial_broker(
             host=mqtt.host,
@@ -88,7 +88,8 @@ class Connections:
             connect_timeout=mqtt.connect_timeout,
             options=options,
             filters=filters,
-            known=session.known_filters,
+            known=session.known.filters,
+            known_qos=session.known.qos,
         )
 
     def dial_producer(self, stream: str, numbering: Numbering | None) -> producer.ProducerLink:

@@ -84,9 +84,9 @@ DEFINITIONS = (
     Definition(
         "mqtt_repetitions",
         "counter",
-        "Redelivered messages recognised as stored already (delivery.deduplicate), since the start.",
+        "Redelivered messages recognised as stored already (delivery.deduplicate, or QoS 2), since the start.",
     ),
-    Definition("acked", "counter", "PUBACKs sent since the start."),
+    Definition("acked", "counter", "PUBACKs and PUBRECs sent since the start."),
     Definition("sessions_lost", "counter", "How often the broker had lost the session."),
     Definition(
         "sparkplug_bytes",

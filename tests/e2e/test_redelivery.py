@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 
+import paho.mqtt.publish as paho
 import pytest
 
 from tests.conftest import Bridge, LocalGdn, Mosquitto, Process, wait_for
@@ -19,6 +20,20 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 MakeBridge = Callable[..., Bridge]
 
 READING = ("devices/AD11/rooms/1/telemetry", b'{"temperature": 21}')
+
+
+def kill_before_acknowledging(bridge: Bridge, kills: int) -> None:
+    """Start and kill the bridge that often, each time after a commit whose messages are not acknowledged yet."""
+    for kill in range(kills):
+        note = bridge.directory / f"kill-{kill}"
+        killed = Process(
+            [sys.executable, "-m", "tests.faults.killable", "run"],
+            bridge.directory / f"killed-{kill}.log",
+            env=bridge.environment()
+            | {"FAULT_POINT": "before_puback", "FAULT_COUNT": str(1 + kill % 2), "FAULT_NOTE": os.fspath(note)},
+        )
+        wait_for(note.exists, what="the kill")
+        killed.kill()
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
@@ -39,16 +54,7 @@ def test_messages_redelivered_after_a_kill_are_stored_once(
     bridge.process.terminate()
     publish_all(mosquitto.port, [READING] * count)
 
-    for kill in range(kills):
-        note = bridge.directory / f"kill-{kill}"
-        killed = Process(
-            [sys.executable, "-m", "tests.faults.killable", "run"],
-            bridge.directory / f"killed-{kill}.log",
-            env=bridge.environment()
-            | {"FAULT_POINT": "before_puback", "FAULT_COUNT": str(1 + kill % 2), "FAULT_NOTE": os.fspath(note)},
-        )
-        wait_for(note.exists, what="the kill")
-        killed.kill()
+    kill_before_acknowledging(bridge, kills)
     bridge.start()
     wait_for(lambda: bridge.books().get("received", 0) >= count, what="every message")
     publish_all(mosquitto.port, [READING] * 10)
@@ -62,3 +68,25 @@ def test_messages_redelivered_after_a_kill_are_stored_once(
         assert received > count + 10, (
             "without deduplication the kills must cause duplicates, else this test proves nothing"
         )
+
+
+def test_with_qos_2_what_the_broker_hands_over_again_after_a_kill_is_stored_once_without_deduplication(
+    mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
+) -> None:
+    bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url, BRIDGE_MQTT__QOS="2")
+    count = 1000
+    bridge.start()
+    bridge.wait_ready()
+    assert bridge.process is not None
+    bridge.process.terminate()
+    topic, payload = READING
+    paho.multiple([{"topic": topic, "payload": payload, "qos": 2}] * count, "127.0.0.1", mosquitto.port)
+
+    kill_before_acknowledging(bridge, 2)
+    bridge.start()
+    wait_for(lambda: bridge.books().get("received", 0) >= count, what="every message")
+    paho.multiple([{"topic": topic, "payload": payload, "qos": 2}] * 10, "127.0.0.1", mosquitto.port)
+    wait_for(lambda: bridge.books()["received"] >= count + 10 and not bridge.books()["outbox"], what="the rest")
+
+    assert bridge.books()["received"] == count + 10
+    assert "gdn_bridge_mqtt_repetitions_total 0.0" not in bridge.get("/metrics")[1], "the kills must show"

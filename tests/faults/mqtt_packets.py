@@ -11,9 +11,9 @@ def connect(client_id: str, *, username: str, password: str) -> bytes:
     return _packet(CONNECT << 4, body)
 
 
-def publish(topic: str, payload: bytes, packet_id: int, *, dup: bool = False) -> bytes:
-    """PUBLISH at QoS 1."""
-    head = PUBLISH << 4 | 0x02 | (0x08 if dup else 0)
+def publish(topic: str, payload: bytes, packet_id: int, *, dup: bool = False, qos: int = 1) -> bytes:
+    """PUBLISH at QoS 1 or 2."""
+    head = PUBLISH << 4 | qos << 1 | (0x08 if dup else 0)
     return _packet(head, _text(topic) + packet_id.to_bytes(2, "big") + payload)
 
 

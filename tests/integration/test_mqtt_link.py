@@ -16,7 +16,7 @@ from bridge.message import MqttMessage
 from bridge.mqtt.link import MAX_PACKET, MqttLink, MqttOptions, dial
 from bridge.mqtt.packets import KEPT_BYTES
 from bridge.mqtt.subscriptions import DROPPED_TOPIC
-from tests.conftest import Mosquitto
+from tests.conftest import Mosquitto, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -30,13 +30,22 @@ def connect(mosquitto: Mosquitto) -> Iterator[Connect]:
     """Dials links, and closes those that the test left open."""
     links: list[MqttLink] = []
 
-    def connect(*filters: str, port: int = mosquitto.port, known: tuple[str, ...] = (), **changed: Any) -> MqttLink:
+    def connect(
+        *filters: str, port: int = mosquitto.port, known: tuple[str, ...] = (), known_qos: int = 1, **changed: Any
+    ) -> MqttLink:
         options = replace(
             MqttOptions(client_id="bridge", version=5, keepalive=30, session_expiry=3600, receive_maximum=100),
             **changed,
         )
         link = dial(
-            host="127.0.0.1", port=port, tls=None, connect_timeout=5, options=options, filters=filters, known=known
+            host="127.0.0.1",
+            port=port,
+            tls=None,
+            connect_timeout=5,
+            options=options,
+            filters=filters,
+            known=known,
+            known_qos=known_qos,
         )
         links.append(link)
         return link
@@ -58,16 +67,17 @@ def run(link: MqttLink, until: Callable[[list[MqttMessage]], Any], *, seconds: f
         select.select([link.sock], [link.sock] if link.wants_write else [], [], 0.05)
         came = link.read(time.time_ns())
         link.ack(came)
+        link.complete(link.take_pubrels())
         link.tick(time.monotonic())
         link.flush()
         messages += came
     return messages
 
 
-def publish(port: int, *messages: tuple[str, str], retain: bool = False) -> None:
-    """Publish at QoS 1 and wait for the PUBACKs."""
+def publish(port: int, *messages: tuple[str, str], retain: bool = False, qos: int = 1) -> None:
+    """Publish and wait until the broker has acknowledged everything."""
     paho.multiple(
-        [{"topic": topic, "payload": payload, "qos": 1, "retain": retain} for topic, payload in messages],
+        [{"topic": topic, "payload": payload, "qos": qos, "retain": retain} for topic, payload in messages],
         hostname="127.0.0.1",
         port=port,
     )
@@ -236,6 +246,56 @@ def test_an_invalid_topic_to_publish_to_is_refused_and_the_link_stays(connect: C
     link.publish("a/1", b"still here")
 
     assert [m.payload for m in run(link, len)] == [b"still here"]
+
+
+@both_versions
+def test_qos_2_is_granted_and_each_message_comes_once(connect: Connect, mosquitto: Mosquitto, version: int) -> None:
+    link = subscribed(connect("a/+", version=version, qos=2))
+    assert link.granted == {"a/+": 2}
+    publish(mosquitto.port, *[("a/1", str(n)) for n in range(50)], qos=2)
+
+    messages = run(link, lambda messages: len(messages) == 50)
+    publish(mosquitto.port, ("a/2", "lower"))
+    messages += run(link, len)
+    link.close()
+    publish(mosquitto.port, ("a/3", "later"), qos=2)
+
+    assert [(m.qos, m.payload) for m in messages] == [(2, b"%d" % n) for n in range(50)] + [(1, b"lower")]
+    assert [m.topic for m in run(connect("a/+", version=version, qos=2, known=("a/+",), known_qos=2), len)] == ["a/3"]
+
+
+@both_versions
+def test_a_qos_2_message_without_pubrec_comes_again_and_one_with_it_does_not(
+    connect: Connect, mosquitto: Mosquitto, version: int
+) -> None:
+    subscribed(connect("a/+", version=version, qos=2)).close()
+    publish(mosquitto.port, ("a/1", "recorded"), ("a/1", "not recorded"), qos=2)
+    again = {"version": version, "qos": 2, "known": ("a/+",), "known_qos": 2}
+    link = connect("a/+", **again)
+    first = read_only(link, 2)
+    link.ack(first[:1])
+    link.flush()
+    wait_for(lambda: link.read(0) == [] and link.take_pubrels() == [first[0].packet_id], what="the PUBREL")
+    link.sock.close()
+
+    link = connect("a/+", **again)
+    (redelivered,) = read_only(link, 1)
+
+    assert (redelivered.payload, redelivered.packet_id, redelivered.dup) == (b"not recorded", first[1].packet_id, True)
+    wait_for(lambda: link.read(0) == [] and link.take_pubrels() == [first[0].packet_id], what="the PUBREL again")
+
+
+def read_only(link: MqttLink, count: int) -> list[MqttMessage]:
+    """So many messages, without acknowledging any."""
+    messages: list[MqttMessage] = []
+
+    def came() -> bool:
+        link.flush()
+        messages.extend(link.read(0))
+        return len(messages) >= count
+
+    wait_for(came, what="messages")
+    return messages
 
 
 def test_with_3_1_1_a_message_over_the_limit_is_delivered_once_and_does_not_block_later_ones(

@@ -51,7 +51,8 @@ FIRST = 60_000
 MOST_TURNS = 1000
 """More than any test needs: a data path that never gets there must fail a test, not keep it."""
 
-DISCONNECT, SUBSCRIBE, UNSUBSCRIBE, PUBLISH = 14, 8, 10, 3
+CONNECT, DISCONNECT, SUBSCRIBE, UNSUBSCRIBE, PUBLISH = 1, 14, 8, 10, 3
+QOS_2 = {5: "pubrec", 7: "pubcomp"}
 
 Event = tuple[str, Any]
 
@@ -123,11 +124,15 @@ class Broker:
         self.answer = 0x01
         """To every filter: QoS 1; 0x80 refuses."""
         self.subscribed: list[str] = []
+        self.exchanged: list[tuple[str, int]] = []
+        """Packet ids of PUBRECs and PUBCOMPs, in order."""
         self.unsubscribed: list[str] = []
         self.published: list[str] = []
         """Topics that the bridge published to."""
         self.is_left = False
         """Whether the bridge sent DISCONNECT."""
+        self.has_connect = False
+        """Whether the bridge sent CONNECT."""
         sock.setblocking(False)
 
     def accept(self, *, session_present: bool = False) -> None:
@@ -135,10 +140,14 @@ class Broker:
         self.read()
         self._sock.sendall(bytes((0x20, 2, session_present, 0)))
 
-    def publish(self, *numbers: int, topic: str = "d/1", dup: bool = False, text: str = "") -> None:
-        """Send QoS 1 messages; number and packet id are the same."""
+    def publish(self, *numbers: int, topic: str = "d/1", dup: bool = False, text: str = "", qos: int = 1) -> None:
+        """Send messages; number and packet id are the same."""
         payloads = [(n, json.dumps({"n": n, "text": text}).encode()) for n in numbers]
-        self.send(b"".join([publish(topic, payload, n, dup=dup) for n, payload in payloads]))
+        self.send(b"".join([publish(topic, payload, n, dup=dup, qos=qos) for n, payload in payloads]))
+
+    def pubrel(self, *packet_ids: int) -> None:
+        """Go on with QoS 2 exchanges."""
+        self.send(b"".join([b"\x62\x02" + packet_id.to_bytes(2, "big") for packet_id in packet_ids]))
 
     def send(self, packet: bytes) -> None:
         """Send bytes even if the socket is full: then it takes several turns."""
@@ -153,6 +162,8 @@ class Broker:
             kind, packet_id = head >> 4, body[:2]
             if kind == PUBACK:
                 acknowledged.append(int.from_bytes(packet_id, "big"))
+            elif kind in QOS_2:
+                self.exchanged.append((QOS_2[kind], int.from_bytes(packet_id, "big")))
             elif kind == SUBSCRIBE:
                 filters = list(_texts(body[2:], extra=1))
                 self.subscribed += filters
@@ -164,6 +175,8 @@ class Broker:
                 self.published += list(_texts(body, extra=len(body)))
             elif kind == DISCONNECT:
                 self.is_left = True
+            elif kind == CONNECT:
+                self.has_connect = True
         return acknowledged
 
     def close(self) -> None:
@@ -256,6 +269,7 @@ class DataPath:
         policy: when it is full.
         deduplicates: whether sequence numbers and the fence are used.
         routes: of the mapper.
+        qos: of the subscriptions.
         worker_is_attached: whether rows may be sent.
         max_rows: a second and stream; None: no limit.
     """
@@ -268,6 +282,7 @@ class DataPath:
         policy: Policy = "hold",
         deduplicates: bool = False,
         routes: Sequence[Route] = (READINGS, OTHERS),
+        qos: int = 1,
         worker_is_attached: bool = True,
         max_rows: float | None = None,
     ) -> None:
@@ -275,6 +290,7 @@ class DataPath:
         self.events: list[Event] = []
         self.releases: list[tuple[float, tuple[int, ...]]] = []
         """The time of each commit, and the record ids that it released."""
+        self.qos = qos
         self.worker_is_attached = worker_is_attached
         self.deduplicates = deduplicates
         self._max_rows = max_rows
@@ -283,8 +299,8 @@ class DataPath:
         self.broker: Broker | None = None
         self.far_ends: dict[str, FarEnd] = {}
         self._sockets: list[socket.socket] = []
-        self._outbox_path = directory / "outbox.db"
-        self.outbox = RecordingOutbox(self._outbox_path, bounds, clock=self.clock)
+        self.outbox_path = directory / "outbox.db"
+        self.outbox = RecordingOutbox(self.outbox_path, bounds, clock=self.clock)
         self.outbox.on_commit = self._note
         self.outbox.open()
         self.stepped = SteppedSockets(self.clock)
@@ -321,13 +337,15 @@ class DataPath:
             keepalive=60,
             session_expiry=3600,
             receive_maximum=100,
-            subscribe_on_connect=self.session.redelivery is None,
+            subscribe_on_connect=False,
+            qos=self.qos,
         )
         link = MqttLink(
             sock=ours,
             options=options,
             filters=self.intake.filters,
-            known=self.session.known_filters,
+            known=self.session.known.filters,
+            known_qos=self.session.known.qos,
         )
         self.broker = Broker(theirs)
         self.inbox.hand_over_mqtt(link)
@@ -417,7 +435,7 @@ class DataPath:
     @property
     def dead_letters(self) -> list[DeadLetter]:
         """In the outbox, oldest first."""
-        with DeadLetterClient(self._outbox_path) as client:
+        with DeadLetterClient(self.outbox_path) as client:
             return [stored.dead_letter for stored in client.dead_letters(Selection())]
 
     def delivery(self, stream: str = "readings") -> Delivery:
@@ -445,8 +463,11 @@ class DataPath:
         self.events.append((name, what))
 
     def _read_ends(self) -> None:
-        if self.broker is not None and (acknowledged := self.broker.read()):
-            self.events.append(("puback", acknowledged))
+        if self.broker is not None:
+            if acknowledged := self.broker.read():
+                self.events.append(("puback", acknowledged))
+            self.events += self.broker.exchanged
+            self.broker.exchanged = []
         for far_end in self.far_ends.values():
             if sent := far_end.read():
                 self.events.append(("sent", sent))

@@ -105,7 +105,7 @@ def test_a_link_that_was_being_dialled_when_the_hold_began_is_not_read(make_path
     path.turn(2)
 
     assert path.intake.link is None
-    assert late.is_left
+    assert not late.has_connect
     assert path.intake.holding is not None
 
 

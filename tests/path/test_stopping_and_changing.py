@@ -210,3 +210,23 @@ def test_the_snapshot_is_of_the_last_turn(path: DataPath) -> None:
     assert (snapshot.traffic.mqtt_messages, snapshot.traffic.acked, snapshot.traffic.sends) == (2, 2, 2)
     assert snapshot.traffic.window_used == {"readings": 2, "others": 0}
     assert far_end.numbers == [1, 2]
+
+
+def test_a_session_that_the_broker_lost_is_subscribed_even_if_the_first_link_ends_before_its_suback(
+    path: DataPath,
+) -> None:
+    """The next link finds a session, which the first has begun: with 3.1.1 nothing else shows that it has nothing."""
+    path.connect_broker()
+    path.turn()
+    assert path.session.known.filters == ("d/+", "o/+")
+    assert path.broker is not None
+    path.broker.close()
+    path.turn()
+    broker = path.dial_broker()
+    broker.accept(session_present=False)
+    path.pipeline.turn()
+    broker.close()
+    path.turn(2)
+
+    assert path.connect_broker(session_present=True).subscribed == ["d/+", "o/+"]
+    assert path.outbox.counter("sessions_lost") == 1

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bridge.errors import RemoteProtocolError
 from bridge.message import MqttMessage
-from bridge.mqtt.packets import KEPT_BYTES, Block, Oversized, pubacks, split
+from bridge.mqtt.packets import KEPT_BYTES, Block, Oversized, acknowledgements, pubcomps, split
 
 
 def varint(n: int) -> bytes:
@@ -126,7 +126,8 @@ def test_a_topic_that_is_not_utf8_keeps_its_bytes() -> None:
 @pytest.mark.parametrize(
     "packet",
     [
-        pytest.param(publish(b"t", b"", qos=2), id="QoS 2 was never subscribed"),
+        pytest.param(publish(b"t", b"", qos=3), id="QoS 3"),
+        pytest.param(b"\x62\x01\x00", id="a PUBREL without packet id"),
         pytest.param(b"\x32\x03\x00\x09a", id="topic longer than the packet"),
         pytest.param(b"\x32\x03\x00\x01a", id="no packet id"),
         pytest.param(b"\x32\x06\x00\x01a\x00\x00\x00", id="packet id 0"),
@@ -174,7 +175,19 @@ def test_properties_that_reach_beyond_what_is_kept_are_dropped() -> None:
     assert message.omitted == len(packet) - KEPT_BYTES
 
 
-def test_pubacks_are_joined_in_order_and_only_for_qos_1() -> None:
-    messages = [MqttMessage("t", b"", qos, False, n, 0) for qos, n in ((1, 1), (0, 0), (1, 65535))]
+def test_pubacks_and_pubrecs_are_joined_in_order_and_qos_0_has_none() -> None:
+    messages = [MqttMessage("t", b"", qos, False, n, 0) for qos, n in ((1, 1), (0, 0), (2, 2), (1, 65535))]
 
-    assert pubacks(messages) == b"\x40\x02\x00\x01\x40\x02\xff\xff"
+    assert acknowledgements(messages) == b"\x40\x02\x00\x01\x50\x02\x00\x02\x40\x02\xff\xff"
+    assert pubcomps([1, 65535]) == b"\x70\x02\x00\x01\x70\x02\xff\xff"
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_pubrels_are_read_in_both_their_forms(version: int) -> None:
+    data = b"\x62\x02\x00\x05" + publish(b"t", b"", qos=2, packet_id=6, version=version) + b"\x62\x04\x01\x02\x92\x00"
+
+    block = take(data, version)
+
+    assert block.pubrels == [5, 258]
+    assert [(m.qos, m.packet_id) for m in block.messages] == [(2, 6)]
+    assert block.other == b""
