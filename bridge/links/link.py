@@ -5,6 +5,7 @@ One thread owns a link at a time: first the dialling thread, then the pipeline's
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 from enum import Enum, auto
@@ -78,6 +79,15 @@ class Link:
     def has_buffered(self) -> bool:
         """Whether TLS holds decrypted bytes, which no selector reports."""
         return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether bytes, or the end of the stream, wait to be read: the owner leaves them, the peer isn't silent."""
+        if self.has_buffered:
+            return True
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        return bool(poll.poll(0))
 
     def fail(self, error: str, end: LinkEnd) -> None:
         """Mark the link as over. The first call wins: what follows an error is its consequence.

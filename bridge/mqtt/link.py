@@ -8,9 +8,10 @@ later connection.
 
 from __future__ import annotations
 
+import math
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,10 +42,17 @@ MAX_DIGITS = 20
 """Digits of the broker's counter of dropped messages: a longer text isn't a counter, and slow to parse."""
 
 ANSWER_TIMEOUT = 10.0
-"""Seconds that a broker has for its CONNACK and for each SUBACK."""
+"""Seconds that a broker has for its CONNACK, and for each SUBACK while it sends less than ``MIN_RATE``."""
+
+MIN_RATE = 1000.0
+"""Bytes a second that count as progress. Many brokers send a session's backlog before the SUBACK, which takes any time
+on a slow link."""
+
+KEEPALIVE_FACTOR = 1.5
+"""Keepalive intervals without a byte from the broker after which the connection counts as dead."""
 
 _CONNACK_3_1_1_VERSION_REFUSED = b"\x20\x02\x00\x01"
-_NO_KEEPALIVE = "the broker did not answer within the keepalive"
+_PINGREQ = b"\xc0\x00"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +126,44 @@ class _Client(paho.Client):
         return self.packet_buffer
 
 
+class _Patience:
+    """Waits for something from the broker: ``limit`` seconds, or longer while it sends ``MIN_RATE``.
+
+    Each byte gives it the time that it takes at this rate, so what arrived earlier is never held against it. Times are
+    monotonic seconds.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._since: float | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether ``start`` was called after the last ``stop``."""
+        return self._since is not None
+
+    def start(self, now: float) -> None:
+        """Wait from now on."""
+        self._since = now
+
+    def stop(self) -> None:
+        """It has come."""
+        self._since = None
+
+    def progress(self, arrived: float, now: float) -> None:
+        """So many bytes have arrived since the last call."""
+        if self._since is not None:
+            self._since = min(now, self._since + arrived / MIN_RATE)
+
+    def waited(self, now: float) -> float:
+        """Seconds without progress."""
+        return 0.0 if self._since is None else now - self._since
+
+    def is_over(self, now: float) -> bool:
+        """Whether it should have come by now."""
+        return self.waited(now) > self._limit
+
+
 class _Silence:
     """Notices a connection that is alive but brings no messages. Times are monotonic seconds.
 
@@ -127,28 +173,31 @@ class _Silence:
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        self._since: float | None = None
-        self._probed_at: float | None = None
+        self._message = _Patience(timeout)
+        self._answer = _Patience(ANSWER_TIMEOUT)
 
     def heard(self) -> None:
         """A message or a SUBACK has come: each shows that the subscriptions work."""
-        self._since = self._probed_at = None
+        self._message.stop()
+        self._answer.stop()
+
+    def progress(self, arrived: float, now: float) -> None:
+        """So many bytes have arrived, perhaps of a message that takes its time."""
+        self._message.progress(arrived, now)
+        self._answer.progress(arrived, now)
 
     def is_probe_due(self, now: float) -> bool:
         """Whether to request the subscriptions again now; true once for each silence."""
-        if self._since is None:
-            self._since = now
+        if not self._message.is_waiting:
+            self._message.start(now)
+        if self._answer.is_waiting or not self._timeout or self._message.waited(now) < self._timeout:
             return False
-        if self._probed_at is not None or not self._timeout or now - self._since < self._timeout:
-            return False
-        self._probed_at = now
+        self._answer.start(now)
         return True
 
     def unanswered_for(self, now: float) -> float | None:
         """Seconds of silence, if the request that followed it is overdue as well."""
-        if self._since is None or self._probed_at is None or now - self._probed_at <= ANSWER_TIMEOUT:
-            return None
-        return now - self._since
+        return self._message.waited(now) if self._answer.is_over(now) else None
 
 
 class MqttLink(Link):
@@ -162,6 +211,7 @@ class MqttLink(Link):
             nothing is known.
         known_qos: that ``known`` were requested at.
         client_not_after: see ``Link``.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -173,6 +223,7 @@ class MqttLink(Link):
         known: Sequence[str],
         known_qos: int = 1,
         client_not_after: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(
             sock,
@@ -198,8 +249,12 @@ class MqttLink(Link):
         self._rest = bytearray()  # an incomplete packet
         self._needed = 0  # its length
         self._oversized: packets.Oversized | None = None  # a PUBLISH over MAX_PACKET, while it arrives
-        self._waiting_since = self._keepalive_checked_at = time.monotonic()  # for CONNACK or the first SUBACK
-        self._changed_at: float | None = None  # since when a SUBSCRIBE of changed filters is unanswered
+        self._arrived = 0  # bytes since the last tick
+        self._clock = clock
+        self._begun_at: float | None = None  # when the CONNECT could first be written
+        self._heard_at = self._pinged_at = 0.0
+        self._keepalive = options.keepalive
+        self._suback = _Patience(ANSWER_TIMEOUT)
         self._buffer = _PacketBuffer(sock, self._outgoing)
         self._client = self._connect()
 
@@ -312,6 +367,7 @@ class MqttLink(Link):
             return
         self.session_present = flags.session_present
         self._session_note = self._shorter_session(properties)
+        self._keepalive = getattr(properties, "ServerKeepAlive", self._keepalive)  # 3.2.2.3.14
         self._send(self._subscriptions.connected(session_present=flags.session_present))
         if self._options.subscribe_on_connect:
             self.subscribe()
@@ -319,7 +375,7 @@ class MqttLink(Link):
     def _on_subscribe(self, _client: Any, _data: Any, mid: int, codes: list[ReasonCode], _properties: Any) -> None:
         requests = self._subscriptions.take_suback(mid, [_reason(code) for code in codes])
         if not self._subscriptions.has_unanswered:
-            self._changed_at = None
+            self._suback.stop()
         self._silence.heard()
         self._send(requests)
 
@@ -329,8 +385,6 @@ class MqttLink(Link):
     def _on_disconnect(self, _client: Any, _data: Any, flags: Any, code: ReasonCode, properties: Any) -> None:
         if flags.is_disconnect_packet_from_server:
             self.fail(*refusals.disconnected(_reason(code, properties), client_id=self._options.client_id))
-        elif code.value == Code.KEEP_ALIVE_TIMEOUT:
-            self.fail(_NO_KEEPALIVE, LinkEnd.TIMED_OUT)
 
     def _refused(self, reason: BrokerReason) -> None:
         options = self._options
@@ -350,15 +404,19 @@ class MqttLink(Link):
 
     def subscribe(self) -> None:
         """Request the subscriptions; once, after the CONNACK, unless ``subscribe_on_connect`` has done it."""
-        self._waiting_since = time.monotonic()
         self._send(self._subscriptions.request())
+        self._await_suback()
 
     def want(self, filters: Sequence[str]) -> None:
         """Replace the wanted filters: new ones are subscribed, then old ones unsubscribed."""
         requests = self._subscriptions.change(filters)
-        if any(request.kind is RequestKind.SUBSCRIBE for request in requests):
-            self._changed_at = time.monotonic()
         self._send(requests)
+        if any(request.kind is RequestKind.SUBSCRIBE for request in requests):
+            self._await_suback()
+
+    def _await_suback(self) -> None:
+        if self._subscriptions.has_unanswered:
+            self._suback.start(self._clock())
 
     def _send(self, requests: Iterable[SubscriptionRequest]) -> None:
         for request in requests:
@@ -390,6 +448,7 @@ class MqttLink(Link):
             RemoteProtocolError: the broker broke the protocol; drop the link.
         """
         data = self._receive()
+        self._arrived += len(data)
         if self._oversized is not None:
             return self._read_past(data, received_at)
         return self._split(data, received_at) if data else []
@@ -498,34 +557,54 @@ class MqttLink(Link):
 
     def tick(self, now: float) -> None:
         """Check keepalive, timeouts and silence; cheap, to be called each turn. ``now`` is monotonic seconds."""
-        # Keepalives are whole seconds, and turns come many times a second.
-        if now - self._keepalive_checked_at >= 1.0:
-            self._keepalive_checked_at = now
-            if self._client.loop_misc() != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                self.fail(_NO_KEEPALIVE, LinkEnd.TIMED_OUT)
-        if not self.subscribed:
-            if self._awaits_answer and now - self._waiting_since > ANSWER_TIMEOUT:
-                self.fail("the broker did not answer CONNECT or SUBSCRIBE", LinkEnd.TIMED_OUT)
-        elif self._changed_at is not None and now - self._changed_at > ANSWER_TIMEOUT:
-            self.fail("the broker did not answer SUBSCRIBE", LinkEnd.TIMED_OUT)
-        else:
-            self._check_silence(now)
+        if self._begun_at is None:
+            self._begun_at = self._heard_at = self._pinged_at = now
+        arrived, self._arrived = self._arrived, 0
+        if arrived:
+            self._progress(arrived, now)
+        error = self._overdue(now, self._begun_at)
+        if error is not None:
+            if self.has_unread:  # what the broker owes may be there, but its owner has not read it
+                self._progress(math.inf, now)
+            else:
+                self.fail(error, LinkEnd.TIMED_OUT)
+            return
+        if self._keepalive and self.session_present is not None and now - self._pinged_at >= self._keepalive:
+            self._pinged_at = now
+            self._outgoing += _PINGREQ
+        if self._is_quiet and self._silence.is_probe_due(now):
+            self._send(self._subscriptions.repeat())
+
+    def _progress(self, arrived: float, now: float) -> None:
+        self._heard_at = now
+        self._suback.progress(arrived, now)
+        self._silence.progress(arrived, now)
 
     @property
-    def _awaits_answer(self) -> bool:
-        """Whether the broker owes a CONNACK or the first SUBACK."""
-        return self.session_present is None or self._subscriptions.has_unanswered
+    def _is_quiet(self) -> bool:
+        """Whether only messages are to come."""
+        return self.subscribed and not self._suback.is_waiting
 
-    def _check_silence(self, now: float) -> None:
+    def _overdue(self, now: float, begun_at: float) -> str | None:
+        """The error, if the broker has been silent for too long."""
+        if self.session_present is None:
+            # Bytes don't extend this time: nothing but the CONNACK may come.
+            is_late = now - begun_at > ANSWER_TIMEOUT
+            return f"the broker did not answer CONNECT within {ANSWER_TIMEOUT:g} s" if is_late else None
+        if self._keepalive and now - self._heard_at > KEEPALIVE_FACTOR * self._keepalive:
+            return f"nothing came from the broker for {now - self._heard_at:.0f} s, not even answers to pings"
+        if self._suback.is_over(now):
+            return (
+                f"the broker did not answer SUBSCRIBE, and sent less than {MIN_RATE:g} bytes a second for "
+                f"{self._suback.waited(now):.0f} s"
+            )
         silent_for = self._silence.unanswered_for(now)
-        if silent_for is not None:
-            error = (
+        if self._is_quiet and silent_for is not None:
+            return (
                 f"connected, but no message came for {silent_for:.0f} s, and the broker did not answer when the "
                 "subscriptions were requested again"
             )
-            self.fail(error, LinkEnd.TIMED_OUT)
-        elif self._silence.is_probe_due(now):
-            self._send(self._subscriptions.repeat())
+        return None
 
     # --- the end ------------------------------------------------------------------------------------------
 

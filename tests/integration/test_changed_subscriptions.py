@@ -114,7 +114,7 @@ def test_a_link_ends_if_the_broker_does_not_answer_a_changed_subscription(pair: 
     link.tick(time.monotonic() + ANSWER_TIMEOUT - 1)
     assert link.error is None
     link.tick(time.monotonic() + ANSWER_TIMEOUT + 1)
-    assert link.error == "the broker did not answer SUBSCRIBE"
+    assert "the broker did not answer SUBSCRIBE" in (link.error or "")
 
 
 def test_the_brokers_counter_stays_subscribed(pair: Pair) -> None:

@@ -164,10 +164,11 @@ def mqtt(
     filters: tuple[str, ...] = ("a/+", "b"),
     *,
     known: tuple[str, ...] = (),
+    keepalive: int = 0,
     **options: Any,
 ) -> MqttLink:
     asked = MqttOptions(
-        client_id="c", version=version, keepalive=30, session_expiry=3600, receive_maximum=100, **options
+        client_id="c", version=version, keepalive=keepalive, session_expiry=3600, receive_maximum=100, **options
     )
     return MqttLink(sock=sock, options=asked, filters=filters, known=known)
 
@@ -247,6 +248,8 @@ def whole_now() -> float:
     return float(int(time.monotonic()) + 1)
 
 
+PINGREQ, PINGRESP = b"\xc0\x00", b"\xd0\x00"
+
 both_versions = pytest.mark.parametrize("version", [4, 5])
 
 
@@ -297,9 +300,13 @@ def test_closing_writes_what_is_left_and_disconnects(pair: Pair, version: int) -
 
 def test_a_link_ends_if_the_broker_never_answers(pair: Pair) -> None:
     link = mqtt(pair[0])
-    link.tick(1e9)
+    link.tick(100.0)
+    link.tick(100.0 + ANSWER_TIMEOUT)
+    assert link.error is None
+    link.tick(100.1 + ANSWER_TIMEOUT)
 
-    assert link.error is not None
+    assert link.error == "the broker did not answer CONNECT within 10 s"
+    assert link.end is LinkEnd.TIMED_OUT
 
 
 # --- subscriptions --------------------------------------------------------------------------------------
@@ -541,7 +548,7 @@ def test_messages_end_the_silence_and_the_counter_does_not(pair: Pair) -> None:
     link.tick(start + 109)
     assert sent(link, pair[1]) == b""
     receive(link, pair[1], publish(4, DROPPED_TOPIC, b"1"))
-    link.tick(start + 110)
+    link.tick(start + 110.1)
     assert sent(link, pair[1]) == subscribe(4, 3, "a/+", "b")
 
 
@@ -752,22 +759,160 @@ def test_a_broker_that_supports_only_qos_0_is_reported(pair: Pair) -> None:
     assert link.error is None
 
 
-def test_the_brokers_keepalive_replaces_ours(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+@both_versions
+def test_a_ping_goes_out_each_keepalive_and_a_broker_without_a_byte_for_one_and_a_half_is_gone(
+    pair: Pair, version: int
+) -> None:
+    link = connected(pair, version, suback(version, 1, 1, 1), keepalive=30)
+    link.tick(100.0)
+
+    link.tick(129.9)
+    assert sent(link, pair[1]) == b""
+    link.tick(130.0)
+    assert sent(link, pair[1]) == PINGREQ
+    receive(link, pair[1], PINGRESP)
+    link.tick(131.0)
+    link.tick(160.0)
+    assert sent(link, pair[1]) == PINGREQ
+    link.tick(176.0)
+    assert link.error is None
+    link.tick(176.1)
+    assert link.error == "nothing came from the broker for 45 s, not even answers to pings"
+    assert link.end is LinkEnd.TIMED_OUT
+
+
+def test_bytes_of_a_large_message_on_a_slow_link_are_as_good_as_answers_to_pings(pair: Pair) -> None:
+    link = connected(pair, 4, suback(4, 1, 1, 1), keepalive=30)
+    link.tick(100.0)
+    data = publish(4, "b", bytes(5000))
+
+    for second, byte in enumerate(data[:400]):
+        receive(link, pair[1], bytes([byte]))
+        link.tick(100.0 + second)
+
+    assert link.error is None
+
+
+def test_the_brokers_keepalive_replaces_ours(pair: Pair) -> None:
+    link = mqtt(pair[0], 5, keepalive=30)
+    receive(link, pair[1], connack(5, properties=b"\x13\x00\x08"), suback(5, 1, 1, 1))
+    sent(link, pair[1])
+    link.tick(100.0)
+
+    link.tick(107.9)
+    assert sent(link, pair[1]) == b""
+    link.tick(108.0)
+    assert sent(link, pair[1]) == PINGREQ
+    link.tick(112.1)
+    assert link.end is LinkEnd.TIMED_OUT
+
+
+# --- a slow link ----------------------------------------------------------------------------------------
+
+
+def slow(pair: Pair, version: int = 4, **options: Any) -> tuple[MqttLink, float]:
+    """A link that was just connected and awaits its SUBACK, and the time."""
+    link = connected(pair, version, **options)
     now = time.monotonic()
-    monkeypatch.setattr(paho.mqtt.client, "time_func", lambda: now)
-    link = mqtt(pair[0], 5)
-    receive(link, pair[1], connack(5, properties=b"\x13\x00\x07"), suback(5, 1, 1, 1))
+    link.tick(now)
+    return link, now
+
+
+def arrive(link: MqttLink, peer: socket.socket, now: float, *, rate: int, seconds: float) -> float:
+    """Part of a large message arrives at ``rate`` bytes a second; returns the time afterwards."""
+    if not link._rest:
+        receive(link, peer, publish(4, "b", bytes(1_000_000))[:1000])
+    for _ in range(int(seconds)):
+        now += 1.0
+        receive(link, peer, bytes(rate))
+        link.tick(now)
+    return now
+
+
+def test_a_backlog_before_the_suback_takes_the_time_that_it_takes(pair: Pair) -> None:
+    """Mosquitto sends it as soon as the session is back, before it reads the SUBSCRIBE."""
+    link, now = slow(pair)
+
+    now = arrive(link, pair[1], now, rate=1000, seconds=60)
+    assert link.error is None
+
+    link.tick(now + ANSWER_TIMEOUT + 1.1)
+    assert link.error == "the broker did not answer SUBSCRIBE, and sent less than 1000 bytes a second for 11 s"
+
+
+def test_less_than_the_least_rate_before_the_suback_is_no_progress(pair: Pair) -> None:
+    link, now = slow(pair)
+
+    now = arrive(link, pair[1], now, rate=500, seconds=18)
+    assert link.error is None
+    arrive(link, pair[1], now, rate=500, seconds=5)
+    assert "did not answer SUBSCRIBE" in (link.error or "")
+
+
+def test_bytes_before_the_connack_give_a_broker_no_time(pair: Pair) -> None:
+    link = mqtt(pair[0])
+    now = time.monotonic()
+    link.tick(now)
+
+    arrive(link, pair[1], now, rate=5000, seconds=12)
+
+    assert link.error == "the broker did not answer CONNECT within 10 s"
+
+
+def test_after_a_change_of_filters_a_backlog_takes_the_time_that_it_takes(pair: Pair) -> None:
+    link = connected(pair, 4, suback(4, 1, 1, 1))
+    link.want(["a/+", "b", "c"])
+    now = time.monotonic()
+    link.tick(now)
+
+    now = arrive(link, pair[1], now, rate=1000, seconds=60)
+    assert link.error is None
+
+    link.tick(now + ANSWER_TIMEOUT + 1.1)
+    assert "did not answer SUBSCRIBE" in (link.error or "")
+
+
+def test_a_message_that_takes_longer_than_the_silence_timeout_is_no_silence(pair: Pair) -> None:
+    link = connected(pair, 4, suback(4, 1, 1, 1), silence_timeout=20)
+    now = time.monotonic()
+    link.tick(now)
+
+    now = arrive(link, pair[1], now, rate=1000, seconds=100)
+    assert sent(link, pair[1]) == b"", "nothing is requested again"
+    link.tick(now + 21)
+    assert sent(link, pair[1]) == subscribe(4, 2, "a/+", "b")
+    now = arrive(link, pair[1], now + 21, rate=1000, seconds=30)
+    assert link.error is None
+    link.tick(now + ANSWER_TIMEOUT + 1.1)
+    assert "no message came" in (link.error or "")
+
+
+@pytest.mark.parametrize("awaited", ["CONNACK", "SUBACK", "change", "keepalive", "silence"])
+def test_a_socket_that_is_left_unread_is_no_silence(pair: Pair, awaited: str) -> None:
+    link = mqtt(pair[0], keepalive=30 if awaited == "keepalive" else 0, silence_timeout=20)
+    now = time.monotonic()
+    link.tick(now)
+    if awaited != "CONNACK":
+        receive(link, pair[1], connack(4))
+    if awaited in {"change", "keepalive", "silence"}:
+        receive(link, pair[1], suback(4, 1, 1, 1))
+    if awaited == "change":
+        link.want(["a/+", "b", "c"])
+    link.tick(now)
+    if awaited == "silence":
+        link.tick(now + 20)
     sent(link, pair[1])
 
-    now += 6.9
-    link.tick(now)
-    assert sent(link, pair[1]) == b""
-    now += 1.0
-    link.tick(now)
-    assert sent(link, pair[1]) == b"\xc0\x00"
-    now += 7.1
-    link.tick(now)
-    assert link.error == "the broker did not answer within the keepalive"
+    pair[1].sendall(
+        {"CONNACK": connack(4), "SUBACK": suback(4, 1, 1, 1), "change": suback(4, 2, 1)}.get(awaited, PINGRESP)
+    )
+    for seconds in (21, 100, 200):
+        link.tick(now + seconds)
+    assert link.error is None
+
+    link.read(0)
+    link.tick(time.monotonic())
+    assert link.error is None
 
 
 # --- protocol errors -----------------------------------------------------------------------------------

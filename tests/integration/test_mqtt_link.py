@@ -147,7 +147,7 @@ def test_a_removed_subscription_is_unsubscribed_at_the_reconnect(
 
 def test_a_repeated_subscribe_is_answered_without_retained_messages(connect: Connect, mosquitto: Mosquitto) -> None:
     publish(mosquitto.port, ("a/1", "retained"), retain=True)
-    link = connect("a/+", silence_timeout=3600)
+    link = connect("a/+", silence_timeout=3600, keepalive=7200)
     run(link, lambda messages: messages and link.subscribed)
     now = time.monotonic()
     link.tick(now)

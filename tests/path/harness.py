@@ -12,7 +12,7 @@ import socket
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ FIRST = 60_000
 MOST_TURNS = 1000
 """More than any test needs: a data path that never gets there must fail a test, not keep it."""
 
-CONNECT, DISCONNECT, SUBSCRIBE, UNSUBSCRIBE, PUBLISH = 1, 14, 8, 10, 3
+CONNECT, DISCONNECT, SUBSCRIBE, UNSUBSCRIBE, PUBLISH, PINGREQ = 1, 14, 8, 10, 3, 12
 QOS_2 = {5: "pubrec", 7: "pubcomp"}
 
 Event = tuple[str, Any]
@@ -173,6 +173,9 @@ class Broker:
                 self._sock.sendall(b"\xb0\x02" + packet_id)
             elif kind == PUBLISH:
                 self.published += list(_texts(body, extra=len(body)))
+            elif kind == PINGREQ:
+                with suppress(BrokenPipeError):  # the bridge may have left meanwhile
+                    self._sock.sendall(b"\xd0\x00")
             elif kind == DISCONNECT:
                 self.is_left = True
             elif kind == CONNECT:
@@ -346,6 +349,7 @@ class DataPath:
             filters=self.intake.filters,
             known=self.session.known.filters,
             known_qos=self.session.known.qos,
+            clock=self.clock,
         )
         self.broker = Broker(theirs)
         self.inbox.hand_over_mqtt(link)
