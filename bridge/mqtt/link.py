@@ -88,6 +88,15 @@ class MqttOptions:
         return self.version == 5
 
 
+def packet_id(n: int) -> int:
+    """The packet id of a connection's request number ``n``, from 1: far from the ids of messages in flight.
+
+    The broker chooses those, usually in a row from 1. Some brokers refuse a request whose id one of them has; the next
+    id is far away from that row, too. 8192 and 65535 have no common divisor, so all ids are used.
+    """
+    return 65535 - 8192 * (n - 1) % 65535
+
+
 class _PacketBuffer:
     """paho's socket: paho reads ``incoming``, and what it writes goes to ``outgoing``."""
 
@@ -118,9 +127,14 @@ class _PacketBuffer:
 
 
 class _Client(paho.Client):
-    """paho on a ``_PacketBuffer``. ``_create_socket`` is private in paho 2.2: hence the bound below 3."""
+    """paho on a ``_PacketBuffer``. What it overrides is private in paho 2.2: hence the bound below 3."""
 
     packet_buffer: _PacketBuffer
+    _requests = 0
+
+    def _mid_generate(self) -> int:
+        self._requests += 1
+        return packet_id(self._requests)
 
     def _create_socket(self) -> Any:
         return self.packet_buffer
@@ -373,14 +387,13 @@ class MqttLink(Link):
             self.subscribe()
 
     def _on_subscribe(self, _client: Any, _data: Any, mid: int, codes: list[ReasonCode], _properties: Any) -> None:
-        requests = self._subscriptions.take_suback(mid, [_reason(code) for code in codes])
+        self._send(self._subscriptions.take_suback(mid, [_reason(code) for code in codes]))
         if not self._subscriptions.has_unanswered:
             self._suback.stop()
         self._silence.heard()
-        self._send(requests)
 
     def _on_unsubscribe(self, _client: Any, _data: Any, mid: int, codes: list[ReasonCode], _properties: Any) -> None:
-        self._subscriptions.take_unsuback(mid, [_reason(code) for code in codes])
+        self._send(self._subscriptions.take_unsuback(mid, [_reason(code) for code in codes]))
 
     def _on_disconnect(self, _client: Any, _data: Any, flags: Any, code: ReasonCode, properties: Any) -> None:
         if flags.is_disconnect_packet_from_server:

@@ -15,7 +15,7 @@ MAX_QUOTED = 200
 
 
 class Code(IntEnum):
-    """Reason codes (2.4) that get a sentence of their own."""
+    """Reason codes (2.4) that the bridge treats in a way of their own."""
 
     UNSUPPORTED_PROTOCOL_VERSION = 0x84
     CLIENT_IDENTIFIER_NOT_VALID = 0x85
@@ -24,6 +24,7 @@ class Code(IntEnum):
     SERVER_UNAVAILABLE = 0x88
     SERVER_BUSY = 0x89
     SESSION_TAKEN_OVER = 0x8E
+    PACKET_IDENTIFIER_IN_USE = 0x91
     QUOTA_EXCEEDED = 0x97
     USE_ANOTHER_SERVER = 0x9C
     SERVER_MOVED = 0x9D

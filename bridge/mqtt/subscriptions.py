@@ -12,13 +12,16 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from bridge.errors import RemoteProtocolError
-from bridge.mqtt.refusals import BrokerReason
+from bridge.mqtt.refusals import BrokerReason, Code
 
 DROPPED_TOPIC = "$SYS/broker/publish/messages/dropped"
 """Where Mosquitto counts the messages that it has dropped since its start because a queue was full."""
 
 NO_ANSWER = "not answered in the broker's SUBACK"
 DOWNGRADED = "granted at QoS 0: messages may be lost"
+
+MAX_REPEATED = 8
+"""Requests of one connection that are made again because their packet id was in use."""
 
 _SYS_FILTER = re.compile(r"(\$share/[^/]+/)?\$SYS/")
 
@@ -81,6 +84,7 @@ class Subscriptions:
         self._reasons: dict[str, str] = {}
         self._granted: dict[str, int] = {}
         self._downgraded: set[str] = set()
+        self._repeats_left = MAX_REPEATED
         self._subscribes: dict[int, SubscriptionRequest] = {}  # by packet id, until the SUBACK
         self._unsubscribes: dict[int, SubscriptionRequest] = {}  # by packet id, until the UNSUBACK
 
@@ -166,13 +170,18 @@ class Subscriptions:
             raise RemoteProtocolError(
                 f"the broker sent a SUBACK for packet id {packet_id}, which no SUBSCRIBE is waiting for"
             )
+        is_counter = request.kind is RequestKind.SUBSCRIBE_COUNTER
+        again = [f for f in self._in_use(request, reasons) if is_counter or f in self._wanted]
         for filter_, reason in zip_longest(request.filters, reasons[: len(request.filters)]):
-            self._take_answer(filter_, reason)
+            if filter_ not in again:
+                self._take_answer(filter_, reason)
         self._update_results()
-        return [] if request.kind is RequestKind.SUBSCRIBE_COUNTER else self._answered()
+        if again:
+            return [SubscriptionRequest(request.kind, again)]
+        return [] if is_counter else self._answered()
 
-    def take_unsuback(self, packet_id: int, reasons: Sequence[BrokerReason]) -> None:
-        """An UNSUBACK has come; with 3.1.1 it has no reasons.
+    def take_unsuback(self, packet_id: int, reasons: Sequence[BrokerReason]) -> list[SubscriptionRequest]:
+        """An UNSUBACK has come; with 3.1.1 it has no reasons. Returns the requests that follow.
 
         Raises:
             RemoteProtocolError: no UNSUBSCRIBE has this packet id.
@@ -187,6 +196,20 @@ class Subscriptions:
             gone = [f for f, reason in zip(gone, reasons, strict=False) if not reason.is_failure]
         self._held.difference_update(gone)
         self._update_results()
+        again = [f for f in self._in_use(request, reasons) if f not in self._wanted]
+        return [SubscriptionRequest(request.kind, again)] if again else []
+
+    def _in_use(self, request: SubscriptionRequest, reasons: Sequence[BrokerReason]) -> list[str]:
+        """The filters to request once more with another packet id.
+
+        Some brokers have one space of packet ids for both directions, and refuse one that a message in flight has.
+        """
+        pairs = zip(request.filters, reasons, strict=False)
+        found = [filter_ for filter_, reason in pairs if reason.code == Code.PACKET_IDENTIFIER_IN_USE]
+        if not found or not self._repeats_left:
+            return []
+        self._repeats_left -= 1
+        return found
 
     def _take_answer(self, filter_: str, reason: BrokerReason | None) -> None:
         self._held.discard(filter_)

@@ -22,7 +22,7 @@ from bridge.errors import RemoteProtocolError
 from bridge.gdn.producer import ProducerLink
 from bridge.links.link import LinkEnd
 from bridge.message import MqttMessage, OutboxRecord
-from bridge.mqtt.link import ANSWER_TIMEOUT, MAX_OTHER, MAX_PACKET, MqttLink, MqttOptions
+from bridge.mqtt.link import ANSWER_TIMEOUT, MAX_OTHER, MAX_PACKET, MqttLink, MqttOptions, packet_id
 from bridge.mqtt.packets import KEPT_BYTES
 from bridge.mqtt.subscriptions import DROPPED_TOPIC
 
@@ -191,16 +191,21 @@ def connack(version: int, code: int = 0, *, session: bool = False, properties: b
     return packet(0x20, bytes([session, code]) + tail)
 
 
-def acknowledgement(head: int, version: int, packet_id: int, codes: tuple[int, ...]) -> bytes:
-    return packet(head, packet_id.to_bytes(2, "big") + (b"\0" if version == 5 else b"") + bytes(codes))
+def id_of(request: int) -> bytes:
+    """The packet id of a link's request with this number, from 1."""
+    return packet_id(request).to_bytes(2, "big")
 
 
-def suback(version: int, packet_id: int, *codes: int) -> bytes:
-    return acknowledgement(0x90, version, packet_id, codes)
+def acknowledgement(head: int, version: int, request: int, codes: tuple[int, ...]) -> bytes:
+    return packet(head, id_of(request) + (b"\0" if version == 5 else b"") + bytes(codes))
 
 
-def unsuback(version: int, packet_id: int, *codes: int) -> bytes:
-    return acknowledgement(0xB0, version, packet_id, codes if version == 5 else ())
+def suback(version: int, request: int, *codes: int) -> bytes:
+    return acknowledgement(0x90, version, request, codes)
+
+
+def unsuback(version: int, request: int, *codes: int) -> bytes:
+    return acknowledgement(0xB0, version, request, codes if version == 5 else ())
 
 
 def publish(version: int, topic: str, payload: bytes = b"x", *, packet_id: int = 0) -> bytes:
@@ -209,18 +214,16 @@ def publish(version: int, topic: str, payload: bytes = b"x", *, packet_id: int =
     return packet(head, text(topic) + number + (b"\0" if version == 5 else b"") + payload)
 
 
-def subscribe(version: int, packet_id: int, *filters: str, options: int | None = None) -> bytes:
+def subscribe(version: int, request: int, *filters: str, options: int | None = None) -> bytes:
     # MQTT 5, 3.8.3.1: 0x11 is QoS 1 with Retain Handling 1
     options = options if options is not None else 0x11 if version == 5 else 1
     properties = b"\0" if version == 5 else b""
-    return packet(
-        0x82, packet_id.to_bytes(2, "big") + properties + b"".join(text(f) + bytes([options]) for f in filters)
-    )
+    return packet(0x82, id_of(request) + properties + b"".join(text(f) + bytes([options]) for f in filters))
 
 
-def unsubscribe(version: int, packet_id: int, *filters: str) -> bytes:
+def unsubscribe(version: int, request: int, *filters: str) -> bytes:
     properties = b"\0" if version == 5 else b""
-    return packet(0xA2, packet_id.to_bytes(2, "big") + properties + b"".join(text(f) for f in filters))
+    return packet(0xA2, id_of(request) + properties + b"".join(text(f) for f in filters))
 
 
 def sent(link: MqttLink, peer: socket.socket) -> bytes:
@@ -415,6 +418,41 @@ def test_a_refused_filter_is_no_longer_in_the_session(pair: Pair, version: int) 
 
     assert link.held == ("a/+",)
     assert len(link.refused) == 1
+
+
+# --- packet ids -----------------------------------------------------------------------------------------
+
+
+def test_requests_use_every_packet_id_and_never_neighbours() -> None:
+    ids = [packet_id(n) for n in range(1, 65536)]
+
+    assert set(ids) == set(range(1, 65536))
+    assert min(abs(a - b) for a, b in pairwise(ids)) > 8000
+
+
+def test_a_subscribe_whose_packet_id_is_in_use_is_sent_again_with_another(pair: Pair) -> None:
+    link = connected(pair, 5, suback(5, 1, 0x91, 0x91))
+
+    assert not link.subscribed
+    link = mqtt(pair[0], 5)
+    receive(link, pair[1], connack(5))
+    sent(link, pair[1])
+    receive(link, pair[1], suback(5, 1, 0x91, 0x91))
+    assert sent(link, pair[1]) == subscribe(5, 2, "a/+", "b")
+    receive(link, pair[1], suback(5, 2, 1, 1))
+    assert link.subscribed
+    assert (link.refused, link.held) == ({}, ("a/+", "b"))
+
+
+def test_an_unsubscribe_whose_packet_id_is_in_use_is_sent_again_with_another(pair: Pair) -> None:
+    link = mqtt(pair[0], 5, known=("old",))
+    receive(link, pair[1], connack(5, session=True))
+    sent(link, pair[1])
+
+    receive(link, pair[1], unsuback(5, 1, 0x91))
+    assert sent(link, pair[1]) == unsubscribe(5, 3, "old")
+    receive(link, pair[1], suback(5, 2, 1, 1), unsuback(5, 3, 0))
+    assert link.held == ("a/+", "b")
 
 
 # --- the broker's counter of dropped messages -----------------------------------------------------------
@@ -990,7 +1028,7 @@ def test_a_protocol_error_ends_the_link(pair: Pair, version: int, data: tuple[in
 def test_an_answer_without_a_request_is_named(pair: Pair, version: int) -> None:
     link = connected(pair, version)
 
-    with pytest.raises(RemoteProtocolError, match="SUBACK for packet id 2"):
+    with pytest.raises(RemoteProtocolError, match=f"SUBACK for packet id {packet_id(2)}"):
         receive(link, pair[1], suback(version, 2, 1))
 
 
@@ -1063,7 +1101,7 @@ any_packet = st.one_of(
     st.builds(packet, st.integers(0, 255), st.binary(max_size=30)),
     # Acknowledgements with packet ids that may be right, properties and reason codes that may not.
     st.builds(
-        lambda head, number, rest: packet(head, bytes([0, number]) + rest),
+        lambda head, number, rest: packet(head, id_of(number) + rest),
         st.sampled_from([0x40, 0x50, 0x62, 0x70, 0x90, 0xB0]),
         st.integers(0, 3),
         st.binary(max_size=20),

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from bridge.errors import RemoteProtocolError
 from bridge.mqtt.refusals import BrokerReason
-from bridge.mqtt.subscriptions import DROPPED_TOPIC, RequestKind, SubscriptionRequest, Subscriptions
+from bridge.mqtt.subscriptions import DROPPED_TOPIC, MAX_REPEATED, RequestKind, SubscriptionRequest, Subscriptions
 
 SUBSCRIBE, COUNTER, UNSUBSCRIBE = RequestKind.SUBSCRIBE, RequestKind.SUBSCRIBE_COUNTER, RequestKind.UNSUBSCRIBE
 
 QOS_0 = BrokerReason(0, "Granted QoS 0")
 QOS_1 = BrokerReason(1, "Granted QoS 1")
 DENIED = BrokerReason(0x87, "Not authorized")
+IN_USE = BrokerReason(0x91, "Packet identifier in use")
 SUCCESS = BrokerReason(0, "Success")
 NEVER_THERE = BrokerReason(0x11, "No subscription found")
 
@@ -323,3 +324,60 @@ def test_once_all_is_answered_what_the_session_holds_is_known(
     assert made.is_answered
     assert session == set(made.held) == {*wanted, *([DROPPED_TOPIC] if watch_drops else [])}
     assert made.refused == {}
+
+
+# --- packet ids in use ----------------------------------------------------------------------------------------
+
+
+def test_filters_whose_packet_id_is_in_use_are_requested_again_and_not_named_as_refused() -> None:
+    made = subscriptions("a", "b", "c")
+    made.connected(session_present=False)
+    (request,) = made.request()
+    made.sent(1, request)
+
+    again = made.take_suback(1, (IN_USE, QOS_1, DENIED))
+
+    assert again == [SubscriptionRequest(SUBSCRIBE, ["a"])]
+    assert not made.is_answered
+    assert list(made.refused) == ["c"]
+    made.sent(2, again[0])
+    assert made.take_suback(2, (QOS_1,)) == []
+    assert made.is_answered
+    assert (made.held, list(made.refused)) == (("a", "b"), ["c"])
+
+
+def test_the_counter_is_requested_again_too() -> None:
+    made = subscribed(watch_drops=True)
+
+    assert made.take_suback(2, (IN_USE,)) == [SubscriptionRequest(COUNTER, [DROPPED_TOPIC])]
+
+
+def test_a_filter_that_is_no_longer_wanted_is_not_requested_again() -> None:
+    made = subscriptions()
+    made.connected(session_present=False)
+    made.sent(1, made.request()[0])
+    made.change(["a"])
+
+    assert made.take_suback(1, (IN_USE, IN_USE)) == [SubscriptionRequest(SUBSCRIBE, ["a"])]
+
+
+def test_an_unsubscribe_is_made_again_unless_the_filter_is_wanted_again() -> None:
+    made = subscriptions(known=("old", "older"))
+    (request,) = made.connected(session_present=True)
+    made.sent(1, request)
+    made.change(["a", "b", "older"])
+
+    assert made.take_unsuback(1, (IN_USE, IN_USE)) == [SubscriptionRequest(UNSUBSCRIBE, ["old"])]
+
+
+def test_a_broker_that_finds_every_packet_id_in_use_has_refused_the_filter() -> None:
+    made = subscriptions("a")
+    made.connected(session_present=False)
+    requests = made.request()
+    for packet_id in range(1, MAX_REPEATED + 2):
+        made.sent(packet_id, requests[0])
+        requests = made.take_suback(packet_id, (IN_USE,))
+
+    assert requests == []
+    assert made.is_answered
+    assert made.refused == {"a": "Packet identifier in use"}
