@@ -363,14 +363,12 @@ def make_bridge(tmp_path: Path) -> Iterator[Callable[..., Bridge]]:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 24 MiB."""
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A disk of 24 MiB, or of as many KiB as the parameter says."""
     mount = tmp_path / "small"
     mount.mkdir()
-    if (
-        os.geteuid()
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", mount], check=False).returncode
-    ):
+    size = f"size={getattr(request, 'param', 24 << 10)}k"
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", mount], check=False).returncode:
         pytest.skip("mounting a small tmpfs needs root and the right to mount")
     yield mount
     subprocess.run(["umount", "--lazy", mount], check=True)

@@ -6,8 +6,8 @@ import errno
 import os
 from pathlib import Path
 
-UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM)
-"""Errors of a file system that can't sync directories, or of a directory that isn't readable."""
+UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Errors of a file system that can't sync directories or isn't writable, or of a directory that isn't readable."""
 
 
 def make(directory: Path) -> None:

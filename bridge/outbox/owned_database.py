@@ -16,14 +16,19 @@ from bridge.log import get_logger
 from bridge.outbox import directories, ownership, rescue, schema
 from bridge.outbox.database import Database
 from bridge.outbox.lock import LockFile, not_writable
-from bridge.outbox.reserve import Reserve
+from bridge.outbox.reserve import RESERVE_BYTES, Reserve
 
 HAS_BOOKS = "SELECT 1 FROM books LIMIT 1"
 DELETE_VALUE = "DELETE FROM memory WHERE key = ?"
 SAVE_VALUE = "INSERT INTO memory VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
-VACUUM_PAGES = 4096
-"""Most pages that one probe gives back to the disk: the pipeline waits meanwhile."""
+SHRINK_PAGES = 64
+SHRINK_STEPS = 32
+"""A probe gives that many pages back to the disk at a time, and that many times: the pipeline waits meanwhile."""
+
+PAGE_BYTES = 4096
+CHECKPOINT_PAGES = 1000
+"""Pages in the write-ahead log at which it is moved into the file. With a smaller reserve, half of what that holds."""
 
 T = TypeVar("T")
 
@@ -78,7 +83,7 @@ class OwnedDatabase(Database, ABC):
                 self._rescue(str(exc))
                 self._load()
             try:
-                self._reserve.create()
+                self.enlarge_reserve()
             except OutboxUnavailable as exc:
                 log.warning("outbox.no_reserve", error=str(exc))
         except BaseException:
@@ -208,14 +213,66 @@ class OwnedDatabase(Database, ABC):
         Raises:
             OutboxUnavailable: it can't.
         """
-        if not self._reserve.exists:
-            with self._translated("shrink") as db:
-                # fetchall: each step of this pragma frees only one page.
-                db.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
-                db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            self._reserve.create()
+        if not self._reserve.has_room:
+            if self._reserve.could_be_restored(with_room=self._unused_bytes()):
+                self._with_reserve(self._shrink)
+            else:  # the reserve is for releases, not to make room for more messages
+                self._shrink()
+            # The usual size, so that an outbox that fills the disk doesn't hold and resume all the time. If other files
+            # fill it, there may never be room for that again.
+            is_small = self._path.stat().st_size <= self._reserve.usual // 4
+            self._reserve.restore(or_less=is_small)
         # Without _with_reserve: a probe that needs the reserve has failed.
         self._save_values({"probe": str(int(self._now()))})
+
+    def _unused_bytes(self) -> int:
+        """Bytes on disk that the outbox would give back if it were shrunk as far as possible."""
+        with self._translated("read") as db:
+            (pages,), (free,) = (db.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "freelist_count"))
+        files = (self._path, Path(f"{self._path}-wal"))
+        on_disk = sum(file.stat().st_size for file in files if file.exists())
+        return on_disk - int(pages - free) * PAGE_BYTES
+
+    def _shrink(self) -> None:
+        """Give freed pages back to the disk, in steps that need little room in the log."""
+        with self._translated("shrink") as db:
+            self._checkpoint(db)
+            for _ in range(SHRINK_STEPS):
+                # Not by execute: it does one step of a statement without columns, and a step frees only one page.
+                db.executescript(f"PRAGMA incremental_vacuum({SHRINK_PAGES})")
+                self._checkpoint(db)
+                if not db.execute("PRAGMA freelist_count").fetchone()[0]:
+                    break
+
+    def enlarge_reserve(self) -> None:
+        """Create the reserve, or make it larger if the disk had too little room before.
+
+        Raises:
+            OutboxUnavailable: there is no reserve, and no room for one.
+        """
+        try:
+            self._reserve.create()
+        finally:
+            with self._translated("set up") as db:
+                pages = self._reserve.usual // 2 // PAGE_BYTES
+                db.execute(f"PRAGMA wal_autocheckpoint = {min(pages, CHECKPOINT_PAGES)}").fetchall()
+
+    @property
+    def reserve_shortage(self) -> str | None:
+        """Which bytes the reserve lacks, as a sentence; None: it has all."""
+        size = self._reserve.size
+        if size >= RESERVE_BYTES:
+            return None
+        if size:
+            return f"the disk is small or nearly full: the reserve has {size} of {RESERVE_BYTES} bytes"
+        return (
+            f"there is no reserve, because the disk has no room for one: if it is full, delivered records can't be "
+            f"released. Free some space on the disk of {self._path}"
+        )
+
+    @staticmethod
+    def _checkpoint(db: sqlite3.Connection) -> None:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _with_reserve(self, work: Callable[[], T]) -> T:
         """Do ``work``, which must not fail for lack of space: on a full disk, delete the reserve and try again."""
@@ -225,13 +282,13 @@ class OwnedDatabase(Database, ABC):
             code = getattr(exc.__cause__, "sqlite_errorcode", 0) & 0xFF
             # SQLite reports a shared-memory file that can't grow as an I/O error.
             is_disk_full = code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
-            if not is_disk_full or not self._reserve.exists:
+            if not is_disk_full or not self._reserve.size:
                 raise
             log.warning("outbox.reserve_used", error=str(exc))
             self._reserve.delete()
             if self._db is not None:
                 with self._translated("checkpoint") as db:
-                    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                    self._checkpoint(db)
             return work()
 
 

@@ -90,7 +90,7 @@ def _looks_like_index(path: Path) -> bool:
 
 
 def _looks_like_reserve(path: Path) -> bool:
-    return path.stat().st_size <= RESERVE_BYTES and not _head(path).strip(b"\0")
+    return path.stat().st_size <= 2 * RESERVE_BYTES and not _head(path).strip(b"\0")
 
 
 def _looks_like_rescue(path: Path) -> bool:

@@ -6,6 +6,7 @@ On a full disk SQLite can't even delete rows; after the reserve is deleted it ca
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from bridge.errors import OutboxUnavailable
@@ -13,39 +14,97 @@ from bridge.errors import OutboxUnavailable
 RESERVE_BYTES = 8 << 20
 """Twice what the write-ahead log holds between checkpoints."""
 
+SIZES = tuple(RESERVE_BYTES >> n for n in range(6))
+"""From the whole size down to 256 KiB: on a small or full disk it is as large as fits."""
+
 
 class Reserve:
-    """The reserve of the outbox at a path."""
+    """The reserve of the outbox at a path. Beside it the disk must keep half as much room for the outbox itself."""
 
     def __init__(self, path: Path) -> None:
         self._outbox_path = path
         self._path = path.with_name(f"{path.name}.reserve")
+        self._usual = SIZES[-1]
 
     @property
-    def exists(self) -> bool:
-        """Whether it can be deleted for its space."""
-        return self._path.exists()
+    def usual(self) -> int:
+        """Bytes that it had when it was last created."""
+        return self._usual
+
+    @property
+    def size(self) -> int:
+        """Bytes that can be given back to the disk; 0 if there is none."""
+        try:
+            return self._path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it has its usual size, and the outbox has room beside it."""
+        return self.size >= self._usual and self._disk_has(self._usual)
+
+    def could_be_restored(self, *, with_room: int) -> bool:
+        """Whether ``restore`` could allocate the usual size if the disk had that many bytes more."""
+        return self._disk_has(self._usual, more=with_room)
 
     def create(self) -> None:
-        """Allocate the file.
+        """Allocate as much as the disk has room for; what there is isn't made smaller.
 
         Raises:
-            OutboxUnavailable: the disk has too little space; there is no file.
+            OutboxUnavailable: the disk has no room; there is no reserve.
         """
-        try:
-            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                # Truncating to this size would only make a sparse file.
-                os.posix_fallocate(handle, 0, RESERVE_BYTES)
-            finally:
-                os.close(handle)
-        except OSError as exc:
-            self.delete()
-            raise OutboxUnavailable(
-                f"the disk of the outbox {self._outbox_path} has no {RESERVE_BYTES} bytes left for a reserve: "
-                f"{exc.strerror}"
-            ) from exc
+        if self.size > RESERVE_BYTES:  # a kill has cut short an allocation
+            os.truncate(self._path, RESERVE_BYTES)
+        existing = self.size
+        self._allocate_first([size for size in SIZES if size > existing], or_keep=existing)
+        self._usual = max(self.size, SIZES[-1])
+
+    def restore(self, *, or_less: bool) -> None:
+        """Allocate the usual size again; ``or_less``: as much of it as the disk has room for.
+
+        Raises:
+            OutboxUnavailable: the disk has too little room.
+        """
+        sizes = [size for size in SIZES if size <= self._usual]
+        self._allocate_first(sizes if or_less else sizes[:1], or_keep=0)
 
     def delete(self) -> None:
         """Give the space back to the disk."""
         self._path.unlink(missing_ok=True)
+
+    def _allocate_first(self, sizes: Sequence[int], *, or_keep: int) -> None:
+        if not any(self._disk_has(size) and self._allocate(size) for size in sizes) and not or_keep:
+            raise OutboxUnavailable(
+                f"the disk of the outbox {self._outbox_path} has no room for a reserve of {sizes[-1]} bytes, and half "
+                "as much for the outbox"
+            )
+
+    def _disk_has(self, size: int, *, more: int = 0) -> bool:
+        # Asked before anything is allocated: an attempt would fill the disk for a moment, also for other programs.
+        try:
+            disk = os.statvfs(self._path.parent)
+        except OSError:
+            return True
+        return disk.f_bavail * disk.f_frsize + self.size + more >= size + size // 2
+
+    def _allocate(self, size: int) -> bool:
+        existing = self.size
+        if existing == size:
+            return True
+        try:
+            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return False
+        try:
+            # Truncating to the size would only make a sparse file.
+            os.posix_fallocate(handle, 0, size + size // 2)
+            os.ftruncate(handle, size)
+        except OSError:  # a quota, of which statvfs may know nothing
+            os.ftruncate(handle, existing)
+            if not existing:
+                self.delete()
+            return False
+        finally:
+            os.close(handle)
+        return True

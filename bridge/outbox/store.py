@@ -258,13 +258,13 @@ class Outbox(OwnedDatabase):
         return None
 
     def why_degraded(self) -> str | None:
-        """What is wrong with an outbox that can be read and written, as a sentence; None: nothing."""
-        if self._counts[UNKNOWN_LOSSES]:
-            return (
-                "records were lost from a damaged outbox, how many is unknown: look for outbox.rescued in the log, "
-                f"and at {self._path}.damaged-*"
-            )
-        return None
+        """What is wrong with an outbox that can be read and written; None: nothing."""
+        loss = (
+            "records were lost from a damaged outbox, how many is unknown: look for outbox.rescued in the log, and at "
+            f"{self._path}.damaged-*"
+        )
+        problems = [loss if self._counts[UNKNOWN_LOSSES] else None, self.reserve_shortage]
+        return "; ".join(problem for problem in problems if problem) or None
 
     def has_room_again(self, *, age: float) -> bool:
         """Whether an outbox that was full has room again, with hysteresis. ``age``: the latest ``oldest_age``."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 
 from bridge.books import OutboxStatus
 from bridge.errors import OutboxUnavailable
@@ -26,6 +27,9 @@ CHECK_EVERY = 1.0
 
 LOGGED_STREAMS = 20
 """Streams named in a line of the log."""
+
+RESERVE_EVERY = 60.0
+"""Seconds between attempts to enlarge a reserve for which the disk had no room."""
 
 GROWTH_SECONDS = 60.0
 """Time constant of the average growth."""
@@ -78,6 +82,7 @@ class OutboxUpkeep:
         self._oldest_age = 0.0
         self._bounds_due = 0.0
         self._dead_letters_due = 0.0
+        self._reserve_due = 0.0
         self._rejecting: list[str] = []  # streams, as last logged
         self._retry_at = 0.0
         self._degraded = outbox.why_degraded()
@@ -162,6 +167,7 @@ class OutboxUpkeep:
         except OutboxUnavailable as exc:
             self.failed(exc, now)
             return
+        self._keep_reserve(now)
         self._hold_or_resume(full)
         if self._policy == "reject_new":
             self._log_rejecting(full, senders)
@@ -174,6 +180,16 @@ class OutboxUpkeep:
         elif self._rejecting and not rejecting:
             log.warning("outbox.accepting", reason=None)
         self._rejecting = rejecting
+
+    def _keep_reserve(self, now: float) -> None:
+        """Enlarge the reserve if it was used or the disk was too full, and report what it lacks."""
+        if self._outbox.reserve_shortage and now >= self._reserve_due and self._intake.holding is None:
+            self._reserve_due = now + RESERVE_EVERY
+            with suppress(OutboxUnavailable):
+                self._outbox.enlarge_reserve()
+        self._degraded = self._outbox.why_degraded()
+        if self.status.state == "connected":
+            self.works()
 
     def _hold_or_resume(self, full: str | None) -> None:
         if full and self._policy == "hold":

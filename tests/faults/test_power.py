@@ -214,7 +214,9 @@ def test_a_daemon_with_a_fault_is_found(lab: Lab, tmp_path: Path, fault: str) ->
 
     tally = judge(recording, seed=SEED, points=POINTS, enough=5)
 
-    assert any("that were PUBACKed are lost" in violation for violation in tally.violations)
+    # The bridge itself detects what a missing sync of the log has torn, if a later transaction survived.
+    signs = ("that were PUBACKed are lost", "counts as damaged")
+    assert any(sign in violation for violation in tally.violations for sign in signs)
 
 
 def test_the_same_seed_rebuilds_the_same_states_of_a_recording(first_start: Recording, tmp_path: Path) -> None:

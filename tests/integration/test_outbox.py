@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import sqlite3
+import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, nullcontext, suppress
@@ -783,6 +784,90 @@ def test_on_a_full_disk_nothing_is_stored_nothing_is_lost_and_it_recovers(small_
     assert (small_disk / "outbox.db.reserve").stat().st_size == RESERVE_BYTES
     again = outbox.commit(Commit(rows=big(100)))
     assert [r.id for r in outbox.read("s", after=0, limit=999, max_bytes=1 << 30)] == [r.id for r in again]
+    outbox.close()
+
+
+@pytest.mark.parametrize("error", [errno.EROFS, errno.EINVAL])
+def test_a_file_system_that_cant_sync_a_directory_does_not_stop_the_bridge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """Such as a parent on a read-only file system."""
+    fsync = os.fsync
+
+    def failing(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(error, os.strerror(error))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    outbox = Outbox(tmp_path / "new" / "outbox.db")
+    outbox.open()
+
+    assert len(outbox.commit(Commit(rows=rows(1)))) == 1
+    outbox.close()
+
+
+@pytest.mark.parametrize("small_disk", [2 << 10, 9 << 10, 24 << 10], indirect=True)
+@pytest.mark.parametrize(("count", "size"), [(50, 300), (100, 1000), (5, 20_000)])
+def test_a_disk_of_any_size_that_the_outbox_has_filled_has_room_again_once_the_records_are_released(
+    small_disk: Path, count: int, size: int
+) -> None:
+    outbox = Outbox(small_disk / "outbox.db")
+    outbox.open()
+    stored: list[OutboxRecord] = []
+    with suppress(OutboxUnavailable):
+        while True:
+            stored += outbox.commit(Commit(rows=big(count, size)))
+    assert stored
+
+    for at in range(0, len(stored), 500):
+        outbox.commit(Commit(released=[r.id for r in stored[at : at + 500]]))
+    outbox.probe()
+    outbox.commit(Commit(rows=big(count, size)))
+
+    assert outbox.books().outbox == count
+    outbox.close()
+
+
+def test_a_reserve_that_other_files_left_no_room_for_is_missed_and_made_once_there_is_room(small_disk: Path) -> None:
+    other = small_disk / "of_somebody_else"
+    outbox = Outbox(small_disk / "outbox.db")
+    outbox.open()
+    assert outbox.why_degraded() is None
+    outbox.close()
+    (small_disk / "outbox.db.reserve").unlink()
+    with other.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, (24 << 20) - (300 << 10))
+
+    outbox.open()
+    assert "there is no reserve" in str(outbox.why_degraded())
+
+    os.truncate(other, 20 << 20)
+    outbox.enlarge_reserve()
+    assert "the reserve has 2097152 of 8388608 bytes" in str(outbox.why_degraded())
+    other.unlink()
+    outbox.enlarge_reserve()
+    assert outbox.why_degraded() is None
+    outbox.close()
+
+
+def test_a_disk_that_other_files_have_filled_takes_records_again_once_there_is_some_room(small_disk: Path) -> None:
+    """Not only once there is room for the whole reserve, which may never come."""
+    other = small_disk / "of_somebody_else"
+    outbox = Outbox(small_disk / "outbox.db")
+    outbox.open()
+    (small_disk / "outbox.db.reserve").unlink()  # as if it had been used, and the other program had taken its room
+    with other.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    with pytest.raises(OutboxUnavailable, match="disk is full"):
+        outbox.probe()
+
+    os.truncate(other, other.stat().st_size - (2 << 20))
+    outbox.probe()
+
+    outbox.commit(Commit(rows=big(50)))
+    assert "the reserve has 1048576 of" in str(outbox.why_degraded())
     outbox.close()
 
 

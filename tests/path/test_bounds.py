@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -274,3 +275,26 @@ def test_nothing_more_is_sent_while_the_outbox_cannot_release(path: DataPath) ->
     path.turn(5)
     assert path.delivery().outcomes().released == ()
     assert path.stored == []
+
+
+def test_a_reserve_that_was_used_without_a_hold_is_reported_and_made_again_within_a_minute(
+    make_path: MakePath, tmp_path: Path
+) -> None:
+    path = make_path()
+    reserve = tmp_path / "outbox.db.reserve"
+    reserve.unlink()
+    path.turn(3)
+    assert reserve.exists(), "the first time at once"
+    reserve.unlink()
+
+    path.turn(3)
+    status = path.pipeline.outbox_status
+    assert (status.state, "there is no reserve" in (status.error or "")) == ("connected", True)
+    assert path.pipeline.snapshot.outbox.error is None, "it works"
+
+    begin = path.clock.now
+    while path.pipeline.outbox_status.error is not None:
+        path.turn()
+        assert path.clock.now - begin < 62
+
+    assert reserve.exists()
