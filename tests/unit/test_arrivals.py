@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge.message import MqttMessage
+from bridge.message import MqttMessage, SessionChanges
 from bridge.path import arrivals
 from bridge.path.arrivals import BUSY_SHARE, Arrivals
 from bridge.path.intake import Intake
@@ -193,7 +193,7 @@ def test_one_read_is_mapped_in_a_turn_if_nothing_waits() -> None:
     assert mapped(intake, 0.0) == []
     intake.receive(0, 0.0, is_readable=True)
     assert mapped(intake, 0.0) == [1, 2]
-    assert ids(intake.committed(None)) == [1, 2]
+    assert ids(intake.committed(SessionChanges())) == [1, 2]
     assert intake.messages == 2
 
 
@@ -207,4 +207,4 @@ def test_while_messages_wait_all_that_has_arrived_is_read_because_it_may_overtak
     assert intake.messages == 4
     assert mapped(intake, 0.0) == [3, 4]
     assert mapped(intake, 0.0) == [2]
-    assert ids(intake.committed(None)) == [1, 2, 3, 4]
+    assert ids(intake.committed(SessionChanges())) == [1, 2, 3, 4]

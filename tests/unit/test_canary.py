@@ -377,7 +377,7 @@ def test_a_dead_letter_or_no_route_is_reported_as_trouble(canary_message: Canary
 def test_receipts_of_an_earlier_canary_mean_nothing_to_the_next(canary_message: CanaryMessage) -> None:
     tracker = published_tracker(canary_message)
     tracker.see(message(canary_message), [Row("s", b"{}")], 7, 6.0)
-    tracker.stored()
+    tracker.stored([OutboxRecord(7, "s", b"{}")])
     following = CanaryMessage("t/canary-2", b"{}", "canary-2")
     tracker.publish([following], lambda _topic, _payload: None, 7.0)
 

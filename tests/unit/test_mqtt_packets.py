@@ -107,7 +107,7 @@ def test_an_incomplete_packet_says_how_long_it_is_once_that_is_known(size: int) 
     needed = [take(data[:cut], 4).needed for cut in range(len(data))]
 
     assert needed == [0] * head + [len(data)] * (len(data) - head)
-    assert take(data + b"\xd0", 4)[1:] == (b"", len(data), 0)
+    assert take(data + b"\xd0", 4)[1:] == (b"", len(data), 0, [])
 
 
 @pytest.mark.parametrize("size", [1, 255, 256, 65_535])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from bridge.mqtt.session import BRIEF_LINK, BRIEF_LINKS, KEY, MqttSession
+from bridge.mqtt.session import BRIEF_LINK, BRIEF_LINKS, KEY, Known, MqttSession
 from bridge.timing import Pace
 
 
@@ -28,6 +28,9 @@ class Store:
     def count(self, name: str) -> None:
         self.counts.append(name)
 
+    def qos_2_messages(self) -> list[tuple[int, bytes]]:
+        return []
+
     def seen_messages(self) -> list[tuple[int, bytes]]:
         return self.seen
 
@@ -40,7 +43,9 @@ class EndedLink:
     """A link that the broker closed without a reason, unless told otherwise."""
 
     held: tuple[str, ...] = ()
+    qos: int = 1
     session_present: bool = True
+    subscribed: bool = True
     is_auth_error: bool = False
     taken_over: bool = False
     closed_silently: bool = True
@@ -125,9 +130,9 @@ def test_filters_are_stored_when_they_change_and_only_for_this_session() -> None
     store = Store()
     one = session(store)
     one.save_filters(EndedLink(held=("a", "b")))  # type: ignore[arg-type]
-    assert json.loads(store.values[KEY]) == ["c@broker", ["a", "b"]]
-    assert session(store).known_filters == ("a", "b")
-    assert session(store, name="another").known_filters == ()
+    assert json.loads(store.values[KEY]) == ["c@broker", ["a", "b"], 1]
+    assert session(store).known == Known(("a", "b"), 1)
+    assert session(store, name="another").known == Known()
 
     store.values.clear()
     one.save_filters(EndedLink(held=("a", "b")))  # type: ignore[arg-type]
