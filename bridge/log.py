@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import os
 import re
 import threading
 from collections import deque
@@ -120,7 +121,7 @@ def configure(
         level: the lowest level of our own events: ``debug``, ``info``, ``warning`` or ``error``. Events of libraries
             are logged from ``warning`` up.
         format: ``json``, ``console``, or ``auto``: ``console`` if ``stream`` is a terminal, otherwise ``json``.
-        stream: written to.
+        stream: written to; a terminal gets colours, unless $NO_COLOR is set (no-color.org).
         secrets: values that must never appear in the log.
     """
     _redactor.add(secrets)
@@ -140,7 +141,7 @@ def configure(
                 structlog.processors.format_exc_info,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
                 _clean_event,
-                _console(colors=is_terminal) if use_console else _json,
+                _console(colors=is_terminal and not os.environ.get("NO_COLOR")) if use_console else _json,
             ],
         )
     )

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import NoReturn
 
-from bridge.errors import BridgeError
-
-
-class UsageError(BridgeError):
-    """The arguments don't fit together, which argparse can't check (exit code 2)."""
+from bridge.cli.exits import UsageError
 
 
 def whole_number_between(low: int, high: int) -> Callable[[str], int]:
@@ -36,3 +33,11 @@ def number_between(low: float, high: float) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises ``UsageError`` instead of printing and exiting."""
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse for wrong usage."""
+        raise UsageError(f"{message}; `{self.prog} --help` shows the usage")

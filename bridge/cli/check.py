@@ -48,7 +48,7 @@ class Finding(NamedTuple):
 
 def check(arguments: argparse.Namespace) -> int:
     """Check settings, worker and routes; with ``--online`` also broker and GDN."""
-    configuration = read_configuration(arguments)
+    configuration = read_configuration(arguments, offline=not arguments.online)
     configure_log(configuration.settings)
     check_path(configuration.settings.outbox.path)
     if not arguments.json:
@@ -73,6 +73,8 @@ def _offline(configuration: Configuration) -> Iterator[str]:
         yield f"route {route.topic} -> {route.stream} ({columns}){extras}"
     warnings = find_warnings(configuration.routes, configuration.streams)
     yield from (f"{configuration.place(warning.location)}: {warning.text}" for warning in warnings)
+    if configuration.unset:
+        yield f"not set: {', '.join(configuration.unset)}; `run` and `check --online` need them"
     yield "no errors found" if warnings else "no problems found"
 
 
@@ -111,6 +113,8 @@ def _as_json(configuration: Configuration, findings: list[Finding] | None) -> di
             for route in configuration.routes
         ],
     }
+    if configuration.unset:
+        found["unset"] = list(configuration.unset)
     if findings is not None:
         found["online"] = [finding._asdict() for finding in findings]
         found["ok"] = all(finding.outcome != "failed" for finding in findings)

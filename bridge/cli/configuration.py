@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bridge.config import FieldTable, RouteSettings, Settings, load_placed, places
+from bridge.config import FieldTable, RouteSettings, Settings, load, load_placed, places
 from bridge.config.tree import Location
 from bridge.errors import ConfigError, SettingError
 from bridge.gdn.address import GdnAddress
@@ -23,13 +23,28 @@ from bridge.streamql import StreamQLError, Worker, parse, require_metadata
 from bridge.streamql.streams import input_streams
 
 
-def read_configuration(arguments: argparse.Namespace) -> Configuration:
-    """The settings, worker, streams and routes, checked without a connection to broker or GDN.
+def load_settings(arguments: argparse.Namespace, *, offline: bool = False) -> Settings:
+    """The settings that the arguments and the environment give. ``offline``: see ``bridge.config.load``.
 
     Raises:
         ConfigError: lists every problem.
     """
-    settings, place = load_placed(config_file=arguments.config, environ=os.environ, overrides=dict(arguments.set))
+    return load(config_file=arguments.config, environ=os.environ, overrides=dict(arguments.set), offline=offline)
+
+
+def read_configuration(arguments: argparse.Namespace, *, offline: bool = False) -> Configuration:
+    """The settings, worker, streams and routes, checked without a connection to broker or GDN.
+
+    Args:
+        arguments: of the command line.
+        offline: see ``bridge.config.load``.
+
+    Raises:
+        ConfigError: lists every problem.
+    """
+    settings, place, unset = load_placed(
+        config_file=arguments.config, environ=os.environ, overrides=dict(arguments.set), offline=offline
+    )
     problems: list[str] = []
     worker = streams = None
     try:
@@ -46,7 +61,7 @@ def read_configuration(arguments: argparse.Namespace) -> Configuration:
         ]
     if problems or worker is None or streams is None:
         raise ConfigError(*problems)
-    return Configuration(settings, worker, streams, routes, place)
+    return Configuration(settings, worker, streams, routes, place, unset)
 
 
 def problems_of(exc: ConfigError, arguments: argparse.Namespace) -> Sequence[str]:
@@ -122,14 +137,23 @@ def read_worker(path: Path) -> Worker:
     return worker
 
 
-def configure_log(settings: Settings) -> None:
-    """Configure the log from the settings, and redact their secrets in it."""
+def configure_log(settings: Settings, *, for_people: bool = True) -> None:
+    """Configure the log from the settings, and redact their secrets in it.
+
+    Args:
+        settings: with the level and the secrets.
+        for_people: the log stands between a command's output: as text, and only warnings unless ``log.level`` is
+            ``debug``. Else as the settings say.
+    """
     secrets = [
         secret.get_secret_value()
         for secret in (settings.gdn.api_key, settings.gdn.password, settings.mqtt.password)
         if secret
     ]
-    configure(level=settings.log.level, format=settings.log.format, stream=sys.stderr, secrets=secrets)
+    level: str = settings.log.level
+    if for_people and level == "info":
+        level = "warning"
+    configure(level=level, format="console" if for_people else settings.log.format, stream=sys.stderr, secrets=secrets)
 
 
 def configuration_for_gdn(arguments: argparse.Namespace) -> tuple[Configuration, GdnRest]:

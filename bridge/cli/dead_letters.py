@@ -12,16 +12,17 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from bridge.cli.arguments import UsageError, whole_number_between
-from bridge.cli.configuration import configure_log, read_configuration
+from bridge.cli.arguments import whole_number_between
+from bridge.cli.configuration import configure_log, load_settings, read_configuration
 from bridge.cli.dead_letter_view import export, iso_time, parse_since, summary
+from bridge.cli.exits import UsageError
 from bridge.cli.printing import content, table
-from bridge.config import Settings, load
+from bridge.config import Settings
 from bridge.errors import BridgeError, ConfigError, OutboxInUse
 from bridge.mapping import Mapper
 from bridge.mapping.sparkplug import KEY_PREFIX
@@ -59,10 +60,8 @@ def add_actions(verb: argparse.ArgumentParser, configured: argparse.ArgumentPars
     added = action("list", _list, "list dead letters, oldest first")
     _add_selection(added)
     added.set_defaults(limit=LISTED)
-    added.add_argument("--json", action="store_true", help="print JSON")
     added = action("show", _show, "show everything about one dead letter")
     added.add_argument("id", metavar="ID", type=_positive, help="number of the dead letter")
-    added.add_argument("--json", action="store_true", help="print JSON")
     replay = action("replay", _replay, "map dead letters again with the current routes, and send their rows")
     purge = action("purge", _purge, "delete dead letters")
     purge.add_argument("--all", action="store_true", help="purge all of them; required if nothing else selects any")
@@ -106,7 +105,7 @@ def _selection(arguments: argparse.Namespace) -> Selection:
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
-    settings = load(config_file=arguments.config, environ=os.environ, overrides=dict(arguments.set))
+    settings = load_settings(arguments, offline=True)
     configure_log(settings)
     return settings
 
@@ -213,7 +212,8 @@ def _purge(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         with DeadLetterClient(_settings(arguments).outbox.path) as client:
             count = client.count(selection)
-        print(f"would purge {min(count, arguments.limit or count)} dead letters" if count else NOTHING)
+        count = min(count, arguments.limit or count)
+        _print(arguments, {"would_purge": count}, [f"would purge {count} dead letters"] if count else [NOTHING])
         return 0
     if selection.is_everything and not arguments.all:
         raise UsageError("purge can't be undone: select dead letters, or use --all")
@@ -221,7 +221,7 @@ def _purge(arguments: argparse.Namespace) -> int:
 
 
 def _try_replay(arguments: argparse.Namespace) -> int:
-    configuration = read_configuration(arguments)
+    configuration = read_configuration(arguments, offline=True)
     done = rows = 0
     failed: Counter[str] = Counter()
     with DeadLetterClient(configuration.settings.outbox.path) as client:
@@ -231,12 +231,11 @@ def _try_replay(arguments: argparse.Namespace) -> int:
             done += len(trial.replayed.done)
             rows += len(trial.rows)
             failed.update(why.reason for _, why in trial.replayed.failed)
-    if not done and not failed:
-        print(NOTHING)
-        return 0
-    print(f"would replay {done} dead letters as {rows} rows, with this command's settings")
+    lines = [f"would replay {done} dead letters as {rows} rows, with this command's settings"]
     if failed:
-        print(f"{failed.total()} would fail again: {_by_count(failed)}")
+        lines.append(f"{failed.total()} would fail again: {_by_count(failed)}")
+    found = {"would_replay": done, "rows": rows, "would_fail": dict(failed)}
+    _print(arguments, found, lines if done or failed else [NOTHING])
     return 0
 
 
@@ -249,13 +248,10 @@ def _act(arguments: argparse.Namespace, action: RequestedAction) -> int:
     try:
         outbox.open()
     except OutboxInUse:  # only its owner may change the outbox
-        return _ask_the_bridge(path, selection, action, limit=arguments.limit, wait=not arguments.no_wait)
+        return _ask_the_bridge(path, selection, action, arguments)
     with closing(outbox), DeadLetterClient(path, may_mark=True) as client:
         before = client.counter("dead_letters_replayed")
         marked = client.mark(selection, action, limit=arguments.limit)
-        if not marked:
-            print(NOTHING)
-            return 0
         try:
             if action == "purge":
                 while outbox.purge_requested():
@@ -264,12 +260,13 @@ def _act(arguments: argparse.Namespace, action: RequestedAction) -> int:
                 _replay_here(outbox, arguments)
         except KeyboardInterrupt:
             print("interrupted: the next bridge that runs does the rest", file=sys.stderr)
-        _report(client, marked, action, before=before, waits="the outbox is full; a bridge replays them later")
+        outcome = _outcome(client, marked, action, before=before)
+    _print(arguments, outcome, _lines(outcome, waits="the outbox is full; a bridge replays them later"))
     return 0
 
 
 def _replay_here(outbox: Outbox, arguments: argparse.Namespace) -> None:
-    configuration = read_configuration(arguments)
+    configuration = read_configuration(arguments, offline=True)
     mapping = _mapping(configuration, memory=outbox)
     more = True
     while more:
@@ -288,20 +285,20 @@ def _mapping(configuration: Configuration, *, memory: Outbox | DeadLetterClient)
     )
 
 
-def _ask_the_bridge(path: Path, selection: Selection, action: RequestedAction, *, limit: int | None, wait: bool) -> int:
+def _ask_the_bridge(path: Path, selection: Selection, action: RequestedAction, arguments: argparse.Namespace) -> int:
     with DeadLetterClient(path, may_mark=True) as client:
         before = client.counter("dead_letters_replayed")
-        marked = client.mark(selection, action, limit=limit)
-        if not marked:
-            print(NOTHING)
-            return 0
-        print(f"{len(marked)} dead letters marked for the running bridge to {action}")
-        if wait:
+        marked = client.mark(selection, action, limit=arguments.limit)
+        if marked and not arguments.json:
+            print(f"{len(marked)} dead letters marked for the running bridge to {action}")
+        if marked and not arguments.no_wait:
             try:
                 _wait(client, marked, action)
             except KeyboardInterrupt:
                 print("interrupted: the running bridge continues", file=sys.stderr)
-            _report(client, marked, action, before=before, waits="the running bridge does it as soon as it can")
+        outcome = _outcome(client, marked, action, before=before)
+    if arguments.json or not arguments.no_wait or not marked:
+        _print(arguments, outcome, _lines(outcome, waits="the running bridge does it as soon as it can"))
     return 0
 
 
@@ -319,21 +316,41 @@ def _wait(client: DeadLetterClient, marked: Sequence[int], action: RequestedActi
         time.sleep(POLL_INTERVAL)
 
 
-def _report(
-    client: DeadLetterClient, marked: Sequence[int], action: RequestedAction, *, before: int, waits: str
-) -> None:
+def _outcome(
+    client: DeadLetterClient, marked: Sequence[int], action: RequestedAction, *, before: int
+) -> dict[str, Any]:
+    """What has become of the dead letters that were marked. The names are keys of the JSON output."""
     waiting = client.count_pending(marked, action)
     left = client.count_remaining(marked)
     gone = len(marked) - left.total()
     replayed = min(gone, client.counter("dead_letters_replayed") - before) if action == "replay" else 0
-    if action == "replay":
-        print(f"replayed {replayed} dead letters")
-    if gone > replayed:
-        print(f"purged {gone - replayed} dead letters")
-    if waiting:
-        print(f"{waiting} wait: {waits}")
-    elif left:
-        print(f"{left.total()} failed again: {_by_count(left)}")
+    return {
+        "action": action,
+        "matched": len(marked),
+        "replayed": replayed,
+        "purged": gone - replayed,
+        "waiting": waiting,
+        "failed": {} if waiting else dict(left),
+    }
+
+
+def _lines(outcome: dict[str, Any], *, waits: str) -> Iterator[str]:
+    """The outcome for people; ``waits`` says why some may wait."""
+    if not outcome["matched"]:
+        yield NOTHING
+        return
+    if outcome["action"] == "replay":
+        yield f"replayed {outcome['replayed']} dead letters"
+    if outcome["purged"]:
+        yield f"purged {outcome['purged']} dead letters"
+    if outcome["waiting"]:
+        yield f"{outcome['waiting']} wait: {waits}"
+    if failed := Counter(outcome["failed"]):
+        yield f"{failed.total()} failed again: {_by_count(failed)}"
+
+
+def _print(arguments: argparse.Namespace, found: dict[str, Any], lines: Iterable[str]) -> None:
+    print(json.dumps(found) if arguments.json else "\n".join(lines))
 
 
 def _by_count(reasons: Counter[str]) -> str:

@@ -26,7 +26,7 @@ OUTBOX = "outbox"
 
 def explain_message(arguments: argparse.Namespace) -> int:
     """Print the steps of mapping one message. Exit code 1 if it becomes a dead letter."""
-    configuration = read_configuration(arguments)
+    configuration = read_configuration(arguments, offline=True)
     message = MqttMessage(
         topic=arguments.topic,
         payload=_payload(arguments.payload),
@@ -49,8 +49,9 @@ def explain_message(arguments: argparse.Namespace) -> int:
 
 def test_examples(arguments: argparse.Namespace) -> int:
     """Compare every example's result with the expected one. Exit code 1 if any differs."""
-    configuration = read_configuration(arguments)
-    failed = total = 0
+    configuration = read_configuration(arguments, offline=True)
+    total = 0
+    failed = []
     for number, route in enumerate(configuration.routes):
         for position, example in enumerate(route.examples):
             total += 1
@@ -58,14 +59,15 @@ def test_examples(arguments: argparse.Namespace) -> int:
             # A new mapper each time: an example must not depend on the ones before it.
             difference = _difference(_mapper(configuration), example, place)
             if difference:
-                failed += 1
-                print(f"FAILED {place}\n{difference}")
-            elif arguments.verbose:
-                print(f"ok     {place}")
-    if not total:
+                failed.append({"place": place, "difference": difference})
+            if not arguments.json and (difference or arguments.verbose):
+                print(f"FAILED {place}\n{difference}" if difference else f"ok     {place}")
+    if arguments.json:
+        print(json.dumps({"examples": total, "passed": total - len(failed), "failed": failed}))
+    elif total:
+        print(f"{total - len(failed)} of {total} examples pass")
+    else:
         print("there are no examples: add [[routes.test]] with topic, payload and expect below a route")
-        return 0
-    print(f"{total - failed} of {total} examples pass")
     return exits.FAILED if failed else 0
 
 

@@ -9,13 +9,12 @@ import argparse
 import http.client
 import ipaddress
 import json
-import os
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from bridge.cli.configuration import problems_of
-from bridge.config import load
+from bridge.cli import exits
+from bridge.cli.configuration import load_settings, problems_of
+from bridge.cli.exits import CommandError
 from bridge.errors import ConfigError, SettingError
 
 TIMEOUT = 5.0
@@ -26,19 +25,22 @@ MAX_ANSWER = 1024 * 1024
 
 
 def healthcheck(arguments: argparse.Namespace) -> int:
-    """Check that the bridge is live, or ready with ``--ready``; problems are printed to stderr.
+    """Check that the bridge is live, or ready with ``--ready``.
 
-    Returns:
-        0, or 1 for any problem including wrong settings: a container's health check has only these two codes.
+    Raises:
+        CommandError: with exit code 1 for any problem, including wrong settings: a container's health check has only
+            0 and 1.
     """
     try:
-        settings = load(config_file=arguments.config, environ=os.environ, overrides=dict(arguments.set))
+        settings = load_settings(arguments, offline=True)
         problems: Sequence[str] = ask(settings.status.host, settings.status.port, ready=arguments.ready)
     except ConfigError as exc:
         problems = problems_of(exc, arguments)
-    for problem in problems:
-        print(f"gdn-bridge: {problem}", file=sys.stderr)
-    return 1 if problems else 0
+    if problems:
+        raise CommandError(exits.FAILED, *problems)
+    if arguments.json:
+        print(json.dumps({"ok": True}))
+    return 0
 
 
 def ask(host: str, port: int, *, ready: bool) -> tuple[str, ...]:

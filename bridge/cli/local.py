@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import ssl
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bridge.cli import exits
 from bridge.cli.arguments import number_between, whole_number_between
+from bridge.cli.exits import CommandError
 from bridge.config.values import mqtt_endpoint
 from bridge.errors import ConfigError
 
@@ -21,9 +25,14 @@ RATE = number_between(0.1, 100_000)
 """Messages per second."""
 
 
-def add_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the verbs and their arguments. ``verb`` takes a name, a function, a description and parent parsers."""
-    added = verb("demo", demo, "run broker, local GDN, devices and bridge on this machine", ())
+def add_verbs(verb: Callable[..., argparse.ArgumentParser], output: argparse.ArgumentParser) -> None:
+    """Add the verbs and their arguments.
+
+    Args:
+        verb: adds one; takes a name, a function, a description and parent parsers.
+        output: the parent with the options of the output.
+    """
+    added = verb("demo", demo, "run broker, local GDN, devices and bridge on this machine", (output,))
     added.add_argument(
         "--seconds",
         type=number_between(0.1, MAX_SECONDS),
@@ -31,9 +40,8 @@ def add_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
         help="how long the devices publish (default: 10)",
     )
     added.add_argument("--rate", type=RATE, default=200.0, help="messages per second (default: 200)")
-    added.add_argument("--json", action="store_true", help="print only one JSON object, at the end")
 
-    added = verb("local-gdn", local_gdn, "serve a local GDN, for demonstrations and tests", ())
+    added = verb("local-gdn", local_gdn, "serve a local GDN, for demonstrations and tests", (output,))
     added.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     added.add_argument(
         "--port", type=whole_number_between(0, 65535), required=True, help="port to listen on; 0: any free one"
@@ -60,7 +68,7 @@ def add_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
         help="simulate a fault, such as slow=3; can be repeated (an unknown name lists all faults)",
     )
 
-    added = verb("devices", devices, "publish as simulated devices until SIGTERM", ())
+    added = verb("devices", devices, "publish as simulated devices until SIGTERM", (output,))
     added.add_argument("--url", default="mqtt://127.0.0.1", help="broker URL (default: mqtt://127.0.0.1)")
     added.add_argument("--rate", type=RATE, default=5.0, help="messages per second (default: 5)")
     added.add_argument("--username", help="user name for the broker")
@@ -75,7 +83,10 @@ def demo(arguments: argparse.Namespace) -> int:
     _require_local()
     from bridge.local.demo import run_demo  # noqa: PLC0415 - needs the extra `local`
 
-    return run_demo(seconds=arguments.seconds, rate=arguments.rate, as_json=arguments.json)
+    try:
+        return run_demo(seconds=arguments.seconds, rate=arguments.rate, as_json=arguments.json)
+    except RuntimeError as exc:
+        raise CommandError(exits.FAILED, str(exc)) from exc
 
 
 def local_gdn(arguments: argparse.Namespace) -> int:
@@ -87,16 +98,21 @@ def local_gdn(arguments: argparse.Namespace) -> int:
 
     faults = Faults()
     faults.set(dict(arguments.fault))
-    return gdn.main(
-        host=arguments.host,
-        port=arguments.port,
-        tls=arguments.tls,
-        host_name=arguments.host_name,
-        api_key=arguments.api_key,
-        tenant=arguments.tenant,
-        faults=faults,
-        tokens=IssuedTokens(tenant=arguments.tenant, password=arguments.password, seconds=arguments.token_seconds),
-    )
+    tokens = IssuedTokens(tenant=arguments.tenant, password=arguments.password, seconds=arguments.token_seconds)
+    try:
+        gdn.main(
+            host=arguments.host,
+            port=arguments.port,
+            tls=arguments.tls,
+            host_name=arguments.host_name,
+            api_key=arguments.api_key,
+            tenant=arguments.tenant,
+            faults=faults,
+            tokens=tokens,
+        )
+    except RuntimeError as exc:
+        raise CommandError(exits.FAILED, str(exc)) from exc
+    return 0
 
 
 def fault(text: str) -> tuple[str, Any]:
@@ -128,8 +144,12 @@ def devices(arguments: argparse.Namespace) -> int:
         username=arguments.username,
         password=_password(arguments.password_file),
         tls=_context(arguments) if secure else None,
+        report=sys.stderr if arguments.json else sys.stdout,
     )
-    print(f"devices: published {published}, acknowledged {acknowledged}; stopped", flush=True)
+    if arguments.json:
+        print(json.dumps({"published": published, "acknowledged": acknowledged}))
+    else:
+        print(f"devices: published {published}, acknowledged {acknowledged}; stopped", flush=True)
     return 0
 
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import os
 import socket
 import ssl
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from bridge.cli import exits
-from bridge.cli.arguments import UsageError
+from bridge.cli.configuration import load_settings
+from bridge.cli.exits import CommandError, UsageError
 from bridge.cli.healthcheck import MAX_ANSWER, TIMEOUT, reachable
 from bridge.cli.printing import table
-from bridge.config import load
 from bridge.errors import SettingError
 from bridge.text import printable
 
@@ -26,9 +24,10 @@ def status(arguments: argparse.Namespace) -> int:
     """Print the parts, books, outbox and far end, from ``/readyz``.
 
     Returns:
-        0 if the bridge is ready, 1 if it isn't, 69 if it can't be reached.
+        0 if the bridge is ready, 1 if it isn't.
 
     Raises:
+        CommandError: the bridge can't be reached.
         UsageError: ``--url`` is not the URL of a server.
         ConfigError: neither ``--url`` nor the settings have the address.
     """
@@ -38,8 +37,7 @@ def status(arguments: argparse.Namespace) -> int:
         answer = _readiness(connection, path)
     except (OSError, http.client.HTTPException, ValueError) as exc:
         why = printable(str(exc)) or type(exc).__name__
-        print(f"gdn-bridge: no status from {url}: {why}. {_advice(exc)}", file=sys.stderr)
-        return exits.UNAVAILABLE
+        raise CommandError(exits.UNAVAILABLE, f"no status from {url}: {why}. {_advice(exc)}") from exc
     finally:
         connection.close()
     if arguments.json:
@@ -107,7 +105,7 @@ def _time(text: str | None) -> str:
 
 
 def _url_from_settings(arguments: argparse.Namespace) -> str:
-    settings = load(config_file=arguments.config, environ=os.environ, overrides=dict(arguments.set)).status
+    settings = load_settings(arguments, offline=True).status
     if settings.port == 0:
         raise SettingError("status.listen", "with port 0 the bridge's port is unknown; give --url")
     host = reachable(settings.host)

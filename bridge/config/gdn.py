@@ -114,7 +114,7 @@ class GdnSettings(Group):
     def _check_password(cls, password: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         names = [name for name in ("email", "username") if info.data.get(name) is not None]
         if password is None and names:
-            raise ValueError(f"is required with gdn.{names[0]}")
+            raise PydanticCustomError("missing", "Field required")
         if password is not None:
             if info.data.get("kind") == "pulsar":
                 raise ValueError("works only with a GDN; for a plain Pulsar, put the token in gdn.api_key")
@@ -171,4 +171,4 @@ class GdnSettings(Group):
     def _check_file(cls, path: Path | None, info: ValidationInfo) -> Path | None:
         if path is not None and info.data.get("url", "").lower().startswith("http://"):
             raise ValueError("is for TLS, but gdn.url starts with http://; use https:// or remove this setting")
-        return checked_file(path)
+        return checked_file(path, pem="certificate")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -31,6 +31,27 @@ from bridge.errors import ConfigError
 SECRET_DIRECTORIES = (Path("/run/secrets"),)
 """Where Docker and Podman mount secrets. systemd uses $CREDENTIALS_DIRECTORY."""
 
+OFFLINE: Mapping[Location, str] = {
+    ("mqtt", "url"): "mqtt://broker.invalid",
+    ("gdn", "url"): "https://gdn.invalid",
+    ("gdn", "api_key"): "none",
+    ("gdn", "password"): "none",
+    ("gdn", "tenant"): "none",
+}
+"""Required settings that a command which connects to nothing can do without, and what stands for them then. Names in
+``.invalid`` never resolve (RFC 6761, 6.4).
+"""
+
+
+class Loaded(NamedTuple):
+    """Checked settings and where they come from."""
+
+    settings: Settings
+    place: Callable[[Location], str]
+    """The place of a setting: its file and line, or its variable."""
+    unset: Sequence[str]
+    """Dotted names of required settings that have no value; only if loaded ``offline``."""
+
 
 def load(
     *,
@@ -38,6 +59,7 @@ def load(
     environ: Mapping[str, str],
     overrides: Mapping[str, str] | None = None,
     secret_directories: Sequence[Path] = SECRET_DIRECTORIES,
+    offline: bool = False,
 ) -> Settings:
     """The settings. Sources in order of precedence: overrides, environment, secret files, TOML file, defaults.
 
@@ -46,13 +68,18 @@ def load(
         environ: environment variables. Each one that starts with BRIDGE_ must be a setting.
         overrides: dotted keys and their values as text, such as ``{"log.level": "debug"}``.
         secret_directories: searched after $CREDENTIALS_DIRECTORY.
+        offline: for a command that connects to nothing: the settings in ``OFFLINE`` aren't required.
 
     Raises:
         ConfigError: lists every problem with its variable, or file and line; never shows a value.
     """
     return load_placed(
-        config_file=config_file, environ=environ, overrides=overrides, secret_directories=secret_directories
-    )[0]
+        config_file=config_file,
+        environ=environ,
+        overrides=overrides,
+        secret_directories=secret_directories,
+        offline=offline,
+    ).settings
 
 
 def load_placed(
@@ -61,11 +88,15 @@ def load_placed(
     environ: Mapping[str, str],
     overrides: Mapping[str, str] | None = None,
     secret_directories: Sequence[Path] = SECRET_DIRECTORIES,
-) -> tuple[Settings, Callable[[Location], str]]:
-    """Like ``load``, and a function that returns the place of a setting: its file and line, or its variable."""
+    offline: bool = False,
+) -> Loaded:
+    """Like ``load``, with what else is known about the settings."""
     problems = Problems()
     layers = _layers(config_file, environ, overrides or {}, secret_directories, problems)
     settings, errors = _merged(layers)
+    unset = [loc for error in errors if error["type"] == "missing" and (loc := error["loc"]) in OFFLINE]
+    if offline and unset:
+        settings, errors = _merged([*layers, _stand_ins(unset)])
     # pydantic knows no files or variables: each error gets the place of its value.
     for error in errors:
         error["loc"] = tuple(step for step in error["loc"] if step not in (VALUE_TAG, TABLE_TAG))
@@ -75,7 +106,7 @@ def load_placed(
     if settings is None or problems.texts:
         raise ConfigError(*dict.fromkeys(problems.texts))
 
-    return settings, _places(layers)
+    return Loaded(settings, _places(layers), tuple(map(dotted, unset)))
 
 
 def places(
@@ -122,6 +153,13 @@ def _layers(
     groups = [name for name, field in Settings.model_fields.items() if is_group(field.annotation)]
     layers.append(Layer({name: {} for name in groups}, lambda _location: None))
     return layers
+
+
+def _stand_ins(locations: Sequence[Location]) -> Layer:
+    tree: dict[str, Any] = {}
+    for location in locations:
+        tree.setdefault(str(location[0]), {})[location[1]] = OFFLINE[location]
+    return Layer(tree, lambda _location: None)
 
 
 def _places(layers: Sequence[Layer]) -> Callable[[Location], str]:

@@ -134,7 +134,7 @@ class MqttSettings(Group):
                 raise ValueError("is required with mqtt.cert_file")
             if path is not None and info.data["cert_file"] is None:
                 raise ValueError("is set, but mqtt.cert_file isn't; a key needs its certificate")
-        return checked_file(path)
+        return checked_file(path, pem="private key" if info.field_name == "key_file" else "certificate")
 
     @property
     def tls(self) -> bool:

@@ -9,6 +9,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
+MAX_PEM = 4 << 20
+"""Bytes of a file that are searched for a certificate or key; a system's bundle of authorities has 200 KB."""
+
 MQTT_PORT, MQTTS_PORT = 1883, 8883
 
 SHOWN_SUFFIXES = frozenset({".sql", ".siddhi", ".txt", ".pem", ".crt", ".cer", ".cert", ".key"})
@@ -97,11 +100,15 @@ def listen_endpoint(text: str) -> tuple[str, int]:
     return host, port
 
 
-def checked_file(path: Path | None) -> Path | None:
+def checked_file(path: Path | None, *, pem: str | None = None) -> Path | None:
     """The path, if the file can be read.
 
+    Args:
+        path: the file.
+        pem: what the file must have in PEM format: ``certificate`` or ``private key``.
+
     Raises:
-        ValueError: it can't be read.
+        ValueError: it can't be read, or has no such thing.
     """
     if path is None:
         return None
@@ -109,9 +116,11 @@ def checked_file(path: Path | None) -> Path | None:
     where = "a relative path in the TOML file is relative to the file's directory, any other to the working directory"
     try:
         with path.open("rb") as file:
-            file.read(1)
+            content = file.read(1 if pem is None else MAX_PEM)
     except OSError as exc:
         raise ValueError(f"{shown}can't be read: {exc.strerror}; {where}") from None
     except ValueError:
         raise ValueError("is not a path") from None
+    if pem is not None and not re.search(rb"-----BEGIN [A-Z0-9 ]*" + pem.upper().encode(), content):
+        raise ValueError(f"{shown}has no {pem} in PEM format (text with -----BEGIN {pem.upper()}-----)")
     return path

@@ -34,9 +34,15 @@ class Tls:
         Raises:
             OSError: a file can't be read or has the wrong content (``ssl.SSLError`` is one).
         """
-        context = ssl.create_default_context(cafile=self.ca_file)
-        if self.cert_file is not None:
-            context.load_cert_chain(self.cert_file, self.key_file)
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+        except OSError as exc:
+            raise OSError(f"ca_file {self.ca_file} can't be used: {exc}") from exc
+        try:
+            if self.cert_file is not None:
+                context.load_cert_chain(self.cert_file, self.key_file)
+        except OSError as exc:
+            raise OSError(f"cert_file {self.cert_file} and key_file {self.key_file} can't be used: {exc}") from exc
         return context
 
     def client_not_after(self) -> float | None:

@@ -56,6 +56,9 @@ def run_demo(*, seconds: float, rate: float, as_json: bool) -> int:
 
     Returns:
         The exit code: 0 if every published reading is accounted for.
+
+    Raises:
+        RuntimeError: the demonstration was aborted.
     """
     console = Console(stderr=as_json, quiet=as_json)
     with tempfile.TemporaryDirectory(prefix="gdn-bridge-demo-") as name:
@@ -63,8 +66,7 @@ def run_demo(*, seconds: float, rate: float, as_json: bool) -> int:
         try:
             result = demo.run(seconds=seconds, rate=rate)
         except (RuntimeError, OSError, KeyboardInterrupt) as exc:
-            print(f"gdn-bridge: the demonstration was aborted: {str(exc) or 'interrupted'}", file=sys.stderr)
-            return 1
+            raise RuntimeError(f"the demonstration was aborted: {str(exc) or 'interrupted'}") from exc
         finally:
             demo.stop()
     if as_json:

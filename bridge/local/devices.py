@@ -7,6 +7,7 @@ import math
 import ssl
 import threading
 import time
+from typing import TextIO
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -35,8 +36,9 @@ def publish_until(
     username: str | None = None,
     password: str | None = None,
     tls: ssl.SSLContext | None = None,
+    report: TextIO,
 ) -> tuple[int, int]:
-    """Publish until ``stop`` is set; connect and reconnect to the broker as needed. Prints progress every ten seconds.
+    """Publish until ``stop`` is set; connect and reconnect to the broker as needed.
 
     Args:
         stop: may be set at any time, from any thread.
@@ -46,6 +48,7 @@ def publish_until(
         username: None connects without credentials.
         password: for ``username``.
         tls: None connects without TLS.
+        report: gets a line about the progress every ten seconds.
 
     Returns:
         The number of readings published, and of those acknowledged by the broker.
@@ -77,7 +80,7 @@ def publish_until(
                 due -= 1
             if time.monotonic() >= report_at:
                 report_at += REPORT_SECONDS
-                print(f"devices: published {published}, acknowledged {acknowledged}", flush=True)
+                print(f"devices: published {published}, acknowledged {acknowledged}", file=report, flush=True)
     finally:
         client.disconnect()
         client.loop_stop()

@@ -134,11 +134,11 @@ def _check_fabric(request: web.Request) -> None:
 
 def main(
     *, host: str, port: int, tls: bool, host_name: str, api_key: str, tenant: str, faults: Faults, tokens: IssuedTokens
-) -> int:
+) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    Returns:
-        The exit code.
+    Raises:
+        RuntimeError: it can't serve.
     """
     with tempfile.TemporaryDirectory(prefix="gdn-bridge-tls-") as directory:
         try:
@@ -146,9 +146,7 @@ def main(
             gdn = LocalGdn(host=host, host_name=host_name, tenant=tenant, api_key=api_key, faults=faults, tokens=tokens)
             asyncio.run(gdn.serve(port, context))
         except (OSError, RuntimeError) as exc:
-            print(f"gdn-bridge: the local GDN can't serve on {host}:{port}: {exc}", file=sys.stderr)
-            return 1
-    return 0
+            raise RuntimeError(f"the local GDN can't serve on {host}:{port}: {exc}") from exc
 
 
 def _temporary_context(directory: Path, host_name: str) -> ssl.SSLContext:

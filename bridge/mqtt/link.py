@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -624,7 +625,11 @@ class MqttLink(Link):
     def fail(self, error: str, end: LinkEnd) -> None:
         """See ``Link``. Adds a hint if the connection breaks before the CONNACK."""
         if self.session_present is None and end in {LinkEnd.FAILED, LinkEnd.CLOSED_BY_PEER}:
-            error += " before it answered. If this port speaks TLS, write mqtts:// in mqtt.url"
+            error += " before it answered"
+            if not isinstance(self.sock, ssl.SSLSocket):
+                error += ". If this port speaks TLS, write mqtts:// in mqtt.url"
+            elif "own" not in self.certificate_ends:
+                error += ". If the broker requires a client certificate, set mqtt.cert_file and mqtt.key_file"
         super().fail(error, end)
 
     def close(self) -> None:

@@ -40,6 +40,8 @@ class Configuration(NamedTuple):
     """Checked against the definition."""
     place: Callable[[Location], str]
     """Returns the place of a setting: file and line, or variable."""
+    unset: Sequence[str] = ()
+    """Required settings without a value, for commands that connect to nothing."""
 
 
 def need_restart(running: Settings, found: Settings) -> list[str]:

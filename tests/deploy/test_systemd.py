@@ -402,7 +402,7 @@ def test_installing_asks_no_question_and_starts_nothing(service: Service) -> Non
     assert service.machine.run("gdn-bridge --version") == version.stdout.strip()
     assert "deadletter" in service.machine.run("zcat /usr/share/man/man1/gdn-bridge.1.gz")
     assert "deadletter" in service.machine.run("cat /usr/share/bash-completion/completions/gdn-bridge")
-    assert "BRIDGE_GDN__API_KEY: is required" in service.machine.run(
+    assert "not set: gdn.api_key;" in service.machine.run(
         "gdn-bridge check --config /etc/gdn-bridge/bridge.toml", check=False
     ), "the settings that come with it are complete but for the key"
 

@@ -108,3 +108,19 @@ def test_a_broker_certificate_from_another_authority_is_refused_with_the_reason(
 
     error = wait_for(lambda: bridge.part("mqtt")["error"], what="the refusal")
     assert "CERTIFICATE_VERIFY_FAILED" in error
+
+
+def test_a_broker_that_requires_a_client_certificate_is_answered_with_the_setting(
+    broker: Mosquitto, certificates: dict[str, str], make_bridge: Callable[..., Bridge]
+) -> None:
+    bridge = make_bridge(
+        mqtt_port=broker.port,
+        gdn_url=f"http://127.0.0.1:{free_port()}",
+        BRIDGE_MQTT__URL=f"mqtts://localhost:{broker.port}",
+        BRIDGE_MQTT__CA_FILE=certificates["ca"],
+    )
+
+    said = bridge.cli("check", "--online").stdout
+
+    assert "If the broker requires a client certificate, set mqtt.cert_file and mqtt.key_file" in said
+    assert "write mqtts://" not in said

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import socket
 import threading
 import time
@@ -11,7 +10,7 @@ import pytest
 
 from bridge.books import Requests, Snapshot
 from bridge.cli import main
-from bridge.cli.healthcheck import ask, healthcheck
+from bridge.cli.healthcheck import ask
 from bridge.errors import SettingError
 from bridge.parts import PartStatus, State
 from bridge.watch.health import HealthStatus
@@ -139,7 +138,7 @@ def test_wrong_settings_exit_with_1_as_container_engines_require(
 ) -> None:
     missing = tmp_path / "missing.toml"
 
-    assert healthcheck(argparse.Namespace(config=missing, set=[], ready=False)) == 1
+    assert main(["healthcheck", "--config", str(missing)]) == 1
     assert str(missing) in capsys.readouterr().err
 
 

@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
-from bridge.cli import main
+from bridge.cli import _parser, main
+from bridge.log import get_logger
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+[worker]
+definition = "worker.sql"
+[[routes]]
+topic = "devices/{deviceID}/rooms/{roomNo}/telemetry"
+stream = "tutorialAppInputStream"
+[[routes.test]]
+topic = "devices/AD11/rooms/200/telemetry"
+payload = { temperature = 18 }
+expect = { deviceID = "AD11", roomNo = 200, temperature = 18 }
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Routes and a definition, without broker, GDN and credentials."""
+    for name in ("BRIDGE_GDN__API_KEY", "GDN_BRIDGE_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "worker.sql").write_text((ROOT / "config" / "worker.sql").read_text())
+    (tmp_path / "bridge.toml").write_text(CONFIG)
+    return str(tmp_path / "bridge.toml")
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    assert caught.value.code == 2
+    assert main(arguments) == 2
     return capsys.readouterr().err
 
 
@@ -46,3 +75,109 @@ def test_purging_everything_by_mistake_is_wrong_usage(capsys: pytest.CaptureFixt
     assert main(["deadletter", "purge"]) == 2
 
     assert "use --all" in capsys.readouterr().err
+
+
+READING = ("devices/AD11/rooms/200/telemetry", '{"temperature": 18}')
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("check",), 0, "not set: mqtt.url, gdn.url, gdn.api_key; `run` and `check --online` need them"),
+        (("check", "--json"), 0, '"unset": ["mqtt.url", "gdn.url", "gdn.api_key"]'),
+        (("test",), 0, "1 of 1 examples pass"),
+        (("test", "--json"), 0, '{"examples": 1, "passed": 1, "failed": []}'),
+        (("explain", *READING), 0, "AD11"),
+        (("deadletter", "list"), 78, "outbox.db doesn't exist"),
+        (("deadletter", "replay", "--dry-run"), 78, "outbox.db doesn't exist"),
+        (("status", "--set", "status.listen=127.0.0.1:1"), 69, "no status from http://127.0.0.1:1"),
+        (("healthcheck", "--set", "status.listen=127.0.0.1:1"), 1, "127.0.0.1:1 doesn't answer"),
+        (("check", "--online"), 78, "BRIDGE_GDN__API_KEY: is required"),
+        (("query", "RETURN 1"), 78, "BRIDGE_GDN__URL: is required"),
+        (("run",), 78, "BRIDGE_MQTT__URL: is required"),
+    ],
+)
+def test_only_what_connects_needs_addresses_and_credentials(
+    config: str, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], code: int, says: str
+) -> None:
+    assert main([*words, "--config", config]) == code
+
+    assert says in "".join(capsys.readouterr())
+
+
+def test_options_of_the_settings_may_stand_before_the_verb(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--config", config, "--set", "mqtt.url=mqtt://h", "check", "--set", "gdn.url=h"]) == 0
+    assert "not set: gdn.api_key;" in capsys.readouterr().out
+
+    assert main(["--config", "/nowhere", "test", "--config", config]) == 0
+    assert main(["--config", config, "deadletter", "list"]) == 78
+    assert "outbox.db doesn't exist" in capsys.readouterr().err
+    assert main(["--config", config, "devices"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [(("-V",), "gdn-bridge "), (("help",), "deadletter"), (("help", "deadletter", "purge"), "--dry-run")],
+)
+def test_version_and_help_are_where_they_are_looked_for(
+    words: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+
+    assert caught.value.code == 0
+    assert says in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("explain", "--json"), 2),
+        (("check", "--json", "--config", "/nowhere/bridge.toml"), 78),
+        (("deadletter", "purge", "--json"), 2),
+        (("status", "--json", "--url", "http://127.0.0.1:1"), 69),
+        (("nothing", "--json"), 2),
+    ],
+)
+def test_with_json_an_error_is_json_too(words: tuple[str, ...], code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == code
+
+    told = capsys.readouterr()
+    found = json.loads(told.out)
+    assert (found["exit_code"], told.err) == (code, "")
+    assert all(isinstance(problem, str) and problem for problem in found["errors"])
+    assert found["errors"]
+
+
+def leaves(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """The parsers of the verbs and of their actions."""
+    below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for action in below:
+        for word, inner in action.choices.items():
+            yield from leaves(inner, f"{name} {word}".strip())
+    if not below:
+        yield name, parser
+
+
+def test_every_verb_takes_json() -> None:
+    without = [name for name, parser in leaves(_parser()) if "--json" not in parser._option_string_actions]
+
+    assert without == ["help"]
+
+
+def test_a_warning_between_the_output_is_no_json(
+    config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def warn(*_: object) -> list[object]:
+        get_logger("bridge.x").info("an.event")
+        get_logger("bridge.x").warning("a.warning")
+        return []
+
+    monkeypatch.setattr(importlib.import_module("bridge.cli.check"), "find_warnings", warn)
+
+    assert main(["check", "--config", config, "--set", "log.format=json"]) == 0
+
+    error = capsys.readouterr().err
+    assert "a.warning" in error
+    assert "an.event" not in error
+    assert "{" not in error

@@ -186,7 +186,7 @@ def test_a_password_replaces_the_api_key(environ: dict[str, str], changes: dict[
     ("changes", "said"),
     [
         (LOGIN, "BRIDGE_GDN__API_KEY: is set together with gdn.password"),
-        ({"BRIDGE_GDN__EMAIL": "a@b.example"}, "BRIDGE_GDN__PASSWORD: is required with gdn.email"),
+        ({"BRIDGE_GDN__EMAIL": "a@b.example"}, "BRIDGE_GDN__PASSWORD: is required and not set"),
         ({"BRIDGE_GDN__PASSWORD": "p"}, "BRIDGE_GDN__PASSWORD: requires either gdn.email, or gdn.username"),
         ({**LOGIN, "BRIDGE_GDN__USERNAME": "b"}, "BRIDGE_GDN__PASSWORD: requires either gdn.email, or gdn.username"),
         ({**LOGIN, "BRIDGE_GDN__KIND": "pulsar"}, "BRIDGE_GDN__PASSWORD: works only with a GDN"),
@@ -503,13 +503,65 @@ def test_a_password_needs_a_user_name(environ: dict[str, str]) -> None:
     assert problem.startswith("BRIDGE_MQTT__PASSWORD: is set, but mqtt.username isn't")
 
 
-def test_certificate_and_key_need_each_other(environ: dict[str, str]) -> None:
+def test_certificate_and_key_need_each_other(environ: dict[str, str], tmp_path: Path) -> None:
     environ["BRIDGE_MQTT__URL"] = "mqtts://broker"
+    certificate = tmp_path / "client.pem"
+    certificate.write_text("-----BEGIN CERTIFICATE-----\n")
 
-    assert problems(environ, BRIDGE_MQTT__CERT_FILE=__file__) == (
+    assert problems(environ, BRIDGE_MQTT__CERT_FILE=str(certificate)) == (
         "BRIDGE_MQTT__KEY_FILE: is required with mqtt.cert_file",
     )
     assert problems(environ, BRIDGE_MQTT__KEY_FILE=__file__)[0].startswith("BRIDGE_MQTT__KEY_FILE: is set, but")
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("BRIDGE_MQTT__CA_FILE", "certificate"),
+        ("BRIDGE_GDN__CA_FILE", "certificate"),
+        ("BRIDGE_MQTT__CERT_FILE", "certificate"),
+        ("BRIDGE_MQTT__KEY_FILE", "private key"),
+    ],
+)
+def test_a_tls_file_that_is_no_pem_is_named(environ: dict[str, str], tmp_path: Path, name: str, what: str) -> None:
+    good, wrong = tmp_path / "good.pem", tmp_path / "wrong.pem"
+    good.write_text("-----BEGIN CERTIFICATE-----\n-----BEGIN EC PRIVATE KEY-----\n")
+    wrong.write_bytes(b"\x30\x82\x01\x02")
+    environ["BRIDGE_MQTT__URL"] = "mqtts://broker"
+    both = {"BRIDGE_MQTT__CERT_FILE": str(good), "BRIDGE_MQTT__KEY_FILE": str(good)}
+
+    (problem,) = problems(environ | both | {name: str(wrong)})
+
+    assert problem.startswith(f"{name}: {wrong} has no {what} in PEM format")
+    assert read(environ | both | {name: str(good)}).mqtt.cert_file == good
+
+
+ROUTES_ONLY = {"BRIDGE_MQTT__URL", "BRIDGE_GDN__URL", "BRIDGE_GDN__API_KEY", "BRIDGE_GDN__TENANT"}
+
+
+@pytest.mark.parametrize(
+    "extra", [{}, {"BRIDGE_GDN__KIND": "pulsar"}, {"BRIDGE_GDN__USERNAME": "u"}, {"BRIDGE_GDN__EMAIL": "e@x"}]
+)
+def test_offline_no_address_and_no_credentials_are_required(environ: dict[str, str], extra: dict[str, str]) -> None:
+    environ = {name: value for name, value in environ.items() if name not in ROUTES_ONLY} | extra
+
+    settings = load(config_file=None, environ=environ, secret_directories=(), offline=True)
+
+    assert settings.routes[0].stream == "readings"
+    assert settings.mqtt.host.endswith(".invalid")
+    with pytest.raises(ConfigError, match="BRIDGE_MQTT__URL: is required"):
+        load(config_file=None, environ=environ, secret_directories=())
+
+
+def test_offline_a_value_that_is_set_is_still_checked(environ: dict[str, str]) -> None:
+    environ["BRIDGE_GDN__URL"] = "ftp://x"
+    del environ["BRIDGE_GDN__API_KEY"]
+
+    with pytest.raises(ConfigError) as caught:
+        load(config_file=None, environ=environ, secret_directories=(), offline=True)
+
+    (problem,) = caught.value.problems
+    assert problem.startswith("BRIDGE_GDN__URL: must be https://host")
 
 
 @pytest.mark.parametrize(("group", "url"), [("MQTT", "mqtt://broker"), ("GDN", "http://gdn.example")])

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.cli import examples, init
-from bridge.cli.arguments import UsageError
 from bridge.cli.configuration import route_of
+from bridge.cli.exits import UsageError
 from bridge.cli.init.columns import MAX_COLUMNS
 from bridge.cli.init.command import _filter, files_of
 from bridge.cli.init.files import CONFIG_FILE, WORKER_FILE, configuration_text, definition_text
@@ -344,6 +344,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     def run(*arguments: str) -> int:
         parser = argparse.ArgumentParser()
         init.add_arguments(parser)
+        parser.set_defaults(json=False)
         return init.init(parser.parse_args([str(tmp_path), *arguments]))
 
     return run

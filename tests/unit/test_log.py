@@ -79,6 +79,18 @@ def test_a_terminal_gets_text() -> None:
     assert not terminal.getvalue().startswith("{")
 
 
+@pytest.mark.parametrize(("value", "has_colours"), [("1", False), ("", True)])
+def test_no_color_turns_colours_off(monkeypatch: pytest.MonkeyPatch, value: str, has_colours: bool) -> None:
+    monkeypatch.setenv("NO_COLOR", value)
+    terminal = Terminal()
+    start(terminal)
+
+    get_logger("bridge.x").warning("a.b")
+
+    assert "a.b" in terminal.getvalue()
+    assert ("\x1b[" in terminal.getvalue()) == has_colours
+
+
 def test_a_terminal_gets_json_when_asked() -> None:
     terminal = Terminal()
     start(terminal, style="json")

@@ -6,6 +6,7 @@ The files are tested before they are written: they must load, and every sample m
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bridge.cli import exits
-from bridge.cli.arguments import UsageError, number_between
+from bridge.cli.arguments import number_between
 from bridge.cli.configuration import read_worker, route_of
+from bridge.cli.exits import CommandError, UsageError
 from bridge.cli.init.files import CONFIG_FILE, WORKER_FILE, configuration_text, definition_text
 from bridge.cli.init.inference import MAX_BYTES, MAX_SAMPLES, infer
 from bridge.cli.init.results import Inference, Sample
@@ -79,10 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def init(arguments: argparse.Namespace) -> int:
     """Write the two files.
 
-    Returns:
-        0, or 69 if the broker can't be reached or refuses.
-
     Raises:
+        CommandError: the broker can't be reached, or refuses.
         UsageError: there is no option that gives samples.
         ConfigError: a file exists or can't be written, or the samples give no route.
         BridgeError: no message was received.
@@ -106,8 +106,7 @@ def init(arguments: argparse.Namespace) -> int:
         try:
             samples += listen(mqtt, filter_, arguments.seconds)
         except MqttUnavailable as exc:
-            print(f"gdn-bridge: {exc}", file=sys.stderr)
-            return exits.UNAVAILABLE
+            raise CommandError(exits.UNAVAILABLE, str(exc)) from exc
         if not samples:
             raise BridgeError(
                 f"no message on {arguments.from_topic} within {arguments.seconds:g} s; "
@@ -118,7 +117,10 @@ def init(arguments: argparse.Namespace) -> int:
         raise ConfigError(*(f"{printable(topic)}: {reason}" for topic, reason in inference.left_out[:SHOWN_LEFT_OUT]))
     files = files_of(inference, broker=broker, protocol=protocol or "5")
     _write(directory, files, replace=arguments.force)
-    _report(inference, paths, unset=["mqtt.url"] if broker == BROKER else [])
+    if arguments.json:
+        print(json.dumps(_as_json(inference, paths)))
+    else:
+        _report(inference, paths, unset=["mqtt.url"] if broker == BROKER else [])
     return 0
 
 
@@ -170,8 +172,8 @@ def _problems(files: Mapping[str, str], samples: Sequence[Sample]) -> Sequence[s
             settings = load(
                 config_file=Path(name) / CONFIG_FILE,
                 environ={},
-                overrides={"gdn.api_key": "not-needed-here"},
                 secret_directories=(),
+                offline=True,
             )
             streams = input_streams(read_worker(settings.worker.definition))
         except ConfigError as exc:
@@ -218,12 +220,12 @@ def _mqtt(arguments: argparse.Namespace) -> MqttSettings:
     names = ("BRIDGE_MQTT__", "CREDENTIALS_DIRECTORY")
     overrides = {"mqtt.url": arguments.broker, "mqtt.protocol": arguments.protocol}
     # Placeholders for required settings that aren't used here.
-    others = {"gdn.url": "localhost", "gdn.tenant": "-", "gdn.api_key": "-", "worker.definition": os.devnull}
-    routes = {"routes": '[{"topic": "-", "stream": "-"}]'}
+    others = {"worker.definition": os.devnull, "routes": '[{"topic": "-", "stream": "-"}]'}
     return load(
         config_file=None,
         environ={name: value for name, value in os.environ.items() if name.startswith(names)},
-        overrides={**{key: value for key, value in overrides.items() if value is not None}, **others, **routes},
+        overrides={**{key: value for key, value in overrides.items() if value is not None}, **others},
+        offline=True,
     ).mqtt
 
 
@@ -259,6 +261,25 @@ def _write(directory: Path, files: Mapping[str, str], *, replace: bool) -> None:
                 file.write(text)
         except OSError as exc:
             raise ConfigError(f"{path}: can't be written: {exc.strerror}") from exc
+
+
+def _as_json(inference: Inference, paths: Sequence[Path]) -> dict[str, object]:
+    return {
+        "files": [str(path) for path in paths],
+        "routes": [
+            {
+                "topic": inferred.route.topic,
+                "stream": inferred.route.stream,
+                "columns": {column.name: column.type.value for column in inferred.columns},
+                "format": inferred.route.format.name,
+                "compression": inferred.route.format.compression,
+                "samples": inferred.samples,
+                "notes": list(inferred.notes),
+            }
+            for inferred in inference.routes
+        ],
+        "left_out": [{"topic": topic, "reason": reason} for topic, reason in inference.left_out],
+    }
 
 
 def _report(inference: Inference, paths: Sequence[Path], *, unset: Sequence[str]) -> None:
