@@ -124,3 +124,12 @@ class RemoteProtocolError(BridgeError):
 
 class LocalProtocolError(BridgeError):
     """The bridge was about to violate a protocol. Always a bug."""
+
+
+def fault(exc: Exception) -> str:
+    """An unexpected exception as a sentence: its type and place, without its text, which may repeat a secret."""
+    at = exc.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    where = "" if at is None else f" ({at.tb_frame.f_code.co_filename}:{at.tb_lineno})"
+    return f"a fault of gdn-bridge, please report it: {type(exc).__name__}{where}"

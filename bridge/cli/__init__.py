@@ -51,7 +51,8 @@ def _run_verb(words: Sequence[str]) -> tuple[int, Sequence[str]]:
     arguments = argparse.Namespace()
     try:
         arguments = _parse(words)
-        signals.unblock()
+        if arguments.verb not in (_run, local.demo):  # these decide first what signals do
+            signals.unblock()
         # Without settings yet, or at all; a library's warning must not reach a program that reads the output.
         configure(level="warning", format="console", stream=sys.stderr)
         return int(arguments.verb(arguments)), ()
@@ -182,14 +183,16 @@ def _override(text: str) -> tuple[str, str]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from bridge.service.daemon import Daemon  # noqa: PLC0415 - the other verbs start faster without the data path
+    # The other verbs start faster without the data path.
+    from bridge.service.daemon import Daemon, signal_events  # noqa: PLC0415
 
-    configuration = read_configuration(arguments)
-    configure_log(configuration.settings, for_people=False)
-
-    return Daemon(
-        configuration=configuration,
-        rest=gdn_rest(configuration),
-        reload_settings=lambda: load_settings(arguments),
-        read_configuration=lambda: read_configuration(arguments),
-    ).run()
+    with signal_events() as events:
+        configuration = read_configuration(arguments)
+        configure_log(configuration.settings, for_people=False)
+        return Daemon(
+            configuration=configuration,
+            rest=gdn_rest(configuration),
+            reload_settings=lambda: load_settings(arguments),
+            read_configuration=lambda: read_configuration(arguments),
+            events=events,
+        ).run()

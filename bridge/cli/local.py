@@ -134,7 +134,7 @@ def devices(arguments: argparse.Namespace) -> int:
     except ValueError as exc:
         raise ConfigError(f"--url: {exc}") from None
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda _signum, _frame: stop.set())
     published, acknowledged = publish_until(
         stop,

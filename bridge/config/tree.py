@@ -67,7 +67,7 @@ def annotation_at(location: Location) -> Any:
 
 def field_at(location: Location) -> FieldInfo | None:
     """The field at ``location``; None for an element of a list or a dict."""
-    group = annotation_at(location[:-1])
+    group = _unwrapped(annotation_at(location[:-1]))
     return group.model_fields.get(location[-1]) if is_group(group) else None
 
 
@@ -134,9 +134,10 @@ def allowed(annotation: Any, metadata: Sequence[object] = ()) -> str:
         *others, last = get_args(inner)
         return ", ".join(map(str, others)) + f" or {last}"
     if inner in (int, float):
-        low = next(m.ge for m in metadata if isinstance(m, Ge))
-        high = next(m.le for m in metadata if isinstance(m, Le))
-        return f"a {'whole ' if inner is int else ''}number from {low} to {high}"
+        number = f"a {'whole ' if inner is int else ''}number"
+        low = next((m.ge for m in metadata if isinstance(m, Ge)), None)
+        high = next((m.le for m in metadata if isinstance(m, Le)), None)
+        return number if low is None or high is None else f"{number} from {low} to {high}"
     return "a table" if is_group(inner) else _NAMES.get(inner, "a string")
 
 

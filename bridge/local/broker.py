@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Protocol
 
+from bridge.local import child
+
 START_SECONDS = 10.0
 
 
@@ -60,9 +62,11 @@ class Mosquitto:
         configuration.write_text(
             f"listener {self.port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n"
             "max_inflight_messages 1000\nlog_type error\n"
+            # As root it would take another user, and the kernel would forget that it is to end with its parent.
+            f"{'user root' if os.geteuid() == 0 else ''}\n"
         )
         self._process = subprocess.Popen(  # noqa: S603 - found on PATH
-            [program, "-c", str(configuration)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            child.command(program, "-c", str(configuration)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         deadline = time.monotonic() + START_SECONDS
         while self._process.poll() is None and time.monotonic() < deadline:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bridge import signals
+from bridge.local import child
 from bridge.local.broker import Broker, free_port, start_broker
 from bridge.local.devices import Devices
 from bridge.streamql import parse
@@ -64,9 +67,10 @@ def run_demo(*, seconds: float, rate: float, as_json: bool) -> int:
     with tempfile.TemporaryDirectory(prefix="gdn-bridge-demo-") as name:
         demo = _Demo(Path(name), console)
         try:
+            _abort_on_signals()
             result = demo.run(seconds=seconds, rate=rate)
         except (RuntimeError, OSError, KeyboardInterrupt) as exc:
-            raise RuntimeError(f"the demonstration was aborted: {str(exc) or 'interrupted'}") from exc
+            raise RuntimeError(f"the demonstration was aborted: {exc}") from exc
         finally:
             demo.stop()
     if as_json:
@@ -76,6 +80,21 @@ def run_demo(*, seconds: float, rate: float, as_json: bool) -> int:
     return 0 if result["balanced"] else 1
 
 
+def _abort_on_signals() -> None:
+    """The first signal that ends the demonstration becomes KeyboardInterrupt; later ones don't disturb the clean-up."""
+    arrived = False
+
+    def abort(number: int, _frame: object) -> None:
+        nonlocal arrived
+        if not arrived:
+            arrived = True
+            raise KeyboardInterrupt("interrupted" if number == signal.SIGINT else signal.Signals(number).name)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, abort)
+    signals.unblock()
+
+
 class _Demo:
     def __init__(self, directory: Path, console: Console) -> None:
         self._directory = directory
@@ -83,11 +102,20 @@ class _Demo:
         self._broker: Broker | None = None
         self._devices: Devices | None = None
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._cleaner: subprocess.Popen[bytes] | None = None
+        self._ended = threading.Event()
         self._gdn = f"http://127.0.0.1:{free_port()}"
         self._status = f"http://127.0.0.1:{free_port()}"
         self.rows: list[dict[str, Any]] = []
 
     def run(self, *, seconds: float, rate: float) -> dict[str, Any]:
+        # Removes the directory if this process can't: it ends when this end of the pipe is closed.
+        self._cleaner = subprocess.Popen(  # noqa: S603 - this program itself
+            child.cleaner(str(self._directory)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         self._broker = broker = start_broker(self._directory)
         self._console.print(f"{broker.name} on port {broker.port}; local GDN at {self._gdn}")
         self._start("local-gdn", "--port", self._gdn.rpartition(":")[2], "--api-key", API_KEY, "--tenant", TENANT)
@@ -96,13 +124,12 @@ class _Demo:
         self._console.print(f"the bridge is ready; its status page is at {self._status}\n")
 
         self._devices = devices = Devices(port=broker.port, rate=rate)
-        ended = threading.Event()
-        watching = threading.Thread(target=self._watch, args=(devices, ended), daemon=True)
+        watching = threading.Thread(target=self._watch, args=(devices,), daemon=True)
         watching.start()
         devices.publish_for(seconds)
         published = devices.acknowledged
         self._drain(len(published))
-        ended.set()
+        self._ended.set()
         watching.join()
 
         self.rows = self._query(f"FOR d IN {COLLECTION} RETURN d")
@@ -118,6 +145,7 @@ class _Demo:
         }
 
     def stop(self) -> None:
+        self._ended.set()
         if self._devices is not None:
             self._devices.stop()
         for process in reversed(self._processes):
@@ -130,6 +158,8 @@ class _Demo:
                 process.wait()
         if self._broker is not None:
             self._broker.stop()
+        if self._cleaner is not None:
+            self._cleaner.communicate(timeout=15)
 
     def _settings(self, broker: Broker) -> dict[str, str]:
         definition = self._directory / "worker.sql"
@@ -156,7 +186,7 @@ class _Demo:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("BRIDGE_")}
         with log.open("wb") as stderr:
             process = subprocess.Popen(  # noqa: S603 - this program itself
-                [sys.executable, "-m", "bridge", *arguments],
+                child.command(sys.executable, "-m", "bridge", *arguments),
                 env={**inherited, **(environment or {})},
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
@@ -178,9 +208,12 @@ class _Demo:
         )
         raise RuntimeError(f"{what} did not become ready.\n{logs}")
 
-    def _watch(self, devices: Devices, ended: threading.Event) -> None:
-        while not ended.wait(1.0):
-            books = self._readiness()["books"]
+    def _watch(self, devices: Devices) -> None:
+        while not self._ended.wait(1.0):
+            try:
+                books = self._readiness()["books"]
+            except OSError:  # the bridge has ended, which is reported elsewhere
+                return
             self._console.print(
                 f"published {len(devices.acknowledged):>6}   received {books['received']:>6}   "
                 f"delivered {books['delivered']:>6}   in the outbox {books['outbox']:>4}"

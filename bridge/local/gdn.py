@@ -50,7 +50,7 @@ class LocalGdn:
         self._workers = Workers(self._regions, self._streams, self._documents, faults)
 
     async def serve(self, port: int, ssl_context: ssl.SSLContext | None) -> None:
-        """Serve until SIGTERM or SIGINT; print the address to stderr when ready."""
+        """Serve until SIGTERM, SIGINT or SIGHUP; print the address to stderr when ready."""
         app = web.Application(middlewares=[self._middleware], client_max_size=8 * MAX_FRAME)
         for part in (self._authentication, self._regions, self._documents, self._streams, self._workers):
             app.add_routes(part.routes)
@@ -58,7 +58,7 @@ class LocalGdn:
         app.router.add_get(FAULTS_PATH, self._show_faults)
         app.router.add_post(FAULTS_PATH, self._set_faults)
         stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await runner.setup()
@@ -135,7 +135,7 @@ def _check_fabric(request: web.Request) -> None:
 def main(
     *, host: str, port: int, tls: bool, host_name: str, api_key: str, tenant: str, faults: Faults, tokens: IssuedTokens
 ) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until SIGTERM, SIGINT or SIGHUP.
 
     Raises:
         RuntimeError: it can't serve.

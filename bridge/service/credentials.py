@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from bridge.config import Settings
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, fault
 from bridge.gdn.login import Account
 from bridge.log import get_logger, keep_secret
 
@@ -64,12 +64,11 @@ class CredentialSource:
         with self._lock:
             try:
                 found = Credentials.of(self._reload())
-            except ConfigError as exc:
+            except Exception as exc:
                 if str(exc) != self._problem:
                     self._problem = str(exc)
-                    log.warning(
-                        "credentials.unreadable", problems=exc.problems, hint="the last good credentials are used"
-                    )
+                    problems = exc.problems if isinstance(exc, ConfigError) else [fault(exc)]
+                    log.warning("credentials.unreadable", problems=problems, hint="the last good credentials are used")
                 return self._last
             self._problem = None
             if found != self._last:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 
+from bridge import signals
 from bridge.config import Settings
 from bridge.errors import OutboxUnavailable
 from bridge.gdn.rest import GdnRest
@@ -42,6 +43,7 @@ class Daemon:
         rest: of GDN; closed when the daemon stops.
         reload_settings: loads the settings again from the same sources, for new credentials; raises ConfigError.
         read_configuration: loads the settings and what they name, for a reload; raises ConfigError.
+        events: where ``signal_events`` puts the signals.
         manager: the service manager to notify; None: the one that the environment names.
     """
 
@@ -52,6 +54,7 @@ class Daemon:
         rest: GdnRest,
         reload_settings: Callable[[], Settings],
         read_configuration: Callable[[], Configuration],
+        events: SimpleQueue[Event],
         manager: ServiceManager | None = None,
     ) -> None:
         self._configuration = configuration
@@ -59,7 +62,7 @@ class Daemon:
         self._reload_settings = reload_settings
         self._read_configuration = read_configuration
         self._manager = ServiceManager.from_environment(os.environ) if manager is None else manager
-        self._events: SimpleQueue[Event] = SimpleQueue()
+        self._events = events
         settings = configuration.settings
         outbox = settings.outbox
         self._outbox = Outbox(
@@ -79,10 +82,9 @@ class Daemon:
             ConfigError: the outbox or the status address can't be used.
         """
         try:
-            with _signals(self._events.put):
-                self._manager.status("opening the outbox")
-                reason = self._open_outbox() or self._supervise()
-                return EXIT_FAILED if reason.is_failure else EXIT_OK
+            self._manager.status("opening the outbox")
+            reason = self._open_outbox() or self._supervise()
+            return EXIT_FAILED if reason.is_failure else EXIT_OK
         finally:
             self._outbox.close()
             self._forced_exit.disarm()  # last: closing the outbox may hang, too
@@ -138,20 +140,25 @@ class Daemon:
 
 
 @contextmanager
-def _signals(put: Callable[[Event], object]) -> Iterator[None]:
-    """Signals become events; the earlier handlers are restored at the end."""
+def signal_events() -> Iterator[SimpleQueue[Event]]:
+    """Signals become events in this queue, also those that came before; the earlier handlers are restored at the end.
+
+    Entered before the configuration is read, which may take seconds.
+    """
+    events: SimpleQueue[Event] = SimpleQueue()
 
     def stop(number: int, _frame: object) -> None:
-        put(StopReason(signal.Signals(number).name))
+        events.put(StopReason(signal.Signals(number).name))
 
     def reload(_number: int, _frame: object) -> None:
-        put(supervisor.RELOAD)
+        events.put(supervisor.RELOAD)
 
     # A handler may interrupt the main thread inside ``get``: SimpleQueue.put is reentrant, a lock isn't.
     handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: reload}
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    signals.unblock()
     try:
-        yield
+        yield events
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

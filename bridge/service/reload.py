@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from bridge.config import Settings
 from bridge.config.tree import Location, dotted, every_setting
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, fault
 from bridge.log import configure, get_logger
 from bridge.mapping import Mapper, Route, check
 from bridge.outbox import Outbox
@@ -100,9 +100,14 @@ class Reloader:
             False: something is wrong, ``refused`` says what, and nothing changes.
         """
         try:
-            found = self._read_configuration()
+            return self._reload(done)
         except ConfigError as exc:
             return self._refuse(exc.problems)
+        except Exception as exc:
+            return self._refuse([fault(exc)])
+
+    def _reload(self, done: Callable[[], object]) -> bool:
+        found = self._read_configuration()
         restart = need_restart(self._running.settings, found.settings)
         # The setting may be the same while the text of its file has changed.
         if found.worker.text != self._running.worker.text and "worker.definition" not in restart:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.local.broker import Embedded
-from tests.conftest import API_KEY, Bridge, LocalGdn, Mosquitto, wait_for
+from bridge.local.broker import Embedded, free_port
+from tests.conftest import API_KEY, Bridge, LocalGdn, Mosquitto, Process, wait_for
 from tests.publisher import publish_all
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
@@ -185,33 +186,71 @@ EARLY = """
 import os, signal, sys
 from bridge import __main__, signals
 block = signals.block
-signals.block = lambda: (block(), os.kill(os.getpid(), signal.SIGINT))
+signals.block = lambda: (block(), os.kill(os.getpid(), int(sys.argv.pop())))
 sys.exit(__main__.main())
 """
+"""The command, which gets a signal before its modules are imported; the signal's number is its last argument."""
 
 
 def test_ctrl_c_during_the_first_imports_prints_no_traceback() -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", EARLY, "demo"], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", EARLY, "check", "2"], capture_output=True, text=True, timeout=60, check=False
     )
 
     assert (ended.returncode, ended.stderr) == (130, "gdn-bridge: interrupted\n")
 
 
-def test_ctrl_c_ends_the_demonstration_with_a_reason() -> None:
+def test_signals_before_the_first_import_are_followed_by_the_bridge(make_bridge: MakeBridge) -> None:
+    bridge = make_bridge(mqtt_port=free_port(), gdn_url=f"http://127.0.0.1:{free_port()}")
+
+    def start(number: int) -> Process:
+        command = [sys.executable, "-c", EARLY, "run", str(number)]
+        return Process(command, bridge.directory / f"{number}.log", env=bridge.environment())
+
+    stopped, reloaded = start(signal.SIGTERM), start(signal.SIGHUP)
+    try:
+        assert stopped.wait(60) == 0
+        wait_for(lambda: "daemon.reloaded" in reloaded.text(), seconds=60, what="the reload")
+        assert reloaded.terminate() == 0
+    finally:
+        stopped.end()
+        reloaded.end()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "says"),
+    [
+        (signal.SIGINT, 1, "gdn-bridge: the demonstration was aborted: interrupted\n"),
+        (signal.SIGHUP, 1, "gdn-bridge: the demonstration was aborted: SIGHUP\n"),
+        (signal.SIGKILL, -9, ""),
+    ],
+)
+def test_a_demonstration_that_is_ended_leaves_nothing_behind(number: int, code: int, says: str, tmp_path: Path) -> None:
     demo = subprocess.Popen(
         [sys.executable, "-m", "bridge", "demo", "--seconds", "60"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     assert demo.stdout is not None
-    assert "local GDN at" in demo.stdout.readline()
-    demo.send_signal(signal.SIGINT)
+    while "the bridge is ready" not in demo.stdout.readline():
+        assert demo.poll() is None
+    children = [int(pid) for pid in Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()]
+    demo.send_signal(number)
     _, error = demo.communicate(timeout=60)
 
-    assert error == "gdn-bridge: the demonstration was aborted: interrupted\n"
-    assert demo.returncode == 1
+    assert (error, demo.returncode) == (says, code)
+    assert len(children) == 4
+    wait_for(lambda: not any(map(_runs, children)), what="the end of the children")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_set_overrides_every_other_source(offline: Bridge) -> None:

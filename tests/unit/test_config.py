@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.config import Settings, load, places
+from bridge.config import FieldTable, RouteSettings, Settings, load, places
+from bridge.config.health import HealthCheck
+from bridge.config.routes import ExampleTable
+from bridge.config.tree import annotation_at, is_group
 from bridge.errors import ConfigError
 
 ROUTE = {"topic": "devices/{deviceID}", "stream": "readings"}
@@ -597,6 +601,86 @@ JSON_VALUES = st.recursive(
     ),
     max_leaves=8,
 )
+
+
+NESTED = {
+    "fields": {"t": FieldTable},
+    "event_time": FieldTable,
+    "test": [ExampleTable],
+    "checks": [HealthCheck],
+}
+"""Tables inside a section's or route's tables, by the setting that holds them."""
+
+WRONG_TYPES = [
+    *('"x"', '""', "7", "-1", "1.5", "nan", "-inf", "true", "9223372036854775808", "1e400"),
+    *(
+        "[]",
+        "[1]",
+        "[[]]",
+        "[{}]",
+        "{}",
+        "{ a = 1 }",
+        "{ source = {} }",
+        "2026-01-31",
+        "2026-01-31T12:00:00Z",
+        "07:32:00",
+    ),
+]
+
+
+def filled(group: Any, value: str) -> str:
+    """A table, in TOML on one line, in which every setting has this value; tables inside it are filled too."""
+    members = []
+    for name in group.model_fields:
+        inner = NESTED.get(name)
+        if isinstance(inner, dict):
+            members.append(f"{name} = {{ {', '.join(f'{key} = {filled(one, value)}' for key, one in inner.items())} }}")
+        elif isinstance(inner, list):
+            members.append(f"{name} = [{', '.join(filled(one, value) for one in inner)}]")
+        else:
+            members.append(f"{name} = {value if inner is None else filled(inner, value)}")
+    return f"{{ {', '.join(members)} }}"
+
+
+def sections() -> dict[str, Any]:
+    return {name: annotation_at((name,)) for name, field in Settings.model_fields.items() if is_group(field.annotation)}
+
+
+@pytest.mark.parametrize("value", WRONG_TYPES)
+def test_any_type_of_value_in_any_setting_is_accepted_or_reported_with_its_place(tmp_path: Path, value: str) -> None:
+    lines = [f"{name} = {filled(group, value)}" for name, group in sections().items()]
+    lines += [f"routes = [{filled(RouteSettings, value)}]", f"stop_timeout = {value}"]
+    file = toml(tmp_path, "\n".join(lines))
+
+    found = problems({}, file)
+
+    assert [problem for problem in found if not problem.startswith((f"{file}:", "BRIDGE_"))] == []
+    assert any(problem.startswith(f"{file}:") for problem in found)
+
+
+@pytest.mark.parametrize("value", WRONG_TYPES)
+@pytest.mark.parametrize("name", [*Settings.model_fields, "health.checks", "routes[0]"])
+def test_any_type_of_value_for_a_whole_section_is_reported_or_accepted(tmp_path: Path, name: str, value: str) -> None:
+    key, _, index = name.partition("[")
+    file = toml(tmp_path, f"{key} = {f'[{value}]' if index else value}")
+
+    found = problems({}, file)
+
+    assert [problem for problem in found if not problem.startswith((f"{file}:", "BRIDGE_"))] == []
+
+
+@pytest.mark.parametrize("setting", ["fields.t.scale", "fields.t.offset", "event_time.scale", "event_time.offset"])
+@pytest.mark.parametrize("value", ['"ten"', "1e301", "[1]"])
+def test_a_wrong_factor_is_answered_with_its_bounds(
+    environ: dict[str, str], tmp_path: Path, setting: str, value: str
+) -> None:
+    del environ["BRIDGE_ROUTES"]
+    name = setting.rpartition(".")[0]
+    file = toml(tmp_path, f'[[routes]]\ntopic = "a"\nstream = "s"\n{name}.source = "x"\n{setting} = {value}\n')
+
+    (problem,) = problems(environ, file)
+
+    assert problem == f"{file}:5: routes[0].{setting}: must be a number from -1e+300 to 1e+300"
 
 
 @given(

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from bridge.config import Settings, load
 from bridge.config.tree import dotted, every_setting
-from bridge.service.reload import FOLLOWED, need_restart
+from bridge.mapping import Mapper
+from bridge.service.reload import FOLLOWED, Configuration, Reloader, need_restart
+from bridge.streamql import input_streams, parse
 
 ENVIRON = {
     "BRIDGE_MQTT__URL": "mqtt://broker",
@@ -48,3 +53,38 @@ def test_the_guide_names_every_setting_that_is_followed() -> None:
     guide = Path("docs/systemd.md").read_text()
 
     assert all(f"`{name}`" in guide for name in FOLLOWED)
+
+
+class Stub(SimpleNamespace):
+    """Stands for a part that a reload which fails must not touch: it has no methods."""
+
+
+@pytest.mark.parametrize("fails", ["read", "refresh"])
+def test_a_reload_that_meets_a_fault_is_refused_and_the_settings_stay(fails: str) -> None:
+    def read() -> Configuration:
+        if fails == "read":
+            raise StopIteration("a secret")
+        return configuration
+
+    def refresh() -> None:
+        raise RuntimeError("a secret")
+
+    definition = parse(Path("config/worker.sql").read_text())
+    running = settings()
+    configuration = Configuration(running, definition, input_streams(definition), [], dotted)
+    mapper = Mapper(routes=[], streams=configuration.streams)
+    reloader = Reloader(
+        running=configuration,
+        read_configuration=read,
+        outbox=cast("Any", Stub(name="o")),
+        pipeline=cast("Any", Stub(mapper=mapper)),
+        inbox=cast("Any", Stub()),
+        refresh=refresh,
+    )
+
+    with capture_logs() as logs:
+        assert not reloader.reload(done=lambda: None)
+
+    assert [entry["event"] for entry in logs] == ["daemon.reload_refused"]
+    assert (reloader.refused or "").startswith("a fault of gdn-bridge, please report it: ")
+    assert "a secret" not in str(logs)
