@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bridge.message import MqttMessage, SessionChanges
+from bridge.mqtt.qos2 import Qos2Exchanges
 from bridge.path import arrivals
 from bridge.path.arrivals import BUSY_SHARE, Arrivals
 from bridge.path.intake import Intake
@@ -172,12 +173,16 @@ class ReadableLink:
     def read(self, _received_at: int) -> list[MqttMessage]:
         return self._reads.pop(0) if self._reads else []
 
+    def take_pubrels(self) -> list[int]:
+        return []
+
 
 def intake_over(*reads: list[MqttMessage]) -> Intake:
     def none(*_: Any) -> Any:
         raise AssertionError
 
-    made = Intake(SimpleNamespace(redelivery=None), filters=(), connect=none, hand_over=none)  # type: ignore[arg-type]
+    session = SimpleNamespace(redelivery=None, qos_2=Qos2Exchanges(session="c@broker"))
+    made = Intake(session, filters=(), connect=none, hand_over=none)  # type: ignore[arg-type]
     made.link = ReadableLink(*reads)  # type: ignore[assignment]
     return made
 
