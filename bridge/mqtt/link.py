@@ -52,6 +52,9 @@ on a slow link."""
 KEEPALIVE_FACTOR = 1.5
 """Keepalive intervals without a byte from the broker after which the connection counts as dead."""
 
+PING_ANSWER = 5.0
+"""Seconds that an answer to a ping may take before the silence is reported."""
+
 _CONNACK_3_1_1_VERSION_REFUSED = b"\x20\x02\x00\x01"
 _PINGREQ = b"\xc0\x00"
 
@@ -583,11 +586,25 @@ class MqttLink(Link):
             else:
                 self.fail(error, LinkEnd.TIMED_OUT)
             return
-        if self._keepalive and self.session_present is not None and now - self._pinged_at >= self._keepalive:
+        if self._is_ping_due(now):
             self._pinged_at = now
             self._outgoing += _PINGREQ
         if self._is_quiet and self._silence.is_probe_due(now):
             self._send(self._subscriptions.repeat())
+
+    def unheard_for(self, now: float) -> float | None:
+        """Seconds since the broker's last byte, if it owes the answer to a ping; None: it is heard."""
+        awaits_answer = self._pinged_at > self._heard_at and now - self._pinged_at >= PING_ANSWER
+        return now - self._heard_at if awaits_answer and not self.has_unread else None
+
+    def _is_ping_due(self, now: float) -> bool:
+        if not self._keepalive or self.session_present is None:
+            return False
+        if now - self._pinged_at >= self._keepalive:
+            return True
+        # Earlier if nothing comes, so that a dead link shows before it counts as lost.
+        is_unanswered = self._pinged_at > self._heard_at
+        return not is_unanswered and now - self._heard_at >= self._keepalive / 2
 
     def _progress(self, arrived: float, now: float) -> None:
         self._heard_at = now

@@ -16,6 +16,10 @@ from bridge.path.arrivals import Arrivals, Lanes
 log = get_logger(__name__)
 
 
+UNHEARD_STEP = 5
+"""Seconds by which a reported silence grows."""
+
+
 class Intake:
     """Takes messages from the broker. Used by the pipeline thread.
 
@@ -59,7 +63,7 @@ class Intake:
         self._is_connected = False  # the CONNACK has come
         self._is_subscribed = False
         self._linked_at = 0.0
-        self._refused: Mapping[str, str] = {}
+        self._reported: tuple[Mapping[str, str], int | None] | None = None  # refusals, seconds of silence
 
     @property
     def publish(self) -> Callable[[str, bytes], None] | None:
@@ -72,6 +76,7 @@ class Intake:
         """Receive over this link from now on."""
         self.link, self._linked_at = link, self._clock()
         self._is_connected = self._is_subscribed = False
+        self._reported = None
         self.certificate_ends = link.certificate_ends
         link.want(self.filters)  # they may have changed since it was dialled
         if self.holding is not None:  # it was being dialled when the hold began
@@ -103,25 +108,28 @@ class Intake:
             self.drop(link.error)
         elif link.subscribed:
             self._follow(link)
+            self._report(link, now)
 
     def _follow(self, link: MqttLink) -> None:
-        """Store the session's filters. Report them when the link becomes subscribed and whenever refusals change."""
+        """Store the session's filters, and log them when the link becomes subscribed."""
         is_first, self._is_subscribed = not self._is_subscribed, True
         if is_first:
             refused = _described(link.refused)
             log.info("mqtt.subscribed", session_present=link.session_present, refused=refused, note=link.note)
-        if is_first or link.refused != self._refused:
-            self._report(link)
         self._session.save_filters(link)
 
-    def _report(self, link: MqttLink) -> None:
-        self.dialer.up()
-        self._refused = link.refused
-        if link.refused:
-            self.dialer.failing(
-                f"the broker refused a subscription: {', '.join(_described(link.refused))}. "
-                "Check the broker's access rules for this user and client id"
-            )
+    def _report(self, link: MqttLink, now: float) -> None:
+        """Report whether the link works, whenever that changes."""
+        unheard = link.unheard_for(now)
+        state = link.refused, None if unheard is None else int(unheard // UNHEARD_STEP) * UNHEARD_STEP
+        if state == self._reported:
+            return
+        is_first, self._reported = self._reported is None, state
+        trouble = _trouble(*state)
+        if is_first or trouble is None:
+            self.dialer.up()
+        if trouble is not None:
+            self.dialer.failing(trouble)
 
     def drop(self, error: str) -> None:
         """Close the link. The broker keeps the session and sends unacknowledged messages again."""
@@ -233,6 +241,18 @@ class Intake:
             self.link.ack(messages)
             self.link.flush()
             self.acked += sum([1 for m in messages if m.qos])
+
+
+def _trouble(refused: Mapping[str, str], unheard: int | None) -> str | None:
+    """Why a subscribed link doesn't work, as a sentence; None: it does."""
+    if unheard is not None:
+        return f"nothing has come from the broker for {unheard} s, not even an answer to a ping"
+    if refused:
+        return (
+            f"the broker refused a subscription: {', '.join(_described(refused))}. "
+            "Check the broker's access rules for this user and client id"
+        )
+    return None
 
 
 def _described(refused: Mapping[str, str]) -> list[str]:

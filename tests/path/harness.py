@@ -121,6 +121,7 @@ class Broker:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._packets = Splitter()
+        self.answers_pings = True
         self.answer = 0x01
         """To every filter: QoS 1; 0x80 refuses."""
         self.subscribed: list[str] = []
@@ -173,7 +174,7 @@ class Broker:
                 self._sock.sendall(b"\xb0\x02" + packet_id)
             elif kind == PUBLISH:
                 self.published += list(_texts(body, extra=len(body)))
-            elif kind == PINGREQ:
+            elif kind == PINGREQ and self.answers_pings:
                 with suppress(BrokenPipeError):  # the bridge may have left meanwhile
                     self._sock.sendall(b"\xd0\x00")
             elif kind == DISCONNECT:

@@ -312,3 +312,24 @@ def test_refused_subscriptions_are_logged_as_a_list_of_sentences(path: DataPath)
 
     (subscribed,) = [line for line in logged if line["event"] == "mqtt.subscribed"]
     assert subscribed["refused"] == ["d/+ (Unspecified error)", "o/+ (Unspecified error)"]
+
+
+def test_a_silent_broker_shows_in_the_status_before_its_link_is_given_up_and_goes_on_when_it_is_heard(
+    path: DataPath,
+) -> None:
+    broker, _ = path.reach_steady_state()
+    status = path.intake.dialer
+    begin = path.clock.now
+    broker.answers_pings = False
+
+    path.turn_until(lambda: status.status.state == "failing")
+    silent = path.clock.now - begin
+    assert 34 <= silent <= 41, "half of the keepalive, 5 s for the answer, and a step of the report"
+    assert "nothing has come from the broker for 35 s" in (status.status.error or "")
+    assert path.intake.link is not None
+
+    broker.publish(7)
+    path.turn_until(lambda: status.status.state == "connected")
+    assert status.status.error is None
+    path.turn_until(lambda: path.intake.link is None)
+    assert path.clock.now - begin - silent <= 95
