@@ -28,8 +28,11 @@ MEASURED_TOGETHER = 16
 OBJECT_BYTES = 512
 """Bytes of memory of a row or dead letter beside its payload, from the mapping to the end of the commit."""
 
-READ_AHEAD = 4 * 1024 * 1024
+READ_AHEAD_BYTES = 16 * 1024 * 1024
 """Bytes of messages without a PUBACK beyond which nothing is read while some of them wait."""
+
+READ_AHEAD_MESSAGES = 5_000
+"""As ``READ_AHEAD_BYTES``: choosing among more of them would take longer than mapping them."""
 
 MESSAGE_BYTES = 256
 """Bytes of memory of a message beside its topic and payload."""
@@ -77,11 +80,15 @@ class Arrivals:
         self._may_overtake = may_overtake
         self._arrived: list[MqttMessage] = []
         self._waiting: list[MqttMessage] = []  # those of them that are to be mapped
+        self._bytes = 0  # of _arrived, while a slice has left some of _waiting
+        self._is_behind = False  # whether it has
         self._busy: frozenset[str] = frozenset()  # lanes that filled slices, until nothing waits
         self._was_turn_of_busy = True  # the others come first
 
     def add(self, arrived: Sequence[MqttMessage], new: Sequence[MqttMessage]) -> None:
         """Add messages that were read; ``new`` are those of them that are to be mapped."""
+        if self._is_behind:
+            self._bytes += _size(arrived)
         self._arrived += arrived
         self._waiting += new
 
@@ -91,7 +98,7 @@ class Arrivals:
         self._nothing_waits()
 
     def _nothing_waits(self) -> None:
-        self._waiting, self._busy, self._was_turn_of_busy = [], frozenset(), True
+        self._waiting, self._busy, self._was_turn_of_busy, self._is_behind = [], frozenset(), True, False
 
     @property
     def is_waiting(self) -> bool:
@@ -101,9 +108,10 @@ class Arrivals:
     @property
     def has_room(self) -> bool:
         """Whether more may be read. If nothing may overtake, it would only wait: it can do that at the broker."""
-        if not self._waiting:
+        if not self._is_behind:
             return True
-        return self._may_overtake and sum([_size(message) for message in self._arrived]) < READ_AHEAD
+        is_full = self._bytes >= READ_AHEAD_BYTES or len(self._arrived) >= READ_AHEAD_MESSAGES
+        return self._may_overtake and not is_full
 
     def map_slice(self, map_one: Callable[[MqttMessage], float], lanes: Lanes) -> list[MqttMessage]:
         """Map the messages of the next slice; returns them, in arrival order.
@@ -123,6 +131,8 @@ class Arrivals:
         if len(mapped) == len(self._waiting):
             self._nothing_waits()
             return mapped
+        if not self._is_behind:
+            self._is_behind, self._bytes = True, _size(self._arrived)
         done = {id(message) for message in mapped}
         self._waiting = [message for message in self._waiting if id(message) not in done]
         if self._may_overtake:
@@ -140,6 +150,8 @@ class Arrivals:
         """Take out the messages that are ``complete``."""
         complete = self.complete()
         self._arrived = self._arrived[len(complete) :]
+        if self._is_behind:
+            self._bytes -= _size(complete)
         return complete
 
     def _choose(self, lanes: Lanes) -> list[MqttMessage]:
@@ -164,8 +176,8 @@ class Arrivals:
         return selected
 
 
-def _size(message: MqttMessage) -> int:
-    return MESSAGE_BYTES + len(message.topic) + len(message.payload) + len(message.properties)
+def _size(messages: Sequence[MqttMessage]) -> int:
+    return sum([MESSAGE_BYTES + len(m.topic) + len(m.payload) + len(m.properties) for m in messages])
 
 
 def _busy_lanes(mapped: Sequence[MqttMessage], shares: Sequence[float], lanes: Lanes) -> frozenset[str]:

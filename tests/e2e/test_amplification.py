@@ -125,7 +125,7 @@ def test_messages_with_many_rows_cost_neither_memory_nor_the_other_devices_time(
         )
         assert len(sent_at) > 10
         # On a machine that is busy with other tests a message of the attack takes longer.
-        assert late < max(1.0, 4 * of_one_message)
+        assert late < max(1.0, 6 * of_one_message)
         print(f"peak {bridge.peak_memory() / 1e6:.0f} MB")
         assert bridge.peak_memory() < 150_000_000
         assert bridge.books()["balanced"]

@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 
 from bridge.gdn.producer import OUTGOING_BYTES
+from bridge.links import link
 from bridge.mapping import Mapper, Route
 from bridge.message import MqttMessage, Row
 from bridge.outbox import Bounds, Commit
@@ -166,25 +167,48 @@ def test_messages_of_a_stream_keep_their_order_behind_those_that_fill_slices(pat
     assert path.pubacks == [1, 2, 3, 4, 5, 6]
 
 
-def test_nothing_more_is_read_while_too_many_messages_wait(path: DataPath, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrivals, "READ_AHEAD", 100_000)
+@pytest.mark.parametrize("bound", [("READ_AHEAD_BYTES", 50_000), ("READ_AHEAD_MESSAGES", 1)])
+def test_nothing_more_is_read_while_too_many_messages_wait(
+    path: DataPath, monkeypatch: pytest.MonkeyPatch, bound: tuple[str, int]
+) -> None:
+    monkeypatch.setattr(arrivals, *bound)
     broker = path.connect_broker()
     send_heavy(broker, 1, 2, 3)
     path.turn()
-    assert path.intake.messages == 3
 
     send_heavy(broker, 4)
     path.turn()
-    assert path.intake.messages == 4, "one message waits, which is less than the bound"
+    assert path.intake.messages == 3
+    path.turn()
+    assert path.pubacks == [1, 2, 3, 4]
 
-    send_heavy(broker, 5, 6, 7)
+
+def test_while_messages_wait_all_that_has_arrived_behind_them_is_read(
+    path: DataPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = path.connect_broker()
+    send_heavy(broker, 1, 2, 3)
     path.turn()
-    monkeypatch.setattr(arrivals, "READ_AHEAD", 0)
-    send_heavy(broker, 8)
+
+    monkeypatch.setattr(link, "READ_SIZE", 70_000)
+    send_heavy(broker, 4, 5)
     path.turn()
-    assert path.intake.messages == 7
-    path.turn(5)
-    assert path.pubacks == list(range(1, 9))
+
+    assert path.intake.messages == 5
+
+
+def test_what_waits_is_measured_until_it_is_acknowledged(path: DataPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrivals, "READ_AHEAD_BYTES", 150_000)
+    broker = path.connect_broker()
+    send_heavy(broker, 1, 2, 3)
+    path.turn()
+    send_heavy(broker, 4, 5, 6)
+    path.turn()
+    assert path.pubacks == [1, 2, 3, 4]
+
+    send_heavy(broker, 7)
+    path.turn()
+    assert path.intake.messages == 7, "5 and 6 are below the bound"
 
 
 def test_what_waits_when_the_link_breaks_is_stored_once_when_it_comes_again(path: DataPath) -> None:

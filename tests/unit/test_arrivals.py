@@ -131,21 +131,39 @@ def test_messages_that_are_stored_already_are_acknowledged_in_their_place_and_no
     assert ids(held.remove_complete()) == [1, 2, 3]
 
 
-@pytest.mark.parametrize(("may_overtake", "room"), [(True, [True, True, False]), (False, [True, False, False])])
-def test_nothing_more_is_read_beyond_a_bound_or_if_it_would_only_wait(
-    monkeypatch: pytest.MonkeyPatch, may_overtake: bool, room: list[bool]
+@pytest.mark.parametrize(
+    ("name", "bound"), [("READ_AHEAD_BYTES", 3 * (arrivals.MESSAGE_BYTES + len("x"))), ("READ_AHEAD_MESSAGES", 3)]
+)
+def test_nothing_more_is_read_beyond_a_bound_while_messages_wait(
+    monkeypatch: pytest.MonkeyPatch, name: str, bound: int
 ) -> None:
-    monkeypatch.setattr(arrivals, "READ_AHEAD", 2 * (arrivals.MESSAGE_BYTES + len("x")))
-    held = Arrivals(may_overtake=may_overtake)
-    found = []
-    for message in messages("x", "x"):
-        found.append(held.has_room)
-        held.add([message], [message])
-    assert [*found, held.has_room] == room
+    monkeypatch.setattr(arrivals, name, bound)
+    held = holding("x", "x")
+    slice_of(held, 1.0)
+    assert held.has_room
+
+    third = messages("x", first=3)
+    held.add(third, third)
+    assert not held.has_room
+
+    assert ids(held.remove_complete()) == [1]
+    assert held.has_room, "what is acknowledged doesn't count"
+    fourth = messages("x", first=4)
+    held.add(fourth, fourth)
+    assert not held.has_room
+    slice_of(held)
+    assert held.has_room, "nothing waits"
+
+
+def test_nothing_more_is_read_if_it_would_only_wait() -> None:
+    held = holding("x", "x", may_overtake=False)
+    assert held.has_room
+
+    slice_of(held, 1.0)
+    assert not held.has_room
 
     slice_of(held)
-
-    assert held.has_room, "nothing waits"
+    assert held.has_room
 
 
 def test_when_the_link_is_gone_all_messages_are_forgotten() -> None:
