@@ -20,6 +20,7 @@ class Database:
     def __init__(self, path: Path) -> None:
         self._path = path.resolve()  # SQLite keeps its log beside the file that a link leads to
         self._db: sqlite3.Connection | None = None
+        self._damage: str | None = None  # found since it was opened
 
     def _disconnect(self) -> None:
         if self._db is not None:
@@ -62,7 +63,10 @@ class Database:
             yield self._db  # type: ignore[misc]  # None only before open, which sets it inside this block
         except (sqlite3.Error, UnicodeDecodeError) as exc:
             text = f"can't {doing} the outbox {self._path}: {exc}"
-            raise (OutboxDamaged if rescue.is_damage(exc) else OutboxUnavailable)(text) from exc
+            if rescue.is_damage(exc):
+                self._damage = text
+                raise OutboxDamaged(text) from exc
+            raise OutboxUnavailable(text) from exc
 
     def saved_value(self, key: str) -> str | None:
         """The text that ``save_values`` last stored under the key; None if there is none.

@@ -57,6 +57,11 @@ class OwnedDatabase(Database, ABC):
         A copy must forget its seen messages: it may not hold the latest.
         """
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open."""
+        return self._db is not None
+
     def open(self) -> None:
         """Open the outbox; create, upgrade or rescue it if necessary.
 
@@ -78,6 +83,8 @@ class OwnedDatabase(Database, ABC):
             raise not_writable(self._path, exc) from exc
         try:
             try:
+                if self._damage is not None:  # since it was last open: SQLite's check may not find it
+                    raise OutboxDamaged(self._damage)
                 self._with_reserve(self._load)
             except OutboxDamaged as exc:
                 self._rescue(str(exc))
@@ -116,6 +123,7 @@ class OwnedDatabase(Database, ABC):
                     "sequence number is used twice",
                 )
             self._load_totals(db, is_copy=is_copy)
+            self._damage = None
             self.name = secrets.token_hex(4) if name is None or is_copy else name
             self._opened_inode = self._inode()
             self._save_with_new_seal(name=self.name, closed="")  # until close, any end is an unclean one
@@ -176,7 +184,7 @@ class OwnedDatabase(Database, ABC):
 
     def close(self) -> None:
         """Close the outbox; may be called twice."""
-        if self._db is not None:
+        if self._db is not None and self._damage is None:  # with damage, the next start must check the file
             try:
                 self._save_with_new_seal(closed="cleanly")
             except (OutboxUnavailable, OutboxDamaged) as exc:

@@ -120,6 +120,8 @@ def is_damage(exc: Exception) -> bool:
     """Whether an error means that the file is damaged or replaced, rather than that it can't be used now."""
     if isinstance(exc, UnicodeDecodeError):
         return True
+    if isinstance(exc, sqlite3.OperationalError) and not hasattr(exc, "sqlite_errorcode"):
+        return True  # Python's own, for a text that isn't UTF-8
     code = getattr(exc, "sqlite_errorcode", 0)
     return code & 0xFF in DAMAGE_CODES or code == sqlite3.SQLITE_READONLY_DBMOVED
 

@@ -82,6 +82,7 @@ def build(
     rest: GdnRest,
     reload_settings: Callable[[], Settings],
     fail: Callable[[str], object],
+    sockets: Sockets,
     stopping: threading.Event,
 ) -> Parts:
     """Build the parts.
@@ -92,17 +93,18 @@ def build(
         rest: of GDN.
         reload_settings: loads the settings again from the same sources, for new credentials; raises ConfigError.
         fail: stops the bridge, with a reason. Any thread.
+        sockets: for the pipeline, which closes them when it ends.
         stopping: set when the bridge stops.
 
     Raises:
         ConfigError: a check can't be made as configured.
-        OutboxUnavailable: the outbox can't be read now.
+        OutboxUnavailable: the outbox can't be used now.
+        OutboxDamaged: the outbox is damaged; opening it again rescues it.
     """
     settings, streams, is_gdn = configuration.settings, configuration.streams, configuration.settings.gdn.kind == "gdn"
     worker_ready = threading.Event()  # gates sending: a worker that isn't attached never reads what is sent
     region = Region(rest=rest, wanted=settings.worker.regions, worker_name=configuration.worker.name)
     connections = Connections(settings=settings, reload=reload_settings, streams=streams, rest=rest, region=region)
-    sockets = Sockets()
     inbox = Inbox(sockets.wake)
     mapper = Mapper(
         routes=configuration.routes,

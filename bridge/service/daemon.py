@@ -15,12 +15,13 @@ from queue import Empty, SimpleQueue
 
 from bridge import signals
 from bridge.config import Settings
-from bridge.errors import OutboxUnavailable
+from bridge.errors import OutboxDamaged, OutboxUnavailable
 from bridge.gdn.rest import GdnRest
 from bridge.log import get_logger
 from bridge.outbox import Bounds, Outbox
+from bridge.path.sockets import Sockets
 from bridge.service import supervisor
-from bridge.service.build import build
+from bridge.service.build import Parts, build
 from bridge.service.reload import Configuration, Reloader
 from bridge.service.supervisor import Event, StopReason, Supervisor
 from bridge.service.systemd import ServiceManager
@@ -63,6 +64,7 @@ class Daemon:
         self._read_configuration = read_configuration
         self._manager = ServiceManager.from_environment(os.environ) if manager is None else manager
         self._events = events
+        self._stopping = threading.Event()
         settings = configuration.settings
         outbox = settings.outbox
         self._outbox = Outbox(
@@ -83,25 +85,29 @@ class Daemon:
         """
         try:
             self._manager.status("opening the outbox")
-            reason = self._open_outbox() or self._supervise()
+            prepared = self._prepare()
+            reason = prepared if isinstance(prepared, StopReason) else self._supervise(prepared)
             return EXIT_FAILED if reason.is_failure else EXIT_OK
         finally:
             self._outbox.close()
             self._forced_exit.disarm()  # last: closing the outbox may hang, too
 
-    def _open_outbox(self) -> StopReason | None:
-        """Open the outbox, trying again while the disk is full or another program has the file.
+    def _prepare(self) -> Parts | StopReason:
+        """Open the outbox and build the parts, which read it, trying again while the outbox can't be used.
 
         Returns:
-            A reason to stop that came first, if one did.
+            The parts, or a reason to stop that came first.
         """
         while True:
             try:
-                self._outbox.open()
-                return None
-            except OutboxUnavailable as exc:
+                if not self._outbox.is_open:
+                    self._outbox.open()
+                return self._build()
+            except (OutboxUnavailable, OutboxDamaged) as exc:
                 log.error("outbox.unavailable", error=str(exc), retry_in=OPEN_RETRY)
                 self._manager.status(f"waiting for the outbox: {exc}")
+                if isinstance(exc, OutboxDamaged):
+                    self._outbox.close()  # opening it again rescues it
             try:
                 event = self._events.get(timeout=OPEN_RETRY)
             except Empty:
@@ -110,16 +116,24 @@ class Daemon:
                 return event
             log.warning("daemon.not_reloaded", hint="the outbox is not open yet: reload once the bridge is up")
 
-    def _supervise(self) -> StopReason:
-        configuration, stopping = self._configuration, threading.Event()
-        parts = build(
-            configuration=configuration,
-            outbox=self._outbox,
-            rest=self._rest,
-            reload_settings=self._reload_settings,
-            fail=lambda reason: self._events.put(StopReason(reason, is_failure=True)),
-            stopping=stopping,
-        )
+    def _build(self) -> Parts:
+        sockets = Sockets()
+        try:
+            return build(
+                configuration=self._configuration,
+                outbox=self._outbox,
+                rest=self._rest,
+                reload_settings=self._reload_settings,
+                fail=lambda reason: self._events.put(StopReason(reason, is_failure=True)),
+                sockets=sockets,
+                stopping=self._stopping,
+            )
+        except BaseException:
+            sockets.close()
+            raise
+
+    def _supervise(self, parts: Parts) -> StopReason:
+        configuration = self._configuration
         return Supervisor(
             parts=parts,
             settings=configuration.settings,
@@ -135,7 +149,7 @@ class Daemon:
             ),
             manager=self._manager,
             forced_exit=self._forced_exit,
-            stopping=stopping,
+            stopping=self._stopping,
         ).run()
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bridge.local.broker import free_port
-from tests.conftest import Bridge, LocalGdn, Mosquitto, wait_for
+from tests.conftest import Bridge, LocalGdn, Mosquitto, Process, wait_for
 from tests.e2e.test_daemon import distinct_rows, expected_rows, readings, wait_delivered
 from tests.publisher import publish_all
 
@@ -239,6 +241,62 @@ def test_a_start_waits_for_a_locked_outbox(mosquitto: Mosquitto, gdn: LocalGdn, 
     blocker.close()
 
     bridge.wait_ready()
+
+
+LOCKED_ONCE_OPEN = """
+import sqlite3, sys, threading
+from bridge import cli
+from bridge.outbox import Outbox
+
+original = Outbox.open
+
+def open_and_lock(self):
+    original(self)
+    other = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    threading.Timer(3, other.close).start()
+
+Outbox.open = open_and_lock
+sys.exit(cli.main(["run"]))
+"""
+
+
+def test_an_outbox_that_is_locked_once_it_is_open_is_waited_for_at_the_start(
+    mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
+) -> None:
+    bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url)
+    log = bridge.directory / "locked.log"
+    bridge.process = Process([sys.executable, "-c", LOCKED_ONCE_OPEN], log, env=bridge.environment())
+
+    bridge.wait_ready()
+
+    assert "outbox.unavailable" in bridge.process.text()
+
+
+def test_damage_that_is_found_only_after_the_outbox_was_opened_is_rescued(
+    mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
+) -> None:
+    """In a table that isn't read when the outbox is opened, of a file that was closed cleanly and so isn't checked."""
+    bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=away())
+    bridge.start()
+    bridge.wait_subscribed()
+    publish_all(mosquitto.port, readings(100))
+    wait_for(lambda: bridge.books().get("outbox") == 100, what="the records")
+    assert bridge.process is not None
+    bridge.process.terminate()
+    path = Path(bridge.settings["BRIDGE_OUTBOX__PATH"])
+    with closing(sqlite3.connect(path)) as db:
+        (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'handed_over'").fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\xa5" * 4096)
+    bridge.settings["BRIDGE_GDN__URL"] = gdn.url
+
+    process = bridge.start()
+    wait_delivered(bridge, gdn, 100)
+
+    assert "outbox.rescued" in process.text()
+    assert bridge.books()["balanced"]
 
 
 def test_sigterm_stops_a_bridge_that_waits_for_its_outbox(mosquitto: Mosquitto, make_bridge: MakeBridge) -> None:

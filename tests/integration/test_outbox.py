@@ -712,6 +712,23 @@ def test_after_any_damage_the_bridge_starts_and_the_books_balance(seed: int, pla
             outbox.close()
 
 
+def test_damage_that_sqlite_does_not_see_is_rescued_when_the_outbox_is_opened_again(tmp_path: Path) -> None:
+    """Such as text that isn't UTF-8."""
+    outbox = filled(tmp_path / "outbox.db", records=10)
+    assert outbox._db is not None
+    outbox._db.execute("INSERT INTO memory VALUES ('birth:x', CAST(x'ff' AS TEXT))")
+    with pytest.raises(OutboxDamaged):
+        outbox.saved_values("birth:")
+    outbox.close()
+
+    outbox.open()
+
+    assert outbox.saved_values("birth:") == {}
+    assert outbox.books().outbox == 7
+    assert outbox.books().balanced
+    outbox.close()
+
+
 def test_a_rescue_that_crashed_starts_over_or_is_finished(tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     crash(filled(path))
