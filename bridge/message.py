@@ -63,7 +63,8 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     properties: bytes = b""
     """As in ``MqttMessage``."""
     mapping: str = ""
-    """Version of the mapping that rejected it. The version changes with the routes and the definition."""
+    """Version of the mapping that rejected it, which changes with the routes and the definition. Of a row that was
+    stored: version of the form that it has."""
     omitted: int = 0
     """As in ``MqttMessage``."""
 

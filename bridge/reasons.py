@@ -23,6 +23,8 @@ class Reason(StrEnum):
     """The mapping raised an unexpected error: a bug in the bridge."""
     REFUSED_BY_GDN = "refused_by_gdn"
     """GDN refused the row permanently."""
+    OUTDATED_DEFINITION = "outdated_definition"
+    """The row was stored for an earlier definition of the worker and doesn't fit the current one."""
 
 
 class DropReason(StrEnum):

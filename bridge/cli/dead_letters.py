@@ -25,6 +25,8 @@ from bridge.cli.printing import content, table
 from bridge.config import Settings
 from bridge.errors import BridgeError, ConfigError, OutboxInUse
 from bridge.mapping import Mapper
+from bridge.mapping.row_formats import KEY_PREFIX as ROW_FORMATS
+from bridge.mapping.row_formats import RowFormats
 from bridge.mapping.sparkplug import KEY_PREFIX
 from bridge.outbox import Bounds, DeadLetterClient, Outbox, RequestedAction, Selection, StoredDeadLetter, check_exists
 from bridge.path.replay import carry_out_requests, map_again
@@ -226,8 +228,9 @@ def _try_replay(arguments: argparse.Namespace) -> int:
     failed: Counter[str] = Counter()
     with DeadLetterClient(configuration.settings.outbox.path) as client:
         mapping = _mapping(configuration, memory=client)
+        formats = RowFormats(configuration.streams, client.saved_values(ROW_FORMATS))
         for stored in client.dead_letters(_selection(arguments), limit=arguments.limit):
-            trial = map_again([stored], mapping, streams=configuration.streams, next_id=1)
+            trial = map_again([stored], mapping, formats, streams=configuration.streams, next_id=1)
             done += len(trial.replayed.done)
             rows += len(trial.rows)
             failed.update(why.reason for _, why in trial.replayed.failed)

@@ -17,7 +17,7 @@ from bridge.cli.configuration import read_configuration
 from bridge.errors import ConfigError
 from bridge.mapping import Example, Mapper
 from bridge.mapping.explain import explain
-from bridge.message import DeadLetter, MqttMessage
+from bridge.message import DeadLetter, MqttMessage, Row
 from bridge.service.reload import Configuration
 
 OUTBOX = "outbox"
@@ -40,7 +40,7 @@ def explain_message(arguments: argparse.Namespace) -> int:
     mapped = mapper.map(message)
     steps = explain(message, configuration.routes, mapper, mapped)
     if arguments.json:
-        print(json.dumps({"steps": [{"depth": s.depth, "text": s.text} for s in steps], **_outcome(mapped)}))
+        print(json.dumps({"steps": [{"depth": s.depth, "text": s.text} for s in steps], **_outcome(mapper, mapped)}))
     else:
         for step in steps:
             print("  " * step.depth + step.text)
@@ -97,10 +97,10 @@ def _user_property(name: str, value: str) -> bytes:
     return b"\x26" + b"".join(len(part).to_bytes(2, "big") + part for part in parts)
 
 
-def _outcome(mapped: list[Any] | DeadLetter) -> dict[str, Any]:
+def _outcome(mapper: Mapper, mapped: list[Row] | DeadLetter) -> dict[str, Any]:
     if isinstance(mapped, DeadLetter):
         return {"rows": [], "reason": mapped.reason, "detail": mapped.detail}
-    return {"rows": [{"stream": row.stream, "row": json.loads(row.payload)} for row in mapped], "reason": None}
+    return {"rows": [{"stream": row.stream, "row": mapper.columns_of(row)} for row in mapped], "reason": None}
 
 
 def _difference(mapper: Mapper, example: Example, place: str) -> str:
@@ -110,7 +110,7 @@ def _difference(mapper: Mapper, example: Example, place: str) -> str:
         actual: Any = mapped.reason
         detail = f"  {mapped.reason}: {mapped.detail}\n"
     else:
-        actual = [json.loads(row.payload) for row in mapped]
+        actual = [mapper.columns_of(row) for row in mapped]
         detail = ""
     expected = [example.expect] if isinstance(example.expect, dict) else example.expect
     if actual == expected and _booleans(actual) == _booleans(expected):

@@ -102,6 +102,8 @@ def _columns(theirs: InputStream, ours: InputStream) -> Iterator[str]:
             yield f"column {_shown(in_file[name])} is only in the file"
         elif in_gdn[name].type is not in_file[name].type:
             yield f"column {name} is {in_gdn[name].type.value} in GDN, {in_file[name].type.value} in the file"
+    if _form(theirs) != _form(ours):
+        yield "the source's mapping (map.…) differs"
 
 
 def _unfit(theirs: InputStream, ours: InputStream) -> Iterator[str]:
@@ -114,6 +116,17 @@ def _unfit(theirs: InputStream, ours: InputStream) -> Iterator[str]:
         elif in_file[attribute.name].type is not attribute.type:
             type_ = in_file[attribute.name].type.value
             yield f"their column {attribute.name} is {type_} and not {attribute.type.value}"
+    if _form(theirs) != _form(ours):
+        yield "its source's mapping (map.…) takes another form of message"
+
+
+def _form(stream: InputStream) -> set[tuple[str, tuple[tuple[str, str], ...]]]:
+    """The mappings of the stream's sources that don't take a flat JSON object."""
+    forms = {
+        (m.type or "json", tuple(option for option in m.options if not option[0].lower().startswith("fail.on.")))
+        for m in stream.mappings
+    }
+    return forms - {("json", ())}
 
 
 def _by_name(stream: InputStream) -> dict[str, Attribute]:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from bridge.local.javascript import ScriptError, Scripts
+from bridge.local.messages import READ, events
 from bridge.streamql.streams import input_streams
 from bridge.streamql.syntax import (
     AttributeRef,
@@ -70,7 +71,11 @@ class Executor:
         _check_executable(worker)
         self._insert = insert
         self._tables = worker.tables
-        streams = input_streams(worker)
+        self._inputs = streams = input_streams(worker)
+        for stream in streams.values():
+            for mapping in stream.mappings:
+                if mapping.type not in READ:
+                    raise unsupported(f"map.type = '{mapping.type}'", stream.place)
         self._streams = {
             name: [(a.name, a.type) for a in stream.attributes or ()]
             for name, stream in streams.items()
@@ -99,6 +104,14 @@ class Executor:
         """Whether the worker reads the GDN stream with this name, given without prefix."""
         return stream in self._streams
 
+    def events(self, stream: str, payload: bytes) -> list[object]:
+        """The events in a message of a GDN stream.
+
+        Raises:
+            ValueError: the message isn't in the form that the stream's source takes.
+        """
+        return events(payload, self._inputs[stream])
+
     def accept(self, stream: str, event: object) -> bool:
         """Process one event of a GDN stream.
 
@@ -108,8 +121,6 @@ class Executor:
         Raises:
             EventError: a type doesn't fit, or a function failed.
         """
-        if isinstance(event, dict) and isinstance(event.get("event"), dict):
-            event = event["event"]
         if not isinstance(event, dict):
             raise EventError("the event is not an object")
         row: Event = {}

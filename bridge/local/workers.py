@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import sys
 from collections.abc import Mapping
@@ -94,8 +93,7 @@ class Workers:
 
     def _execute(self, executor: Executor, stream: str, payload: bytes) -> None:
         try:
-            events = json.loads(payload)
-            for event in events if isinstance(events, list) else [events]:
+            for event in executor.events(stream, payload):
                 if executor.accept(stream, event):
                     self.counts["executed"] += 1
                 else:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bridge.mapping.coercion import COERCIONS
+from bridge.mapping.encoding import compile_encoding
 from bridge.mapping.extras import compile_extras
 from bridge.mapping.fields import FieldSpec, Scalar, compile_column, compile_row_id
 from bridge.mapping.formats import FormatOptions, compile_decoder
@@ -17,7 +18,7 @@ from bridge.mapping.sparkplug import MEMBERS, require_protobuf
 from bridge.mapping.topics import FilterTree, TopicTemplate
 from bridge.mapping.unmappable import Unmappable
 from bridge.streamql.streams import InputStream
-from bridge.streamql.syntax import Attribute
+from bridge.streamql.syntax import Attribute, AttributeType
 
 MAX_NAMES = 15
 """Names listed where none is similar to the unknown one."""
@@ -73,8 +74,18 @@ def check(routes: Sequence[Route], streams: Mapping[str, InputStream]) -> list[P
         elif not stream.read_by_worker:
             problems.append(Problem(at, f"{route.stream!r}: the worker writes to it but doesn't read it", True))
         else:
+            problems += _check_encoding(at, route, stream)
             problems += _check_columns(location, route, stream, captures)
     return problems
+
+
+def _check_encoding(location: tuple[str | int, ...], route: Route, stream: InputStream) -> list[Problem]:
+    """Whether the bridge can send what the stream's sources take."""
+    try:
+        compile_encoding(stream)
+    except ValueError as exc:
+        return [Problem(location, f"{route.stream!r}: {exc}")]
+    return []
 
 
 def _check_reachable(
@@ -238,7 +249,21 @@ def find_warnings(routes: Sequence[Route], streams: Mapping[str, InputStream]) -
             )
             found.append(Problem(("routes", number, "stream"), text))
         found += _misnamed_captures(("routes", number, "topic"), route, stream)
+        found += _dropped_objects(("routes", number, "stream"), route, stream)
     return found
+
+
+def _dropped_objects(location: tuple[str | int, ...], route: Route, stream: InputStream) -> Iterator[Problem]:
+    """Object columns of flat rows for a source that names the engine's JSON mapper (gdn-api.md F.6)."""
+    for mapping in stream.mappings:
+        is_flat = mapping.type == "json" and not any(key.lower().startswith("attributes") for key, _ in mapping.options)
+        names = [column.name for column in mapping.columns if column.type is AttributeType.OBJECT]
+        if is_flat and names:
+            text = (
+                f"{route.stream!r}: with map.type = 'json' the engine drops a row whose object column "
+                f"({', '.join(names)}) holds objects, or arrays of objects; with map.attributes it takes them, as text"
+            )
+            yield Problem(location, text)
 
 
 def _misnamed_captures(location: tuple[str | int, ...], route: Route, stream: InputStream) -> Iterator[Problem]:

@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-import msgspec
-
 from bridge.log import get_logger
 from bridge.mapping.checks import check
 from bridge.mapping.coercion import COERCIONS, Coercion, parse_text
+from bridge.mapping.encoding import Encoding, Values, compile_encoding
 from bridge.mapping.extras import compile_extras
 from bridge.mapping.fields import (
     ROOT,
@@ -57,8 +56,6 @@ SPARKPLUG_LANE = "$sparkplug"
 MessageDecoder = Callable[[MqttMessage], Any]
 """(message) -> its decoded payload; raises Unmappable or NoReading."""
 
-_encode = msgspec.json.Encoder().encode
-
 log = get_logger(__name__)
 
 
@@ -94,6 +91,8 @@ class CompiledRoute(NamedTuple):
     """The other columns."""
     takes_nulls: bool
     """Whether the worker keeps rows that lack an attribute (``fail.on.missing.attribute`` is false)."""
+    encode: Callable[[Values], bytes]
+    """Writes a row's columns as the payload that the worker's source takes; raises Unmappable."""
     row_id: CompiledRowId | None
     """None: no field uses it."""
     metadata: frozenset[str]
@@ -150,8 +149,9 @@ class Mapper:
             self.sparkplug = Sparkplug(births, max_bytes=sparkplug_bytes)
         # One decoder for each format, so that routes with the same format share it: see _map.
         decoders = {route.format: _decoder(route.format, self.sparkplug) for route in routes}
+        self._encodings = {name: compile_encoding(streams[name]) for name in {route.stream for route in routes}}
         self.compiled_routes = [
-            _compile_route(number, route, streams[route.stream], decoders[route.format], outbox_name)
+            _compile_route(number, route, self._encodings[route.stream], decoders[route.format], outbox_name)
             for number, route in enumerate(routes)
         ]
         self._tree = FilterTree()
@@ -160,6 +160,7 @@ class Mapper:
         self._routes = tuple(routes)
         self._row_counts = [0] * len(routes)
         self.client = client
+        self.streams = streams
         self._matches: dict[str, tuple[_TopicMatch, ...]] = {}
         self.filters = minimal_filters([route.template.filter for route in self.compiled_routes])
         """Topic filters to subscribe."""
@@ -214,6 +215,10 @@ class Mapper:
             route = None if match is None else match.route.template.text
             return DeadLetter.of(message, route=route, reason=exc.reason.value, detail=str(exc), mapping=self.version)
         return rows
+
+    def columns_of(self, row: Row) -> dict[str, Any]:
+        """The columns of a row that this mapper made, whatever form the worker's source takes."""
+        return self._encodings[row.stream].decode(row.payload)
 
     def rows_made(self) -> dict[tuple[str, str], int]:
         """How many rows the routes have made, by label and stream; the label is the route's name, or its topic."""
@@ -314,9 +319,9 @@ def _row(match: _TopicMatch, context: dict[str, Any], element: dict[str, Any], r
         except Unmappable as exc:
             raise Unmappable(exc.reason, f"column {name}: {exc}") from None
     try:
-        payload = _encode(values)
+        payload = route.encode(values)
     except (UnicodeEncodeError, OverflowError, ValueError) as exc:
-        raise Unmappable(Reason.TYPE_MISMATCH, f"the row can't be written as JSON: {exc}") from exc
+        raise Unmappable(Reason.TYPE_MISMATCH, f"the row can't be written: {exc}") from exc
     if len(payload) > MAX_ROW:
         raise Unmappable(Reason.TOO_LARGE, f"the row has {len(payload)} bytes, at most {MAX_ROW} can be sent")
     return (
@@ -355,12 +360,12 @@ def _is_storable(topic: str) -> bool:
 
 
 def _compile_route(
-    number: int, route: Route, stream: InputStream, decode: MessageDecoder, outbox_name: str
+    number: int, route: Route, encoding: Encoding, decode: MessageDecoder, outbox_name: str
 ) -> CompiledRoute:
     template = TopicTemplate.parse(route.topic)
     captures = frozenset(name for name in template.captures if name is not None)
     metadata = set().union(*(metadata_in(source) for source in sources(route)))
-    columns = tuple(_compile_column(attribute, route, captures) for attribute in stream.attributes or ())
+    columns = tuple(_compile_column(attribute, route, captures) for attribute in encoding.columns)
     return CompiledRoute(
         number=number,
         template=template,
@@ -373,7 +378,8 @@ def _compile_route(
         empty_row=dict.fromkeys([column.name for column in columns]),
         topic_columns=tuple((c.name, c.coerce, c.field) for c in columns if c.is_per_topic and c.field is not None),
         message_columns=tuple(column for column in columns if not column.is_per_topic),
-        takes_nulls=not stream.fail_on_missing,
+        takes_nulls=encoding.takes_nulls,
+        encode=encoding.encode,
         row_id=compile_row_id(route.id, outbox_name=outbox_name) if ROW_ID in metadata else None,
         metadata=frozenset(metadata - {ROW_ID}),
         extras=compile_extras(route, captures),

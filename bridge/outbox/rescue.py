@@ -189,8 +189,9 @@ def _copy(path: Path, new: sqlite3.Connection) -> tuple[int, int, int | None, in
         are_current = bool(books) and _are_current(old, new, books, stale)
         losses = _balance(books, records=records, dead_letters=dead_letters, are_current=are_current)
         new.executemany("INSERT INTO books VALUES (?, ?)", books.items())
-        # Saved values are not copied, so outbox and producer get a new name. A far end that deduplicates by sequence
-        # number must not mistake a new record for an old one (docs/reliability.md, P8).
+        new.executemany("INSERT INTO memory VALUES (?, ?)", _row_formats(old))
+        # Other saved values are not copied, so outbox and producer get a new name. A far end that deduplicates by
+        # sequence number must not mistake a new record for an old one (docs/reliability.md, P8).
         new.execute("COMMIT")
     finally:
         old.close()
@@ -255,6 +256,15 @@ def _balance(
     if dead_letters_lost:
         books[schema.DEAD_LETTERS_LOST] = books.get(schema.DEAD_LETTERS_LOST, 0) + dead_letters_lost
     return max(0, missing), dead_letters_lost
+
+
+def _row_formats(db: sqlite3.Connection) -> list[tuple[str, str]]:
+    """The saved values that say which form the records have."""
+    try:
+        found = db.execute("SELECT key, value FROM memory WHERE key LIKE 'row_format:%'").fetchall()
+    except UNREADABLE:
+        return []
+    return [(key, value) for key, value in found if isinstance(key, str) and isinstance(value, str)]
 
 
 def _rows_or_nothing(db: sqlite3.Connection, query: str) -> list[tuple[str, int]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple, Protocol
 
@@ -72,6 +72,15 @@ class RecordOutcomes(NamedTuple):
     """Ids of records whose sequence number must not be used again."""
 
 
+class PageInCurrentForm(NamedTuple):
+    """A page of records from disk, for the worker of today."""
+
+    records: Sequence[OutboxRecord]
+    """Those that it takes, converted if necessary."""
+    outdated: Sequence[RefusedRecord] = ()
+    """Those that it doesn't take: they become dead letters."""
+
+
 class Delivery:
     """The records of one stream.
 
@@ -86,6 +95,8 @@ class Delivery:
         stream: the GDN stream's name.
         read: the stream's records on disk.
         memory: shared with the deliveries of the other streams.
+        convert: brings records from disk into the form that the worker of today takes.
+        row_format: version of the form that new records have, for the dead letters that they may become.
         deduplicates: whether records get sequence numbers.
         backoff: before records that GDN could not take are sent again.
     """
@@ -96,6 +107,8 @@ class Delivery:
         stream: str,
         read: ReadRecords,
         memory: RecordMemory,
+        convert: Callable[[Sequence[OutboxRecord]], PageInCurrentForm] = PageInCurrentForm,
+        row_format: str = "",
         deduplicates: bool = False,
         backoff: Backoff | None = None,
     ) -> None:
@@ -103,6 +116,8 @@ class Delivery:
         self.deduplicates = deduplicates
         self._read = read
         self._memory = memory
+        self._convert = convert
+        self._row_format = row_format
         self._backoff = backoff or Backoff(base=0.2, cap=30.0)
         self._ready: deque[OutboxRecord] = deque()
         self._in_window = 0
@@ -126,9 +141,11 @@ class Delivery:
             numbered: records with the sequence numbers that the earlier process gave them.
             last_number: the last number that it gave out.
         """
-        records = [record for record, _ in numbered]
+        records, outdated = self._convert([record for record, _ in numbered])
+        self._refused += outdated
+        numbers = {record.id: number for record, number in numbered}
         self._last_number = last_number
-        self._numbers = {record.id: number for record, number in numbered}
+        self._numbers = {record.id: numbers[record.id] for record in records}
         self._resumed = frozenset(self._numbers)
         self._count_bytes(sum([record.size for record in records]))
         self._keep_reusable_numbers()
@@ -194,7 +211,11 @@ class Delivery:
             page = self._read(after=self._loaded_to, limit=PAGE_RECORDS, max_bytes=max_page)
             size = sum([r.size for r in page])
             self._has_more_on_disk = len(page) == PAGE_RECORDS or size >= max_page  # else it is the last page
-            self._load(page, size)
+            records, outdated = self._convert(page)
+            self._refused += outdated
+            self._load(records, size if records is page else sum([r.size for r in records]))
+            if outdated:
+                self._loaded_to = page[-1].id
         ready = self._ready
         if self._bytes > max_bytes:  # else all of them fit
             count = _fitting(ready, count, max_bytes)
@@ -256,6 +277,7 @@ class Delivery:
                     route=None,
                     reason=Reason.REFUSED_BY_GDN.value,
                     detail=f"GDN refused the row for stream {self.stream}: {answer}",
+                    mapping=self._row_format,
                 )
                 self._refused.append(RefusedRecord(record.id, dead_letter))
             else:

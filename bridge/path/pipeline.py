@@ -369,6 +369,8 @@ class Pipeline:
                 sender.send(self._outbox, now)
             except OutboxUnavailable as exc:
                 self._upkeep.failed(exc, now)
+            if self._commit_due is None and sender.delivery.wants_commit:  # it has read outdated rows
+                self._commit_due = now
 
     def _tick(self, now: float) -> None:
         for sender in self.senders.values():

@@ -11,8 +11,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
+import msgspec
+
 from bridge.log import get_logger
 from bridge.mapping import Mapper
+from bridge.mapping.row_formats import KEY_PREFIX, RowFormats
+from bridge.mapping.unmappable import Unmappable
 from bridge.message import DeadLetter, MqttMessage, OutboxRecord, Row
 from bridge.outbox import Commit, Outbox, ReplayedDeadLetters, StoredDeadLetter
 from bridge.path.arrivals import Slice
@@ -63,7 +67,8 @@ def carry_out_requests(outbox: Outbox, mapper: Mapper, *, streams: Collection[st
     requested = outbox.dead_letters_to_replay(REPLAY_COUNT) if has_room else []
     if not requested:
         return ReplayOutcome([], purged=purged, more=purged > 0)
-    mapped = map_again(requested, mapper, streams=streams, next_id=outbox.next_id)
+    formats = RowFormats(mapper.streams, outbox.saved_values(KEY_PREFIX))
+    mapped = map_again(requested, mapper, formats, streams=streams, next_id=outbox.next_id)
     records = outbox.commit(Commit(rows=mapped.rows, filtered=mapped.filtered, replayed=mapped.replayed))
     replayed, failed = len(mapped.replayed.done), len(mapped.replayed.failed)
     log.info(
@@ -77,13 +82,19 @@ def carry_out_requests(outbox: Outbox, mapper: Mapper, *, streams: Collection[st
 
 
 def map_again(
-    requested: Iterable[StoredDeadLetter], mapper: Mapper, *, streams: Collection[str], next_id: int
+    requested: Iterable[StoredDeadLetter],
+    mapper: Mapper,
+    formats: RowFormats,
+    *,
+    streams: Collection[str],
+    next_id: int,
 ) -> MappedAgain:
     """Map dead letters by the current routes until a slice is full (``Slice``); changes nothing.
 
     Args:
         requested: in the order in which their rows are to be sent.
         mapper: of the current routes.
+        formats: the forms that rows have had.
         streams: those that the worker reads.
         next_id: the record id of the first row.
     """
@@ -93,7 +104,7 @@ def map_again(
     filtered = 0
     used = Slice()
     for stored in requested:
-        mapped = _map_one(stored, mapper, streams, next_id + len(rows))
+        mapped = _map_one(stored, mapper, formats, streams, next_id + len(rows))
         if isinstance(mapped, DeadLetter):
             failed.append((stored, mapped))
         else:
@@ -106,12 +117,16 @@ def map_again(
 
 
 def _map_one(
-    stored: StoredDeadLetter, mapper: Mapper, streams: Collection[str], next_id: int
+    stored: StoredDeadLetter, mapper: Mapper, formats: RowFormats, streams: Collection[str], next_id: int
 ) -> list[Row] | DeadLetter:
     dead_letter = stored.dead_letter
-    # A refused row was mapped already: it is sent again unchanged.
+    # A refused row was mapped already: it is sent again, in the form that the worker takes today.
     if stored.stream is not None and stored.stream in streams:
-        return [Row(stored.stream, dead_letter.payload, stored.extras)]
+        try:
+            payload = formats.converted(stored.stream, dead_letter.payload, dead_letter.mapping)
+        except Unmappable as exc:
+            return msgspec.structs.replace(dead_letter, reason=exc.reason.value, detail=str(exc))
+        return [Row(stored.stream, payload, stored.extras)]
     # These can't be mapped: a topic that wasn't UTF-8 is kept only in escaped form, a payload that was too large only
     # in part, and a refused row has no topic (here the worker doesn't read its stream).
     if dead_letter.reason == Reason.BAD_TOPIC or dead_letter.omitted or not dead_letter.topic:

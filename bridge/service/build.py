@@ -19,6 +19,8 @@ from bridge.gdn.rest import GdnRest
 from bridge.links.dialer import Dialer
 from bridge.log import get_logger
 from bridge.mapping import Mapper
+from bridge.mapping.row_formats import KEY_PREFIX as ROW_FORMATS
+from bridge.mapping.row_formats import RowFormats
 from bridge.mapping.sparkplug import KEY_PREFIX
 from bridge.mqtt.session import MqttSession
 from bridge.outbox import Outbox
@@ -26,6 +28,7 @@ from bridge.parts import PartStatus
 from bridge.path.delivery import Delivery, RecordMemory
 from bridge.path.inbox import Inbox
 from bridge.path.intake import Intake
+from bridge.path.outdated_rows import OutdatedRows
 from bridge.path.pipeline import Pipeline
 from bridge.path.rate_limit import RateLimit
 from bridge.path.sender import Sender
@@ -115,11 +118,13 @@ def build(
         sparkplug_bytes=settings.mqtt.sparkplug_bytes,
     )
     intake = _make_intake(settings, outbox, mapper.filters, connections, inbox)
+    formats = RowFormats(streams, outbox.saved_values(ROW_FORMATS))
     make_sender = partial(
         _make_sender,
         outbox=outbox,
         memory=RecordMemory(),
         make_limit=partial(_make_limit, settings),
+        formats=formats,
         deduplicates=settings.delivery.deduplicate,
         connections=connections,
         inbox=inbox,
@@ -129,7 +134,7 @@ def build(
         mapper=mapper,
         outbox=outbox,
         intake=intake,
-        senders=_make_senders(configuration, outbox, make_sender),
+        senders=_make_senders(configuration, outbox, formats, make_sender),
         make_sender=make_sender,
         inbox=inbox,
         sockets=sockets,
@@ -185,7 +190,7 @@ def _make_intake(
 
 
 def _make_senders(
-    configuration: Configuration, outbox: Outbox, make_sender: Callable[[str], Sender]
+    configuration: Configuration, outbox: Outbox, formats: RowFormats, make_sender: Callable[[str], Sender]
 ) -> dict[str, Sender]:
     """A sender for each stream of the routes, and for each other stream that has records in the outbox."""
     if not configuration.settings.delivery.deduplicate:
@@ -195,7 +200,16 @@ def _make_senders(
     for name in names:
         if name not in configuration.streams:
             log.error("outbox.unknown_stream", stream=name, hint="its records wait; the worker no longer reads it")
-    return {name: make_sender(name) for name in names if name in configuration.streams}
+    known = [name for name in names if name in configuration.streams]
+    _mark_format(known, outbox, formats)  # for all at once: each call is a transaction
+    return {name: make_sender(name) for name in known}
+
+
+def _mark_format(names: Sequence[str], outbox: Outbox, formats: RowFormats) -> None:
+    """Store from which record on the streams' rows have their current form."""
+    if changes := formats.changes(names, outbox.next_id):
+        outbox.save_values(**changes)
+        formats.apply(changes)
 
 
 def _make_sender(
@@ -204,12 +218,21 @@ def _make_sender(
     outbox: Outbox,
     memory: RecordMemory,
     make_limit: Callable[[], RateLimit | None],
+    formats: RowFormats,
     deduplicates: bool,
     connections: Connections,
     inbox: Inbox,
     gate: threading.Event,
 ) -> Sender:
-    delivery = Delivery(stream=stream, read=partial(outbox.read, stream), memory=memory, deduplicates=deduplicates)
+    _mark_format([stream], outbox, formats)
+    delivery = Delivery(
+        stream=stream,
+        read=partial(outbox.read, stream),
+        memory=memory,
+        convert=OutdatedRows(stream, formats, wall_clock=time.time_ns).convert,
+        row_format=formats.version_of(stream, outbox.next_id),
+        deduplicates=deduplicates,
+    )
     if deduplicates:
         delivery.resume(*outbox.numbered(stream))
     # The outbox's name is part of the producer's: another outbox starts its numbers again, and so must its producer.

@@ -10,7 +10,7 @@ from bridge.streamql.metadata import require_metadata
 from bridge.streamql.parser import parse
 from bridge.streamql.printing import to_text
 from bridge.streamql.source import StreamQLError
-from bridge.streamql.streams import InputStream, input_streams, tables_read
+from bridge.streamql.streams import InputStream, SourceMapping, input_streams, tables_read
 from bridge.streamql.syntax import (
     Annotation,
     Attribute,
@@ -51,6 +51,7 @@ __all__ = [
     "Place",
     "Query",
     "Selected",
+    "SourceMapping",
     "StreamDefinition",
     "StreamQLError",
     "StreamScope",

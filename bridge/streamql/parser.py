@@ -344,7 +344,7 @@ class _WorkerReader:
 
 
 def _replication(properties: Properties) -> StreamScope | None:
-    property_ = properties.get("replication.type")
+    property_ = {key.lower(): found for key, found in properties.items()}.get("replication.type")
     if property_ is None:
         return None
     scope = _SCOPES.get(property_.value.lower())

@@ -32,6 +32,7 @@ from bridge.streamql.syntax import (
     TableDefinition,
     Unary,
     Worker,
+    find_property,
 )
 
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
@@ -116,7 +117,7 @@ def _definition(definition: Definition) -> str:
 def _created(definition: StreamDefinition | TableDefinition) -> str:
     words = ["CREATE", definition.kind.upper()]
     default = StreamScope.GLOBAL if definition.kind == "store" else StreamScope.LOCAL
-    if "replication.type" not in definition.properties and definition.scope is not default:
+    if find_property(definition.properties, "replication.type") is None and definition.scope is not default:
         words.append(definition.scope.name)
     words.append(_name(definition.name))
     if definition.properties:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from bridge.streamql.source import Source
 from bridge.streamql.syntax import Annotation, Place
 from bridge.streamql.token_reader import TokenReader
 from bridge.streamql.tokens import Token, TokenKind
@@ -19,9 +20,10 @@ class Property(NamedTuple):
 
 
 def read_properties(cursor: TokenReader) -> Properties:
-    """Parse ``WITH (key = value, …)``: by key in lower case, the last of equal keys wins.
+    """Parse ``WITH (key = value, …)``: by key as written, the last of equal keys wins.
 
-    Annotations among them (``@attributes(…)``, as in version 1) are skipped: the documentation has both forms.
+    The documentation also has annotations of version 1 among them: ``@attributes(…)`` becomes the property
+    ``map.attributes``, ``@map(type='json', …)`` the properties ``map.type``, …; others are skipped.
     """
     cursor.expect_word("with")
     cursor.expect_symbol("(")
@@ -29,17 +31,69 @@ def read_properties(cursor: TokenReader) -> Properties:
     while not cursor.at_symbol(")"):
         place = cursor.place
         if cursor.at_symbol("@"):
-            read_annotation(cursor)
+            properties |= _annotated(cursor)
         elif not (key := _key(cursor)):
             raise cursor.unexpected("a property's name or ')'")
         elif not cursor.take_symbol("="):  # doesn't show what was found: it may be a password
             raise cursor.source.error(cursor.peek().start, f"expected '=' after the property {key}")
         else:
-            properties[key.lower()] = Property(_value(cursor, of=key), place)
+            properties[key] = Property(_value(cursor, of=key), place)
         if not cursor.take_symbol(","):
             break
     cursor.expect_symbol(")", expected="',' or ')' after a property")
     return properties
+
+
+def _annotated(cursor: TokenReader, *, is_nested: bool = False) -> Properties:
+    """Parse an annotation among properties; returns the properties that it stands for."""
+    place = cursor.place
+    name = _annotation_name(cursor).lower()
+    properties: Properties = {}
+    if not cursor.take_symbol("("):
+        return properties
+    first = cursor.peek()
+    while not cursor.at_symbol(")"):
+        at = cursor.place
+        if cursor.at_symbol("@") and is_nested:
+            _skip_annotation(cursor)
+        elif cursor.at_symbol("@"):
+            properties |= _annotated(cursor, is_nested=True)
+        else:
+            key = _key(cursor) if _at_key(cursor) else None
+            if key is not None:
+                cursor.expect_symbol("=")
+            value = _value(cursor, of=key or f"@{name}")
+            if name == "map" and key is not None:
+                properties[f"map.{key}"] = Property(value, at)
+        if not cursor.take_symbol(","):
+            break
+    if name == "attributes":
+        properties["map.attributes"] = Property(cursor.text_since(first), place)
+    cursor.expect_symbol(")", expected=f"',' or ')' in @{name}")
+    return properties
+
+
+def read_mapping_list(text: str) -> list[tuple[str | None, str]]:
+    """Parse the value of ``map.attributes``: ``a = 'x.y', b = 'z'`` or ``'x.y', 'z'``.
+
+    Returns:
+        The name (None: not given) and the path of each, in their order.
+
+    Raises:
+        StreamQLError: it is no such list.
+    """
+    cursor = TokenReader(Source(text))
+    found: list[tuple[str | None, str]] = []
+    while not cursor.at_end_of_statement:
+        key = _key(cursor) if _at_key(cursor) else None
+        if key is not None:
+            cursor.expect_symbol("=")
+        found.append((key, _value(cursor, of=key or "map.attributes")))
+        if not cursor.take_symbol(","):
+            break
+    if not cursor.at_end_of_statement:
+        raise cursor.unexpected("',' and the next attribute")
+    return found
 
 
 def read_annotation(cursor: TokenReader) -> Annotation:

@@ -15,8 +15,35 @@ from bridge.streamql.syntax import (
     StreamDefinition,
     StreamScope,
     Worker,
+    find_property,
 )
 from bridge.streamql.tokens import TokenKind, tokens
+
+# Options of mappers that definitions also write without the prefix "map.".
+_BARE_OPTIONS = (
+    *("attributes", "enclosing.element", "fail.on.missing.attribute", "fail.on.unknown.attribute", "delimiter"),
+    *("header", "event.grouping.enabled", "new.line.character"),
+)
+_BARE_PREFIXES = ("attributes.", "regex.")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceMapping:
+    """How one source reads its messages: its mapper and the mapper's options (gdn-api.md F.6).
+
+    ``type`` is in lower case, empty if the source names none. ``options`` are pairs of key and value, the keys as
+    written without the prefix ``map.``; ``columns`` are the source's own.
+    """
+
+    source: str
+    type: str
+    options: tuple[tuple[str, str], ...]
+    columns: tuple[Attribute, ...]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the source says nothing about the form of its messages."""
+        return not self.type and all(key.lower() == "fail.on.missing.attribute" for key, _ in self.options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +53,8 @@ class InputStream:
     ``name`` is bare, without ``c8locals.``. ``attributes`` is None if the definition gives no types. ``read_by_worker``
     is False for a sink: the worker doesn't read it. ``fail_on_missing``: the worker silently drops a row that lacks an
     attribute or has null for it (gdn-api.md F.6). ``place`` is that of the definition. ``queried`` is False only if
-    it is certain that no query reads the stream, so that its rows have no effect.
+    it is certain that no query reads the stream, so that its rows have no effect. ``mappings`` has one for each source
+    that reads the stream; it is empty if all of them are plain.
     """
 
     name: str
@@ -36,6 +64,7 @@ class InputStream:
     place: Place
     fail_on_missing: bool
     queried: bool = True
+    mappings: tuple[SourceMapping, ...] = ()
 
 
 def input_streams(worker: Worker) -> dict[str, InputStream]:
@@ -119,16 +148,14 @@ def _stream_names(definition: StreamDefinition) -> tuple[str, ...]:
     # The first is the documented one of each kind; the others are found in real definitions (gdn-api.md C.2).
     documented = "stream.list" if definition.kind == "source" else "stream"
     keys = (documented, "stream.list", "stream", "streams.list", "topic")
-    listed = next((definition.properties[key] for key in keys if key in definition.properties), "")
+    listed = find_property(definition.properties, *keys) or ""
     # A template is filled in for each event: the stream that it names isn't known.
     return tuple(name for name in map(str.strip, listed.split(",")) if name and "{{" not in name)
 
 
 def _input_stream(definition: StreamDefinition, *, queried: bool) -> InputStream:
     """What all streams of the definition have in common; the name is left empty."""
-    properties = definition.properties
-    # Some definitions write options of the mapper with its prefix.
-    missing = properties.get("map.fail.on.missing.attribute", properties.get("fail.on.missing.attribute", ""))
+    missing = find_property(definition.properties, "map.fail.on.missing.attribute", "fail.on.missing.attribute") or ""
     return InputStream(
         name="",
         scope=definition.scope,
@@ -137,13 +164,29 @@ def _input_stream(definition: StreamDefinition, *, queried: bool) -> InputStream
         place=definition.place,
         fail_on_missing=missing.lower() != "false",
         queried=queried,
+        mappings=() if definition.kind.startswith("sink") else (_source_mapping(definition),),
     )
+
+
+def _source_mapping(definition: StreamDefinition) -> SourceMapping:
+    options = []
+    for key, value in definition.properties.items():
+        lowered = key.lower()
+        if lowered.startswith("map.") and lowered != "map.type":
+            options.append((key[len("map.") :], value))
+        elif lowered in _BARE_OPTIONS or lowered.startswith(_BARE_PREFIXES):
+            options.append((key, value))
+    type_ = find_property(definition.properties, "map.type") or ""
+    return SourceMapping(definition.name, type_.lower(), tuple(options), definition.attributes or ())
 
 
 def _merge(streams: list[InputStream]) -> InputStream:
     """The stream that several sources read, with the place of the first."""
+    mappings = tuple(mapping for stream in streams for mapping in stream.mappings)
+    if all(mapping.is_plain for mapping in mappings):
+        mappings = ()
     if len(streams) == 1:
-        return streams[0]
+        return replace(streams[0], mappings=mappings)
     attributes: dict[str, Attribute] = {}
     for stream in streams:
         for attribute in stream.attributes or ():
@@ -153,4 +196,5 @@ def _merge(streams: list[InputStream]) -> InputStream:
         attributes=tuple(attributes.values()) or None,
         fail_on_missing=any(stream.fail_on_missing for stream in streams),
         queried=any(stream.queried for stream in streams),
+        mappings=mappings,
     )

@@ -5,6 +5,7 @@ Names are case-sensitive, keywords and types are not (gdn-api.md F.1). Places ar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -114,12 +115,18 @@ Expression = Literal | AttributeRef | Call | Unary | Binary
 # --- definitions ---------------------------------------------------------------------------------------
 
 
+def find_property(properties: Mapping[str, str], *keys: str) -> str | None:
+    """The value of the first of these keys, given in lower case, that is among the properties; None: none is."""
+    lowered = {key.lower(): value for key, value in properties.items()}
+    return next((lowered[key] for key in keys if key in lowered), None)
+
+
 @dataclass(frozen=True, slots=True)
 class StreamDefinition:
     """CREATE [SOURCE|SINK] STREAM, CREATE SOURCE, CREATE SINK.
 
     ``kind`` is ``stream``, ``source stream``, ``sink stream``, ``source`` or ``sink``. ``properties`` are those of
-    WITH(…): keys in lower case, the last of equal keys wins. ``attributes`` is None where the parentheses hold a
+    WITH(…), by key as written; ``find_property`` ignores its case. ``attributes`` is None where the parentheses hold a
     mapping instead of typed columns ("no schema", gdn-api.md F.3).
     """
 
@@ -135,8 +142,8 @@ class StreamDefinition:
     @property
     def type(self) -> str:
         """The transport in lower case: ``stream``, ``kafka``, …; empty where none is given."""
-        stated = self.properties.get("type", self.properties.get(f"{self.kind}.type", ""))
-        return stated.lower() or ("" if self.kind in ("source", "sink") else "stream")
+        stated = find_property(self.properties, "type", f"{self.kind}.type")
+        return (stated or "").lower() or ("" if self.kind in ("source", "sink") else "stream")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +161,7 @@ class TableDefinition:
     @property
     def collection(self) -> str:
         """The GDN collection that holds its rows: its ``collection`` property, else its name."""
-        return self.properties.get("collection", self.name)
+        return find_property(self.properties, "collection") or self.name
 
 
 @dataclass(frozen=True, slots=True)

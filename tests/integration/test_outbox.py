@@ -516,6 +516,21 @@ def test_an_outbox_with_damaged_pages_is_rescued_automatically(tmp_path: Path) -
     again.close()
 
 
+def test_a_rescue_keeps_the_markers_of_the_forms_that_rows_have(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    outbox = filled(path)
+    outbox.save_values(**{"row_format:1:s": "{}", "sequence:s": "7"})
+    crash(outbox)
+    damage(path, page=40, count=3)
+
+    again = Outbox(path)
+    again.open()
+
+    assert again.saved_values("row_format:") == {"row_format:1:s": "{}"}
+    assert again.saved_value("sequence:s") is None
+    again.close()
+
+
 def test_a_truncated_outbox_is_rescued_as_far_as_it_can_be_read(tmp_path: Path) -> None:
     """SQLite reads nothing of a file that is shorter than its header says."""
     path = tmp_path / "outbox.db"

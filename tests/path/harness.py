@@ -11,7 +11,7 @@ import json
 import socket
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from bridge.errors import OutboxUnavailable
 from bridge.gdn.producer import ProducerLink
 from bridge.links.link import Link
 from bridge.mapping import Mapper, Route
+from bridge.mapping.row_formats import KEY_PREFIX, RowFormats
 from bridge.message import DeadLetter, OutboxRecord
 from bridge.mqtt.link import MqttLink, MqttOptions
 from bridge.mqtt.session import MqttSession
@@ -27,11 +28,12 @@ from bridge.outbox import Bounds, Commit, DeadLetterClient, Outbox, Policy, Sele
 from bridge.path.delivery import Delivery, RecordMemory
 from bridge.path.inbox import Inbox
 from bridge.path.intake import Intake
+from bridge.path.outdated_rows import OutdatedRows
 from bridge.path.pipeline import Pipeline
 from bridge.path.rate_limit import RateLimit
 from bridge.path.sender import Sender
 from bridge.path.sockets import Sockets
-from bridge.streamql import input_streams, parse
+from bridge.streamql import InputStream, input_streams, parse
 from bridge.timing import Backoff, Deadline
 from tests.faults.mqtt_packets import PUBACK, Splitter, publish
 
@@ -197,6 +199,8 @@ class FarEnd:
         self._receipted = 0
         self.sent: list[tuple[int, int]] = []
         """(record id, number in its row) of every send, in order."""
+        self.payloads: list[tuple[int, bytes]] = []
+        """(record id, row) of every send, in order."""
         sock.setblocking(False)
 
     def read(self) -> list[int]:
@@ -205,8 +209,10 @@ class FarEnd:
         numbers = []
         for text in self._texts():
             request = json.loads(text)
-            n = json.loads(b64decode(request["payload"]))["n"]
+            payload = b64decode(request["payload"])
+            n = json.loads(payload)["n"]
             self.sent.append((int(request["context"]), n))
+            self.payloads.append((int(request["context"]), payload))
             numbers.append(n)
         return numbers
 
@@ -276,6 +282,7 @@ class DataPath:
         qos: of the subscriptions.
         worker_is_attached: whether rows may be sent.
         max_rows: a second and stream; None: no limit.
+        streams: of the worker.
     """
 
     def __init__(
@@ -289,8 +296,10 @@ class DataPath:
         qos: int = 1,
         worker_is_attached: bool = True,
         max_rows: float | None = None,
+        streams: Mapping[str, InputStream] = STREAMS,
     ) -> None:
         self.clock = Clock()
+        self.streams = streams
         self.events: list[Event] = []
         self.releases: list[tuple[float, tuple[int, ...]]] = []
         """The time of each commit, and the record ids that it released."""
@@ -314,12 +323,13 @@ class DataPath:
             session, filters=mapper.filters, connect=_no_dialling, hand_over=_no_dialling, clock=self.clock
         )
         self.session = session
-        streams = dict.fromkeys([route.stream for route in routes] + self.outbox.streams())
+        names = dict.fromkeys([route.stream for route in routes] + self.outbox.streams())
+        self.formats = RowFormats(streams, self.outbox.saved_values(KEY_PREFIX))
         self.pipeline = Pipeline(
             mapper=mapper,
             outbox=self.outbox,
             intake=self.intake,
-            senders={stream: self.make_sender(stream) for stream in streams},
+            senders={stream: self.make_sender(stream) for stream in names},
             make_sender=self.make_sender,
             inbox=self.inbox,
             sockets=self.stepped,
@@ -330,7 +340,7 @@ class DataPath:
 
     def mapper(self, *routes: Route) -> Mapper:
         """A mapper for these routes."""
-        return Mapper(routes=routes, streams=STREAMS, outbox_name="o")
+        return Mapper(routes=routes, streams=self.streams, outbox_name="o")
 
     def dial_broker(self) -> Broker:
         """A connection to the broker, which has not answered it yet."""
@@ -449,10 +459,14 @@ class DataPath:
 
     def make_sender(self, stream: str) -> Sender:
         """A sender for the stream's records in the outbox."""
+        changes = self.formats.changes([stream], self.outbox.next_id)
+        self.outbox.save_values(**changes)
+        self.formats.apply(changes)
         delivery = Delivery(
             stream=stream,
             read=lambda **limits: self.outbox.read(stream, **limits),
             memory=self.memory,
+            convert=OutdatedRows(stream, self.formats, wall_clock=lambda: 7).convert,
             deduplicates=self.deduplicates,
             backoff=Backoff(base=1, cap=10, rng=lambda: 1.0),
         )

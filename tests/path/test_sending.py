@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -10,8 +11,9 @@ from structlog.testing import capture_logs
 from bridge.outbox import DeadLetterClient, Selection
 from bridge.path.canary_tracker import CanaryMessage
 from bridge.path.pipeline import RELEASE_WITHIN
+from bridge.streamql import input_streams, parse
 from tests.faults.mqtt_packets import publish
-from tests.path.harness import READINGS, WINDOW, DataPath, FarEnd
+from tests.path.harness import READINGS, STREAMS, WINDOW, DataPath, FarEnd
 
 MakePath = Callable[..., DataPath]
 
@@ -443,3 +445,88 @@ def test_a_far_end_without_deduplication_gets_records_without_numbers(make_path:
     assert far_end.numbers == [1, 2]
     assert path.pipeline.senders["readings"].initial_sequence_id is None
     assert path.outbox.numbered("readings") == ([], 0)
+
+
+# --- rows of an earlier definition ----------------------------------------------------------------------
+
+
+def changed(columns: str) -> Any:
+    """The worker's streams once the stream readings has these columns."""
+    return STREAMS | input_streams(parse(f"@App:name('w') @App:qlVersion('2') CREATE STREAM readings ({columns});"))
+
+
+def with_waiting_rows(make_path: MakePath, *numbers: int, **options: Any) -> None:
+    """Rows of these numbers wait in the outbox, made for the harness's definition."""
+    path = make_path(**options)
+    path.connect_broker().publish(*numbers)
+    path.turn()
+    path.close()
+
+
+@pytest.mark.parametrize("deduplicates", [False, True])
+def test_rows_that_waited_while_the_definition_changed_are_sent_in_the_new_form(
+    make_path: MakePath, deduplicates: bool
+) -> None:
+    with_waiting_rows(make_path, 1, 2, deduplicates=deduplicates)
+    path = make_path(streams=changed("n double, text string"), deduplicates=deduplicates)
+
+    broker, far_end = path.connect_broker(session_present=True), path.connect_far_end()
+    broker.publish(3)
+    path.turn(2)
+
+    assert far_end.numbers == [1, 2, 3]
+    assert [payload for _, payload in far_end.payloads] == [
+        b'{"n":1.0,"text":""}',
+        b'{"n":2.0,"text":""}',
+        b'{"n":3.0,"text":""}',
+    ]
+
+
+@pytest.mark.parametrize("deduplicates", [False, True])
+def test_rows_that_do_not_fit_the_new_definition_become_dead_letters_and_are_never_sent(
+    make_path: MakePath, deduplicates: bool
+) -> None:
+    with_waiting_rows(make_path, 1, 2, deduplicates=deduplicates)
+    path = make_path(streams=changed("n long, text string, site string"), deduplicates=deduplicates)
+
+    with capture_logs() as log:
+        far_end = path.connect_far_end()
+        path.turn(3)
+
+    books = path.outbox.books()
+    assert (far_end.numbers, path.stored) == ([], [])
+    assert books.dead_lettered == {"outdated_definition": 2}
+    assert books.balanced
+    assert [entry["count"] for entry in log if entry["event"] == "outbox.outdated_rows"] == [2]
+
+
+def test_rows_that_were_sent_without_a_receipt_are_converted_too(make_path: MakePath) -> None:
+    path = make_path(deduplicates=True)
+    broker = path.connect_broker()
+    path.connect_far_end()
+    broker.publish(1)
+    path.turn()
+    path.close()
+
+    path = make_path(streams=changed("n double, text string"), deduplicates=True)
+    far_end = path.connect_far_end()
+    path.turn()
+
+    assert [payload for _, payload in far_end.payloads] == [b'{"n":1.0,"text":""}']
+
+
+def test_a_row_that_did_not_fit_is_replayed_once_the_definition_takes_it_again(make_path: MakePath) -> None:
+    with_waiting_rows(make_path, 1)
+    path = make_path(streams=changed("n long, text string, site string"))
+    path.connect_far_end()
+    path.turn(3)
+    path.close()
+
+    path = make_path(streams=changed("n double, text string"))
+    far_end = path.connect_far_end()
+    with DeadLetterClient(path.outbox_path, may_mark=True) as client:
+        client.mark(Selection(), "replay")
+    path.turn_until(lambda: bool(far_end.numbers))
+
+    assert [payload for _, payload in far_end.payloads] == [b'{"n":1.0,"text":""}']
+    assert path.outbox.dead_letter_count == 0

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import base64
-import fcntl
-import hashlib
 import hmac
 import json
 import os
-import shutil
-import subprocess
 import time
 import urllib.error
 import urllib.request
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
 import websocket
 
 from bridge.local.broker import free_port
+from tests import java
 from tests.conftest import Process, wait_for
 
 POM = Path(__file__).with_name("pom.xml")
 CLASS_PATH_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:2.8:build-classpath"
-RESOLVE_SECONDS = 480
 START_SECONDS = 90
 
 _LOG4J = """\
@@ -39,41 +35,14 @@ _LOG4J = """\
 """
 
 
-def _unavailable(reason: str) -> NoReturn:
-    if os.environ.get("CI"):
-        pytest.fail(f"{reason}, and in CI Pulsar must run", pytrace=False)
-    pytest.skip(reason)
-
-
-def _program(name: str) -> str:
-    program = shutil.which(name)
-    if program is None:
-        _unavailable(f"Pulsar can't be started: {name} is not installed")
-    return program
-
-
 def class_path() -> str:
     """Pulsar's class path, resolved by Maven once per `pom.xml` and then from a cache. Without it, skips the test."""
-    maven = _program("mvn")
-    pom = POM.read_bytes()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gdn-bridge"
-    cache.mkdir(parents=True, exist_ok=True)
-    resolved = cache / f"pulsar-{hashlib.sha256(pom).hexdigest()[:16]}.classpath"
-    with (cache / "pulsar.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # test workers start together, and one download is enough
-        if resolved.exists() and all(Path(jar).exists() for jar in resolved.read_text().split(os.pathsep)):
-            return resolved.read_text()
-        part = resolved.with_suffix(".part")
-        command = [maven, "-B", "-f", str(POM), CLASS_PATH_GOAL, f"-Dmdep.outputFile={part}"]
-        try:
-            run = subprocess.run(command, capture_output=True, text=True, timeout=RESOLVE_SECONDS, check=False)
-        except subprocess.TimeoutExpired:
-            _unavailable(f"Pulsar's artifacts were not there within {RESOLVE_SECONDS} s")
-        if run.returncode:
-            errors = [line for line in run.stdout.splitlines() if line.startswith("[ERROR]")]
-            _unavailable(f"Pulsar's artifacts can't be resolved: {errors[0] if errors else run.stdout[-500:]}")
-        part.rename(resolved)
-        return resolved.read_text()
+    resolved = java.from_maven(POM, CLASS_PATH_GOAL, output="mdep.outputFile", is_whole=_has_all_jars)
+    return resolved.read_text()
+
+
+def _has_all_jars(resolved: Path) -> bool:
+    return all(Path(jar).exists() for jar in resolved.read_text().split(os.pathsep))
 
 
 def token(key: bytes, role: str) -> str:
@@ -96,7 +65,7 @@ class Pulsar(Process):
     """
 
     def __init__(self, directory: Path, *, token_key: bytes | None = None, **settings: str | int) -> None:
-        java = _program("java")
+        program = java.program("java")
         jars = class_path()
         self.port = free_port()
         self.admin_token = token(token_key, "admin") if token_key else None
@@ -147,7 +116,7 @@ class Pulsar(Process):
         scratch = directory / "tmp"  # native libraries are unpacked there at each start
         scratch.mkdir(exist_ok=True)
         self._command = [
-            *(java, "-Xmx512m", "-XX:MaxDirectMemorySize=512m"),
+            *(program, "-Xmx512m", "-XX:MaxDirectMemorySize=512m"),
             # For a short life: no second compiler, no collector threads.
             *("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
             *("--add-opens", "java.base/java.lang=ALL-UNNAMED", "--add-opens", "java.base/sun.net=ALL-UNNAMED"),

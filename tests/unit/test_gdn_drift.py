@@ -74,6 +74,22 @@ def test_different_columns_are_named_and_only_some_of_them_lose_rows(
     assert loss is None or loss in found["s"]
 
 
+@pytest.mark.parametrize(
+    ("gdn", "lost"),
+    [
+        ("map.type='json', fail.on.missing.attribute='true'", False),
+        ("map.type='csv'", True),
+        ("map.type='json', map.attributes.a='$.x.a', map.attributes.b='$.b'", True),
+    ],
+)
+def test_a_source_in_gdn_with_another_mapping_loses_rows(gdn: str, lost: bool) -> None:
+    state = theirs(f"CREATE SOURCE s WITH (type='stream', stream.list='s', {gdn}) (a int, b string)")
+    reason = "GDN's worker drops rows of s: its source's mapping (map.…) takes another form of message"
+
+    assert losses(state, STREAMS, ["s"]) == ({"s": reason} if lost else {})
+    assert ("stream s: the source's mapping (map.…) differs" in column_changes(state, STREAMS)) is lost
+
+
 def test_only_streams_that_rows_are_sent_to_can_lose_rows() -> None:
     state = theirs("CREATE STREAM s (a int, b string)")
 

@@ -28,6 +28,7 @@ from bridge.streamql import (
     Worker,
     parse,
 )
+from bridge.streamql.syntax import find_property
 
 HEAD = "@App:name('w')\n@App:qlVersion('2')\n"
 TUTORIAL = Path(__file__).parents[2] / "config" / "worker.sql"
@@ -184,19 +185,38 @@ def test_a_property_value_is_read(written: str, value: str) -> None:
     assert {"x": value, "y": "1"} == definition.properties
 
 
-def test_property_keys_are_dotted_backticked_or_quoted_and_lower_cased_and_the_last_wins() -> None:
+def test_property_keys_are_dotted_backticked_or_quoted_and_keep_their_case_and_the_last_wins() -> None:
     definition = stream(
         "CREATE SINK s WITH (map.Type='json', `sink.id`='1', 'a.b'='2', OnError.action='log', attributes.1='x',"
-        " PrimaryKey='a', primarykey='b',) (a int);"
+        " PrimaryKey='a', PrimaryKey='b', Type='Kafka',) (a int);"
     )
 
     assert definition.properties == {
-        "map.type": "json",
+        "map.Type": "json",
         "sink.id": "1",
         "a.b": "2",
-        "onerror.action": "log",
+        "OnError.action": "log",
         "attributes.1": "x",
-        "primarykey": "b",
+        "PrimaryKey": "b",
+        "Type": "Kafka",
+    }
+    assert definition.type == "kafka"
+    assert find_property(definition.properties, "other", "map.type") == "json"
+    assert find_property(definition.properties, "other") is None
+
+
+def test_annotations_among_the_properties_are_properties_of_the_mapping() -> None:
+    definition = stream(
+        "CREATE SOURCE s WITH (type='stream', @map(type='json', Enclosing.Element='$.e', @attributes(a='$.A', b = 'b'),"
+        " @other(x='y')), @payload('p'), stream.list='n') (a int, b int);"
+    )
+
+    assert definition.properties == {
+        "type": "stream",
+        "map.type": "json",
+        "map.Enclosing.Element": "$.e",
+        "map.attributes": "a='$.A', b = 'b'",
+        "stream.list": "n",
     }
 
 

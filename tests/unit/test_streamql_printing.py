@@ -160,7 +160,7 @@ def test_a_query_in_a_create_keeps_its_position_among_the_queries() -> None:
         ("CREATE STORE LOCAL s WITH (x='y') (a int);", "CREATE STORE LOCAL s WITH (x='y') (a int);"),
         (
             "CREATE SINK s WITH (Replication.Type=global) (a int);",
-            "CREATE SINK s WITH (replication.type='global') (a int);",
+            "CREATE SINK s WITH (Replication.Type='global') (a int);",
         ),
     ],
 )

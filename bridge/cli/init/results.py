@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -86,7 +85,7 @@ def example_of(sample: Sample, mapper: Mapper) -> Example | None:
     mapped = mapper.map(sample.message)
     if isinstance(mapped, DeadLetter) or not sample.topic.isprintable() or len(sample.payload) > MAX_EXAMPLE_BYTES:
         return None
-    rows = [json.loads(row.payload) for row in mapped]
+    rows = [mapper.columns_of(row) for row in mapped]
     if not rows or sum(len(row.payload) for row in mapped) > MAX_EXAMPLE_BYTES or _has_null(rows):
         return None
     expected = rows[0] if len(rows) == 1 else rows
