@@ -162,7 +162,8 @@ class StatusSettings(Group):
     listen: str = Field(
         default="127.0.0.1:8080",
         description="Address of the status page, /livez, /readyz and /metrics, as `host:port`. There is no password: "
-        "bind it to an address beyond this machine only on a trusted network. Port 0: any free port.",
+        "bind it to an address beyond this machine only on a trusted network. On a loopback address, only requests for "
+        "`localhost` or a loopback address are answered. Port 0: any free port.",
     )
 
     @field_validator("listen")

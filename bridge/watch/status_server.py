@@ -6,6 +6,7 @@ Its threads only read values that other threads replace as a whole: an answer ne
 from __future__ import annotations
 
 import html
+import ipaddress
 import json
 import socket
 import threading
@@ -33,7 +34,19 @@ REQUEST_SECONDS = 5.0
 CONNECTION_SECONDS = 10.0
 """Maximum lifetime of a connection: a client that sends single bytes must not occupy a thread either."""
 
-MAX_CLIENTS = 32
+MAX_REMOTE = 32
+"""Connections from other machines. Another one ends the oldest of them: a probe is answered within milliseconds, so
+what has been open for long is no probe.
+"""
+
+MAX_LOCAL = 16
+"""The same for loopback, counted apart: other machines can't take the places of the probes on this one."""
+
+MAX_THREADS = 3 * (MAX_REMOTE + MAX_LOCAL)
+"""Above this, new connections are closed at once. A thread whose connection was ended needs a moment to notice."""
+
+LISTEN_QUEUE = 128
+"""Connections that the kernel holds until they are accepted."""
 
 
 class StatusServer:
@@ -203,14 +216,17 @@ def _iso(seconds: float | None) -> str | None:
 class _HttpServer(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False  # a client must not delay the stop
+    request_queue_size = LISTEN_QUEUE
 
     def __init__(self, address: tuple[str, int], status: StatusServer) -> None:
         self.status = status
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._lock = threading.Lock()
-        self._opened_at: dict[Any, float] = {}  # open connections; under _lock
-        self._slots = threading.BoundedSemaphore(MAX_CLIENTS)
+        self._local: dict[Any, float] = {}  # open connections by the time when they began, oldest first; under _lock
+        self._remote: dict[Any, float] = {}  # the same for those from other machines
+        self._thread_slots = threading.BoundedSemaphore(MAX_THREADS)
         super().__init__(address, _RequestHandler)
+        self.serves_only_loopback = _is_loopback(self.server_address[0])
 
     def server_bind(self) -> None:
         """Bind without http.server's look-up of the host name, which isn't needed and can hang on DNS."""
@@ -218,37 +234,70 @@ class _HttpServer(ThreadingHTTPServer):
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve the connection in a thread of its own; ends the oldest one if there are too many of its kind."""
         # Closed, not queued: each waiting client would hold a file descriptor.
-        if not self._slots.acquire(blocking=False):
+        if not self._thread_slots.acquire(blocking=False):
             self.shutdown_request(request)
             return
+        is_local = _is_loopback(client_address[0])
+        opened, limit = (self._local, MAX_LOCAL) if is_local else (self._remote, MAX_REMOTE)
         with self._lock:
-            self._opened_at[request] = time.monotonic()
-        super().process_request(request, client_address)
+            if len(opened) >= limit:
+                oldest = next(iter(opened))
+                del opened[oldest]
+                _end(oldest)
+            opened[request] = time.monotonic()
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread could be started
+            self._thread_slots.release()
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._slots.release()
+            self._thread_slots.release()
 
     def shutdown_request(self, request: Any) -> None:
         with self._lock:
-            self._opened_at.pop(request, None)
+            self._local.pop(request, None)
+            self._remote.pop(request, None)
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Close connections that have reached their maximum lifetime. Called between two polls for clients."""
-        oldest = time.monotonic() - CONNECTION_SECONDS
+        """End connections that have reached their maximum lifetime. Called between two polls for clients."""
+        begin = time.monotonic() - CONNECTION_SECONDS
         with self._lock:
-            for request, opened_at in self._opened_at.items():
-                if opened_at < oldest:
-                    # Shut down, not closed: its thread still uses the file descriptor, whose number a close would free.
-                    with suppress(OSError):  # it has just closed by itself
-                        request.shutdown(socket.SHUT_RDWR)
+            for request, opened_at in (*self._local.items(), *self._remote.items()):
+                if opened_at < begin:
+                    _end(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Do nothing: a client that disconnects is no error."""
+
+
+def _end(connection: socket.socket) -> None:
+    """End a connection that another thread serves."""
+    # Shut down, not closed: that thread still uses the file descriptor, whose number a close would free.
+    with suppress(OSError):  # it has just closed by itself
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def _is_loopback(address: Any) -> bool:
+    """Whether this is a loopback address, also an IPv4 one on an IPv6 socket."""
+    try:
+        found = ipaddress.ip_address(str(address).partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(found, "ipv4_mapped", None)
+    return (found if mapped is None else mapped).is_loopback
+
+
+def _names_loopback(host: str) -> bool:
+    """Whether a Host header (RFC 9110, 7.2) names this machine's loopback interface; the port doesn't matter."""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return name.lower().rstrip(".") == "localhost" or _is_loopback(name)
 
 
 class _RequestHandler(BaseHTTPRequestHandler):
@@ -259,6 +308,12 @@ class _RequestHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer a request."""
+        host = self.headers.get("Host")
+        if self.server.serves_only_loopback and host is not None and not _names_loopback(host):
+            # DNS rebinding: a page in a browser on this machine asks us under a name of its own.
+            error = "this server listens on loopback only: ask it as localhost, 127.0.0.1 or [::1]"
+            self._answer_json(HTTPStatus.MISDIRECTED_REQUEST, {"error": error})
+            return
         status = self.server.status
         path = self.path.split("?", 1)[0]
         if path == "/livez":

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
-import time
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from bridge.parts import PartStatus
 from bridge.watch import status_server
 from bridge.watch.health import HealthStatus
 from bridge.watch.status_server import StatusServer
+from tests.conftest import wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -55,8 +57,8 @@ def server(state: State) -> Iterator[StatusServer]:
     server.stop()
 
 
-def get(server: StatusServer, path: str, method: str = "GET") -> tuple[int, str]:
-    request = urllib.request.Request(f"http://127.0.0.1:{server.port}{path}", method=method)
+def get(server: StatusServer, path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
+    request = urllib.request.Request(f"http://127.0.0.1:{server.port}{path}", method=method, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:
             return answer.status, answer.read().decode()
@@ -146,26 +148,91 @@ def test_a_port_in_use_is_a_configuration_error(server: StatusServer) -> None:
         second.start()
 
 
-def test_slow_clients_do_not_block_others(server: StatusServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_has_a_longest_lifetime(server: StatusServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status_server, "CONNECTION_SECONDS", 0.3)
-    slow = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(status_server.MAX_CLIENTS)]
-    try:
-        for sock in slow:
-            sock.sendall(b"G")
-        for sock in slow:
-            assert sock.recv(1) == b""
-        deadline = time.monotonic() + 5
-        answered = 0
-        while answered != 200 and time.monotonic() < deadline:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as slow:
+        slow.sendall(b"G")
+
+        assert slow.recv(1) == b""
+        assert get(server, "/livez")[0] == 200
+
+
+@contextmanager
+def dripping(address: str, port: int, clients: int) -> Iterator[None]:
+    """Clients at this address that send a byte ten times a second, and connect again when they are dropped."""
+    stop = threading.Event()
+
+    def drip() -> None:
+        while not stop.is_set():
             try:
-                answered = get(server, "/livez")[0]
-            except OSError:  # the threads of closed connections are still ending
+                with socket.create_connection(("127.0.0.1", port), timeout=5, source_address=(address, 0)) as sock:
+                    while not stop.wait(0.1):
+                        sock.sendall(b"x")
+            except OSError:
                 continue
 
-        assert answered == 200
+    threads = [threading.Thread(target=drip) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
     finally:
-        for sock in slow:
-            sock.close()
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_probes_are_answered_while_many_clients_drip(server: StatusServer) -> None:
+    with dripping("127.0.0.1", server.port, 48):
+        wait_for(lambda: threading.active_count() > 48 + status_server.MAX_LOCAL, what="a full server")
+
+        assert [get(server, "/livez")[0] for _ in range(12)] == [200] * 12
+        assert [get(server, "/readyz")[0] for _ in range(3)] == [200] * 3
+
+
+def test_clients_elsewhere_do_not_take_the_places_of_loopback(
+    server: StatusServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 127.0.0.2 stands for another machine.
+    monkeypatch.setattr(status_server, "_is_loopback", lambda address: address == "127.0.0.1")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as probe:
+        probe.sendall(b"GET /livez HTTP/1.0\r\n")
+        with dripping("127.0.0.2", server.port, 48):
+            wait_for(lambda: threading.active_count() > 48 + status_server.MAX_REMOTE, what="a full server")
+            assert get(server, "/livez")[0] == 200
+            probe.sendall(b"\r\n")
+
+            assert probe.recv(12) == b"HTTP/1.0 200"
+
+
+@pytest.mark.parametrize(
+    ("host", "code"),
+    [
+        *(
+            (name, 200)
+            for name in ("localhost", "localhost:80", "LOCALHOST.", "127.0.0.1:8080", "127.1.2.3", "[::1]:9")
+        ),
+        *(
+            (name, 421)
+            for name in ("attacker.example", "attacker.example:8080", "192.168.0.1", "localhost.evil.example")
+        ),
+        *((name, 421) for name in ("", "[", "127.0.0.1.evil.example")),
+    ],
+)
+def test_a_server_on_loopback_answers_only_under_the_names_of_loopback(
+    server: StatusServer, host: str, code: int
+) -> None:
+    answered, body = get(server, "/readyz", Host=host)
+
+    assert answered == code
+    assert ("books" in body) == (code == 200)
+
+
+def test_a_client_without_host_header_is_answered(server: StatusServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
+        sock.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+
+        assert sock.recv(12) == b"HTTP/1.0 200"
 
 
 def test_lone_surrogates_do_not_break_the_page(server: StatusServer, state: State) -> None:

@@ -159,7 +159,7 @@ def test_the_bounds_in_the_document_are_those_in_the_code() -> None:
     from bridge.links.link import UNREAD_BYTES
     from bridge.mqtt.link import MAX_OTHER, MAX_PACKET
     from bridge.mqtt.packets import KEPT_BYTES
-    from bridge.watch.status_server import CONNECTION_SECONDS, MAX_CLIENTS
+    from bridge.watch.status_server import CONNECTION_SECONDS, MAX_LOCAL, MAX_REMOTE
 
     kib, mib = 1024, 1024 * 1024
     for statement in (
@@ -173,7 +173,7 @@ def test_the_bounds_in_the_document_are_those_in_the_code() -> None:
         f"{UPGRADE_BYTES // kib} KiB of upgrade",
         f"{MAX_MESSAGE // kib} KiB a receipt",
         f"{UNREAD_BYTES // mib} MiB unread",
-        f"{MAX_CLIENTS} connections",
+        f"{MAX_REMOTE} connections from other machines and {MAX_LOCAL} from this one",
         f"{CONNECTION_SECONDS:g} seconds each",
     ):
         assert statement in DOCUMENT, statement
