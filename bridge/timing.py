@@ -11,6 +11,16 @@ from math import inf
 EARLY = 60.0
 """Seconds of waiting after the first failure in which the next attempt comes soon (``Pace.early``)."""
 
+CLOCK_IS_SET_FROM = 1_672_531_200
+"""Seconds since the epoch: 2023-01-01. No version of the bridge is older, so an earlier time is that of a clock that
+hasn't been set since the boot: machines without a clock of their own begin in 1970, or where their firmware says.
+"""
+
+
+def clock_is_set(seconds: float) -> bool:
+    """Whether this wall clock time can be right."""
+    return seconds >= CLOCK_IS_SET_FROM
+
 
 @unique
 class Pace(Enum):

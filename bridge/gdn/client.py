@@ -221,7 +221,7 @@ class Client:
             root = _root(exc)
             reason = safe(str(root) or type(root).__name__)
             if isinstance(exc, requests.exceptions.SSLError):
-                reason += handshake_advice(root)
+                reason += handshake_advice(root, time.time())
             if isinstance(exc, requests.exceptions.ProxyError) and self._proxy is not None:
                 reason = f"the proxy {self._proxy.name}: {reason}. Check gdn.proxy, with user and password"
             raise self._unreachable(place, reason) from exc

@@ -12,6 +12,8 @@ import re
 from datetime import UTC, datetime
 from enum import IntEnum
 
+from bridge.timing import clock_is_set
+
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s(.*?)-----END CERTIFICATE-----", re.DOTALL)
 
 
@@ -34,8 +36,15 @@ x509_vfy.h), as in ``ssl.SSLCertVerificationError.verify_code``.
 """
 
 
-def handshake_advice(exc: BaseException) -> str:
-    """Advice to append to the message of a failed TLS handshake; empty if there is none."""
+_DATES = frozenset({9, 10})
+"""X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
+
+
+def handshake_advice(exc: BaseException, now: float) -> str:
+    """Advice to append to the message of a failed TLS handshake; empty if there is none. ``now``: the wall clock."""
+    if getattr(exc, "verify_code", None) in _DATES:
+        clock = f"the clock of this machine says {datetime.fromtimestamp(now, UTC):%Y-%m-%d %H:%M} UTC"
+        return f"; {clock}, {'is that right?' if clock_is_set(now) else 'it is not set: set it'}"
     if getattr(exc, "verify_code", None) in _UNKNOWN_AUTHORITY:
         return "; if your own certificate authority issued it, set ca_file"
     if isinstance(exc, ConnectionResetError) or getattr(exc, "reason", None) in _NO_TLS:

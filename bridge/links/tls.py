@@ -103,7 +103,7 @@ def _secured(sock: socket.socket, host: str, tls: Tls, context: ssl.SSLContext) 
         if expiry is not None and expiry <= now:
             # The peer's TLS alert seldom says so.
             raise OSError(f"{exc}; the client certificate {tls.cert_file} has expired: renew it") from exc
-        if advice := handshake_advice(exc):
+        if advice := handshake_advice(exc, now):
             raise OSError(f"{exc}{advice}") from exc
         raise
     # With TLS 1.3 the handshake ends before the peer has checked our certificate: log it here as well.

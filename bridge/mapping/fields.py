@@ -36,7 +36,7 @@ METADATA = {
     "$client": "the bridge's client id",
     "$qos": "0, 1 or 2",
     "$retain": "whether it was retained",
-    "$received_at": "when the bridge received it",
+    "$received_at": "when the bridge received it; no value if the clock wasn't set then",
     ROOT: "the whole payload, where each or an array makes several rows",
     USER: "MQTT 5 user properties, as $user.name",
 }
@@ -190,10 +190,10 @@ def _compile_metadata(name: str, column_type: AttributeType) -> CompiledField:
         raise ValueError(f"{head} is text, but the column is {column_type.value}")
     if head == "$received_at":
         if column_type is AttributeType.STRING:
-            return lambda context, _element: iso8601(context[head])
+            return lambda context, _element: None if context[head] is None else iso8601(context[head])
         if column_type is AttributeType.INT:
             raise ValueError(f"{head} is in milliseconds since 1970, which doesn't fit int: make the column long")
-        return lambda context, _element: context[head] // 10**6
+        return lambda context, _element: None if context[head] is None else context[head] // 10**6
     return lambda context, _element: context[head]
 
 

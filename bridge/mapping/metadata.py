@@ -7,6 +7,9 @@ from typing import Any
 
 from bridge.mapping.fields import USER
 from bridge.message import MqttMessage
+from bridge.timing import CLOCK_IS_SET_FROM
+
+_CLOCK_IS_SET_FROM = CLOCK_IS_SET_FROM * 10**9
 
 _USER_PROPERTY = 0x26
 
@@ -18,14 +21,16 @@ _SUBSCRIPTION_IDENTIFIER = 0x0B
 def metadata_of(message: MqttMessage, wanted: AbstractSet[str], client: str) -> dict[str, Any]:
     """Metadata by name, without ``$id`` and ``$root``; ``$received_at`` is in nanoseconds since the epoch.
 
-    ``$user`` is parsed only if wanted.
+    It is None if the clock wasn't set when the message arrived. ``$user`` is parsed only if wanted.
     """
+    received_at = message.received_at
     found: dict[str, Any] = {
         "$topic": message.topic,
         "$client": client,
         "$qos": message.qos,
         "$retain": message.retain,
-        "$received_at": message.received_at,
+        # 0 is the time of the examples that `gdn-bridge test` runs.
+        "$received_at": received_at if received_at >= _CLOCK_IS_SET_FROM or not received_at else None,
     }
     if USER in wanted:
         found[USER] = user_properties(message.properties)

@@ -42,7 +42,7 @@ MARK = """
 """
 COUNT = f"SELECT count(*), coalesce(sum({SIZE}), 0) FROM dead_letters"  # noqa: S608 - constants
 OLDEST = f"SELECT id, {SIZE} FROM dead_letters ORDER BY id"  # noqa: S608 - constants
-STORED_BEFORE = "SELECT id FROM dead_letters WHERE stored_at < ? ORDER BY stored_at LIMIT ?"
+STORED_BETWEEN = "SELECT id FROM dead_letters WHERE stored_at >= ? AND stored_at < ? ORDER BY stored_at LIMIT ?"
 REQUESTED = f"SELECT {COLUMNS} FROM dead_letters WHERE wanted = ? ORDER BY id"  # noqa: S608 - constants
 REQUESTED_IDS = "SELECT id FROM dead_letters WHERE wanted = ? ORDER BY id LIMIT ?"
 COUNT_REQUESTED = "SELECT count(*) FROM dead_letters WHERE wanted = ? AND id BETWEEN ? AND ?"
@@ -167,9 +167,9 @@ def requested_purges(db: sqlite3.Connection, limit: int) -> list[int]:
     return [dead_letter_id for (dead_letter_id,) in db.execute(REQUESTED_IDS, ("purge", limit))]
 
 
-def ids_stored_before(db: sqlite3.Connection, when: float, limit: int) -> list[int]:
-    """Ids of dead letters that were stored before a time, in seconds since the epoch."""
-    return [dead_letter_id for (dead_letter_id,) in db.execute(STORED_BEFORE, (when, limit))]
+def ids_stored_between(db: sqlite3.Connection, since: float, before: float, limit: int) -> list[int]:
+    """Ids of dead letters that were stored within a time, in seconds since the epoch."""
+    return [dead_letter_id for (dead_letter_id,) in db.execute(STORED_BETWEEN, (since, before, limit))]
 
 
 def count(db: sqlite3.Connection, selection: Selection) -> int:

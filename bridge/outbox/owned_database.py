@@ -17,6 +17,7 @@ from bridge.outbox import directories, ownership, rescue, schema
 from bridge.outbox.database import Database
 from bridge.outbox.lock import LockFile, not_writable
 from bridge.outbox.reserve import RESERVE_BYTES, Reserve
+from bridge.timing import CLOCK_IS_SET_FROM, clock_is_set
 
 HAS_BOOKS = "SELECT 1 FROM books LIMIT 1"
 DELETE_VALUE = "DELETE FROM memory WHERE key = ?"
@@ -197,6 +198,11 @@ class OwnedDatabase(Database, ABC):
 
     def _now(self) -> float:
         return self._clock_offset + self._clock()
+
+    @property
+    def _ages_count_from(self) -> float:
+        """Seconds since the epoch. What was stored before, with a clock that wasn't set, has no known age."""
+        return CLOCK_IS_SET_FROM if clock_is_set(self._now()) else 0.0
 
     # --- saved values ---------------------------------------------------------------------------------------
 

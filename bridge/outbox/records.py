@@ -85,6 +85,7 @@ def drop(
     *,
     under_way: Mapping[str, int],
     excess: Mapping[str, int],
+    since: float,
     before: float,
     streams: Collection[str],
 ) -> tuple[dict[str, Usage], Counter[str]]:
@@ -94,25 +95,27 @@ def drop(
         db: in a transaction.
         under_way: as for ``Outbox.drop``.
         excess: bytes to free, by stream.
-        before: seconds since the epoch.
+        since: seconds since the epoch; what was stored earlier has no known age.
+        before: the same.
         streams: those that have records.
 
     Returns:
         What was deleted, and how many records by reason.
     """
     sent = "".join(" AND NOT (stream = ? AND id <= ?)" for _ in under_way)
+    places = ", ".join("?" * len(excess))
     query = (
         f"SELECT id, stream, {SIZE}, stored_at FROM records "  # noqa: S608 - constants
-        f"WHERE number IS NULL AND (stored_at < ? OR stream IN ({', '.join('?' * len(excess))})){sent} "
+        f"WHERE number IS NULL AND (stored_at >= ? AND stored_at < ? OR stream IN ({places})){sent} "
         f"ORDER BY id LIMIT {DROP_RECORDS}"
     )
     chosen: list[int] = []
     left = dict(excess)
     reasons: Counter[str] = Counter()
     for record_id, stream, size, stored_at in db.execute(
-        query, [before, *excess, *(part for pair in under_way.items() for part in pair)]
+        query, [since, before, *excess, *(part for pair in under_way.items() for part in pair)]
     ):
-        expired = stored_at < before
+        expired = since <= stored_at < before
         if not expired and left.get(stream, 0) <= 0:
             if max(left.values(), default=0) <= 0:
                 break

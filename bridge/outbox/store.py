@@ -165,7 +165,12 @@ class Outbox(OwnedDatabase):
         before = self._now() - bounds.max_age if bounds.max_age else 0.0
         with self._counting("drop from") as (db, counts):
             dropped, reasons = records.drop(
-                db, under_way=under_way, excess=excess, before=before, streams=self._usage.by_stream
+                db,
+                under_way=under_way,
+                excess=excess,
+                since=self._ages_count_from,
+                before=before,
+                streams=self._usage.by_stream,
             )
             for reason, n in reasons.items():
                 counts[DROPPED + reason] += n
@@ -231,7 +236,7 @@ class Outbox(OwnedDatabase):
         return self._dead_letter_usage.count
 
     def oldest_age(self) -> float:
-        """Seconds that the oldest record has waited; 0 if there is none.
+        """Seconds that the oldest record has waited; 0 if there is none, or its age isn't known.
 
         Raises:
             OutboxUnavailable: the outbox can't be read now.
@@ -246,7 +251,7 @@ class Outbox(OwnedDatabase):
             raise OutboxDamaged(f"the outbox {self._path} was moved, deleted or replaced while the bridge uses it")
         with self._translated("read") as db:
             found = db.execute(records.READ_OLDEST).fetchone()
-        return max(0.0, self._now() - found[0]) if found else 0.0
+        return max(0.0, self._now() - found[0]) if found and found[0] >= self._ages_count_from else 0.0
 
     def why_full(self, *, age: float) -> str | None:
         """The bound that is reached, as a sentence; None: none is. ``age``: the latest ``oldest_age``."""
@@ -302,7 +307,8 @@ class Outbox(OwnedDatabase):
         if not self._bounds.dead_letter_age:
             return 0
         with self._translated("read") as db:
-            chosen = dead_letters.ids_stored_before(db, self._now() - self._bounds.dead_letter_age, PURGE_COUNT)
+            before = self._now() - self._bounds.dead_letter_age
+            chosen = dead_letters.ids_stored_between(db, self._ages_count_from, before, PURGE_COUNT)
         return self._purge(chosen, hint="they are older than outbox.dead_letter_age")
 
     def _purge(self, chosen: Sequence[int], *, hint: str) -> int:

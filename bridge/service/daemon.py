@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
@@ -26,6 +27,7 @@ from bridge.service.reload import Configuration, Reloader
 from bridge.service.supervisor import Event, StopReason, Supervisor
 from bridge.service.systemd import ServiceManager
 from bridge.service.watchdog import ForcedExit
+from bridge.timing import clock_is_set
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -84,6 +86,10 @@ class Daemon:
             ConfigError: the outbox or the status address can't be used.
         """
         try:
+            now = time.time()
+            if not clock_is_set(now):
+                hint = "set the clock, or wait until it is synchronised: $received_at has no value until then"
+                log.warning("clock.not_set", seconds_since_1970=round(now), hint=hint)
             self._manager.status("opening the outbox")
             prepared = self._prepare()
             reason = prepared if isinstance(prepared, StopReason) else self._supervise(prepared)

@@ -233,7 +233,7 @@ def test_payloads_cant_control_the_terminal(offline: Bridge) -> None:
         (["purge"], 2, "--all"),
         (["show", "99"], 1, "no dead letter 99"),
         (["list", "--since", "yesterday"], 2, "15m, 2h, 3d"),
-        (["list", "--limit", "0"], 2, "not a positive number"),
+        (["list", "--limit", "0"], 2, "must be a whole number from 1"),
         (["list", "--reason", "none_such"], 0, "no dead letters"),
         (["export", "--reason", "none_such"], 0, "no dead letters"),
         (["replay", "--reason", "none_such"], 0, "no dead letters"),

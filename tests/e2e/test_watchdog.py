@@ -53,6 +53,15 @@ def event(process: Process, name: str) -> dict[str, Any]:
     return next((entry for entry in events(process) if entry["event"] == name), {})
 
 
+def test_a_clock_that_is_not_set_is_reported_at_the_start(offline: Bridge) -> None:
+    process = start(offline, pipeline__time__time="lambda: 60.0")
+
+    wait_for(lambda: event(process, "daemon.started"), what="the start")
+
+    assert event(process, "clock.not_set")["seconds_since_1970"] == 60
+    assert process.terminate() == 0
+
+
 @pytest.fixture
 def offline(make_bridge: MakeBridge) -> Bridge:
     return make_bridge(mqtt_port=free_port(), gdn_url=f"http://127.0.0.1:{free_port()}", BRIDGE_STOP_TIMEOUT="1")

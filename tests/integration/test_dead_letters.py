@@ -447,7 +447,7 @@ def test_requested_dead_letters_are_found_by_an_index_without_a_scan(outbox: Out
         (dead_letters.REQUESTED, ("replay",)),
         (dead_letters.REQUESTED_IDS, ("purge", 1)),
         (dead_letters.COUNT_REQUESTED, ("purge", 1, 2)),
-        (dead_letters.STORED_BEFORE, (1, 1)),
+        (dead_letters.STORED_BETWEEN, (1, 2, 1)),
     ):
         plan = outbox._db.execute(f"EXPLAIN QUERY PLAN {query}", parameters).fetchall()
         assert all("USING" in row[3] and "TEMP B-TREE" not in row[3] for row in plan), plan

@@ -10,6 +10,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -352,6 +353,20 @@ def test_dead_letters_that_were_too_old_leave_their_bytes_to_new_ones(bounded: C
     assert outbox.dead_letter_count == 10
     outbox.commit(Commit(dead_letters=[dead_letter()]))
     assert outbox.dead_letter_count == 9
+
+
+def test_what_was_stored_before_the_clock_was_set_does_not_expire_after_a_restart(tmp_path: Path) -> None:
+    bounds = Bounds(max_age=60, dead_letter_age=60)
+    for seconds, row in ((5000.0, big(2)), (1_800_000_000.0, big(1))):
+        outbox = Outbox(tmp_path / "outbox.db", bounds, clock=Clock(), wall_clock=partial(float, seconds))
+        outbox.open()
+        outbox.commit(Commit(rows=row, dead_letters=[dead_letter()]))
+        try:
+            assert outbox.oldest_age() == 0
+            assert outbox.drop(under_way={}) == {}
+            assert outbox.purge_old() == 0
+        finally:
+            outbox.close()
 
 
 def test_records_that_are_too_old_are_dropped_as_expired(bounded: Callable[..., Outbox]) -> None:

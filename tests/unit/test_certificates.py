@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ssl
 from datetime import UTC, datetime
 
 import pytest
@@ -10,7 +11,7 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.links.certificates import not_after
+from bridge.links.certificates import handshake_advice, not_after
 
 END = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
 LATE_END = datetime(2050, 1, 1, tzinfo=UTC)
@@ -32,6 +33,18 @@ def certificate(end: bytes, *, version: bytes = b"") -> bytes:
     begin = element(0x17, b"200101000000Z")
     parts = element(0x02, b"\x01"), element(0x30), element(0x30), element(0x30, begin, end)
     return element(0x30, element(0x30, version, *parts))
+
+
+@pytest.mark.parametrize("code", [9, 10])
+@pytest.mark.parametrize(
+    ("now", "says"),
+    [(60.0, "says 1970-01-01 00:01 UTC, it is not set: set it"), (1.8e9, "says 2027-01-15 08:00 UTC, is that right?")],
+)
+def test_a_certificate_refused_for_its_dates_is_answered_with_the_clock(code: int, now: float, says: str) -> None:
+    error = ssl.SSLCertVerificationError()
+    error.verify_code = code
+
+    assert handshake_advice(error, now) == f"; the clock of this machine {says}"
 
 
 @pytest.mark.parametrize("end", [END, LATE_END, datetime(2049, 12, 31, 23, 59, 59, tzinfo=UTC)])

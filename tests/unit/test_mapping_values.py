@@ -22,6 +22,7 @@ from bridge.message import DeadLetter, MqttMessage
 from bridge.reasons import Reason
 from bridge.streamql import parse
 from bridge.streamql.streams import InputStream, input_streams
+from bridge.timing import CLOCK_IS_SET_FROM
 
 DEFINITION = """@App:name('w') @App:qlVersion("2")
 CREATE STREAM wide (s string, i int, l long, f float, d double, b bool, o object);
@@ -117,6 +118,24 @@ def test_the_value_of_a_field(column: str, field: Any, payload: object, expected
 
     assert found == expected
     assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize("column", ["l", "s"])
+@pytest.mark.parametrize(
+    ("received_at", "is_set"), [(1, False), (946_684_800 * 10**9, False), (CLOCK_IS_SET_FROM * 10**9, True)]
+)
+def test_received_at_has_no_value_while_the_clock_is_not_set(column: str, received_at: int, is_set: bool) -> None:
+    value: Any
+    default: Any
+    value, default = {"l": (1_672_531_200_000, -1), "s": ("2023-01-01T00:00:00.000Z", "-")}[column]
+
+    assert one(column, "$received_at", {}, received_at=received_at) == (value if is_set else Reason.MISSING_FIELD)
+    with_default = one(column, FieldSpec("$received_at", default=default), {}, received_at=received_at)
+    assert with_default == (value if is_set else default)
+
+
+def test_a_text_with_received_at_has_no_value_while_the_clock_is_not_set() -> None:
+    assert one("s", "at {$received_at}", {}, received_at=1) == Reason.MISSING_FIELD
 
 
 NO, FAR = Reason.TYPE_MISMATCH, Reason.OUT_OF_RANGE
