@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from bridge.path import arrivals
 from tests.path.harness import Broker, DataPath
 
 MakePath = Callable[..., DataPath]
@@ -252,3 +253,31 @@ def test_a_copy_of_the_outbox_forgets_the_exchanges(make_path: MakePath) -> None
     path.outbox_path.with_name("outbox.db.lock").write_text("another seal")
 
     assert remembered(make_path()) == []
+
+
+@deduplicating_or_not
+@pytest.mark.parametrize("ending", ["kill", "cut", "none"])
+def test_messages_that_wait_for_a_later_slice_are_stored_once_if_they_are_redelivered(
+    make_path: MakePath, monkeypatch: pytest.MonkeyPatch, deduplicates: bool, ending: str
+) -> None:
+    monkeypatch.setattr(arrivals, "SLICE_BYTES", 2 * arrivals.OBJECT_BYTES)
+    monkeypatch.setattr(arrivals, "MEASURED_TOGETHER", 1)
+    path = make_path(deduplicates=deduplicates)
+    broker = path.connect_broker()
+    broker.publish(1, 2, 3, 4, 5, qos=2)
+    path.turn()
+    assert 0 < len(path.stored) < 5
+
+    if ending == "kill":
+        kill(path)
+        path = make_path(deduplicates=deduplicates)
+    if ending == "cut":
+        broker.close()
+        path.turn(2)
+    if ending != "none":
+        broker = path.connect_broker(session_present=True)
+    broker.publish(1, 2, 3, 4, 5, qos=2, dup=True)
+    path.turn(8)
+
+    assert path.stored == [1, 2, 3, 4, 5]
+    assert sorted(remembered(path)) == [1, 2, 3, 4, 5]
