@@ -19,6 +19,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+import structlog
 
 from bridge.local.broker import free_port
 from tests.order import LongestFirst
@@ -43,6 +44,14 @@ CANARY = {
 """Settings of a canary for that worker, with the default interval."""
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def log_of_other_tests_stays() -> Iterator[None]:
+    """A test that calls the command in this process configures the log of the process."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.hookimpl(optionalhook=True)
