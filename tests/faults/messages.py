@@ -109,7 +109,8 @@ def _element(rng: random.Random, device: int, n: int, part: int) -> tuple[str, b
     space = rng.choice(("", " ", "\n"))
     written = "{" + ",".join(f'{space}"{name}":{space}{text}' for name, text in members) + "}"
     text = label if isinstance(label, str) else json.dumps(label)
-    row = {"device": DEVICES[device], "n": n, "part": part, "value": value, "label": text, "good": good}
+    # The engine drops a row that has 37 in a double column.
+    row = {"device": DEVICES[device], "n": n, "part": part, "value": float(value), "label": text, "good": good}
     return written, json.dumps(row, separators=(",", ":"), ensure_ascii=False).encode()
 
 

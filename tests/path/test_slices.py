@@ -17,7 +17,7 @@ from bridge.path import arrivals
 from bridge.path.arrivals import SLICE_BYTES, SLICE_SECONDS
 from bridge.path.delivery import OWN_BYTES, PAGE_BYTES, SHARED_BYTES
 from tests.faults.mqtt_packets import publish
-from tests.path.harness import OTHERS, READINGS, Broker, DataPath
+from tests.path.harness import OTHERS, READINGS, STREAMS, Broker, DataPath
 
 MakePath = Callable[..., DataPath]
 
@@ -298,8 +298,8 @@ def test_a_turn_frames_a_bounded_number_of_bytes(path: DataPath) -> None:
 
 
 def test_the_streams_together_keep_a_bounded_number_of_bytes_in_memory(make_path: MakePath) -> None:
-    path = make_path(worker_is_attached=False)
     streams = [f"s{n}" for n in range(8)]
+    path = make_path(worker_is_attached=False, streams={**STREAMS, **dict.fromkeys(streams, STREAMS["readings"])})
     deliveries = [path.make_sender(stream).delivery for stream in streams]
     size, held = 100_000, []
 
