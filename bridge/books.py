@@ -69,7 +69,10 @@ class Traffic:
     route_rows: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Rows mapped, by route and stream. Redelivered messages count again."""
     sessions_lost: int = 0
-    """How often the broker had lost the session, and with it the messages queued for us. Kept in the outbox."""
+    """How often the broker said that it had lost the session, and with it the messages queued for us. Kept in the
+    outbox."""
+    sessions_kept: int = 0
+    """How many of ``sessions_lost`` redelivered messages proved wrong. Kept in the outbox."""
     broker_dropped: int | None = None
     """Messages for any client that the broker reports as dropped since it started; None if it doesn't report them."""
     sparkplug_bytes: int | None = None

@@ -251,6 +251,8 @@ class MqttLink(Link):
         )
         self.session_present: bool | None = None
         """Whether the broker had kept the session; None before its CONNACK."""
+        self.has_redelivered = False
+        """Whether a redelivered message showed that the broker had kept the session, although its CONNACK denied it."""
         self.broker_dropped: int | None = None
         """Messages that the broker has dropped since its start because a queue was full; None if it hasn't said."""
         self._session_note: str | None = None
@@ -305,6 +307,11 @@ class MqttLink(Link):
         return client
 
     # --- state --------------------------------------------------------------------------------------------
+
+    @property
+    def is_v5(self) -> bool:
+        """Whether the protocol is MQTT 5."""
+        return self._options.is_v5
 
     @property
     def subscribed(self) -> bool:
@@ -506,6 +513,8 @@ class MqttLink(Link):
             messages = self._without_counter(messages)
         if messages:
             self._silence.heard()
+            if self.session_present is False and not self.has_redelivered:
+                self.has_redelivered = any(message.dup and message.qos for message in messages)
         return messages
 
     def _check_bounds(self, block: packets.Block, data: bytes) -> None:

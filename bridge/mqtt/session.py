@@ -50,6 +50,7 @@ class MqttSession:
         self._outbox = outbox
         self._brief_links = 0
         self._is_loss_uncounted = False
+        self._is_loss_reported = False  # of this link's session, and not withdrawn
         stored_name, filters, *qos = json.loads(outbox.saved_value(KEY) or '["", []]')
         self.known = Known(tuple(filters), *qos) if stored_name == name else Known()
         self.qos_2 = Qos2Exchanges(session=name, stored=outbox.qos_2_messages())
@@ -69,7 +70,7 @@ class MqttSession:
         return self.qos_2.may_subscribe and (self.redelivery is None or self.redelivery.may_subscribe)
 
     def begin(self, link: MqttLink) -> None:
-        """The CONNACK has come: log and count the loss of the session if the broker no longer had it.
+        """The CONNACK has come: log and count the loss of the session if the broker says that it no longer had it.
 
         Raises:
             OutboxUnavailable: the loss was logged, but not counted.
@@ -83,13 +84,32 @@ class MqttSession:
     def _note_loss(self, link: MqttLink) -> None:
         if link.session_present is not False or not self.known.filters:
             return
+        repeats = "" if link.is_v5 else ". Retained messages come again with the subscription, and become rows again"
         log.warning(
             "mqtt.session_lost",
-            hint="the broker no longer knew this client id's session: messages that it had queued, and those published "
-            "while the bridge was away, are lost. Check the broker's persistence and session expiry",
+            hint="the broker says that it no longer had this client id's session (Session Present 0). Unless it sends "
+            "redelivered messages now, those that it had queued, and those published while the bridge was away, are "
+            f"lost: check its persistence and session expiry. ActiveMQ Classic says so at each connection{repeats}",
         )
         self.known = Known()
         self._is_loss_uncounted = True
+        self._is_loss_reported = True
+
+    def follow(self, link: MqttLink) -> None:
+        """Withdraw the reported loss if the link has shown that the session had been kept.
+
+        Raises:
+            OutboxUnavailable: the withdrawal was logged, but not counted.
+        """
+        if not (self._is_loss_reported and link.has_redelivered):
+            return
+        self._is_loss_reported = False
+        log.warning(
+            "mqtt.session_kept",
+            hint="the broker sent redelivered messages: it had kept the session, although it said that it had none. "
+            "Nothing is known to be lost",
+        )
+        self._outbox.count("sessions_kept")
 
     def save_filters(self, link: MqttLink) -> None:
         """Store which filters the session holds, for the next connection and the next start.

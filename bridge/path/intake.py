@@ -116,6 +116,7 @@ class Intake:
         if is_first:
             refused = _described(link.refused)
             log.info("mqtt.subscribed", session_present=link.session_present, refused=refused, note=link.note)
+        self._session.follow(link)
         self._session.save_filters(link)
 
     def _report(self, link: MqttLink, now: float) -> None:

@@ -408,6 +408,7 @@ class Pipeline:
             receipt_durations={stream: sender.durations.durations for stream, sender in senders.items()},
             route_rows=self._route_rows,
             sessions_lost=outbox.counter("sessions_lost"),
+            sessions_kept=outbox.counter("sessions_kept"),
             broker_dropped=intake.broker_dropped,
             sparkplug_bytes=None if sparkplug is None else sparkplug.bytes,
             sparkplug_refused=None if sparkplug is None else sparkplug.refused,

@@ -87,7 +87,8 @@ DEFINITIONS = (
         "Redelivered messages recognised as stored already (delivery.deduplicate, or QoS 2), since the start.",
     ),
     Definition("acked", "counter", "PUBACKs and PUBRECs sent since the start."),
-    Definition("sessions_lost", "counter", "How often the broker had lost the session."),
+    Definition("sessions_lost", "counter", "How often the broker said that it had lost the session."),
+    Definition("sessions_kept", "counter", "How many of them redelivered messages proved wrong."),
     Definition(
         "sparkplug_bytes",
         "gauge",
@@ -273,6 +274,7 @@ def _samples(reading: Reading) -> dict[str, Samples]:
         "mqtt_repetitions": _single(traffic.redelivered),
         "acked": _single(traffic.acked),
         "sessions_lost": _single(traffic.sessions_lost),
+        "sessions_kept": _single(traffic.sessions_kept),
         "sparkplug_bytes": _single(traffic.sparkplug_bytes),
         "sparkplug_births_refused": _single(traffic.sparkplug_refused),
         "broker_dropped": _single(traffic.broker_dropped),

@@ -149,7 +149,7 @@ class StatusServer:
                 "rate_limited": [stream for stream, limited in snapshot.traffic.rate_limited.items() if limited],
             },
             "broker": {
-                "sessions_lost": snapshot.traffic.sessions_lost,
+                "sessions_lost": snapshot.traffic.sessions_lost - snapshot.traffic.sessions_kept,
                 "messages_dropped": snapshot.traffic.broker_dropped,
             },
             "health": self._health(),
