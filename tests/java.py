@@ -13,7 +13,11 @@ from typing import NoReturn
 
 import pytest
 
+CLASS_PATH_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:2.8:build-classpath"
 RESOLVE_SECONDS = 480
+
+QUICK_START = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""Options of a JVM with a short life: no second compiler, no collector threads."""
 
 
 def unavailable(reason: str) -> NoReturn:
@@ -25,7 +29,7 @@ def unavailable(reason: str) -> NoReturn:
 
 def program(name: str) -> str:
     """The path of a program. Without it, skips the test."""
-    found = shutil.which(name)
+    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
     if found is None:
         unavailable(f"{name} is not installed")
     return found
@@ -62,3 +66,26 @@ def from_maven(pom: Path, goal: str, *, output: str, is_whole: Callable[[Path], 
             shutil.rmtree(made)
         part.rename(made)
     return made
+
+
+def class_path(pom: Path, *, sums: Path | None = None) -> str:
+    """The class path of a `pom.xml`.
+
+    Args:
+        pom: names the artifacts and their versions.
+        sums: SHA-256 and name of each jar, as ``sha256sum`` writes them, sorted by name; other jars fail the test.
+    """
+    jars = from_maven(pom, CLASS_PATH_GOAL, output="mdep.outputFile", is_whole=_has_all_jars).read_text()
+    if sums is not None:
+        assert sums_of(jars) == sums.read_text(), f"the jars of {pom} are not those of {sums.name}"
+    return jars
+
+
+def sums_of(jars: str) -> str:
+    """What a file of sums has to contain for this class path."""
+    paths = sorted(map(Path, jars.split(os.pathsep)), key=lambda path: path.name)
+    return "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in paths)
+
+
+def _has_all_jars(resolved: Path) -> bool:
+    return all(Path(jar).exists() for jar in resolved.read_text().split(os.pathsep))

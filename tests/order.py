@@ -13,6 +13,7 @@ EACH_FAULT = "tests/faults/test_faults.py::test_each_fault_alone"
 SECONDS = {
     "tests/deploy/test_docker.py": 320,
     "tests/deploy/test_release.py": 180,
+    "tests/brokers/test_brokers.py": 170,
     f"{EACH_FAULT}[producer]": 165,
     "tests/integration/test_pulsar_facts.py": 150,
     "tests/deploy/test_systemd.py": 140,

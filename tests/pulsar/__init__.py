@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hmac
 import json
-import os
 import time
 import urllib.error
 import urllib.request
@@ -22,7 +21,6 @@ from tests import java
 from tests.conftest import Process, wait_for
 
 POM = Path(__file__).with_name("pom.xml")
-CLASS_PATH_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:2.8:build-classpath"
 START_SECONDS = 90
 
 _LOG4J = """\
@@ -33,16 +31,6 @@ _LOG4J = """\
   <Loggers><Root level="info"><AppenderRef ref="out"/></Root></Loggers>
 </Configuration>
 """
-
-
-def class_path() -> str:
-    """Pulsar's class path, resolved by Maven once per `pom.xml` and then from a cache. Without it, skips the test."""
-    resolved = java.from_maven(POM, CLASS_PATH_GOAL, output="mdep.outputFile", is_whole=_has_all_jars)
-    return resolved.read_text()
-
-
-def _has_all_jars(resolved: Path) -> bool:
-    return all(Path(jar).exists() for jar in resolved.read_text().split(os.pathsep))
 
 
 def token(key: bytes, role: str) -> str:
@@ -66,7 +54,7 @@ class Pulsar(Process):
 
     def __init__(self, directory: Path, *, token_key: bytes | None = None, **settings: str | int) -> None:
         program = java.program("java")
-        jars = class_path()
+        jars = java.class_path(POM)
         self.port = free_port()
         self.admin_token = token(token_key, "admin") if token_key else None
         own: dict[str, str | int] = {
@@ -116,9 +104,7 @@ class Pulsar(Process):
         scratch = directory / "tmp"  # native libraries are unpacked there at each start
         scratch.mkdir(exist_ok=True)
         self._command = [
-            *(program, "-Xmx512m", "-XX:MaxDirectMemorySize=512m"),
-            # For a short life: no second compiler, no collector threads.
-            *("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+            *(program, *java.QUICK_START, "-XX:MaxDirectMemorySize=512m"),
             *("--add-opens", "java.base/java.lang=ALL-UNNAMED", "--add-opens", "java.base/sun.net=ALL-UNNAMED"),
             f"-Djava.io.tmpdir={scratch}",
             f"-Dlog4j2.configurationFile={directory / 'log4j2.xml'}",

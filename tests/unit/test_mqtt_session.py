@@ -44,6 +44,7 @@ class EndedLink:
 
     held: tuple[str, ...] = ()
     qos: int = 1
+    is_v5: bool = True
     session_present: bool = True
     subscribed: bool = True
     is_auth_error: bool = False
