@@ -75,6 +75,8 @@ class Traffic:
     """How many of ``sessions_lost`` redelivered messages proved wrong. Kept in the outbox."""
     broker_dropped: int | None = None
     """Messages for any client that the broker reports as dropped since it started; None if it doesn't report them."""
+    broker_notes: tuple[str, ...] = ()
+    """Where the broker grants less than was asked for, and that it drops messages, as sentences."""
     sparkplug_bytes: int | None = None
     """Memory that Sparkplug birth certificates take, as ``mqtt.sparkplug_bytes`` counts it; None: no route has the
     format."""

@@ -160,6 +160,8 @@ def _check_broker(configuration: Configuration) -> Iterator[Finding]:
         yield from _skipped(subscriptions, "the login failed")
         return
     yield Finding(login, "ok", "accepted")
+    for note in link.notes:
+        yield Finding(f"{place}, what it grants", "note", note)
     for asked, filter_ in subscriptions.items():
         reason = link.refused.get(filter_)
         if not link.subscribed:
@@ -167,7 +169,7 @@ def _check_broker(configuration: Configuration) -> Iterator[Finding]:
         elif reason is None:
             yield Finding(asked, "ok", f"granted at QoS {link.granted[filter_]}")
         else:
-            yield Finding(asked, "failed", f"{reason}. Check the broker's access rules for this user")
+            yield Finding(asked, "failed", f"{reason}. {link.advice[filter_]}")
 
 
 def _wait_until_subscribed(link: MqttLink) -> str:

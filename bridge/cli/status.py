@@ -75,7 +75,17 @@ def lines(answer: Mapping[str, Any], url: str) -> Iterator[str]:
     if outbox["rate_limited"]:
         streams = ", ".join(outbox["rate_limited"])
         yield printable(f"         delivery.max_rate_rows or delivery.max_rate_bytes limits, not GDN: {streams}")
+    yield from _broker(answer.get("broker", {}))
     yield f"far end  {', '.join(_far_end(health)) or 'not known yet'}"
+
+
+def _broker(broker: Mapping[str, Any]) -> Iterator[str]:
+    """What the broker says of itself."""
+    dropped, notes = broker.get("messages_dropped"), broker.get("notes", [])
+    if dropped is not None:
+        notes = [f"{dropped} messages dropped since its start, of any client", *notes]
+    for n, note in enumerate(notes):
+        yield printable(f"{'         ' if n else 'broker   '}{note}")
 
 
 def _imbalance(books: Mapping[str, Any]) -> str:

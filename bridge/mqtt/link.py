@@ -27,7 +27,8 @@ from bridge.errors import MqttUnavailable, RemoteProtocolError
 from bridge.links.link import Link, LinkEnd
 from bridge.links.tls import Tls, open_socket
 from bridge.message import MqttMessage
-from bridge.mqtt import packets, refusals
+from bridge.mqtt import grants, packets, refusals
+from bridge.mqtt.grants import Limits
 from bridge.mqtt.refusals import BrokerReason, Code
 from bridge.mqtt.subscriptions import DROPPED_TOPIC, RequestKind, SubscriptionRequest, Subscriptions
 
@@ -255,7 +256,7 @@ class MqttLink(Link):
         """Whether a redelivered message showed that the broker had kept the session, although its CONNACK denied it."""
         self.broker_dropped: int | None = None
         """Messages that the broker has dropped since its start because a queue was full; None if it hasn't said."""
-        self._session_note: str | None = None
+        self._connection_notes: list[str] = []
         self._options = options
         self._subscriptions = Subscriptions(
             filters,
@@ -349,16 +350,21 @@ class MqttLink(Link):
         return self._options.qos
 
     @property
-    def note(self) -> str | None:
-        """Where the broker grants less than was asked for, as a sentence; not an error."""
-        notes = [self._session_note] if self._session_note else []
+    def advice(self) -> Mapping[str, str]:
+        """What to do about each of ``refused``."""
+        return self._subscriptions.advice
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Where the broker grants less than was asked for, as sentences; not errors."""
+        notes = [*self._connection_notes, *grants.of_filters(self.held, is_v5=self.is_v5)]
         lower = [f for f, qos in self.granted.items() if 0 < qos < self.qos]
         if lower:
             notes.append(
                 f"the broker grants QoS 1, not 2 as mqtt.qos asks, for {len(lower)} of {len(self.granted)} "
                 "subscriptions: what it redelivers may be stored twice"
             )
-        return "; ".join(notes) or None
+        return tuple(notes)
 
     @property
     def counter_unanswered(self) -> bool:
@@ -391,7 +397,7 @@ class MqttLink(Link):
             self._refused(_reason(code, properties))
             return
         self.session_present = flags.session_present
-        self._session_note = self._shorter_session(properties)
+        self._connection_notes = grants.of_connection(_limits(properties), session_expiry=self._options.session_expiry)
         self._keepalive = getattr(properties, "ServerKeepAlive", self._keepalive)  # 3.2.2.3.14
         self._send(self._subscriptions.connected(session_present=flags.session_present))
         if self._options.subscribe_on_connect:
@@ -413,16 +419,6 @@ class MqttLink(Link):
     def _refused(self, reason: BrokerReason) -> None:
         options = self._options
         self.fail(*refusals.connect_refused(reason, client_id=options.client_id, version=options.version))
-
-    def _shorter_session(self, properties: Any) -> str | None:
-        """A note if the broker keeps the session for less time than asked (3.2.2.3.2)."""
-        granted, asked = getattr(properties, "SessionExpiryInterval", None), self._options.session_expiry
-        if granted is None or granted >= asked:
-            return None
-        return (
-            f"the broker keeps the session {granted} s, not {asked} s as mqtt.session_expiry asks: "
-            "messages published in a longer outage are lost"
-        )
 
     # --- subscriptions ------------------------------------------------------------------------------------
 
@@ -665,6 +661,15 @@ class MqttLink(Link):
             self._client.disconnect()
             self.flush()
         self.sock.close()
+
+
+def _limits(properties: Any) -> Limits:
+    """Of a CONNACK; with 3.1.1 it has none."""
+    return Limits(
+        session_expiry=getattr(properties, "SessionExpiryInterval", None),
+        maximum_qos=getattr(properties, "MaximumQoS", None),
+        retain_available=bool(getattr(properties, "RetainAvailable", 1)),
+    )
 
 
 def _reason(code: ReasonCode, properties: Any = None) -> BrokerReason:

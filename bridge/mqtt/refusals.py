@@ -24,11 +24,14 @@ class Code(IntEnum):
     SERVER_UNAVAILABLE = 0x88
     SERVER_BUSY = 0x89
     SESSION_TAKEN_OVER = 0x8E
+    TOPIC_FILTER_INVALID = 0x8F
     PACKET_IDENTIFIER_IN_USE = 0x91
     QUOTA_EXCEEDED = 0x97
     USE_ANOTHER_SERVER = 0x9C
     SERVER_MOVED = 0x9D
+    SHARED_SUBSCRIPTIONS_NOT_SUPPORTED = 0x9E
     CONNECTION_RATE_EXCEEDED = 0x9F
+    WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED = 0xA2
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +97,26 @@ def disconnected(reason: BrokerReason, *, client_id: str) -> tuple[str, LinkEnd]
         )
         return error, LinkEnd.TAKEN_OVER
     return f"the broker closed the session: {reason}", LinkEnd.DISCONNECTED
+
+
+def subscription_advice(code: int | None) -> str:
+    """What to do about a filter that the broker doesn't grant at QoS 1 or more: a sentence without its full stop.
+
+    Args:
+        code: of the SUBACK (3.9.3), 0 if it was granted at QoS 0; None if the broker gave none.
+    """
+    match code:
+        case 0:
+            return "The broker grants no more than QoS 0: raise its maximum QoS"
+        case None:
+            return "The broker's SUBACK is incomplete: report this to the broker's makers"
+        case Code.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED:
+            return "The broker has no shared subscriptions: enable them there, or leave $share/GROUP/ out of the topic"
+        case Code.WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED:
+            return "The broker has no wildcard subscriptions: enable them there, or write topics without + and #"
+        case Code.TOPIC_FILTER_INVALID:
+            return "The broker doesn't accept this topic filter: change the topic of the route"
+        case Code.QUOTA_EXCEEDED:
+            return "The broker's limit of subscriptions is reached: raise it there"
+        case _:
+            return "Check the broker's access rules for this user and client id"

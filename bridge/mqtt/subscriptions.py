@@ -12,7 +12,7 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from bridge.errors import RemoteProtocolError
-from bridge.mqtt.refusals import BrokerReason, Code
+from bridge.mqtt.refusals import BrokerReason, Code, subscription_advice
 
 DROPPED_TOPIC = "$SYS/broker/publish/messages/dropped"
 """Where Mosquitto counts the messages that it has dropped since its start because a queue was full."""
@@ -67,6 +67,8 @@ class Subscriptions:
         next connection must request them again, so that they are granted at QoS 1 or named in ``refused``."""
         self.refused: Mapping[str, str] = {}
         """Wanted filters that the broker refused or granted at QoS 0, each with the reason; as of the last SUBACK."""
+        self.advice: Mapping[str, str] = {}
+        """What to do about each of ``refused``."""
         self.downgraded: frozenset[str] = frozenset()
         """Those of ``refused`` that the broker granted at QoS 0."""
         self.granted: Mapping[str, int] = {}
@@ -82,6 +84,7 @@ class Subscriptions:
         self._is_connected = False
         self._held: set[str] = set()
         self._reasons: dict[str, str] = {}
+        self._advice: dict[str, str] = {}  # for each of _reasons
         self._granted: dict[str, int] = {}
         self._downgraded: set[str] = set()
         self._repeats_left = MAX_REPEATED
@@ -216,6 +219,7 @@ class Subscriptions:
         self._downgraded.discard(filter_)
         self._reasons.pop(filter_, None)
         self._granted.pop(filter_, None)
+        self._advice[filter_] = subscription_advice(None if reason is None else reason.code)
         if reason is None or reason.is_failure:
             self._reasons[filter_] = NO_ANSWER if reason is None else str(reason)
             return
@@ -243,6 +247,7 @@ class Subscriptions:
     def _update_results(self) -> None:
         self.held = tuple(sorted(self._held))
         self.refused = {f: self._reasons[f] for f in self._wanted if f in self._reasons}
+        self.advice = {f: self._advice[f] for f in self.refused}
         self.granted = {f: self._granted[f] for f in self._wanted if f in self._granted}
         self.downgraded = frozenset(self._downgraded.intersection(self.refused))
 

@@ -13,6 +13,9 @@ from bridge.mqtt.link import MqttLink
 from bridge.mqtt.session import MqttSession
 from bridge.path.arrivals import Arrivals, Lanes
 
+DROPS_LOGGED_EVERY = 60.0
+"""Seconds between two log lines about a rise of the broker's counter, which may rise every few seconds."""
+
 log = get_logger(__name__)
 
 
@@ -54,6 +57,11 @@ class Intake:
         """PUBACKs and PUBRECs written."""
         self.broker_dropped: int | None = None
         """Messages that the broker says it dropped; None: it doesn't say."""
+        self.notes: tuple[str, ...] = ()
+        """Where the broker grants less than was asked for, and that it drops messages, as sentences."""
+        self._last_dropped: int | None = None  # the last counter of any link: drops while the bridge was away show, too
+        self._drops_seen = 0  # by which it has risen
+        self._drops_logged_at = -DROPS_LOGGED_EVERY
         self._session = session
         self._redelivery = session.redelivery
         self._qos_2 = session.qos_2
@@ -115,7 +123,8 @@ class Intake:
         is_first, self._is_subscribed = not self._is_subscribed, True
         if is_first:
             refused = _described(link.refused)
-            log.info("mqtt.subscribed", session_present=link.session_present, refused=refused, note=link.note)
+            note = "; ".join(link.notes) or None
+            log.info("mqtt.subscribed", session_present=link.session_present, refused=refused, note=note)
         self._session.follow(link)
         self._session.save_filters(link)
 
@@ -126,11 +135,35 @@ class Intake:
         if state == self._reported:
             return
         is_first, self._reported = self._reported is None, state
-        trouble = _trouble(*state)
+        self._note(link)
+        trouble = _trouble(link, unheard=state[1])
         if is_first or trouble is None:
             self.dialer.up()
         if trouble is not None:
             self.dialer.failing(trouble)
+
+    def _note(self, link: MqttLink) -> None:
+        drops = (
+            f"the broker has dropped {self._drops_seen} messages since the bridge was started, of any client whose "
+            "queue was full. Raise its queue limit (docs/brokers.md)"
+        )
+        self.notes = (*link.notes, *([drops] if self._drops_seen else []))
+
+    def _follow_drops(self, link: MqttLink) -> None:
+        """Note and log a rise of the broker's counter of dropped messages. A restarted broker counts from 0 again."""
+        self.broker_dropped = dropped = link.broker_dropped
+        if dropped is None or dropped == self._last_dropped:
+            return
+        before, self._last_dropped = self._last_dropped, dropped
+        if before is None or dropped < before:
+            return
+        self._drops_seen += dropped - before
+        self._note(link)
+        now = self._clock()
+        if now - self._drops_logged_at >= DROPS_LOGGED_EVERY:
+            self._drops_logged_at = now
+            hint = "a queue in the broker was full, of this client or of another. Raise its limit (docs/brokers.md)"
+            log.warning("mqtt.broker_drops", dropped=self._drops_seen, hint=hint)
 
     def drop(self, error: str) -> None:
         """Close the link. The broker keeps the session and sends unacknowledged messages again."""
@@ -198,7 +231,7 @@ class Intake:
             return []
         self._qos_2.pubrels_came(self.link.take_pubrels())
         self.messages += len(messages)
-        self.broker_dropped = self.link.broker_dropped
+        self._follow_drops(self.link)
         return messages
 
     @property
@@ -244,15 +277,13 @@ class Intake:
             self.acked += sum([1 for m in messages if m.qos])
 
 
-def _trouble(refused: Mapping[str, str], unheard: int | None) -> str | None:
+def _trouble(link: MqttLink, *, unheard: int | None) -> str | None:
     """Why a subscribed link doesn't work, as a sentence; None: it does."""
     if unheard is not None:
         return f"nothing has come from the broker for {unheard} s, not even an answer to a ping"
-    if refused:
-        return (
-            f"the broker refused a subscription: {', '.join(_described(refused))}. "
-            "Check the broker's access rules for this user and client id"
-        )
+    if link.refused:
+        advice = ". ".join(dict.fromkeys(link.advice.values()))
+        return f"the broker refused a subscription: {', '.join(_described(link.refused))}. {advice}"
     return None
 
 

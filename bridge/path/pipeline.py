@@ -410,6 +410,7 @@ class Pipeline:
             sessions_lost=outbox.counter("sessions_lost"),
             sessions_kept=outbox.counter("sessions_kept"),
             broker_dropped=intake.broker_dropped,
+            broker_notes=intake.notes,
             sparkplug_bytes=None if sparkplug is None else sparkplug.bytes,
             sparkplug_refused=None if sparkplug is None else sparkplug.refused,
         )

@@ -151,6 +151,7 @@ class StatusServer:
             "broker": {
                 "sessions_lost": snapshot.traffic.sessions_lost - snapshot.traffic.sessions_kept,
                 "messages_dropped": snapshot.traffic.broker_dropped,
+                "notes": list(snapshot.traffic.broker_notes),
             },
             "health": self._health(),
         }

@@ -176,6 +176,19 @@ def test_a_shared_subscription_is_tested_with_another_group(
     assert "bridges" not in broker.text()
 
 
+def test_a_shared_subscription_over_3_1_1_is_noted_though_granted(
+    mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge
+) -> None:
+    routes = [{"topic": "$share/g/a/{deviceID}/{roomNo}", "stream": "tutorialAppInputStream"}]
+    settings = {"BRIDGE_MQTT__PROTOCOL": "3.1.1", "BRIDGE_ROUTES": json.dumps(routes)}
+
+    found = outcomes(make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url, **settings), code=0)
+
+    outcome, said = found[f"broker 127.0.0.1:{mosquitto.port}, what it grants"]
+    assert (outcome, "take $share/... as an ordinary topic" in said) == ("note", True)
+    assert found["subscription $share/g/a/+/+"][0] == "ok"
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "asked", "says"),
     [

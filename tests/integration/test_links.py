@@ -784,8 +784,8 @@ def test_a_session_kept_shorter_than_requested_is_reported_and_not_an_error(
     link = mqtt(pair[0], 5)
     receive(link, pair[1], connack(5, properties=properties))
 
-    assert (link.note is not None) is noted
-    assert not noted or "keeps the session 60 s, not 3600 s" in (link.note or "")
+    assert bool(link.notes) is noted
+    assert not noted or "keeps the session 60 s, not 3600 s" in link.notes[0]
     assert link.error is None
 
 
@@ -794,6 +794,8 @@ def test_a_broker_that_supports_only_qos_0_is_reported(pair: Pair) -> None:
     receive(link, pair[1], connack(5, properties=b"\x24\x00"), suback(5, 1, 0, 0))
 
     assert link.refused == dict.fromkeys(("a/+", "b"), "granted at QoS 0: messages may be lost")
+    assert set(link.advice.values()) == {"The broker grants no more than QoS 0: raise its maximum QoS"}
+    assert "supports QoS 0 only" in link.notes[0]
     assert link.error is None
 
 

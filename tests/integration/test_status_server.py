@@ -46,7 +46,13 @@ def server(state: State) -> Iterator[StatusServer]:
         parts=lambda: state.parts,
         snapshot=lambda: Snapshot(
             state.books,
-            Traffic(mqtt_messages=11, reconnects={"mqtt": 2}, sessions_lost=1, broker_dropped=7),
+            Traffic(
+                mqtt_messages=11,
+                reconnects={"mqtt": 2},
+                sessions_lost=1,
+                broker_dropped=7,
+                broker_notes=("keeps no session",),
+            ),
             OutboxStatus(bytes=300, oldest_age=2.5, dead_letters=2, holding="the outbox is <full>"),
         ),
         health=lambda: HealthStatus(True, (42,), rows_behind=3),
@@ -273,6 +279,7 @@ def test_status_prints_the_status_as_text(
     assert "is ready" in text
     assert "10 received = 5 delivered + 3 in the outbox + 2 dead-lettered + 0 dropped\n" in text
     assert "holding, disconnected from the broker: the outbox is <full>" in text
+    assert "broker   7 messages dropped since its start, of any client\n         keeps no session\n" in text
     assert "the worker is active, the health query returned 42, 3 rows behind" in text
 
     state.parts = [PartStatus("mqtt", "waiting", 5.0, "the broker is \x1b[31maway", 6.5)]

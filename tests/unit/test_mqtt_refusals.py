@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.links.link import LinkEnd
-from bridge.mqtt.refusals import BrokerReason, Code, connect_refused, disconnected
+from bridge.mqtt.refusals import BrokerReason, Code, connect_refused, disconnected, subscription_advice
 
 
 @pytest.mark.parametrize(
@@ -75,3 +75,26 @@ def test_the_brokers_words_are_quoted_in_one_short_line(words: str | None, shown
 @pytest.mark.parametrize(("code", "is_failure"), [(0, False), (1, False), (0x7F, False), (0x80, True), (0xFF, True)])
 def test_failures_start_at_0x80(code: int, is_failure: bool) -> None:
     assert BrokerReason(code, "name").is_failure is is_failure
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (0, "raise its maximum QoS"),
+        (Code.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED, "shared subscriptions"),
+        (Code.WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED, "wildcard subscriptions"),
+        (Code.TOPIC_FILTER_INVALID, "topic of the route"),
+        (Code.QUOTA_EXCEEDED, "limit of subscriptions"),
+        (None, "incomplete"),
+    ],
+)
+def test_a_missing_capability_is_not_reported_as_an_access_rule(code: int | None, says: str) -> None:
+    advice = subscription_advice(code)
+
+    assert says in advice
+    assert "access rules" not in advice
+
+
+@pytest.mark.parametrize("code", [0x80, 0x83, Code.NOT_AUTHORIZED])
+def test_another_refused_filter_points_to_the_access_rules(code: int) -> None:
+    assert "access rules" in subscription_advice(code)
