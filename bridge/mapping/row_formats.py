@@ -1,7 +1,7 @@
 """The form of stored rows: which definition they were made for, and their conversion to the current one.
 
 A marker is kept where the form of a stream's rows changes: the first record id of the new form. Ids increase, so
-a row needs no version of its own. What the worker of today would drop is converted, or can't be and stays as it is.
+a row needs no version of its own. What the current worker would drop is converted, or can't be and stays as it is.
 """
 
 from __future__ import annotations

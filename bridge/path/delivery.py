@@ -73,7 +73,7 @@ class RecordOutcomes(NamedTuple):
 
 
 class PageInCurrentForm(NamedTuple):
-    """A page of records from disk, for the worker of today."""
+    """A page of records from disk, for the current worker."""
 
     records: Sequence[OutboxRecord]
     """Those that it takes, converted if necessary."""
@@ -95,7 +95,7 @@ class Delivery:
         stream: the GDN stream's name.
         read: the stream's records on disk.
         memory: shared with the deliveries of the other streams.
-        convert: brings records from disk into the form that the worker of today takes.
+        convert: brings records from disk into the form that the current worker takes.
         row_format: version of the form that new records have, for the dead letters that they may become.
         deduplicates: whether records get sequence numbers.
         backoff: before records that GDN could not take are sent again.

@@ -1,4 +1,4 @@
-"""Brings stored records into the form that the worker of today takes, or makes dead letters of them."""
+"""Brings stored records into the form that the current worker takes, or makes dead letters of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class OutdatedRows:
         self._wall_clock = wall_clock
 
     def convert(self, page: Sequence[OutboxRecord]) -> PageInCurrentForm:
-        """The records for the worker of today; they are in the order of their ids, or numbered ones in any order."""
+        """The records in the current form, and those that can't have it. ``page``: in any order."""
         current = self._formats.current_from(self._stream)
         if all(record.id >= current for record in page):
             return PageInCurrentForm(page)

@@ -120,7 +120,7 @@ def _map_one(
     stored: StoredDeadLetter, mapper: Mapper, formats: RowFormats, streams: Collection[str], next_id: int
 ) -> list[Row] | DeadLetter:
     dead_letter = stored.dead_letter
-    # A refused row was mapped already: it is sent again, in the form that the worker takes today.
+    # A refused row was mapped already: it is sent again, in the form that the worker takes now.
     if stored.stream is not None and stored.stream in streams:
         try:
             payload = formats.converted(stored.stream, dead_letter.payload, dead_letter.mapping)

@@ -245,7 +245,7 @@ def test_a_refused_row_is_sent_to_its_stream_again_with_its_extras(outbox: Outbo
 
     (again,) = replay(outbox, mapping()).records
 
-    sent = b'{"deviceID":"AD11","roomNo":200,"temperature":18.0}'  # as the worker takes it today
+    sent = b'{"deviceID":"AD11","roomNo":200,"temperature":18.0}'  # as the worker takes it now
     assert (again.stream, again.payload, again.extras) == (STREAM, sent, b',"key":"a"')
     assert again.id > record.id
     assert outbox.books().balanced
