@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from bridge.cli import exits
 from bridge.cli.configuration import configure_log, gdn_rest, read_configuration
+from bridge.cli.printing import unwatched_sentence
 from bridge.errors import GdnAuthError, GdnError, GdnRejected, GdnUnavailable, MqttUnavailable
 from bridge.gdn.address import GdnAddress
 from bridge.gdn.proxy import open_socket_to
@@ -25,6 +26,7 @@ from bridge.mapping.topics import TopicTemplate, minimal_filters
 from bridge.outbox import check_path
 from bridge.service.reload import Configuration
 from bridge.timing import Deadline
+from bridge.watch.configured_checks import unwatched_streams
 
 if TYPE_CHECKING:
     from bridge.mqtt.link import MqttLink
@@ -73,9 +75,12 @@ def _offline(configuration: Configuration) -> Iterator[str]:
         yield f"route {route.topic} -> {route.stream} ({columns}){extras}"
     warnings = find_warnings(configuration.routes, configuration.streams)
     yield from (f"{configuration.place(warning.location)}: {warning.text}" for warning in warnings)
+    unwatched = unwatched_streams(configuration.settings, configuration.worker, configuration.routes)
+    if unwatched:
+        yield unwatched_sentence(unwatched)
     if configuration.unset:
         yield f"not set: {', '.join(configuration.unset)}; `run` and `check --online` need them"
-    yield "no errors found" if warnings else "no problems found"
+    yield "no errors found" if warnings or unwatched else "no problems found"
 
 
 def _non_defaults(route: Route) -> Iterator[str]:
@@ -112,6 +117,7 @@ def _as_json(configuration: Configuration, findings: list[Finding] | None) -> di
             }
             for route in configuration.routes
         ],
+        "unwatched_streams": unwatched_streams(configuration.settings, configuration.worker, configuration.routes),
     }
     if configuration.unset:
         found["unset"] = list(configuration.unset)

@@ -9,6 +9,9 @@ from bridge.text import printable
 
 HEX_WIDTH = 16
 
+MAX_NAMED = 10
+"""Streams named in a sentence; the number of further ones is added."""
+
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:
     """Rows as a table with their members' names as the header; values other than strings are shown as JSON."""
@@ -35,3 +38,13 @@ def content(payload: bytes) -> Iterator[str]:
         part = payload[at : at + HEX_WIDTH]
         shown = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in part)
         yield f"{at:08x}  {part.hex(' '):<{3 * HEX_WIDTH - 1}}  {shown}"
+
+
+def unwatched_sentence(streams: Sequence[str]) -> str:
+    """The line about streams that nothing watches."""
+    more = len(streams) - MAX_NAMED
+    named = ", ".join(streams[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return printable(
+        f"not watched: nothing shows whether the rows of {named} come out of the worker, because they can't be counted "
+        'and no canary goes this way (docs/operating.md, "Streams that are not watched")'
+    )

@@ -7,7 +7,7 @@ import http.client
 import json
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,9 +15,15 @@ from bridge.cli import exits
 from bridge.cli.configuration import load_settings
 from bridge.cli.exits import CommandError, UsageError
 from bridge.cli.healthcheck import MAX_ANSWER, TIMEOUT, reachable
-from bridge.cli.printing import table
+from bridge.cli.printing import MAX_NAMED, table, unwatched_sentence
 from bridge.errors import SettingError
 from bridge.text import printable
+
+LATE_SECONDS = 60.0
+"""How much later than its interval a check may run or be answered: others run before it, each with its timeout."""
+
+MAX_QUOTED = 200
+"""Characters of a query that are shown."""
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -77,6 +83,10 @@ def lines(answer: Mapping[str, Any], url: str) -> Iterator[str]:
         yield printable(f"         delivery.max_rate_rows or delivery.max_rate_bytes limits, not GDN: {streams}")
     yield from _broker(answer.get("broker", {}))
     yield f"far end  {', '.join(_far_end(health)) or 'not known yet'}"
+    yield from _tables(health["tables"])
+    yield from _checks(health["checks"])
+    if health["unwatched_streams"]:
+        yield unwatched_sentence(health["unwatched_streams"])
 
 
 def _broker(broker: Mapping[str, Any]) -> Iterator[str]:
@@ -107,6 +117,48 @@ def _far_end(health: Mapping[str, Any]) -> Iterator[str]:
         yield f"{canary['rounds']['found']} canaries found, {canary['rounds']['lost']} lost" + (
             f" (the latest: {hops})" if hops else ""
         )
+
+
+def _tables(tables: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The tables that lack rows, if several are counted."""
+    lacking = [found for found in tables if found["rows_behind"] or found["rows_lost"]] if len(tables) > 1 else []
+    for found in lacking[:MAX_NAMED]:
+        yield printable(f"         {found['table']}: {found['rows_behind']} rows behind, {found['rows_lost']} lost")
+    if len(lacking) > MAX_NAMED:
+        yield f"         and {len(lacking) - MAX_NAMED} more tables"
+
+
+def _checks(checks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """When the health query was last answered, and the other checks that were not answered at the last run."""
+    for check in checks:
+        when = _answered(check)
+        if check["name"] == "query" and check["query"]:
+            yield printable(f"query    {_cut(' '.join(check['query'].split()))}: {when}")
+        elif not when.startswith("answered"):
+            yield printable(f"{check['name']}: {when}")
+
+
+def _answered(check: Mapping[str, Any]) -> str:
+    asked, answered = check["asked_seconds"], check["answered_seconds"]
+    if asked is None:
+        return "not asked yet"
+    if asked > check["interval"] + LATE_SECONDS:
+        return f"not asked for {_duration(asked)}"
+    if answered is None or answered > check["interval"] + LATE_SECONDS:
+        return "not answered yet" if answered is None else f"not answered for {_duration(answered)}"
+    return f"answered {_duration(answered)} ago"
+
+
+def _duration(seconds: float) -> str:
+    """In the largest unit that gives at least 1."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}…"
 
 
 def _time(text: str | None) -> str:

@@ -24,7 +24,7 @@ ADDED_COLUMN = "addedElsewhere string"
 """The column that ``schema-changed`` adds to each stream, as its first."""
 
 HELP = {
-    "acks-but-drops": "rows get receipts, but no rows come out",
+    "acks-but-drops": "rows get receipts, but no rows come out (default: of all streams, else of the named one)",
     "worker-stopped": "workers are deactivated, and so is each one that is activated",
     "deleted": "workers are deleted, and so is each new one",
     "slow": "seconds by which each REST answer is delayed",
@@ -35,6 +35,9 @@ HELP = {
     "no-right": f"403 for {', '.join(RIGHTS)} (default: workers)",
 }
 """Each fault and its effect. ``slow``, ``unpublish-every`` and ``rest-errors`` need a number."""
+
+MAX_NAME = 256
+"""Characters of a stream's name."""
 
 
 @dataclass(slots=True)
@@ -77,8 +80,10 @@ class Faults:
         right = self.values.get("no-right")
         return right is not None and RIGHTS[right] in path
 
-    def loses_next(self) -> bool:
-        """Whether the next row is lost after its receipt; each call counts one row."""
+    def loses_next(self, stream: str) -> bool:
+        """Whether the next row, of this stream, is lost after its receipt; each call counts one row."""
+        if self.values.get("acks-but-drops") in (True, stream):
+            return True
         every = self.values.get("unpublish-every")
         if every is None:
             return False
@@ -125,6 +130,8 @@ def _checked(name: str, value: Any) -> Any:
     elif name == "no-right":
         value = "workers" if value is True else value
         good = isinstance(value, str) and value in RIGHTS
+    elif name == "acks-but-drops":
+        good = value is True or (isinstance(value, str) and 0 < len(value) <= MAX_NAME)
     else:
         good = value is True
     if not good:

@@ -83,7 +83,7 @@ class Workers:
             await asyncio.sleep(0)
 
     def _process(self, region: str, stream: str, payload: bytes) -> None:
-        if self._faults.is_on("acks-but-drops") or self._faults.loses_next():
+        if self._faults.loses_next(stream):
             self.counts["lost"] += 1
             return
         for state in list(self._workers.values()):

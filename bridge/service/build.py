@@ -35,7 +35,7 @@ from bridge.path.sender import Sender
 from bridge.path.sockets import Sockets
 from bridge.service.connections import Connections
 from bridge.service.reload import Configuration
-from bridge.watch.configured_checks import make_checks
+from bridge.watch.configured_checks import make_checks, watched_streams
 from bridge.watch.health import Health, HealthStatus
 from bridge.watch.status_server import StatusServer
 
@@ -265,10 +265,16 @@ def _make_health(
         routes=configuration.routes,
         gdn=rest,
         snapshot=lambda: pipeline.snapshot,
+        used=lambda: list(pipeline.senders),
         publish=inbox.publish_canary,
         on_worker_state=provisioner.saw,
     )
-    return Health(checks=checks, refresh=connections.refresh, start_after=provisioner.tried)
+    return Health(
+        checks=checks,
+        watched=watched_streams(configuration.settings, configuration.worker, configuration.routes),
+        refresh=connections.refresh,
+        start_after=provisioner.tried,
+    )
 
 
 def _statuses(pipeline: Pipeline, mqtt_dialer: Dialer[Any], gdn_parts: GdnParts | None) -> list[PartStatus]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -111,6 +112,28 @@ def tables_read(worker: Worker) -> dict[str, Place]:
             for source in sources:
                 found.setdefault(source, query.place)
     return found
+
+
+def query_targets(worker: Worker) -> Counter[str]:
+    """How often the queries write to each table or stream, by its name in the definition.
+
+    Queries inside a PARTITION are counted by the words that name their targets.
+    """
+    targets = Counter(query.target for query in worker.queries if query.target is not None)
+    for definition in worker.definitions:
+        if isinstance(definition, OtherDefinition) and definition.construct == "partition":
+            targets.update(_names_after(("into", "update", "delete"), definition))
+    return targets
+
+
+def _names_after(words: tuple[str, ...], statement: OtherDefinition) -> Iterator[str]:
+    follows = False
+    for token in tokens(Source(statement.text)):
+        if token.kind is TokenKind.END:
+            return
+        if follows and token.is_name:
+            yield token.text
+        follows = token.is_word(*words)
 
 
 def _names_read(worker: Worker) -> Iterator[str]:

@@ -163,6 +163,11 @@ class TableDefinition:
         """The GDN collection that holds its rows: its ``collection`` property, else its name."""
         return find_property(self.properties, "collection") or self.name
 
+    @property
+    def in_gdn(self) -> bool:
+        """Whether its rows are in a GDN collection: a store may also be one outside GDN (gdn-api.md F.3)."""
+        return self.kind == "table" or self.properties.get("type", "database").lower() == "database"
+
 
 @dataclass(frozen=True, slots=True)
 class FunctionDefinition:

@@ -83,6 +83,7 @@ class Canary:
         self._publish = publish
         self._template = template
         self._is_rate_limited = is_rate_limited
+        self.query = template.query
         self._receipted = receipted
         self._clock = clock
         self._new_marker = new_marker

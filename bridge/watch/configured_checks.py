@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from bridge.books import Snapshot
@@ -16,7 +17,8 @@ from bridge.streamql.syntax import Worker
 from bridge.watch.canary import MARKER, Canary, CanaryTemplate
 from bridge.watch.checks import CountCheck, Expectation, GdnApi, QueryCheck, WorkerCheck, default_query
 from bridge.watch.health import Check
-from bridge.watch.row_loss import InputRows, RowLagTracker, keeps_row_order, one_to_one_streams
+from bridge.watch.row_loss import CountableTable, InputRows, RowLagTracker, countable_tables, keeps_row_order
+from bridge.watch.table_check import TableCheck, WatchedTable
 
 DAY = 86400.0
 
@@ -33,6 +35,7 @@ def make_checks(
     routes: Sequence[Route],
     gdn: GdnApi,
     snapshot: Callable[[], Snapshot],
+    used: Callable[[], Collection[str]],
     publish: Callable[[CanaryMessage], None],
     on_worker_state: Callable[[Any], object] = lambda _state: None,
 ) -> list[Check]:
@@ -44,6 +47,7 @@ def make_checks(
         routes: validated.
         gdn: GDN's API.
         snapshot: of the pipeline; called by any thread.
+        used: returns the streams that the bridge feeds; called by the health thread.
         publish: has the pipeline publish a canary and track it; called by any thread.
         on_worker_state: called with each state of the worker that GDN returns.
 
@@ -54,11 +58,11 @@ def make_checks(
     checks: list[Check] = [
         WorkerCheck(gdn=gdn, worker_name=worker.name, interval=health.worker_interval, on_state=on_worker_state)
     ]
-    query = health.query or default_query(worker)
-    # A query of the operator's own need not count the rows of the worker's table.
-    lag = None if health.query else _row_lag(worker, snapshot, canary_streams=_canary_streams(settings, routes))
-    if query is not None:
-        checks.append(CountCheck(gdn=gdn, query=query, interval=health.query_interval, lag=lag))
+    tables = _watched_tables(settings, worker, routes, snapshot)
+    if tables:
+        checks.append(TableCheck(gdn=gdn, tables=tables, used=used, interval=health.query_interval))
+    elif query := health.query or default_query(worker):
+        checks.append(CountCheck(gdn=gdn, query=query, interval=health.query_interval))
     checks += [
         QueryCheck(
             name=f"check {check.name}",
@@ -72,27 +76,75 @@ def make_checks(
         for check in health.checks
     ]
     if settings.canary.enabled:
-        checks.append(_canary(settings, routes, gdn, publish, snapshot, lag))
+        checks.append(_canary(settings, routes, gdn, publish, snapshot, tables))
     _warn_of_quota(settings, checks)
     return checks
 
 
-def _row_lag(
-    worker: Worker, snapshot: Callable[[], Snapshot], *, canary_streams: Sequence[str]
-) -> RowLagTracker | None:
-    streams = one_to_one_streams(worker)
-    if not streams:
-        return None
+def watched_streams(settings: Settings, worker: Worker, routes: Sequence[Route]) -> frozenset[str]:
+    """The streams whose rows are counted, or that the canary goes through.
 
+    A canary in several streams shows only that its rows come out of one of them.
+    """
+    counted = {stream for table in _countable_tables(settings, worker) for stream in table.streams}
+    canary_streams = _canary_streams(settings, routes)
+    return frozenset(counted.union(canary_streams if len(canary_streams) == 1 else ()))
+
+
+def unwatched_streams(settings: Settings, worker: Worker, routes: Sequence[Route]) -> list[str]:
+    """The streams of the routes that aren't among ``watched_streams``. A plain Pulsar has no worker to watch."""
+    if settings.gdn.kind == "pulsar":
+        return []
+    return sorted({route.stream for route in routes} - watched_streams(settings, worker, routes))
+
+
+def _countable_tables(settings: Settings, worker: Worker) -> tuple[CountableTable, ...]:
+    # A query of the operator's own need not count the rows of the worker's tables.
+    return () if settings.health.query else countable_tables(worker)
+
+
+def _watched_tables(
+    settings: Settings, worker: Worker, routes: Sequence[Route], snapshot: Callable[[], Snapshot]
+) -> list[WatchedTable]:
+    """The tables that can be counted. The one in which canaries prove a loss is the first."""
+    tables = _countable_tables(settings, worker)
+    canary_table = _canary_table(settings, worker, routes, tables)
+    cleaned = _named_in(settings.canary.cleaning_query or "", tables) if settings.canary.enabled else []
+    return [
+        WatchedTable(
+            table,
+            RowLagTracker(_input_rows(table.streams, snapshot), keeps_order=table == canary_table),
+            is_cleaned=table in cleaned,
+        )
+        for table in sorted(tables, key=lambda table: table != canary_table)
+    ]
+
+
+def _canary_table(
+    settings: Settings, worker: Worker, routes: Sequence[Route], tables: Sequence[CountableTable]
+) -> CountableTable | None:
+    """The table whose rows come out in the same order as the canary's; None if no table's rows certainly do."""
+    if not settings.canary.enabled or not keeps_row_order(worker):
+        return None
+    # A stream may feed several tables: which one the canary's query reads is known by its name in the query.
+    queried = _named_in(settings.canary.query or "", tables)
+    # There is no order between two streams.
+    is_in_order = len(queried) == 1 and len(queried[0].streams) == 1
+    return queried[0] if is_in_order and queried[0].streams == _canary_streams(settings, routes) else None
+
+
+def _named_in(query: str, tables: Sequence[CountableTable]) -> list[CountableTable]:
+    return [table for table in tables if re.search(rf"(?<!\w){re.escape(table.collection)}(?!\w)", query)]
+
+
+def _input_rows(streams: Sequence[str], snapshot: Callable[[], Snapshot]) -> Callable[[], InputRows]:
     def input_rows() -> InputRows:
         now = snapshot()
         durations = now.traffic.receipt_durations
         receipted = sum(sum(durations[stream].counts) for stream in streams if stream in durations)
         return InputRows(receipted, now.books.outbox)
 
-    # There is no order between two streams.
-    is_canary_stream = len(streams) == 1 and streams == canary_streams
-    return RowLagTracker(input_rows, keeps_order=is_canary_stream and keeps_row_order(worker))
+    return input_rows
 
 
 def _canary_streams(settings: Settings, routes: Sequence[Route]) -> tuple[str, ...]:
@@ -110,7 +162,7 @@ def _canary(
     gdn: GdnApi,
     publish: Callable[[CanaryMessage], None],
     snapshot: Callable[[], Snapshot],
-    lag: RowLagTracker | None,
+    tables: Sequence[WatchedTable],
 ) -> Canary:
     canary = settings.canary
     assert canary.topic is not None
@@ -124,7 +176,7 @@ def _canary(
         template=CanaryTemplate(canary.topic, canary.payload, canary.query, canary.cleaning_query),
         interval=canary.interval,
         is_rate_limited=lambda: any(snapshot().traffic.rate_limited.get(stream) for stream in streams),
-        receipted=lambda: 0 if lag is None else lag.input_rows().receipted,
+        receipted=lambda: tables[0].tracker.input_rows().receipted if tables else 0,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -52,15 +52,37 @@ class CanaryStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class TableStatus:
+    """The latest count of a table, compared with the streams that feed it."""
+
+    table: str
+    """The collection in GDN."""
+    streams: tuple[str, ...]
+    rows_behind: int
+    rows_lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckTimes:
+    """When a check last ran, in monotonic seconds."""
+
+    query: str
+    """C8QL that it last asked; empty if it asks none."""
+    interval: float
+    asked_at: float | None = None
+    answered_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class HealthStatus:
     """What the checks have found."""
 
     worker_active: bool | None = None
     """None before the first answer, and if GDN has no such worker."""
     rows: tuple[Any, ...] | None = None
-    """The first rows that the health query last returned."""
+    """The first rows that the health query last returned; without one, the number of rows in all tables counted."""
     rows_behind: int | None = None
-    """See ``RowLag.rows``; None if it isn't known."""
+    """Sum over ``tables``; None if none is counted."""
     canary: CanaryStatus | None = None
     """None without a canary."""
     outcomes: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -68,7 +90,17 @@ class HealthStatus:
     seconds: Mapping[str, float] = field(default_factory=dict)
     """How long GDN took for the last run of each check."""
     rows_lost: int | None = None
-    """Sum of ``RowLag.lost`` since the start; None if ``rows_behind`` is."""
+    """Sum over all tables since the start; None if ``rows_behind`` is."""
+    tables: tuple[TableStatus, ...] = ()
+    """The tables that are compared with streams, as far as they have been counted."""
+    times: Mapping[str, CheckTimes] = field(default_factory=dict)
+    """By check."""
+    watched: frozenset[str] | None = None
+    """The streams whose rows are counted, or that the canary goes through; None without checks (a plain Pulsar)."""
+
+    def unwatched(self, streams: Iterable[str]) -> list[str]:
+        """Those of the streams for which nothing shows whether their rows come out."""
+        return [] if self.watched is None else sorted(set(streams) - self.watched)
 
     @property
     def count(self) -> int | None:
@@ -107,6 +139,10 @@ class Check(Protocol):
     def interval(self) -> float:
         """Seconds between two runs while the check passes."""
 
+    @property
+    def query(self) -> str:
+        """C8QL that it last asked, or is going to ask; empty if none."""
+
     def run(self, status: HealthStatus) -> CheckResult:
         """Run the check. ``status`` is what all checks have found so far.
 
@@ -131,6 +167,7 @@ class Health:
 
     Args:
         checks: with different names. They run in the health thread only, in this order if several are due.
+        watched: see ``HealthStatus``.
         refresh: called before each run: credentials may have changed.
         start_after: waited for before the first check, if given.
     """
@@ -139,6 +176,7 @@ class Health:
         self,
         *,
         checks: Sequence[Check],
+        watched: frozenset[str] = frozenset(),
         refresh: Callable[[], object] = lambda: None,
         start_after: threading.Event | None = None,
         rng: Callable[[], float] = random.random,
@@ -159,7 +197,9 @@ class Health:
         outcomes: dict[tuple[str, str], int] = {
             (name, outcome): 0 for name in self._checks for outcome in CHECK_OUTCOMES
         }
-        self.status = HealthStatus(outcomes=outcomes)  # replaced as a whole: readers need no lock
+        times = {name: CheckTimes(check.query, check.interval) for name, check in self._checks.items()}
+        # Replaced as a whole: readers need no lock.
+        self.status = HealthStatus(outcomes=outcomes, times=times, watched=watched)
         self.beat: int | None = None
         """Number of the current run, None between runs; for the watchdog."""
 
@@ -201,6 +241,8 @@ class Health:
         if result.pending:
             return check.interval if result.wait is None else result.wait
         self._count(check.name, run)
+        if run.outcome != "unasked":
+            self._set_times(check, replace(self.status.times[check.name], answered_at=self._clock()))
         if result.error is None:
             return self._record_success(check, run)
         return self._record_failure(check, run, result.error)
@@ -208,12 +250,17 @@ class Health:
     def _run_once(self, check: Check) -> _Run:
         self._refresh()
         started = self._clock()
+        self._set_times(check, replace(self.status.times[check.name], asked_at=started))
         try:
             result = check.run(self.status)
         except GdnError as exc:
             result = CheckResult(self.status, error=str(exc))
             return _Run(result, "unasked", self._clock() - started, exc.pace, exc.retry_after or 0.0)
         return _Run(result, "passed" if result.error is None else "failed", self._clock() - started)
+
+    def _set_times(self, check: Check, times: CheckTimes) -> None:
+        times = replace(times, query=check.query)
+        self.status = replace(self.status, times={**self.status.times, check.name: times})
 
     def _count(self, name: str, run: _Run) -> None:
         outcomes = self.status.outcomes

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -143,19 +144,28 @@ DEFINITIONS = (
     Definition(
         "query_result",
         "gauge",
-        "Result of the health query, by default the number of rows out. Only if the result is an integer.",
+        "Result of the health query, by default the number of rows out, in all tables that are counted. Only if the "
+        "result is an integer.",
     ),
     Definition(
         "rows_behind",
         "gauge",
-        "Rows that GDN receipted and that have not come out of the worker. The smallest difference since the start "
-        "counts as 0. Only if the definition makes exactly one row of each.",
+        "Rows that GDN receipted and that have not come out of the worker, in all tables that are counted. The "
+        "smallest difference since the start counts as 0. Only if the definition makes exactly one row of each.",
     ),
     Definition(
         "rows_lost",
         "counter",
         "Rows that GDN receipted and that are proven lost by canaries sent after them, since the start. Only if "
         "rows_behind is known.",
+    ),
+    Definition("table_rows_behind", "gauge", "The part of rows_behind that one table has.", ("table",)),
+    Definition("table_rows_lost", "counter", "The part of rows_lost that one table has.", ("table",)),
+    Definition(
+        "streams_unwatched",
+        "gauge",
+        "Streams of routes for which nothing shows whether their rows come out: they are neither counted nor does the "
+        "canary go through them.",
     ),
     Definition(
         "health_checks",
@@ -164,6 +174,7 @@ DEFINITIONS = (
         ("check", "outcome"),
     ),
     Definition("check_seconds", "gauge", "How long GDN took for the last run of the check.", ("check",)),
+    Definition("check_answer_age_seconds", "gauge", "Seconds since GDN last answered the check.", ("check",)),
     Definition(
         "canary_rounds",
         "counter",
@@ -249,6 +260,7 @@ def _samples(reading: Reading) -> dict[str, Samples]:
     """The samples of all metrics, by the metric's name."""
     snapshot, health, requests = reading.snapshot, reading.health, reading.requests
     books, traffic, outbox = snapshot.books, snapshot.traffic, snapshot.outbox
+    now = time.monotonic()
     return {
         "info": _by_label({__version__: 1}),
         "ready": _single(is_ready(reading.parts)),
@@ -295,7 +307,13 @@ def _samples(reading: Reading) -> dict[str, Samples]:
         "query_result": _single(health.count),
         "rows_behind": _single(health.rows_behind),
         "rows_lost": _single(health.rows_lost),
+        "table_rows_behind": _by_label({table.table: table.rows_behind for table in health.tables}),
+        "table_rows_lost": _by_label({table.table: table.rows_lost for table in health.tables}),
+        "streams_unwatched": _single(None if health.watched is None else len(health.unwatched(traffic.window_used))),
         "check_seconds": _by_label(health.seconds),
+        "check_answer_age_seconds": _by_label(
+            {name: now - times.answered_at for name, times in health.times.items() if times.answered_at is not None}
+        ),
         "health_checks": sorted(health.outcomes.items()),
         "canary_rounds": _by_label({} if health.canary is None else health.canary.rounds),
         "canary_seconds": _by_label({} if health.canary is None else health.canary.seconds),
@@ -337,9 +355,9 @@ def reference() -> str:
 moment, so the books in it balance. Counters "since the start" start at 0 with the process. The books, dead letters and
 lost sessions are stored in the outbox and continue after a restart.
 
-The number of series is bounded: the labels `stream`, `route`, `link`, `check` and `part` take their values from your
-settings, the others from fixed lists (for `reason` see [mapping.md](mapping.md)). The name or topic of a route is cut
-after 100 characters. No data from devices becomes a label.
+The number of series is bounded: the labels `stream`, `route`, `link`, `check`, `part` and `table` take their values
+from your settings and the worker's definition, the others from fixed lists (for `reason` see [mapping.md](mapping.md)).
+The name or topic of a route is cut after 100 characters. No data from devices becomes a label.
 
 `deploy/prometheus/rules.yml` has alerts for these metrics, `deploy/grafana/gdn-bridge.json` a dashboard.
 

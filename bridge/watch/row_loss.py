@@ -8,12 +8,13 @@ Pure.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from bridge.streamql.streams import input_streams
-from bridge.streamql.syntax import Query, Worker
+from bridge.streamql.streams import input_streams, query_targets
+from bridge.streamql.syntax import Query, TableDefinition, Worker
 
 STALLED_AFTER = 120.0
 """Seconds for which rows are awaited and none comes out before the worker counts as stalled."""
@@ -111,29 +112,51 @@ class RowLagTracker:
         return RowLag(rows, lost, self._suspected, overdue, age, at - self._changed_at)
 
 
-def one_to_one_streams(worker: Worker) -> tuple[str, ...]:
-    """The GDN streams of which every row becomes exactly one row of the table that the default query counts.
+class CountableTable(NamedTuple):
+    """A table of which the worker makes exactly one row out of each row of some streams."""
 
-    Empty if the definition doesn't guarantee that: because of a filter, a window, a join, a key by which rows replace
-    each other, or rows that are written in batches.
+    collection: str
+    """In GDN."""
+    streams: tuple[str, ...]
+    """The GDN streams that feed it."""
+
+
+def countable_tables(worker: Worker) -> tuple[CountableTable, ...]:
+    """The tables of the definition whose rows can be compared with those of streams.
+
+    A table isn't one of them if a filter, a window, a join, a key by which rows replace each other, or batches change
+    the number of rows; nor if rows come from elsewhere: from another source, another query, or a PARTITION.
     """
-    table = next((t for query in worker.queries if (t := worker.tables.get(query.target or "")) is not None), None)
-    if table is None or any(key.lower() in ("primarykey", "batch.size") for key in table.properties):
-        return ()
-    if any(attribute.name == "_key" for attribute in table.attributes or ()):
-        return ()
-    feeding = [query for query in worker.queries if query.target == table.name]
-    sources = [query.source for query in feeding if isinstance(query, Query) and not query.filters]
-    is_plain = len(sources) == len(feeding) and len(set(sources)) == len(sources)
-    # A source that another query fills, too, has rows that the bridge didn't send.
-    filled_by_queries = {query.target for query in worker.queries}
-    if not is_plain or filled_by_queries & set(sources):
+    targets = query_targets(worker)
+    tables = [table for table in worker.tables.values() if targets[table.name] and _keeps_every_row(table)]
+    collections = Counter(table.collection for table in worker.tables.values())
+    found = [
+        CountableTable(table.collection, _feeding_streams(worker, table.name, targets))
+        for table in tables
+        if collections[table.collection] == 1
+    ]
+    return tuple(table for table in found if table.streams)
+
+
+def _keeps_every_row(table: TableDefinition) -> bool:
+    replaces_or_delays = any(key.lower() in ("primarykey", "batch.size") for key in table.properties)
+    has_key = any(attribute.name == "_key" for attribute in table.attributes or ())
+    return table.in_gdn and not replaces_or_delays and not has_key
+
+
+def _feeding_streams(worker: Worker, table: str, targets: Counter[str]) -> tuple[str, ...]:
+    """The GDN streams of which every row becomes exactly one row of the table; empty if that isn't certain."""
+    feeding = [query for query in worker.queries if isinstance(query, Query) and query.target == table]
+    sources = {query.source for query in feeding if not query.filters and not targets[query.source]}
+    # Each query that fills the table is a plain one, and has a source of its own.
+    if len(sources) != targets[table]:
         return ()
     places = {worker.streams[source].place for source in sources if source in worker.streams}
-    # Two sources on one GDN stream make two rows of each.
-    if len(places) != len(sources):
+    streams = {name: s for name, s in input_streams(worker).items() if s.read_by_worker and s.place in places}
+    # A source that isn't a GDN stream has rows that the bridge didn't send.
+    if {stream.place for stream in streams.values()} != places or len(places) != len(sources):
         return ()
-    return tuple(name for name, stream in input_streams(worker).items() if stream.place in places)
+    return tuple(streams)
 
 
 def keeps_row_order(worker: Worker) -> bool:

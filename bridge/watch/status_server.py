@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -153,17 +154,29 @@ class StatusServer:
                 "messages_dropped": snapshot.traffic.broker_dropped,
                 "notes": list(snapshot.traffic.broker_notes),
             },
-            "health": self._health(),
+            "health": self._health(snapshot),
         }
 
-    def _health(self) -> dict[str, Any]:
-        health = self.health()
+    def _health(self, snapshot: Snapshot) -> dict[str, Any]:
+        health, now = self.health(), time.monotonic()
         canary = health.canary
         return {
             "worker_active": health.worker_active,
             "query_result": health.count,
             "rows_behind": health.rows_behind,
             "rows_lost": health.rows_lost,
+            "tables": [asdict(table) for table in health.tables],
+            "unwatched_streams": health.unwatched(snapshot.traffic.window_used),
+            "checks": [
+                {
+                    "name": name,
+                    "query": redacted(times.query) or None,
+                    "interval": times.interval,
+                    "asked_seconds": _age(times.asked_at, now),
+                    "answered_seconds": _age(times.answered_at, now),
+                }
+                for name, times in health.times.items()
+            ],
             "canary": None
             if canary is None
             else {
@@ -208,6 +221,11 @@ def _shown(value: object) -> str:
 def _html_text(text: str) -> str:
     """Text that may be untrusted, as HTML."""
     return html.escape(escape_unprintable(text))
+
+
+def _age(moment: float | None, now: float) -> float | None:
+    """Seconds since a monotonic time."""
+    return None if moment is None else round(now - moment, 1)
 
 
 def _iso(seconds: float | None) -> str | None:

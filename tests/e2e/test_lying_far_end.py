@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import CANARY, TABLE, Bridge, LocalGdn, Mosquitto, wait_for
+from tests.conftest import CANARY, TABLE, Bridge, LocalGdn, Mosquitto, Process, wait_for
 from tests.publisher import publish_all
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
@@ -127,6 +129,62 @@ def test_rows_lost_among_others_are_reported_and_counted_although_canaries_arriv
     wait_for(lambda: bridge.readiness()["health"]["rows_lost"] == lost, what=f"all {lost} that the far end lost")
     assert f"gdn_bridge_rows_lost_total {lost}.0" in bridge.get("/metrics")[1]
     wait_for(lambda: bridge.readiness()["ready"], seconds=3 * INTERVAL + 5, what="a canary that shows no further loss")
+
+
+MANY = """\
+@App:name('many') @App:qlVersion('2')
+CREATE STREAM first (n int);
+CREATE STREAM second (n int);
+CREATE STREAM filtered (n int);
+CREATE TABLE firstTable (n int);
+CREATE TABLE secondTable (n int);
+CREATE TABLE filteredTable (n int);
+INSERT INTO firstTable SELECT n FROM first;
+INSERT INTO secondTable SELECT n FROM second;
+INSERT INTO filteredTable SELECT n FROM filtered[n > 0];
+"""
+
+IMPATIENT = """
+import sys
+from bridge.cli import main
+from bridge.watch import row_loss
+row_loss.STALLED_AFTER = 3.0
+sys.exit(main())
+"""
+"""The daemon, for which a worker has stalled after 3 seconds instead of 120."""
+
+
+def test_a_stream_that_loses_every_row_is_named_while_the_others_deliver(
+    mosquitto: Mosquitto, gdn: LocalGdn, make_bridge: MakeBridge, tmp_path: Path
+) -> None:
+    definition = tmp_path / "many.sql"
+    definition.write_text(MANY)
+    routes = [{"topic": f"{name}/{{n}}", "stream": name} for name in ("first", "second", "filtered")]
+    bridge = make_bridge(
+        mqtt_port=mosquitto.port,
+        gdn_url=gdn.url,
+        BRIDGE_WORKER__DEFINITION=str(definition),
+        BRIDGE_ROUTES=json.dumps(routes),
+    )
+    bridge.process = Process(
+        [sys.executable, "-c", IMPATIENT, "run"], tmp_path / "impatient.log", env=bridge.environment()
+    )
+    bridge.wait_ready()
+    wait_for(lambda: bridge.readiness()["health"]["rows_behind"] == 0, what="a count")
+    lie(gdn, acks_but_drops="second")
+    publish_all(mosquitto.port, [(f"{name}/{n}", b"{}") for name in ("first", "second") for n in range(20)])
+
+    error = wait_red(bridge, "query", "stream second (table secondTable): 20 of the rows", seconds=30)
+    assert "firstTable" not in error
+    health = bridge.readiness()["health"]
+    lacking = {table["table"]: table["rows_behind"] for table in health["tables"]}
+    assert lacking == {"firstTable": 0, "secondTable": 20}
+    assert gdn.count("firstTable") == 20
+    assert health["unwatched_streams"] == ["filtered"]
+    shown, checked = bridge.cli("status").stdout, bridge.cli("check").stdout
+    assert "query    RETURN [LENGTH(`firstTable`), LENGTH(`secondTable`)]: answered" in shown
+    for text in (shown, checked):
+        assert "nothing shows whether the rows of filtered come out of the worker" in text
 
 
 def test_the_next_check_reports_a_worker_with_other_columns(bridge: Bridge, gdn: LocalGdn) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from bridge.errors import ConfigError
 from bridge.log import register_secret
 from bridge.parts import PartStatus
 from bridge.watch import status_server
-from bridge.watch.health import HealthStatus
+from bridge.watch.health import CheckTimes, HealthStatus, TableStatus
 from bridge.watch.status_server import StatusServer
 from tests.conftest import wait_for
 
@@ -30,6 +31,7 @@ class State:
     live = True
     parts: Sequence[PartStatus] = (PartStatus("mqtt", "connected", 0.0, None, None),)
     books = Books(received=10, delivered=5, outbox=3, dead_lettered={"not_json": 2})
+    health = HealthStatus(True, (42,), rows_behind=3)
 
 
 @pytest.fixture
@@ -47,6 +49,7 @@ def server(state: State) -> Iterator[StatusServer]:
         snapshot=lambda: Snapshot(
             state.books,
             Traffic(
+                window_used={"s": 0, "elsewhere": 0},
                 mqtt_messages=11,
                 reconnects={"mqtt": 2},
                 sessions_lost=1,
@@ -55,7 +58,7 @@ def server(state: State) -> Iterator[StatusServer]:
             ),
             OutboxStatus(bytes=300, oldest_age=2.5, dead_letters=2, holding="the outbox is <full>"),
         ),
-        health=lambda: HealthStatus(True, (42,), rows_behind=3),
+        health=lambda: state.health,
         requests=lambda: Requests(last_minute=3, last_day=40, checks=30, others=10, one_time_passwords=4),
     )
     server.start()
@@ -289,6 +292,59 @@ def test_status_prints_the_status_as_text(
     assert "is not ready" in text
     assert "mqtt: the broker is \ufffd[31maway. Next attempt at 1970-01-01 00:00:06 UTC." in text
     assert "they do not balance" in text
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "when"),
+    [
+        (None, None, "not asked yet"),
+        (20, None, "not answered yet"),
+        (200, 199, "answered 3 min ago"),
+        (250, 249, "not asked for 4 min"),
+        (20, 7300, "not answered for 2 h"),
+    ],
+)
+def test_status_says_which_query_ran_and_when_it_was_last_answered(
+    server: StatusServer,
+    state: State,
+    capsys: pytest.CaptureFixture[str],
+    asked: float | None,
+    answered: float | None,
+    when: str,
+) -> None:
+    now = time.monotonic()
+    times = CheckTimes(
+        "RETURN\n LENGTH(`t`)",
+        170.0,
+        None if asked is None else now - asked,
+        None if answered is None else now - answered,
+    )
+    state.health = HealthStatus(True, (42,), times={"query": times, "check x": times})
+
+    text = status(server, capsys)[1]
+
+    assert f"query    RETURN LENGTH(`t`): {when}\n" in text
+    assert (f"check x: {when}\n" in text) is not when.startswith("answered")
+
+
+def test_status_names_tables_that_lack_rows_and_streams_that_nothing_watches(
+    server: StatusServer, state: State, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state.health = HealthStatus(
+        rows_behind=5,
+        rows_lost=1,
+        tables=(TableStatus("t", ("s",), 0, 0), TableStatus("u", ("r",), 5, 1)),
+        watched=frozenset({"s", "r"}),
+    )
+
+    text = status(server, capsys)[1]
+    health = json.loads(get(server, "/readyz")[1])["health"]
+
+    assert "u: 5 rows behind, 1 lost\n" in text
+    assert "t: 0 rows" not in text
+    assert "the rows of elsewhere come out" in text
+    assert health["unwatched_streams"] == ["elsewhere"]
+    assert health["tables"][1] == {"table": "u", "streams": ["r"], "rows_behind": 5, "rows_lost": 1}
 
 
 def test_status_prints_the_json_of_readyz(server: StatusServer, capsys: pytest.CaptureFixture[str]) -> None:

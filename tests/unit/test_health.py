@@ -12,7 +12,7 @@ from bridge.parts import PartStatus, is_ready
 from bridge.streamql import parse
 from bridge.timing import Pace
 from bridge.watch.checks import CountCheck, WorkerCheck, default_query
-from bridge.watch.health import SLOW_AFTER, Check, CheckResult, Health, HealthStatus
+from bridge.watch.health import SLOW_AFTER, Check, CheckResult, CheckTimes, Health, HealthStatus
 
 
 class Far:
@@ -49,7 +49,7 @@ class Clock:
 def health(far: Far, clock: Clock, query: str | None = "RETURN LENGTH(t)", **changes: Any) -> Health:
     checks: list[Check] = [WorkerCheck(gdn=far, worker_name="w", interval=10)]
     if query is not None:
-        checks.append(CountCheck(gdn=far, query=query, interval=60, wall_clock=clock))
+        checks.append(CountCheck(gdn=far, query=query, interval=60))
     options: dict[str, Any] = {"rng": lambda: 1.0, "clock": clock, "wall_clock": clock} | changes
     return Health(checks=checks, **options)
 
@@ -113,6 +113,21 @@ def test_a_failing_part_keeps_its_time_and_recovers() -> None:
     clock.now += 100
     h.step()
     assert states(h)["query"] == "connected"
+
+
+def test_it_is_known_when_each_check_was_asked_and_last_answered() -> None:
+    far, clock = Far(), Clock()
+    h = health(far, clock)
+    assert h.status.times["query"] == CheckTimes("RETURN LENGTH(t)", 60)
+    h.step()
+    assert h.status.times["query"] == CheckTimes("RETURN LENGTH(t)", 60, 1000.0, 1000.0)
+
+    far.rows = GdnUnavailable("no answer")
+    clock.now += 60
+    h.step()
+
+    assert h.status.times["query"] == CheckTimes("RETURN LENGTH(t)", 60, 1060.0, 1000.0)
+    assert h.status.times["worker active"].answered_at == 1060.0
 
 
 def test_without_a_query_none_is_asked() -> None:
@@ -197,7 +212,7 @@ def test_credentials_are_refreshed_before_each_check() -> None:
 class SlowCheck:
     """A check that takes a while and passes, perhaps with a note."""
 
-    name, interval = "slow", 10.0
+    name, interval, query = "slow", 10.0, ""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -261,9 +276,7 @@ def test_a_check_can_trigger_another() -> None:
     far, clock = Far(), Clock()
     check = SlowCheck(clock)
     check.triggers = "query"
-    h = Health(
-        checks=[CountCheck(gdn=far, query="q", interval=60, wall_clock=clock), check], clock=clock, wall_clock=clock
-    )
+    h = Health(checks=[CountCheck(gdn=far, query="q", interval=60), check], clock=clock, wall_clock=clock)
     h.step()
     assert far.asked == ["q"]
 

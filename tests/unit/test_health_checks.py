@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,14 @@ from bridge.books import Books, Snapshot, Traffic
 from bridge.config import Settings, load
 from bridge.errors import ConfigError, GdnRejected
 from bridge.histogram import BOUNDS, Durations
+from bridge.local.c8ql import run as run_c8ql
 from bridge.mapping import Route
 from bridge.streamql import parse
-from bridge.watch.checks import MAX_QUOTED, RECOUNT_WAIT, CountCheck, Expectation, QueryCheck
-from bridge.watch.configured_checks import make_checks
+from bridge.watch.checks import MAX_QUOTED, Expectation, QueryCheck
+from bridge.watch.configured_checks import make_checks, unwatched_streams
 from bridge.watch.health import CanaryStatus, CheckResult, HealthStatus
-from bridge.watch.row_loss import InputRows, RowLagTracker
+from bridge.watch.row_loss import CountableTable, InputRows, RowLagTracker
+from bridge.watch.table_check import RECOUNT_WAIT, TABLES_PER_QUERY, TableCheck, WatchedTable
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -140,11 +144,13 @@ class Compared:
         self.now = 1000.0
         self.status = HealthStatus(canary=CanaryStatus())
         self.far = Far()
-        self.check = CountCheck(
+        table = CountableTable("t", ("s",))
+        tracker = RowLagTracker(lambda: InputRows(self.rows_in), keeps_order=True)
+        self.check = TableCheck(
             gdn=self.far,
-            query="q",
+            tables=[WatchedTable(table, tracker, is_cleaned=True)],
+            used=lambda: ["s"],
             interval=60,
-            lag=RowLagTracker(lambda: InputRows(self.rows_in), keeps_order=True),
             clock=lambda: self.now,
             wall_clock=lambda: self.now + 1_700_000_000,
         )
@@ -191,7 +197,9 @@ def test_a_loss_is_reported_with_its_size_and_time_until_a_canary_shows_no_furth
     assert (first.error, first.wait) == (None, RECOUNT_WAIT)
     found = compared.look(seconds=RECOUNT_WAIT)
 
-    assert (found.error or "").startswith("3 of the rows that GDN had receipted by 2023-11-14 22:32:00 UTC are lost:")
+    assert (found.error or "").startswith(
+        "stream s (table t): 3 of the rows that GDN had receipted by 2023-11-14 22:32:00 UTC are lost:"
+    )
     assert (found.status.rows_lost, found.status.rows_behind, found.wait) == (3, 0, 60)
     assert compared.look(rows_in=10, rows_out=10).error == found.error
     compared.canary_comes_out()
@@ -236,6 +244,101 @@ def test_a_slow_worker_is_reported_and_the_check_passes() -> None:
     assert "the worker is behind, or loses rows" in (found[-1].note or "")
 
 
+class Tables:
+    """Tables t0, t1, … each fed by a stream s0, s1, … and a far end that counts them."""
+
+    def __init__(self, number: int) -> None:
+        self.now = 1000.0
+        self.rows_in = [0] * number
+        self.rows_out = [0] * number
+        self.used = {f"s{n}" for n in range(number)}
+        self.asked: list[list[int]] = []
+        self.status = HealthStatus(canary=CanaryStatus())
+        self.check = TableCheck(
+            gdn=self,
+            tables=[
+                WatchedTable(CountableTable(f"t{n}", (f"s{n}",)), RowLagTracker(partial(self.input_rows, n)))
+                for n in range(number)
+            ],
+            used=lambda: self.used,
+            interval=60,
+            clock=lambda: self.now,
+        )
+
+    def input_rows(self, stream: int) -> InputRows:
+        return InputRows(self.rows_in[stream])
+
+    def get_worker(self, name: str, *, check: bool = False) -> Any:
+        raise AssertionError("a count asks for no worker")
+
+    def query(self, c8ql: str, *, max_rows: int = 1000, check: bool = False) -> list[Any]:
+        assert check, "a check must not take the budget of reconnects"
+        collections = {f"t{n}": ["row"] * rows for n, rows in enumerate(self.rows_out)}
+        self.asked.append([int(number) for number in re.findall(r"`t(\d+)`", c8ql)])
+        return run_c8ql(c8ql, {}, collections.__getitem__)  # type: ignore[arg-type]  # only their lengths matter
+
+    def look(self, *, lost_by: int | None = None) -> CheckResult:
+        """Count after a minute in which each stream got three rows."""
+        for n in range(len(self.rows_in)):
+            self.rows_in[n] += 3
+            self.rows_out[n] += 0 if n == lost_by else 3
+        self.now += 60
+        found = self.check.run(self.status)
+        self.status = found.status
+        return found
+
+
+def test_one_stream_of_eleven_that_loses_every_row_fails_the_check_and_is_named() -> None:
+    tables = Tables(11)
+    found = [tables.look(lost_by=7) for _ in range(5)]
+
+    assert tables.asked == [list(range(11))] * 5
+    assert [result.error is None for result in found] == [True, True, True, False, False]
+    assert (found[-1].error or "").startswith("stream s7 (table t7): 3 of the rows that GDN had receipted by")
+    assert "(table t6)" not in (found[-1].error or "")
+    assert {table.table: table.rows_behind for table in tables.status.tables if table.rows_behind} == {"t7": 12}
+    assert (tables.status.rows_behind, tables.status.rows_lost, tables.status.count) == (12, 0, 10 * 15)
+    assert tables.look().error is None, "rows come out again"
+
+
+def test_many_tables_are_counted_in_rotation_with_one_query_at_a_time() -> None:
+    tables = Tables(TABLES_PER_QUERY + 2)
+    found = [tables.look(lost_by=TABLES_PER_QUERY + 1) for _ in range(8)]
+
+    first, second = list(range(TABLES_PER_QUERY)), [TABLES_PER_QUERY, TABLES_PER_QUERY + 1]
+    assert tables.asked == [first, second] * 4
+    assert found[0].status.count is None, "not all tables have been counted"
+    assert "(table t51)" in (found[-1].error or "")
+    assert (found[-2].error or "").startswith("stream s51"), "the error stays while other tables are counted"
+
+
+def test_a_canary_has_its_table_counted_out_of_turn_and_the_rotation_goes_on() -> None:
+    tables = Tables(TABLES_PER_QUERY * 2 + 1)
+    tables.look()
+    tables.status = replace(tables.status, canary=CanaryStatus(rounds={"found": 1}))
+    for _ in range(3):
+        tables.look()
+
+    assert [asked[0] for asked in tables.asked] == [0, 0, TABLES_PER_QUERY, 2 * TABLES_PER_QUERY]
+
+
+def test_only_tables_of_streams_in_use_are_counted() -> None:
+    tables = Tables(3)
+    tables.used = {"s2"}
+    tables.look()
+    tables.used = {"s1", "s2"}
+    tables.look()
+
+    assert tables.asked == [[2], [1, 2]]
+
+
+def test_an_answer_that_is_no_count_fails_the_check() -> None:
+    compared = Compared()
+    compared.far.rows = ["many"]
+
+    assert compared.check.run(compared.status).error == 'RETURN LENGTH(`t`): expected 1 numbers, got ["many"]'
+
+
 # --- checks from the settings -----------------------------------------------------------------------------
 
 
@@ -247,7 +350,7 @@ def settings(**changes: str) -> Settings:
 CANARY = {
     "canary__enabled": "true",
     "canary__topic": "devices/{marker}/rooms/0/telemetry",
-    "canary__query": 'FOR d IN t FILTER d.id == "0-{marker}" RETURN 1',
+    "canary__query": 'FOR d IN tutorialAppOutputTable FILTER d.id == "0-{marker}" RETURN 1',
 }
 
 
@@ -260,6 +363,7 @@ def checks_of(
         routes=[Route(route.topic, route.stream) for route in found.routes],
         gdn=far or Far(),
         snapshot=lambda: snapshot or Snapshot(),
+        used=lambda: [route.stream for route in found.routes],
         publish=lambda _message: None,
     )
 
@@ -283,24 +387,49 @@ def test_rows_in_are_those_receipted_for_the_streams_that_feed_the_table() -> No
     traffic = Traffic(receipt_durations={"tutorialAppInputStream": durations, "other": durations})
     (_, count) = checks_of(settings(), Snapshot(Books(outbox=2), traffic))
 
-    assert count._lag.input_rows() == InputRows(3, 2)
+    assert count._tables[0].tracker.input_rows() == InputRows(3, 2)
 
 
 @pytest.mark.parametrize(
-    ("changes", "more", "proves"), [(CANARY, "", True), (CANARY, "@App:instances('2')\n", False), ({}, "", False)]
+    ("changes", "more", "proves"),
+    [
+        (CANARY, "", True),
+        (CANARY, "@App:instances('2')\n", False),
+        ({}, "", False),
+        (CANARY | {"canary__query": 'FOR d IN elsewhere FILTER d.id == "0-{marker}" RETURN 1'}, "", False),
+    ],
 )
 def test_a_canary_proves_a_loss_only_where_its_rows_take_the_same_way(
     changes: dict[str, str], more: str, proves: bool
 ) -> None:
     (_, count, *_) = checks_of(settings(**changes), text=more + Path("config/worker.sql").read_text())
 
-    assert count._lag._keeps_order is proves
+    assert count._tables[0].tracker._keeps_order is proves
 
 
 def test_the_result_of_a_configured_query_is_not_compared_with_rows_in() -> None:
     (_, count) = checks_of(settings(health__query="RETURN 1"), far=Far(1))
 
     assert count.run(HealthStatus()).status.rows_behind is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "removes", "unwatched"),
+    [
+        ({}, "", []),
+        ({}, "FROM tutorialAppInputStream", ["tutorialAppInputStream"]),
+        ({"health__query": "RETURN 1"}, "", ["tutorialAppInputStream"]),
+        (CANARY | {"health__query": "RETURN 1"}, "", []),
+    ],
+)
+def test_a_stream_is_watched_if_its_rows_are_counted_or_the_canary_uses_it(
+    changes: dict[str, str], removes: str, unwatched: list[str]
+) -> None:
+    found = settings(**changes)
+    text = Path("config/worker.sql").read_text()
+    worker = parse(text.replace(removes, f"{removes}[temperature > 0]") if removes else text)
+
+    assert unwatched_streams(found, worker, [Route(route.topic, route.stream) for route in found.routes]) == unwatched
 
 
 def test_a_canary_that_no_route_matches_is_a_configuration_error() -> None:

@@ -19,7 +19,7 @@ from bridge.message import MqttMessage, OutboxRecord
 from bridge.parts import PartStatus
 from bridge.path.outbox_upkeep import Growth
 from bridge.streamql import input_streams, parse
-from bridge.watch.health import CanaryStatus, HealthStatus
+from bridge.watch.health import CanaryStatus, CheckTimes, HealthStatus, TableStatus
 from bridge.watch.metrics import DEFINITIONS, REGENERATE, Metrics, Reading, reference
 
 EMPTY = Reading([], Snapshot(), HealthStatus(), Requests())
@@ -45,7 +45,16 @@ FULL = Reading(
         OutboxStatus(seconds_left=60.0, stream_bytes={"s": 9}),
     ),
     HealthStatus(
-        True, (42,), 3, CanaryStatus({"mqtt": 0.1}, {"found": 1}), {("query", "passed"): 1}, {"query": 0.2}, 6
+        True,
+        (42,),
+        3,
+        CanaryStatus({"mqtt": 0.1}, {"found": 1}),
+        {("query", "passed"): 1},
+        {"query": 0.2},
+        6,
+        tables=(TableStatus("t", ("s",), 3, 6),),
+        times={"query": CheckTimes("q", 60, 0.0, 0.0)},
+        watched=frozenset(),
     ),
     Requests(1, 2, 3, 4, 5),
 )
@@ -90,7 +99,7 @@ def test_a_metric_with_an_unknown_value_is_left_out() -> None:
         f"gdn_bridge_{name}"
         for name in (
             *("broker_dropped", "sparkplug_bytes", "sparkplug_births_refused_total"),
-            *("worker_active", "query_result", "rows_behind", "rows_lost_total"),
+            *("worker_active", "query_result", "rows_behind", "rows_lost_total", "streams_unwatched"),
         )
     }
 

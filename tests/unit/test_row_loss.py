@@ -15,8 +15,8 @@ from bridge.watch.row_loss import (
     InputRows,
     RowLag,
     RowLagTracker,
+    countable_tables,
     keeps_row_order,
-    one_to_one_streams,
 )
 
 
@@ -300,22 +300,52 @@ PLAIN = "INSERT INTO t SELECT a FROM s;"
 
 
 @pytest.mark.parametrize(
-    ("text", "streams"),
+    ("text", "tables"),
     [
-        (f"{HEADER}CREATE TABLE t (a string); {PLAIN}", ("s",)),
-        (f"{HEADER}CREATE TABLE t (a string); {PLAIN} INSERT INTO t SELECT a FROM z;", ("s", "z")),
-        (f"{HEADER}CREATE TABLE t (a string); {PLAIN} {PLAIN}", ()),
-        (f"{HEADER}CREATE TABLE t (a string); INSERT INTO t SELECT a FROM s[a == 'x'];", ()),
-        (f"{HEADER}CREATE TABLE t (a string); INSERT INTO t SELECT a FROM s WINDOW TUMBLING_LENGTH(5);", ()),
-        (f"{HEADER}CREATE TABLE t (_key string); INSERT INTO t SELECT a AS _key FROM s;", ()),
-        (f"{HEADER}CREATE STORE t WITH (type='database', PrimaryKey='a') (a string); {PLAIN}", ()),
-        (f"{HEADER}CREATE STORE t WITH (type='database', batch.size='50') (a string); {PLAIN}", ()),
-        (f"{HEADER}CREATE TABLE t (a string); INSERT INTO z SELECT a FROM s; INSERT INTO t SELECT a FROM z;", ()),
-        (f"{HEADER}INSERT INTO z SELECT a FROM s;", ()),
+        (f"{HEADER}CREATE TABLE t (a string); {PLAIN}", {"t": ("s",)}),
+        (f"{HEADER}CREATE TABLE t (a string); {PLAIN} INSERT INTO t SELECT a FROM z;", {"t": ("s", "z")}),
+        (
+            f"{HEADER}CREATE TABLE t (a string); CREATE TABLE u (a string); {PLAIN} INSERT INTO u SELECT a FROM z;",
+            {"t": ("s",), "u": ("z",)},
+        ),
+        (
+            f"{HEADER}CREATE TABLE t (a string); CREATE TABLE u (a string);"
+            f"INSERT INTO u SELECT a FROM s[a == 'x']; {PLAIN}",
+            {"t": ("s",)},
+        ),
+        (
+            f"{HEADER}CREATE TABLE t (a string); CREATE STORE u WITH (type='database', collection='t') (a string);"
+            f"{PLAIN} INSERT INTO u SELECT a FROM z;",
+            {},
+        ),
+        (
+            f"{HEADER}CREATE SOURCE y WITH (type='stream', stream.list='g,h') (a string); CREATE TABLE t (a string);"
+            "INSERT INTO t SELECT a FROM y;",
+            {"t": ("g", "h")},
+        ),
+        (
+            f"{HEADER}CREATE SOURCE y WITH (type='kafka', topic.list='k') (a string); CREATE TABLE t (a string);"
+            f"{PLAIN} INSERT INTO t SELECT a FROM y;",
+            {},
+        ),
+        (f"{HEADER}CREATE STORE t WITH (type='rdbms') (a string); {PLAIN}", {}),
+        (
+            f"{HEADER}CREATE TABLE t (a string); {PLAIN}"
+            "PARTITION WITH (a OF z) BEGIN INSERT INTO t SELECT a FROM z; END;",
+            {},
+        ),
+        (f"{HEADER}CREATE TABLE t (a string); {PLAIN} {PLAIN}", {}),
+        (f"{HEADER}CREATE TABLE t (a string); INSERT INTO t SELECT a FROM s[a == 'x'];", {}),
+        (f"{HEADER}CREATE TABLE t (a string); INSERT INTO t SELECT a FROM s WINDOW TUMBLING_LENGTH(5);", {}),
+        (f"{HEADER}CREATE TABLE t (_key string); INSERT INTO t SELECT a AS _key FROM s;", {}),
+        (f"{HEADER}CREATE STORE t WITH (type='database', PrimaryKey='a') (a string); {PLAIN}", {}),
+        (f"{HEADER}CREATE STORE t WITH (type='database', batch.size='50') (a string); {PLAIN}", {}),
+        (f"{HEADER}CREATE TABLE t (a string); INSERT INTO z SELECT a FROM s; INSERT INTO t SELECT a FROM z;", {}),
+        (f"{HEADER}INSERT INTO z SELECT a FROM s;", {}),
     ],
 )
-def test_rows_are_compared_only_where_each_becomes_exactly_one(text: str, streams: tuple[str, ...]) -> None:
-    assert one_to_one_streams(parse(text)) == streams
+def test_rows_are_compared_only_where_each_becomes_exactly_one(text: str, tables: dict[str, tuple[str, ...]]) -> None:
+    assert dict(countable_tables(parse(text))) == tables
 
 
 @pytest.mark.parametrize(
