@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from bridge.cli import exits
 from bridge.cli.configuration import configure_log, gdn_rest, read_configuration
 from bridge.cli.printing import unwatched_sentence
+from bridge.config.gdn import GdnSettings
 from bridge.errors import GdnAuthError, GdnError, GdnRejected, GdnUnavailable, MqttUnavailable
 from bridge.gdn.address import GdnAddress
 from bridge.gdn.proxy import open_socket_to
+from bridge.gdn.pulsar import PulsarRest, partitions_sentence
 from bridge.gdn.rest import GdnRest
 from bridge.gdn.worker import is_other
 from bridge.links.tls import Tls
@@ -134,7 +136,7 @@ def online(configuration: Configuration) -> Iterator[Finding]:
     """The checks of broker and GDN, each as soon as it is answered."""
     yield from _check_broker(configuration)
     if configuration.settings.gdn.kind == "pulsar":
-        yield _check_pulsar(configuration)
+        yield from _check_pulsar(configuration)
         return
     rest = gdn_rest(configuration)
     try:
@@ -295,9 +297,14 @@ def _check_otp(asked: str, rest: GdnRest) -> Finding:
     return Finding(asked, "ok", "issued")
 
 
-def _check_pulsar(configuration: Configuration) -> Finding:
-    """Whether Pulsar's web service can be reached. A request for a topic would create it."""
+def _check_pulsar(configuration: Configuration) -> Iterator[Finding]:
+    """Whether Pulsar's web service can be reached, and with deduplication whether topics have partitions.
+
+    A producer isn't connected: it would create the topic.
+    """
     gdn = configuration.settings.gdn
+    topics = sorted({route.stream for route in configuration.routes})
+    partitions = {f"partitions of {topic}": topic for topic in topics}
     address = GdnAddress.parse(gdn.url, prefixed=False)
     asked = f"Pulsar {address.base_url}"
     try:
@@ -309,5 +316,26 @@ def _check_pulsar(configuration: Configuration) -> Finding:
             timeout=gdn.request_timeout,
         ).close()
     except (OSError, GdnUnavailable) as exc:
-        return Finding(asked, "failed", f"can't be reached: {exc}. Check gdn.url")
-    return Finding(asked, "ok", "connected; token and topics are checked only when the bridge runs")
+        yield Finding(asked, "failed", f"can't be reached: {exc}. Check gdn.url")
+        if configuration.settings.delivery.deduplicate:
+            yield from _skipped(partitions, "Pulsar was not reached")
+        return
+    yield Finding(asked, "ok", "connected; token and topics are checked only when the bridge runs")
+    if configuration.settings.delivery.deduplicate:
+        from bridge.service.connections import pulsar_rest  # noqa: PLC0415 - other verbs start faster without paho
+
+        rest = pulsar_rest(gdn)
+        yield from (_check_partitions(name, topic, gdn, rest) for name, topic in partitions.items())
+        rest.close()
+
+
+def _check_partitions(asked: str, topic: str, gdn: GdnSettings, rest: PulsarRest) -> Finding:
+    token = None if gdn.api_key is None else gdn.api_key.get_secret_value()
+    try:
+        partitions = rest.partitions(tenant=gdn.tenant or "", namespace=gdn.fabric, topic=topic, token=token)
+    except GdnUnavailable as exc:
+        unknown = "not known: the topic may not exist yet, or the WebSocket service runs without Pulsar's REST API"
+        return Finding(asked, "note", f"{unknown} ({exc}). With partitions rows could be stored twice")
+    return (
+        Finding(asked, "failed", partitions_sentence(topic, partitions)) if partitions else Finding(asked, "ok", "none")
+    )

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
+from queue import SimpleQueue
 from urllib.parse import urlsplit
 
 import websocket
@@ -19,7 +21,7 @@ from bridge.errors import GdnAuthError, GdnError, GdnRejected, GdnUnavailable, R
 from bridge.gdn.answers import seconds_to_wait
 from bridge.gdn.bounds import PATIENCE, BoundedSocket
 from bridge.gdn.frames import FrameParser, Opcode, encode
-from bridge.gdn.protocol import ProducerProtocol, Receipts
+from bridge.gdn.protocol import ProducerProtocol, Receipts, token_response
 from bridge.gdn.proxy import Proxies, open_socket_to
 from bridge.links.link import Link, LinkEnd
 from bridge.links.tls import Tls
@@ -44,6 +46,8 @@ class ProducerLink(Link):
         receipt_timeout: seconds after which a missing receipt ends the connection.
         ping_interval: seconds between pings; a connection that is silent for twice as long is over.
         deduplicates: whether GDN accepted the producer's name and first sequence number.
+        read_token: returns the current token, for a Pulsar that asks for a new one; None: there is none. May block: it
+            is called in a thread of its own. Without it such requests are ignored.
         clock: monotonic seconds.
     """
 
@@ -55,11 +59,15 @@ class ProducerLink(Link):
         receipt_timeout: float,
         ping_interval: float,
         deduplicates: bool = False,
+        read_token: Callable[[], str | None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(sock, failed="the producer connection failed", closed="GDN closed the producer connection")
         self.deduplicates = deduplicates
         self._protocol = ProducerProtocol(window=window)
+        self._read_token = read_token
+        self._token_reader: threading.Thread | None = None  # while a token is being read
+        self._new_token: SimpleQueue[str | None] = SimpleQueue()  # from that thread
         self._frames = FrameParser()
         self._receipt_timeout = receipt_timeout
         self._ping_interval = ping_interval
@@ -112,10 +120,23 @@ class ProducerLink(Link):
         receipts = self._protocol.receive(answers)
         if receipts.broken is not None:
             self.fail(receipts.broken, LinkEnd.PROTOCOL)
+        if receipts.challenged and self._read_token is not None and self._token_reader is None:
+            read_token = self._read_token
+            # Reading secrets again blocks, and the pipeline must not.
+            self._token_reader = threading.Thread(
+                target=lambda: self._new_token.put(read_token()), name="token", daemon=True
+            )
+            self._token_reader.start()
         return receipts
 
     def tick(self, now: float) -> None:
-        """Send pings and check timeouts; to be called each turn. ``now`` is monotonic seconds."""
+        """Send pings and a new token, check timeouts; to be called each turn. ``now`` is monotonic seconds."""
+        if self._token_reader is not None and not self._new_token.empty():
+            self._token_reader = None
+            token = self._new_token.get()
+            if token is not None:
+                self._outgoing += encode(Opcode.TEXT, [token_response(token)], masks=os.urandom(4))
+                self.flush()
         oldest = self._protocol.oldest_sent_at
         if oldest is not None and now - oldest > self._receipt_timeout:
             # A live socket with a dead producer behind it answers pings, but not this.
@@ -147,6 +168,7 @@ def dial(
     receipt_timeout: float,
     ping_interval: float,
     deduplicates: bool = False,
+    read_token: Callable[[], str | None] | None = None,
 ) -> ProducerLink:
     """A connected producer. Blocks.
 
@@ -160,6 +182,7 @@ def dial(
         receipt_timeout: seconds; see ``ProducerLink``.
         ping_interval: seconds; see ``ProducerLink``.
         deduplicates: whether ``url`` carries a producer name and a first sequence number.
+        read_token: see ``ProducerLink``.
 
     Raises:
         GdnUnavailable, GdnAuthError, GdnRejected: depending on the answer to the upgrade (gdn-api.md C.5).
@@ -193,6 +216,7 @@ def dial(
         receipt_timeout=receipt_timeout,
         ping_interval=ping_interval,
         deduplicates=deduplicates,
+        read_token=read_token,
     )
 
 

@@ -44,25 +44,36 @@ class Receipts(NamedTuple):
     """Of all receipted records, extras included."""
     refused: list[Refusal]
     unknown: int
-    """Answers that match nothing in the window: a repeated receipt, or a context that isn't ours."""
+    """Messages that match nothing in the window: a repeated receipt, a context that isn't ours, or no answer at all."""
     sent: Sequence[tuple[float, int]] = ()
     """When the receipted records were sent, as (time, number of records), in the order of their receipts."""
     broken: str | None = None
     """How the last answer broke the protocol: earlier answers count, the connection is over."""
+    challenged: bool = False
+    """Whether Pulsar asks for a new token (PIP-292)."""
 
 
 class _Answer(msgspec.Struct):
-    result: str
+    result: str | None = None
+    """None: the message isn't an answer to a send."""
     context: str | None = None
     errorMsg: str | None = None  # noqa: N815 - the wire's name
+    type: object = None
 
 
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 
 
-def _safe_result(answer: _Answer) -> str:
-    """Its result, safe for a message: the far end may send anything."""
-    return printable(answer.result[:50])
+def _safe(result: str) -> str:
+    """A result, safe for a message: the far end may send anything."""
+    return printable(result[:50])
+
+
+def token_response(token: str) -> bytes:
+    """The answer to Pulsar's request for a new token, as JSON (PIP-292)."""
+    response = {"authMethodName": "token", "authData": token}
+    answer = {"clientVersion": "gdn-bridge", "protocolVersion": 0, "response": response}
+    return msgspec.json.encode({"type": "AUTH_RESPONSE", "authResponse": answer})
 
 
 def reusable_from(numbers: Sequence[int], last: int) -> int:
@@ -129,9 +140,10 @@ class ProducerProtocol:
         """Match answers to records by context, not by order: the broker publishes asynchronously.
 
         An unreadable answer, or a refusal without a context, ends the connection (``broken``). It isn't raised: that
-        would lose the receipts before it.
+        would lose the receipts before it. A JSON object that isn't an answer to a send is ignored.
         """
         broken = None
+        challenged = False
         receipted: list[int] = []
         refused: list[Refusal] = []
         unknown = payload_bytes = 0
@@ -144,10 +156,16 @@ class ProducerProtocol:
             except (msgspec.DecodeError, RecursionError) as exc:
                 broken = f"an answer on the producer socket can't be read: {exc}"
                 break
-            context = answer.context
-            if context is None and answer.result != "ok":
+            context, result = answer.context, answer.result
+            if result is None:
+                if answer.type == "AUTH_CHALLENGE":
+                    challenged = True
+                else:
+                    unknown += 1
+                continue
+            if context is None and result != "ok":
                 error = (answer.errorMsg or "")[:200]
-                broken = f"GDN refused a send without saying which: {_safe_result(answer)} {error!r}"
+                broken = f"GDN refused a send without saying which: {_safe(result)} {error!r}"
                 break
             # isdecimal and isascii: int() would also take "+1", " 1 " and digits of other scripts.
             sent = (
@@ -157,16 +175,16 @@ class ProducerProtocol:
             )
             if sent is None:
                 unknown += 1
-            elif answer.result == "ok":
+            elif result == "ok":
                 if sent[1] != moment:
                     moment = sent[1]
                     moments.append((moment, len(receipted)))
                 receipted.append(sent[0].id)
                 payload_bytes += sent[0].size
             else:
-                refused.append(Refusal(sent[0], _safe_result(answer), (answer.errorMsg or "")[:500]))
+                refused.append(Refusal(sent[0], _safe(result), (answer.errorMsg or "")[:500]))
         runs = [(at, end - start) for (at, start), (_, end) in pairwise([*moments, (0.0, len(receipted))])]
-        return Receipts(receipted, payload_bytes, refused, unknown, runs, broken)
+        return Receipts(receipted, payload_bytes, refused, unknown, runs, broken, challenged)
 
     def unreceipted(self) -> list[OutboxRecord]:
         """Empty the window; returns its records in send order."""

@@ -9,18 +9,23 @@ from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 
 from bridge.config import Settings
-from bridge.errors import GdnRejected
+from bridge.config.gdn import GdnSettings
+from bridge.errors import GdnRejected, GdnUnavailable
 from bridge.gdn import producer
 from bridge.gdn.address import GdnAddress, Numbering, with_otp
+from bridge.gdn.pulsar import PulsarRest, partitions_sentence
 from bridge.gdn.region import Region
 from bridge.gdn.rest import GdnRest
 from bridge.links.tls import Tls
-from bridge.log import register_secret
+from bridge.log import get_logger, register_secret
 from bridge.mqtt.link import MqttLink, MqttOptions
 from bridge.mqtt.link import dial as dial_broker
 from bridge.mqtt.session import MqttSession
 from bridge.service.credentials import Credentials, CredentialSource
 from bridge.streamql.streams import InputStream
+from bridge.timing import Pace
+
+log = get_logger(__name__)
 
 
 class Connections:
@@ -51,6 +56,7 @@ class Connections:
         self._is_gdn = settings.gdn.kind == "gdn"
         self._address = GdnAddress.parse(settings.gdn.url, prefixed=self._is_gdn)
         self._proxies = settings.gdn.proxies
+        self._pulsar = None if self._is_gdn or not settings.delivery.deduplicate else pulsar_rest(settings.gdn)
 
     def refresh(self) -> Credentials:
         """The current credentials, which requests to GDN use from now on."""
@@ -107,7 +113,35 @@ class Connections:
         return self._dial_producer(stream, None)
 
     def _dial_producer(self, stream: str, numbering: Numbering | None) -> producer.ProducerLink:
-        gdn, delivery, credentials = self._settings.gdn, self._settings.delivery, self.refresh()
+        credentials = self.refresh()
+        link = self._dial(stream, numbering, credentials)
+        if self._pulsar is not None and link.deduplicates:
+            try:
+                # Only now: Pulsar may create the topic for the producer, with partitions.
+                self._refuse_partitions(self._pulsar, stream, credentials.api_key)
+            except GdnUnavailable:
+                link.close()
+                raise
+        return link
+
+    def _refuse_partitions(self, rest: PulsarRest, topic: str, token: str | None) -> None:
+        """Raise GdnUnavailable if the topic has partitions. That this can't be known is only logged."""
+        gdn = self._settings.gdn
+        try:
+            partitions = rest.partitions(tenant=gdn.tenant or "", namespace=gdn.fabric, topic=topic, token=token)
+        except GdnUnavailable as exc:
+            log.warning(
+                "producer.partitions_unknown",
+                stream=topic,
+                error=str(exc),
+                hint="a partitioned topic may store rows twice; gdn.url should also be that of Pulsar's REST API",
+            )
+            return
+        if partitions:
+            raise GdnUnavailable(partitions_sentence(topic, partitions), pace=Pace.REFUSED)
+
+    def _dial(self, stream: str, numbering: Numbering | None, credentials: Credentials) -> producer.ProducerLink:
+        gdn, delivery = self._settings.gdn, self._settings.delivery
         headers = []
         if self._is_gdn:
             url = self._address.producer_url(
@@ -143,4 +177,22 @@ class Connections:
             receipt_timeout=delivery.receipt_timeout,
             ping_interval=delivery.ping_interval,
             deduplicates=numbering is not None,
+            read_token=None if self._is_gdn else lambda: self.refresh().api_key,
         )
+
+
+def pulsar_rest(gdn: GdnSettings) -> PulsarRest:
+    """A client for the REST API of the plain Pulsar in the settings.
+
+    Raises:
+        ConfigError: a variable of the environment names an unusable proxy.
+    """
+    address = GdnAddress.parse(gdn.url, prefixed=False)
+    return PulsarRest(
+        base_url=address.base_url,
+        fabric=gdn.fabric,
+        api_key="",
+        timeout=gdn.request_timeout,
+        ca_file=None if gdn.ca_file is None else str(gdn.ca_file),
+        proxy=gdn.proxies.find(address.host, secure=address.secure),
+    )

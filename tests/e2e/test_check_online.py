@@ -215,12 +215,18 @@ def test_with_a_plain_pulsar_only_its_web_service_is_checked(
 ) -> None:
     bridge = make_bridge(mqtt_port=mosquitto.port, gdn_url=gdn.url, BRIDGE_GDN__KIND="pulsar")
     there = outcomes(bridge, code=0)
+    bridge.settings["BRIDGE_DELIVERY__DEDUPLICATE"] = "true"
+    deduplicated = outcomes(bridge, code=0)
+    del bridge.settings["BRIDGE_DELIVERY__DEDUPLICATE"]
     bridge.settings["BRIDGE_GDN__URL"] = NOWHERE
     absent = outcomes(bridge, code=69)
 
     assert there[f"Pulsar {gdn.url}"][0] == "ok"
     assert absent[f"Pulsar {NOWHERE}"][0] == "failed"
     assert len(there) == len(absent) == 4
+    outcome, said = deduplicated["partitions of tutorialAppInputStream"]
+    assert outcome == "note"
+    assert "the WebSocket service runs without Pulsar's REST API" in said
 
 
 def test_offline_check_shows_format_compression_and_filter_of_a_route(make_bridge: MakeBridge) -> None:

@@ -66,6 +66,26 @@ def test_a_far_end_that_refuses_sequence_numbers_gets_rows_at_least_once_and_one
     assert b"producerName" not in far_end.upgrades[1]
 
 
+def test_a_pulsar_that_does_not_tell_its_partitions_gets_rows_and_a_warning_is_logged(
+    mosquitto: Mosquitto, make_bridge: Callable[..., Bridge], serve: Callable[..., Reluctant]
+) -> None:
+    far_end = serve(b"400 Bad Request", times=0)
+    bridge = make_bridge(
+        mqtt_port=mosquitto.port,
+        gdn_url=f"http://127.0.0.1:{far_end.port}",
+        BRIDGE_GDN__KIND="pulsar",
+        BRIDGE_DELIVERY__DEDUPLICATE="true",
+    )
+    process = bridge.start()
+    bridge.wait_ready()
+
+    publish_all(mosquitto.port, readings(20))
+    wait_for(lambda: bridge.books().get("delivered") == 20, what="the deliveries")
+
+    assert process.text().count('"producer.partitions_unknown"') == 1
+    assert "/tutorialAppInputStream/partitions: 201, " in process.text()
+
+
 def test_the_bridge_waits_for_a_producer_name_that_the_old_connection_still_holds(
     mosquitto: Mosquitto, make_bridge: Callable[..., Bridge], serve: Callable[..., Reluctant]
 ) -> None:

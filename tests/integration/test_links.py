@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import select
 import socket
 import ssl
 import struct
+import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -25,6 +27,7 @@ from bridge.message import MqttMessage, OutboxRecord
 from bridge.mqtt.link import ANSWER_TIMEOUT, MAX_OTHER, MAX_PACKET, MqttLink, MqttOptions, packet_id
 from bridge.mqtt.packets import KEPT_BYTES
 from bridge.mqtt.subscriptions import DROPPED_TOPIC
+from tests.conftest import wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -81,6 +84,43 @@ def test_a_ping_is_answered_and_a_close_ends_the_link(pair: tuple[socket.socket,
     assert link.wants_write
     assert link.error == "GDN closed the producer connection: 1011 ' broken'"
     assert link.end is LinkEnd.DISCONNECTED
+
+
+def test_a_request_for_a_new_token_is_answered_once_it_has_been_read_and_the_link_goes_on(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    may_read, read = threading.Event(), []
+
+    def read_token() -> str:
+        assert may_read.wait(10)
+        read.append(threading.current_thread())
+        return "a.new.token"
+
+    link = ProducerLink(sock=pair[0], window=10, receipt_timeout=30, ping_interval=20, read_token=read_token)
+    link.send(RECORDS, 1.0)
+    pair[1].recv(1000)
+    challenge = b'{"type":"AUTH_CHALLENGE"}'
+    pair[1].sendall((b"\x81%c" % len(challenge) + challenge) * 2 + b"\x81\x1f" + b'{"result":"ok", "context": "1"}')
+
+    assert link.read(1.0).receipted == [1]
+    link.tick(1.0)
+    assert not select.select([pair[1]], [], [], 0)[0], "the token hasn't been read"
+    may_read.set()
+
+    def is_answered() -> bool:
+        link.tick(1.0)
+        return bool(select.select([pair[1]], [], [], 0)[0])
+
+    wait_for(is_answered, seconds=10, what="the token")
+    size = pair[1].recv(2)[1] & 0x7F
+    length = int.from_bytes(pair[1].recv(2), "big") if size == 126 else size
+    mask, masked = pair[1].recv(4), pair[1].recv(1000)
+    assert len(masked) == length
+    answer = json.loads(bytes(byte ^ mask[n % 4] for n, byte in enumerate(masked)))
+    assert answer["authResponse"]["response"]["authData"] == "a.new.token"
+    assert len(read) == 1
+    assert threading.current_thread() not in read
+    assert link.end is None
 
 
 def test_a_binary_message_is_a_protocol_error(pair: tuple[socket.socket, socket.socket]) -> None:

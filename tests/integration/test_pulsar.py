@@ -15,6 +15,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from bridge.errors import GdnUnavailable
+from bridge.gdn.pulsar import PulsarRest
 from bridge.local.broker import free_port
 from tests.conftest import Bridge, Mosquitto, wait_for
 from tests.faults.proxy import Proxy
@@ -133,6 +135,43 @@ def test_with_a_token_that_pulsar_refuses_the_bridge_is_not_ready_and_reports_wh
 
     assert not bridge.readiness()["ready"]
     assert bridge.settings["BRIDGE_GDN__API_KEY"] not in process.text()
+
+
+def test_deduplication_refuses_a_partitioned_topic_and_the_error_names_it(
+    pulsar: Pulsar, mosquitto: Mosquitto, make_pulsar_bridge: MakeBridge
+) -> None:
+    """Pulsar compares sequence numbers within a partition, so it would store rows twice that are sent again."""
+    namespace = pulsar.create_namespace("parts", deduplicates=True)
+    pulsar.create_topic(f"{namespace}/{STREAM}", partitions=3)
+    bridge = make_pulsar_bridge("parts", BRIDGE_DELIVERY__DEDUPLICATE="true")
+    checked = bridge.cli("check", "--online")
+    bridge.start()
+    sentence = f"the topic {STREAM} has 3 partitions: with delivery.deduplicate"
+
+    wait_for(lambda: sentence in (bridge.part(f"producer {STREAM}")["error"] or ""), what="the refusal")
+    publish_all(mosquitto.port, readings(0, 10))
+    wait_for(lambda: bridge.books().get("outbox") == 10, what="the rows in the outbox")
+
+    assert not bridge.readiness()["ready"]
+    assert checked.returncode == 69
+    assert f"failed  partitions of {STREAM}: {sentence}" in checked.stdout
+
+
+def test_the_partitions_of_a_topic_are_known_without_creating_it(pulsar: Pulsar) -> None:
+    namespace = pulsar.create_namespace("counted")
+    pulsar.create_topic(f"{namespace}/many", partitions=3)
+    rest = PulsarRest(base_url=f"http://127.0.0.1:{pulsar.port}", fabric="", api_key="")
+
+    def partitions(topic: str, token: str | None = pulsar.admin_token) -> int:
+        return rest.partitions(tenant="public", namespace="counted", topic=topic, token=token)
+
+    assert (partitions("many"), partitions("many-partition-0")) == (3, 0)
+    with pytest.raises(GdnUnavailable, match=r"404, .*not found"):
+        partitions("absent")
+    assert pulsar.topics(namespace) == [f"persistent://{namespace}/many-partition-{n}" for n in range(3)]
+    with pytest.raises(GdnUnavailable, match="/partitions: 401, "):
+        partitions("many", None)
+    rest.close()
 
 
 @pytest.mark.parametrize("deduplicate", [True, False])

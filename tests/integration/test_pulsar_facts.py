@@ -309,6 +309,20 @@ def test_the_same_numbers_again_are_receipted_and_stored_once(pulsar: Pulsar, de
     assert pulsar.sequence_ids(deduplicated) == list(range(5))
 
 
+@pytest.mark.parametrize(("suffix", "stored"), [("", 15), ("-partition-0", 10)])
+def test_numbers_are_compared_within_a_partition(pulsar: Pulsar, deduplicated: str, suffix: str, stored: int) -> None:
+    """So what is sent again to a partitioned topic is stored again, and to one of its partitions it isn't."""
+    pulsar.create_topic(deduplicated, partitions=4)
+    with closing(Producer(pulsar, deduplicated + suffix, producerName="me", initialSequenceId=-1)) as producer:
+        for payload in numbered(10):
+            producer.send(payload)
+    with closing(connect_when_free(pulsar, deduplicated + suffix, producerName="me", initialSequenceId=4)) as producer:
+        results = {producer.send(payload)["result"] for payload in numbered(10)[5:]}
+
+    assert results == {"ok"}
+    assert sum(pulsar.count(f"{deduplicated}-partition-{n}") for n in range(4)) == stored
+
+
 def test_numbers_alone_make_a_duplicate_whatever_the_payload(pulsar: Pulsar, deduplicated: str) -> None:
     me: dict[str, Any] = {"producerName": "me", "initialSequenceId": -1}
     with closing(Producer(pulsar, deduplicated, **me)) as producer:

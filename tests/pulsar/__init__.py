@@ -174,8 +174,9 @@ class Pulsar(Process):
     def topics(self, namespace: str) -> list[str]:
         return sorted(self.call("GET", f"/persistent/{namespace}"))
 
-    def create_topic(self, topic: str) -> None:
-        self.call("PUT", f"/persistent/{topic}")
+    def create_topic(self, topic: str, partitions: int | None = None) -> None:
+        """A topic of one partition, or, with a number, of several."""
+        self.call("PUT", f"/persistent/{topic}{'' if partitions is None else '/partitions'}", partitions)
 
     def delete_topic(self, topic: str) -> None:
         """Also with producers on it."""

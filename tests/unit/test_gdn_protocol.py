@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import LocalProtocolError
-from bridge.gdn.protocol import ProducerProtocol
+from bridge.gdn.protocol import ProducerProtocol, token_response
 from bridge.message import OutboxRecord
 
 
@@ -103,7 +103,6 @@ def test_a_repeated_receipt_or_a_foreign_context_changes_nothing(context: str) -
         b"[]",
         b"null",
         b"\xff\xfe",
-        b'{"context":"1"}',
         b'{"result":3}',
         b"[" * 10_000,
         b'{"result":"send-error:3"}',
@@ -116,6 +115,32 @@ def test_an_unreadable_answer_ends_the_connection(answer: bytes) -> None:
     assert protocol.receive([answer]).broken
 
     assert protocol.unreceipted() == [record(1)]
+
+
+@pytest.mark.parametrize("message", [b"{}", b'{"context":"1"}', b'{"type":"NEWS","news":{"a":[1]}}', b'{"type":7}'])
+def test_a_message_that_is_no_answer_to_a_send_is_ignored_and_counted(message: bytes) -> None:
+    protocol = ProducerProtocol(window=5)
+    protocol.send([record(1)], 0.0)
+
+    receipts = protocol.receive([message, ok(1)])
+
+    assert (receipts.receipted, receipts.unknown, receipts.broken) == ([1], 1, None)
+    assert not receipts.challenged
+
+
+def test_a_request_for_a_new_token_is_recognised() -> None:
+    """The message and the answer to it are those of PIP-292."""
+    protocol = ProducerProtocol(window=5)
+    protocol.send([record(1)], 0.0)
+    data = {"challenge": {"authMethodName": "token", "authData": "token"}, "protocolVersion": 0}
+    challenge = json.dumps({"type": "AUTH_CHALLENGE", "authChallenge": data}).encode()
+
+    receipts = protocol.receive([challenge, ok(1)])
+
+    assert (receipts.challenged, receipts.receipted, receipts.unknown, receipts.broken) == (True, [1], 0, None)
+    answer = json.loads(token_response("a.b.c"))
+    assert answer["type"] == "AUTH_RESPONSE"
+    assert answer["authResponse"]["response"] == {"authMethodName": "token", "authData": "a.b.c"}
 
 
 def test_receipts_before_an_unreadable_answer_count() -> None:
