@@ -30,6 +30,7 @@ from bridge.message import MqttMessage
 from bridge.mqtt import grants, packets, refusals
 from bridge.mqtt.grants import Limits
 from bridge.mqtt.refusals import BrokerReason, Code
+from bridge.mqtt.silence import ANSWER_TIMEOUT, MIN_RATE, Patience, Silence
 from bridge.mqtt.subscriptions import DROPPED_TOPIC, RequestKind, SubscriptionRequest, Subscriptions
 
 MAX_PACKET = 16 * 1024 * 1024
@@ -42,13 +43,6 @@ properties of larger ones."""
 
 MAX_DIGITS = 20
 """Digits of the broker's counter of dropped messages: a longer text isn't a counter, and slow to parse."""
-
-ANSWER_TIMEOUT = 10.0
-"""Seconds that a broker has for its CONNACK, and for each SUBACK while it sends less than ``MIN_RATE``."""
-
-MIN_RATE = 1000.0
-"""Bytes a second that count as progress. Many brokers send a session's backlog before the SUBACK, which takes any time
-on a slow link."""
 
 KEEPALIVE_FACTOR = 1.5
 """Keepalive intervals without a byte from the broker after which the connection counts as dead."""
@@ -145,80 +139,6 @@ class _Client(paho.Client):
         return self.packet_buffer
 
 
-class _Patience:
-    """Waits for something from the broker: ``limit`` seconds, or longer while it sends ``MIN_RATE``.
-
-    Each byte gives it the time that it takes at this rate, so what arrived earlier is never held against it. Times are
-    monotonic seconds.
-    """
-
-    def __init__(self, limit: float) -> None:
-        self._limit = limit
-        self._since: float | None = None
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether ``start`` was called after the last ``stop``."""
-        return self._since is not None
-
-    def start(self, now: float) -> None:
-        """Wait from now on."""
-        self._since = now
-
-    def stop(self) -> None:
-        """It has come."""
-        self._since = None
-
-    def progress(self, arrived: float, now: float) -> None:
-        """So many bytes have arrived since the last call."""
-        if self._since is not None:
-            self._since = min(now, self._since + arrived / MIN_RATE)
-
-    def waited(self, now: float) -> float:
-        """Seconds without progress."""
-        return 0.0 if self._since is None else now - self._since
-
-    def is_over(self, now: float) -> bool:
-        """Whether it should have come by now."""
-        return self.waited(now) > self._limit
-
-
-class _Silence:
-    """Notices a connection that is alive but brings no messages. Times are monotonic seconds.
-
-    Args:
-        timeout: seconds without a message after which the subscriptions are requested again; 0: never.
-    """
-
-    def __init__(self, timeout: float) -> None:
-        self._timeout = timeout
-        self._message = _Patience(timeout)
-        self._answer = _Patience(ANSWER_TIMEOUT)
-
-    def heard(self) -> None:
-        """A message or a SUBACK has come: each shows that the subscriptions work."""
-        self._message.stop()
-        self._answer.stop()
-
-    def progress(self, arrived: float, now: float) -> None:
-        """So many bytes have arrived, perhaps of a message that takes its time."""
-        self._message.progress(arrived, now)
-        self._answer.progress(arrived, now)
-
-    def is_probe_due(self, now: float) -> bool:
-        """Whether to request the subscriptions again now; true once for each silence."""
-        if not self._message.is_waiting:
-            self._message.start(now)
-        if self._answer.is_waiting or not self._timeout or self._message.waited(now) < self._timeout:
-            return False
-        self._answer.start(now)
-        return True
-
-    def unanswered_for(self, now: float) -> float | None:
-        """Seconds of silence, if the request that followed it is overdue as well."""
-        return self._message.waited(now) if self._answer.is_over(now) else None
-
-
 class MqttLink(Link):
     """One connection to the broker.
 
@@ -266,7 +186,7 @@ class MqttLink(Link):
             same_qos=known_qos == options.qos,
         )
         self._pubrels: list[int] = []
-        self._silence = _Silence(options.silence_timeout)
+        self._silence = Silence(options.silence_timeout)
         self._rest = bytearray()  # an incomplete packet
         self._needed = 0  # its length
         self._oversized: packets.Oversized | None = None  # a PUBLISH over MAX_PACKET, while it arrives
@@ -275,7 +195,7 @@ class MqttLink(Link):
         self._begun_at: float | None = None  # when the CONNECT could first be written
         self._heard_at = self._pinged_at = 0.0
         self._keepalive = options.keepalive
-        self._suback = _Patience(ANSWER_TIMEOUT)
+        self._suback = Patience(ANSWER_TIMEOUT)
         self._buffer = _PacketBuffer(sock, self._outgoing)
         self._client = self._connect()
 

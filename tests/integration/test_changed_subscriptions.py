@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bridge.mqtt.link import ANSWER_TIMEOUT
+from bridge.mqtt.silence import ANSWER_TIMEOUT
 from bridge.mqtt.subscriptions import DROPPED_TOPIC
 from tests.integration.test_links import (
     Pair,

@@ -24,8 +24,9 @@ from bridge.errors import RemoteProtocolError
 from bridge.gdn.producer import ProducerLink
 from bridge.links.link import LinkEnd
 from bridge.message import MqttMessage, OutboxRecord
-from bridge.mqtt.link import ANSWER_TIMEOUT, MAX_OTHER, MAX_PACKET, MqttLink, MqttOptions, packet_id
+from bridge.mqtt.link import MAX_OTHER, MAX_PACKET, MqttLink, MqttOptions, packet_id
 from bridge.mqtt.packets import KEPT_BYTES
+from bridge.mqtt.silence import ANSWER_TIMEOUT
 from bridge.mqtt.subscriptions import DROPPED_TOPIC
 from tests.conftest import wait_for
 

@@ -71,7 +71,8 @@ def test_a_backlog_that_takes_longer_than_the_answer_timeout_arrives(
     with closing(connected(mosquitto.port, version)) as first:
         run(first, lambda _: first.subscribed)
     publish(mosquitto.port, *[("a/1", "x" * size)] * count)
-    monkeypatch.setattr("bridge.mqtt.link.ANSWER_TIMEOUT", PATIENCE)
+    for module in ("link", "silence"):
+        monkeypatch.setattr(f"bridge.mqtt.{module}.ANSWER_TIMEOUT", PATIENCE)
 
     with throttled(mosquitto.port, rate) as port, closing(connected(port, version)) as link:
         begin = time.monotonic()

@@ -70,6 +70,14 @@ def test_lists_and_tables_follow_a_blank_line(page: Path) -> None:
         previous = line
 
 
+def test_every_decision_has_a_number_of_its_own_which_its_title_begins_with() -> None:
+    pages = sorted(page for page in Path("docs/decisions").glob("*.md") if page.name != "index.md")
+
+    assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
+    for page in pages:
+        assert page.read_text().startswith(f"# {int(page.name[:4])}. "), page
+
+
 def test_every_page_is_in_the_navigation_or_in_the_index_of_decisions() -> None:
     navigation = Path("mkdocs.yml").read_text().split("\nnav:\n")[1]
     decisions = Path("docs/decisions/index.md").read_text()
