@@ -138,7 +138,7 @@ def test_an_outbox_path_that_names_a_file_of_somebody_else_ends_with_78(
     ended = offline.cli(*verb, "--set", f"outbox.path={notes}")
 
     assert ended.returncode == 78
-    assert f"BRIDGE_OUTBOX__PATH: {notes} exists and is not an outbox" in ended.stderr
+    assert f"outbox.path, on the command line: {notes} exists and is not an outbox" in ended.stdout + ended.stderr
     assert notes.read_text() == "not to be lost"
     assert sorted(tmp_path.iterdir()) == before
 
@@ -207,13 +207,16 @@ def test_signals_before_the_first_import_are_followed_by_the_bridge(make_bridge:
         command = [sys.executable, "-c", EARLY, "run", str(number)]
         return Process(command, bridge.directory / f"{number}.log", env=bridge.environment())
 
-    stopped, reloaded = start(signal.SIGTERM), start(signal.SIGHUP)
+    stopped = start(signal.SIGTERM)
     try:
         assert stopped.wait(60) == 0
+    finally:
+        stopped.end()
+    reloaded = start(signal.SIGHUP)  # after the first has left the outbox
+    try:
         wait_for(lambda: "daemon.reloaded" in reloaded.text(), seconds=60, what="the reload")
         assert reloaded.terminate() == 0
     finally:
-        stopped.end()
         reloaded.end()
 
 
