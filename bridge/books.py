@@ -73,6 +73,8 @@ class Traffic:
     outbox."""
     sessions_kept: int = 0
     """How many of ``sessions_lost`` redelivered messages proved wrong. Kept in the outbox."""
+    broker: str | None = None
+    """Host and port of the broker that the bridge is connected to; None while it is connected to none."""
     broker_dropped: int | None = None
     """Messages for any client that the broker reports as dropped since it started; None if it doesn't report them."""
     broker_notes: tuple[str, ...] = ()

@@ -128,6 +128,8 @@ class SessionChanges(NamedTuple):
 
     seen: SeenMessages | None = None
     qos_2: Qos2Changes | None = None
+    session: str = ""
+    """The session's name."""
 
     @property
     def is_empty(self) -> bool:

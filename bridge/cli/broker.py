@@ -16,6 +16,7 @@ from bridge.timing import Deadline
 
 if TYPE_CHECKING:
     from bridge.config.mqtt import MqttSettings
+    from bridge.config.values import BrokerAddress
     from bridge.message import MqttMessage
 
 RECEIVE_MAXIMUM = 100
@@ -26,12 +27,27 @@ MAX_WAIT = 0.5
 
 
 @contextmanager
-def temporary_link(mqtt: MqttSettings, filters: Sequence[str]) -> Iterator[MqttLink]:
+def temporary_link(
+    mqtt: MqttSettings, filters: Sequence[str], brokers: Sequence[BrokerAddress] = ()
+) -> Iterator[MqttLink]:
     """A link with a temporary client id that subscribes to ``filters``; it is closed at the end.
 
+    Args:
+        mqtt: the settings.
+        filters: topic filters.
+        brokers: the first that can be reached is used; none: those of the settings.
+
     Raises:
-        MqttUnavailable: the broker can't be reached.
+        MqttUnavailable: no broker can be reached.
     """
+    link = _dial(mqtt, filters, brokers or mqtt.brokers)
+    try:
+        yield link
+    finally:
+        link.close()
+
+
+def _dial(mqtt: MqttSettings, filters: Sequence[str], brokers: Sequence[BrokerAddress]) -> MqttLink:
     options = MqttOptions(
         client_id=f"gdn-bridge-visit-{secrets.token_hex(4)}",
         version=5 if mqtt.protocol == "5" else 4,
@@ -42,18 +58,20 @@ def temporary_link(mqtt: MqttSettings, filters: Sequence[str]) -> Iterator[MqttL
         receive_maximum=RECEIVE_MAXIMUM,
         qos=mqtt.qos,
     )
-    link = dial(
-        host=mqtt.host,
-        port=mqtt.port,
-        tls=Tls(mqtt.ca_file, mqtt.cert_file, mqtt.key_file) if mqtt.tls else None,
-        connect_timeout=mqtt.connect_timeout,
-        options=options,
-        filters=filters,
-    )
-    try:
-        yield link
-    finally:
-        link.close()
+    errors = []
+    for broker in brokers:
+        try:
+            return dial(
+                host=broker.host,
+                port=broker.port,
+                tls=Tls(mqtt.ca_file, mqtt.cert_file, mqtt.key_file) if mqtt.tls else None,
+                connect_timeout=mqtt.connect_timeout,
+                options=options,
+                filters=filters,
+            )
+        except MqttUnavailable as exc:
+            errors.append(str(exc))
+    raise MqttUnavailable("; ".join(errors))
 
 
 def receive(link: MqttLink, deadline: Deadline) -> list[MqttMessage]:

@@ -31,6 +31,7 @@ from bridge.timing import Deadline
 from bridge.watch.configured_checks import unwatched_streams
 
 if TYPE_CHECKING:
+    from bridge.config.values import BrokerAddress
     from bridge.mqtt.link import MqttLink
 
 
@@ -134,7 +135,7 @@ def _as_json(configuration: Configuration, findings: list[Finding] | None) -> di
 
 def online(configuration: Configuration) -> Iterator[Finding]:
     """The checks of broker and GDN, each as soon as it is answered."""
-    yield from _check_broker(configuration)
+    yield from _check_brokers(configuration)
     if configuration.settings.gdn.kind == "pulsar":
         yield from _check_pulsar(configuration)
         return
@@ -145,18 +146,32 @@ def online(configuration: Configuration) -> Iterator[Finding]:
         rest.close()
 
 
-def _check_broker(configuration: Configuration) -> Iterator[Finding]:
+def _check_brokers(configuration: Configuration) -> Iterator[Finding]:
+    """Each broker; one that can't be reached is no failure if another one can."""
+    brokers = configuration.settings.mqtt.brokers
+    found = [list(_check_broker(configuration, broker)) for broker in brokers]
+    is_any_reached = any(first.outcome == "ok" for first, *_ in found)
+    for first, *others in found:
+        if is_any_reached and first.outcome == "failed":
+            yield first._replace(outcome="note", said=f"{first.said}. The bridge uses the other brokers meanwhile")
+        else:
+            yield first
+        yield from others
+
+
+def _check_broker(configuration: Configuration, broker: BrokerAddress) -> Iterator[Finding]:
     """Whether the broker can be reached, accepts the credentials and grants the subscriptions."""
     from bridge.cli.broker import temporary_link  # noqa: PLC0415 - other verbs start faster without paho
 
     mqtt = configuration.settings.mqtt
-    place = f"broker {mqtt.host}:{mqtt.port}"
+    place = f"broker {broker}"
+    at = f" at {broker}" if len(mqtt.brokers) > 1 else ""
     user = "without user" if mqtt.username is None else f"as {mqtt.username}"
-    login = f"login {user}, with a temporary client id"
+    login = f"login {user}, with a temporary client id{at}"
     wanted = minimal_filters([TopicTemplate.parse(route.topic).filter for route in configuration.routes])
-    subscriptions = {f"subscription {filter_}": _in_another_group(filter_) for filter_ in wanted}
+    subscriptions = {f"subscription {filter_}{at}": _in_another_group(filter_) for filter_ in wanted}
     try:
-        with temporary_link(mqtt, list(subscriptions.values())) as link:
+        with temporary_link(mqtt, list(subscriptions.values()), [broker]) as link:
             error = _wait_until_subscribed(link)
     except MqttUnavailable as exc:
         yield Finding(place, "failed", f"{redacted(str(exc))}. Check mqtt.url, and that the broker listens there")

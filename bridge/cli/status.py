@@ -90,10 +90,12 @@ def lines(answer: Mapping[str, Any], url: str) -> Iterator[str]:
 
 
 def _broker(broker: Mapping[str, Any]) -> Iterator[str]:
-    """What the broker says of itself."""
+    """The broker that the bridge is connected to, and what it says of itself."""
     dropped, notes = broker.get("messages_dropped"), broker.get("notes", [])
     if dropped is not None:
         notes = [f"{dropped} messages dropped since its start, of any client", *notes]
+    if broker.get("connected_to"):
+        notes = [f"connected to {broker['connected_to']}", *notes]
     for n, note in enumerate(notes):
         yield printable(f"{'         ' if n else 'broker   '}{note}")
 

@@ -7,16 +7,18 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 
-from bridge.config.values import Group, Text, checked_file, mqtt_endpoint, number_as_text
+from bridge.config.values import BrokerAddress, Group, Text, broker_urls, checked_file, mqtt_endpoint, number_as_text
 from bridge.mapping.sparkplug import DEFAULT_MAX_BYTES
 
 
 class MqttSettings(Group):
     """The broker that devices publish to."""
 
-    url: str = Field(
+    url: str | list[str] = Field(
         description="Broker URL: `mqtt://host[:port]` (default port 1883) or `mqtts://host[:port]` (TLS, default port "
-        "8883). User name and password have settings of their own."
+        "8883). User name and password have settings of their own. Or a list of up to 16, in the environment with "
+        "commas between them or as JSON: the bridge connects to the first that works, stays there, and tries the next "
+        "one when it no longer does. The other settings are for all of them. Each broker has a session of its own."
     )
     username: Text | None = Field(
         default=None, description="User name for the broker. Not set: connect without credentials."
@@ -111,11 +113,10 @@ class MqttSettings(Group):
         "retried later.",
     )
 
-    @field_validator("url")
+    @field_validator("url", mode="plain")
     @classmethod
-    def _check_url(cls, url: str) -> str:
-        mqtt_endpoint(url)
-        return url
+    def _check_url(cls, url: object) -> list[str]:
+        return broker_urls(url)
 
     @field_validator("password")
     @classmethod
@@ -127,8 +128,8 @@ class MqttSettings(Group):
     @field_validator("ca_file", "cert_file", "key_file")
     @classmethod
     def _check_file(cls, path: Path | None, info: ValidationInfo) -> Path | None:
-        url = info.data.get("url")
-        if path is not None and url is not None and not mqtt_endpoint(url)[0]:
+        urls = info.data.get("url")
+        if path is not None and urls is not None and not mqtt_endpoint(urls[0]).tls:
             raise ValueError("is for TLS, but mqtt.url starts with mqtt://; use mqtts:// or remove this setting")
         if info.field_name == "key_file" and "cert_file" in info.data:
             if path is None and info.data["cert_file"] is not None:
@@ -138,16 +139,11 @@ class MqttSettings(Group):
         return checked_file(path, pem="private key" if info.field_name == "key_file" else "certificate")
 
     @property
+    def brokers(self) -> list[BrokerAddress]:
+        """In the order in which they are tried; all with TLS or all without."""
+        return [mqtt_endpoint(url) for url in broker_urls(self.url)]
+
+    @property
     def tls(self) -> bool:
-        """Whether the URL's scheme is ``mqtts``."""
-        return mqtt_endpoint(self.url)[0]
-
-    @property
-    def host(self) -> str:
-        """The broker's name or address; an IPv6 address without brackets."""
-        return mqtt_endpoint(self.url)[1]
-
-    @property
-    def port(self) -> int:
-        """The broker's port; the scheme's default if the URL has none."""
-        return mqtt_endpoint(self.url)[2]
+        """Whether the URLs' scheme is ``mqtts``."""
+        return self.brokers[0].tls

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
@@ -69,8 +70,20 @@ def _endpoint(text: str, advice: str) -> tuple[str, int | None]:
     return host, port
 
 
-def mqtt_endpoint(url: str) -> tuple[bool, str, int]:
-    """Whether a broker's URL asks for TLS, its host, and its port.
+class BrokerAddress(NamedTuple):
+    """Where a broker listens."""
+
+    tls: bool
+    host: str
+    """Name or address; an IPv6 address without brackets."""
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+def mqtt_endpoint(url: str) -> BrokerAddress:
+    """The address in a broker's URL; the port is the scheme's default if the URL has none.
 
     Raises:
         ValueError: it isn't a broker's URL.
@@ -84,7 +97,40 @@ def mqtt_endpoint(url: str) -> tuple[bool, str, int]:
     if port == 0:
         raise ValueError(f"must not have port 0; {PORTS}")
     tls = scheme.lower() == "mqtts"
-    return tls, host, port or (MQTTS_PORT if tls else MQTT_PORT)
+    return BrokerAddress(tls, host, port or (MQTTS_PORT if tls else MQTT_PORT))
+
+
+MAX_BROKERS = 16
+"""More are a mistake: a round of attempts at all of them would take minutes."""
+
+
+def broker_urls(value: object) -> list[str]:
+    """The URLs of one or several brokers: one text, several with commas between them, a list, or a list as JSON.
+
+    Raises:
+        ValueError: it is anything else, or the brokers can't be used together.
+    """
+    if isinstance(value, str):
+        value = _listed(value)
+    if not isinstance(value, list) or not all(isinstance(url, str) for url in value):
+        raise ValueError("must be a broker's URL or a list of them")
+    if not 1 <= len(value) <= MAX_BROKERS:
+        raise ValueError(f"must name at least one broker and at most {MAX_BROKERS}")
+    addresses = [mqtt_endpoint(url) for url in value]
+    if len({address.tls for address in addresses}) > 1:
+        raise ValueError("mixes mqtt:// and mqtts://; the settings for TLS are for all brokers, so use one of the two")
+    if len({(address.host, address.port) for address in addresses}) < len(addresses):
+        raise ValueError("names a broker twice")
+    return value
+
+
+def _listed(text: str) -> object:
+    if not text.lstrip().startswith("["):
+        return [url.strip() for url in text.split(",")]
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError("must be a broker's URL or a list of them; a list that begins with [ is JSON") from None
 
 
 def listen_endpoint(text: str) -> tuple[str, int]:

@@ -74,6 +74,7 @@ class Dialer(Generic[L]):
         self._working_since: float | None = None
         self._worked_for = 0.0  # seconds that the last link worked
         self._loss_pace: Pace | None = None
+        self._dials_at_once = False  # after this loss
         self._unheld_status = PartStatus(name, "starting", wall_clock(), None, None)  # the status without a hold
         self.attempts = 0
         self.failures: Mapping[str, int] = {"lost": 0, **{pace.name.lower(): 0 for pace in Pace}}
@@ -118,18 +119,20 @@ class Dialer(Generic[L]):
         with self._wake:
             self._set_state("failing", error)
 
-    def lost(self, error: str, *, pace: Pace | None = None) -> None:
+    def lost(self, error: str, *, pace: Pace | None = None, at_once: bool = False) -> None:
         """The link is gone; dial again, at once if it had worked for ``steady_after`` seconds.
 
         Args:
             error: why.
             pace: of a failure that dialling at once makes worse, such as ``Pace.TAKEN_OVER``: its wait applies however
                 long the link had worked.
+            at_once: dial without any wait, because ``connect`` tries another peer next.
         """
         with self._wake:
             self._linked = False
             self._worked_for = 0.0 if self._working_since is None else self._clock() - self._working_since
             self._loss_pace = pace
+            self._dials_at_once = at_once
             self._count("lost" if pace is None else pace.name.lower())
             self._set_state("waiting", error)
             self._wake.notify_all()
@@ -193,7 +196,7 @@ class Dialer(Generic[L]):
     def _wait_for_loss(self) -> None:
         with self._wake:
             self._wake.wait_for(lambda: self._stopping or not self._linked)
-            if self._stopping:
+            if self._stopping or self._dials_at_once:
                 return
             was_steady = self._worked_for >= self._steady_after
             pace = self._loss_pace

@@ -22,7 +22,17 @@ the same client id."""
 BRIEF_LINKS = 3
 """That many brief links in a row suggest it."""
 
-KEY = "mqtt_session"
+KEY, LEFT_KEY = "mqtt_session", "mqtt_sessions_left"
+"""Of saved values: the session used last, and those used before it at other brokers, latest first."""
+
+MAX_LEFT = 32
+"""The most sessions at other brokers that are remembered."""
+
+SWITCHED = (
+    "the old session still holds the messages that are queued for it or not acknowledged: they come when the bridge "
+    "returns to it, or are lost when it expires (mqtt.session_expiry; with 3.1.1 the broker decides). Nothing is lost "
+    "if both are nodes of a cluster that shares sessions"
+)
 
 log = get_logger(__name__)
 
@@ -37,28 +47,33 @@ class Known(NamedTuple):
 
 
 class MqttSession:
-    """The session of one client id at one broker.
+    """The session of one client id at one broker. What is stored of other sessions is left alone.
 
     Args:
-        name: client id and broker. What is stored of another session is ignored.
+        client_id: of the bridge.
+        broker: host and port.
         outbox: open; stores what must survive a restart.
         deduplicates: whether to recognise redelivered messages.
     """
 
-    def __init__(self, *, name: str, outbox: Outbox, deduplicates: bool = False) -> None:
-        self._name = name
+    def __init__(self, *, client_id: str, broker: str, outbox: Outbox, deduplicates: bool = False) -> None:
+        self.name = f"{client_id} at {broker}"
+        """Names it among the sessions that are stored."""
+        self.broker = broker
+        """Host and port."""
         self._outbox = outbox
+        self._is_last = False  # no other session has been used since
+        self._left: str | None = None  # the session that was used before; None once that is logged
         self._brief_links = 0
         self._is_loss_uncounted = False
         self._is_loss_reported = False  # of this link's session, and not withdrawn
-        stored_name, filters, *qos = json.loads(outbox.saved_value(KEY) or '["", []]')
-        self.known = Known(tuple(filters), *qos) if stored_name == name else Known()
-        self.qos_2 = Qos2Exchanges(session=name, stored=outbox.qos_2_messages())
+        self.known = self._stored().get(self.name, Known())
+        self.qos_2 = Qos2Exchanges(session=self.name, stored=outbox.qos_2_messages(self.name))
         """Recognises redelivered QoS 2 messages."""
         self.redelivery: RedeliveryFilter | None = None
         """Recognises redelivered QoS 1 messages; None without deduplication."""
         if deduplicates:
-            self.redelivery = RedeliveryFilter(session=name, batches=outbox.seen_messages())
+            self.redelivery = RedeliveryFilter(session=self.name, batches=outbox.seen_messages(self.name))
         else:
             outbox.forget_seen_messages()
         self.watch_drops = True
@@ -75,6 +90,10 @@ class MqttSession:
         Raises:
             OutboxUnavailable: the loss was logged, but not counted.
         """
+        last = next(iter(self._stored().items()), None)
+        self._is_last = last is not None and last[0] == self.name
+        if last is not None and not self._is_last and last[1].filters:
+            self._left = last[0]
         self._note_loss(link)
         if self._is_loss_uncounted:
             self._save(self.known)
@@ -118,12 +137,26 @@ class MqttSession:
             OutboxUnavailable: only this process knows it.
         """
         held = Known(link.held, link.qos)
-        if held != self.known:
+        if held != self.known or not self._is_last:
             self._save(held)
+        if self._left is not None:
+            left, self._left = self._left, None
+            log.warning("mqtt.switched", **{"from": left, "to": self.name}, hint=SWITCHED)
 
     def _save(self, known: Known) -> None:
-        self.known = known
-        self._outbox.save_values(**{KEY: json.dumps([self._name, *known])})
+        stored = self._stored()
+        others = [name for name in stored if name != self.name]
+        for name in others[MAX_LEFT:]:
+            self._outbox.forget_session(name)
+        left = json.dumps([[name, *stored[name]] for name in others[:MAX_LEFT]]) if others else ""
+        self._outbox.save_values(**{KEY: json.dumps([self.name, *known]), LEFT_KEY: left})
+        self.known, self._is_last = known, True
+
+    def _stored(self) -> dict[str, Known]:
+        """What is known of every session, the one used last first."""
+        last, left = self._outbox.saved_value(KEY), self._outbox.saved_value(LEFT_KEY)
+        entries = ([json.loads(last)] if last else []) + (json.loads(left) if left else [])
+        return {name: Known(tuple(filters), *qos) for name, filters, *qos in entries}
 
     def end(self, link: MqttLink, *, lasted: float, error: str) -> tuple[str, Pace | None]:
         """A link has ended after ``lasted`` seconds. Returns the error to report and the pace of the next attempt."""

@@ -52,6 +52,8 @@ class Commit:
     """Recognises the messages of this batch when they are redelivered; None: no change."""
     qos_2: Qos2Changes | None = None
     """Recognises QoS 2 messages until their exchange has ended; None: no change."""
+    session: str = ""
+    """Name of the broker's session that ``seen`` and ``qos_2`` are about."""
 
     @property
     def takes_messages(self) -> bool:

@@ -50,6 +50,23 @@ CHANGES = (
     """
     CREATE TABLE qos_2 (packet_id INTEGER PRIMARY KEY, digest BLOB NOT NULL);
     """,
+    # 7: which broker's session a message was seen in; those seen so far are of the only one
+    """
+    ALTER TABLE handed_over RENAME TO handed_over_6;
+    CREATE TABLE handed_over (session TEXT NOT NULL, batch INTEGER NOT NULL, messages BLOB NOT NULL,
+        PRIMARY KEY (session, batch)) WITHOUT ROWID;
+    ALTER TABLE qos_2 RENAME TO qos_2_6;
+    CREATE TABLE qos_2 (session TEXT NOT NULL, packet_id INTEGER NOT NULL, digest BLOB NOT NULL,
+        PRIMARY KEY (session, packet_id)) WITHOUT ROWID;
+    INSERT INTO handed_over SELECT
+        coalesce((SELECT json_extract(value, '$[0]') FROM memory WHERE key = 'mqtt_session'), ''), batch, messages
+        FROM handed_over_6;
+    INSERT INTO qos_2 SELECT
+        coalesce((SELECT json_extract(value, '$[0]') FROM memory WHERE key = 'mqtt_session'), ''), packet_id, digest
+        FROM qos_2_6;
+    DROP TABLE handed_over_6;
+    DROP TABLE qos_2_6;
+    """,
 )
 """Entry n upgrades a file from version n (SQLite's user_version) to n + 1."""
 

@@ -36,14 +36,16 @@ READ_BOOKS = "SELECT name, value FROM books"
 WRITE_BOOK = "INSERT INTO books VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 
 # "handed_over" is the older name of the seen messages.
-READ_SEEN = "SELECT batch, messages FROM handed_over ORDER BY batch"
-WRITE_SEEN = "INSERT INTO handed_over VALUES (?, ?)"
-DELETE_SEEN_BEFORE = "DELETE FROM handed_over WHERE batch < ?"
+READ_SEEN = "SELECT batch, messages FROM handed_over WHERE session = ? ORDER BY batch"
+WRITE_SEEN = "INSERT INTO handed_over VALUES (?, ?, ?)"
+DELETE_SEEN_BEFORE = "DELETE FROM handed_over WHERE session = ? AND batch < ?"
+DELETE_SESSION_SEEN = "DELETE FROM handed_over WHERE session = ?"
 DELETE_SEEN = "DELETE FROM handed_over"
 
-READ_QOS_2 = "SELECT packet_id, digest FROM qos_2"
-WRITE_QOS_2 = "INSERT OR REPLACE INTO qos_2 VALUES (?, ?)"
-DELETE_QOS_2 = "DELETE FROM qos_2 WHERE packet_id = ?"
+READ_QOS_2 = "SELECT packet_id, digest FROM qos_2 WHERE session = ?"
+WRITE_QOS_2 = "INSERT OR REPLACE INTO qos_2 VALUES (?, ?, ?)"
+DELETE_QOS_2 = "DELETE FROM qos_2 WHERE session = ? AND packet_id = ?"
+DELETE_SESSION_QOS_2 = "DELETE FROM qos_2 WHERE session = ?"
 DELETE_ALL_QOS_2 = "DELETE FROM qos_2"
 
 PURGE_COUNT = 5000
@@ -124,9 +126,9 @@ class Outbox(OwnedDatabase):
             if commit.unnumbered:  # they are sent again, with new numbers
                 db.executemany(records.WRITE_NUMBER, [(None, record_id) for record_id in commit.unnumbered])
             if commit.seen is not None:
-                _write_seen(db, commit.seen)
+                _write_seen(db, commit.session, commit.seen)
             if commit.qos_2 is not None:
-                _write_qos_2(db, commit.qos_2)
+                _write_qos_2(db, commit.session, commit.qos_2)
             if commit.replayed is not None:
                 dead_letter_usage += _finish_replayed(db, commit.replayed, counts)
             if new_dead_letters:
@@ -370,17 +372,19 @@ class Outbox(OwnedDatabase):
         with self._transaction("remove sequence numbers from") as db:
             db.execute(records.FORGET_NUMBERS)
 
-    def seen_messages(self) -> list[SeenBatch]:
-        """The messages that recent commits stored, as (batch, messages), oldest first: see ``SeenMessages``.
+    def seen_messages(self, session: str = "") -> list[SeenBatch]:
+        """The messages of this session that recent commits stored, as (batch, messages), oldest first.
+
+        See ``SeenMessages``.
 
         Raises:
             OutboxUnavailable: the outbox can't be read now.
         """
         with self._translated("read") as db:
-            return db.execute(READ_SEEN).fetchall()
+            return db.execute(READ_SEEN, (session,)).fetchall()
 
     def forget_seen_messages(self) -> None:
-        """Forget the messages that recent commits stored.
+        """Forget the messages that recent commits stored, of all sessions.
 
         Raises:
             OutboxUnavailable: nothing was changed.
@@ -388,23 +392,35 @@ class Outbox(OwnedDatabase):
         with self._transaction("write to") as db:
             db.execute(DELETE_SEEN)
 
-    def qos_2_messages(self) -> list[Qos2Message]:
-        """The packet ids and digests of QoS 2 messages whose exchange has not ended: see ``Qos2Changes``.
+    def qos_2_messages(self, session: str = "") -> list[Qos2Message]:
+        """The packet ids and digests of this session's QoS 2 messages whose exchange has not ended.
+
+        See ``Qos2Changes``.
 
         Raises:
             OutboxUnavailable: the outbox can't be read now.
         """
         with self._translated("read") as db:
-            return db.execute(READ_QOS_2).fetchall()
+            return db.execute(READ_QOS_2, (session,)).fetchall()
 
     def forget_qos_2_messages(self) -> None:
-        """Forget the QoS 2 messages whose exchange has not ended.
+        """Forget the QoS 2 messages whose exchange has not ended, of all sessions.
 
         Raises:
             OutboxUnavailable: nothing was changed.
         """
         with self._transaction("write to") as db:
             db.execute(DELETE_ALL_QOS_2)
+
+    def forget_session(self, session: str) -> None:
+        """Forget the messages of this session, whatever their QoS.
+
+        Raises:
+            OutboxUnavailable: nothing was changed.
+        """
+        with self._transaction("write to") as db:
+            db.execute(DELETE_SESSION_SEEN, (session,))
+            db.execute(DELETE_SESSION_QOS_2, (session,))
 
     # --- books ----------------------------------------------------------------------------------------------
 
@@ -460,17 +476,17 @@ def _delete_refused(
     return deleted, new_dead_letters
 
 
-def _write_seen(db: sqlite3.Connection, seen: SeenMessages) -> None:
-    db.execute(DELETE_SEEN_BEFORE, (seen.oldest,))
+def _write_seen(db: sqlite3.Connection, session: str, seen: SeenMessages) -> None:
+    db.execute(DELETE_SEEN_BEFORE, (session, seen.oldest))
     if seen.messages:
-        db.execute(WRITE_SEEN, (seen.batch, seen.messages))
+        db.execute(WRITE_SEEN, (session, seen.batch, seen.messages))
 
 
-def _write_qos_2(db: sqlite3.Connection, changes: Qos2Changes) -> None:
+def _write_qos_2(db: sqlite3.Connection, session: str, changes: Qos2Changes) -> None:
     if changes.clears:
-        db.execute(DELETE_ALL_QOS_2)
-    db.executemany(DELETE_QOS_2, [(packet_id,) for packet_id in changes.ended])
-    db.executemany(WRITE_QOS_2, changes.begun)
+        db.execute(DELETE_SESSION_QOS_2, (session,))
+    db.executemany(DELETE_QOS_2, [(session, packet_id) for packet_id in changes.ended])
+    db.executemany(WRITE_QOS_2, [(session, packet_id, digest) for packet_id, digest in changes.begun])
 
 
 def _finish_replayed(db: sqlite3.Connection, replayed: ReplayedDeadLetters, counts: Counter[str]) -> Usage:

@@ -9,6 +9,7 @@ from bridge.errors import RemoteProtocolError
 from bridge.links.dialer import Dialer
 from bridge.log import get_logger
 from bridge.message import MqttMessage, SessionChanges
+from bridge.mqtt.brokers import Brokers
 from bridge.mqtt.link import MqttLink
 from bridge.mqtt.session import MqttSession
 from bridge.path.arrivals import Arrivals, Lanes
@@ -27,25 +28,29 @@ class Intake:
     """Takes messages from the broker. Used by the pipeline thread.
 
     Args:
-        session: the state that outlasts a connection to the broker.
+        brokers: the order in which they are tried, and the state that outlasts a connection to each.
         filters: topic filters to subscribe.
-        connect: dials the broker, in the dialling thread; its argument is the topic filters.
+        connect: dials the session's broker, in the dialling thread; the other argument is the topic filters.
         hand_over: takes the dialled link.
         clock: monotonic seconds.
     """
 
     def __init__(
         self,
-        session: MqttSession,
+        brokers: Brokers,
         *,
         filters: Sequence[str],
-        connect: Callable[[Sequence[str]], MqttLink],
+        connect: Callable[[Sequence[str], MqttSession], MqttLink],
         hand_over: Callable[[MqttLink], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.filters = filters
         """Topic filters to subscribe. Replaced as a whole: the dialling thread reads it."""
-        self.dialer: Dialer[MqttLink] = Dialer(name="mqtt", connect=lambda: connect(self.filters), hand_over=hand_over)
+        self.dialer: Dialer[MqttLink] = Dialer(
+            name="mqtt",
+            connect=lambda: brokers.dial(lambda session: connect(self.filters, session)),
+            hand_over=hand_over,
+        )
         self.link: MqttLink | None = None
         self.holding: str | None = None
         """Why no messages are taken from the broker now; None while they are."""
@@ -59,12 +64,12 @@ class Intake:
         """Messages that the broker says it dropped; None: it doesn't say."""
         self.notes: tuple[str, ...] = ()
         """Where the broker grants less than was asked for, and that it drops messages, as sentences."""
-        self._last_dropped: int | None = None  # the last counter of any link: drops while the bridge was away show, too
-        self._drops_seen = 0  # by which it has risen
+        # The last counter of any link, by broker: drops while the bridge was away show, too.
+        self._last_dropped: dict[str, int] = {}
+        self._drops_seen = 0  # by which they have risen
         self._drops_logged_at = -DROPS_LOGGED_EVERY
-        self._session = session
-        self._redelivery = session.redelivery
-        self._qos_2 = session.qos_2
+        self._brokers = brokers
+        self._use(brokers.session)
         # The fence is recognised by order: with it, messages are stored in arrival order.
         self._arrivals = Arrivals(may_overtake=self._redelivery is None)
         self._clock = clock
@@ -78,11 +83,20 @@ class Intake:
         """Publishes over the link; None unless it is subscribed."""
         return self.link.publish if self.link is not None and self._is_subscribed else None
 
+    @property
+    def broker(self) -> str | None:
+        """Host and port of the broker that the bridge is connected to; None while it is connected to none."""
+        return self._session.broker if self._is_connected and self.link is not None else None
+
     # --- the link -----------------------------------------------------------------------------------------
+
+    def _use(self, session: MqttSession) -> None:
+        self._session, self._redelivery, self._qos_2 = session, session.redelivery, session.qos_2
 
     def adopt(self, link: MqttLink) -> None:
         """Receive over this link from now on."""
         self.link, self._linked_at = link, self._clock()
+        self._use(self._brokers.session)
         self._is_connected = self._is_subscribed = False
         self._reported = None
         self.certificate_ends = link.certificate_ends
@@ -122,9 +136,11 @@ class Intake:
         """Store the session's filters, and log them when the link becomes subscribed."""
         is_first, self._is_subscribed = not self._is_subscribed, True
         if is_first:
+            self._brokers.subscribed()
             refused = _described(link.refused)
             note = "; ".join(link.notes) or None
-            log.info("mqtt.subscribed", session_present=link.session_present, refused=refused, note=note)
+            present = link.session_present
+            log.info("mqtt.subscribed", broker=self.broker, session_present=present, refused=refused, note=note)
         self._session.follow(link)
         self._session.save_filters(link)
 
@@ -152,9 +168,10 @@ class Intake:
     def _follow_drops(self, link: MqttLink) -> None:
         """Note and log a rise of the broker's counter of dropped messages. A restarted broker counts from 0 again."""
         self.broker_dropped = dropped = link.broker_dropped
-        if dropped is None or dropped == self._last_dropped:
+        before = self._last_dropped.get(self._session.broker)
+        if dropped is None or dropped == before:
             return
-        before, self._last_dropped = self._last_dropped, dropped
+        self._last_dropped[self._session.broker] = dropped
         if before is None or dropped < before:
             return
         self._drops_seen += dropped - before
@@ -172,9 +189,16 @@ class Intake:
             return
         link.close()
         self._arrivals.clear()
+        asks_again = self._session.watch_drops
         error, pace = self._session.end(link, lasted=self._clock() - self._linked_at, error=error)
-        self.dialer.lost(error, pace=pace)
         log.warning("mqtt.lost", error=error)
+        # A link that was left, taken over by another client, or ended by asking for the counter says nothing against
+        # the broker.
+        is_failure = self.holding is None and not link.taken_over and asks_again == self._session.watch_drops
+        tries_next = False
+        if is_failure and not self._is_subscribed:
+            error, pace, tries_next = self._brokers.failed(error, pace)
+        self.dialer.lost(error, pace=pace, at_once=tries_next)
 
     def hold(self, reason: str) -> None:
         """Take no messages until ``resume``: leave the broker, which keeps the session (P4)."""
@@ -246,12 +270,12 @@ class Intake:
     @property
     def skipped(self) -> int:
         """Redelivered messages that were stored already."""
-        return self._qos_2.skipped + (self._redelivery.skipped if self._redelivery else 0)
+        return self._brokers.skipped
 
     def to_store(self, mapped: Sequence[MqttMessage], *, due: bool) -> SessionChanges:
         """What to commit with the messages of ``map_slice``, so that they are recognised when they are redelivered."""
         seen = self._redelivery.to_store(self._arrivals.complete(), mapped, due=due) if self._redelivery else None
-        return SessionChanges(seen, self._qos_2.to_store(mapped))
+        return SessionChanges(seen, self._qos_2.to_store(mapped), self._session.name)
 
     def committed(self, stored: SessionChanges) -> list[MqttMessage]:
         """The commit of this turn is done: complete QoS 2 exchanges; returns what may be acknowledged."""

@@ -314,6 +314,7 @@ class Pipeline:
                     filtered=batch.filtered,
                     seen=changes.seen,
                     qos_2=changes.qos_2,
+                    session=changes.session,
                 )
             )
         except OutboxUnavailable as exc:
@@ -410,6 +411,7 @@ class Pipeline:
             sessions_lost=outbox.counter("sessions_lost"),
             sessions_kept=outbox.counter("sessions_kept"),
             broker_dropped=intake.broker_dropped,
+            broker=intake.broker,
             broker_notes=intake.notes,
             sparkplug_bytes=None if sparkplug is None else sparkplug.bytes,
             sparkplug_refused=None if sparkplug is None else sparkplug.refused,

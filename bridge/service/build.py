@@ -22,6 +22,7 @@ from bridge.mapping import Mapper
 from bridge.mapping.row_formats import KEY_PREFIX as ROW_FORMATS
 from bridge.mapping.row_formats import RowFormats
 from bridge.mapping.sparkplug import KEY_PREFIX
+from bridge.mqtt.brokers import Brokers
 from bridge.mqtt.session import MqttSession
 from bridge.outbox import Outbox
 from bridge.parts import PartStatus
@@ -179,12 +180,16 @@ def build(
 def _make_intake(
     settings: Settings, outbox: Outbox, filters: Sequence[str], connections: Connections, inbox: Inbox
 ) -> Intake:
-    name = f"{settings.mqtt.client_id} at {settings.mqtt.host}:{settings.mqtt.port}"
-    session = MqttSession(name=name, outbox=outbox, deduplicates=settings.delivery.deduplicate)
+    make_session = partial(
+        MqttSession,
+        client_id=settings.mqtt.client_id,
+        outbox=outbox,
+        deduplicates=settings.delivery.deduplicate,
+    )
     return Intake(
-        session,
+        Brokers([make_session(broker=str(address)) for address in settings.mqtt.brokers]),
         filters=filters,
-        connect=lambda wanted: connections.dial_mqtt(wanted, session),
+        connect=connections.dial_mqtt,
         hand_over=inbox.hand_over_mqtt,
     )
 

@@ -49,6 +49,7 @@ class Connections:
         region: Region,
     ) -> None:
         self._settings = settings
+        self._brokers = {str(address): address for address in settings.mqtt.brokers}
         self._credentials = CredentialSource(settings, reload)
         self._streams = streams
         self._rest = rest
@@ -68,12 +69,13 @@ class Connections:
         return credentials
 
     def dial_mqtt(self, filters: Sequence[str], session: MqttSession) -> MqttLink:
-        """A connection to the broker that wants ``filters``.
+        """A connection to the session's broker that wants ``filters``.
 
         Raises:
             MqttUnavailable: the broker can't be reached.
         """
         mqtt, credentials = self._settings.mqtt, self.refresh()
+        address = self._brokers[session.broker]
         options = MqttOptions(
             client_id=mqtt.client_id,
             version=5 if mqtt.protocol == "5" else 4,
@@ -88,8 +90,8 @@ class Connections:
             subscribe_on_connect=False,  # the intake subscribes: MqttSession.may_subscribe
         )
         return dial_broker(
-            host=mqtt.host,
-            port=mqtt.port,
+            host=address.host,
+            port=address.port,
             tls=Tls(mqtt.ca_file, mqtt.cert_file, mqtt.key_file) if mqtt.tls else None,
             connect_timeout=mqtt.connect_timeout,
             options=options,

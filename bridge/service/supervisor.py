@@ -143,7 +143,9 @@ class Supervisor:
             if dialer in self._dialling:
                 continue
             is_mqtt = dialer is self._parts.mqtt_dialer
-            timeout = self._settings.mqtt.connect_timeout if is_mqtt else self._settings.gdn.request_timeout
+            mqtt, gdn = self._settings.mqtt, self._settings.gdn
+            # One attempt tries every broker.
+            timeout = mqtt.connect_timeout * len(mqtt.brokers) if is_mqtt else gdn.request_timeout
             limit = ATTEMPT_TIMEOUTS * timeout + GRACE
             self._threads.start(f"dial {dialer.name}", dialer.run, limit=limit, beat=partial(_beat, dialer))
             self._dialling.add(dialer)

@@ -150,6 +150,7 @@ class StatusServer:
                 "rate_limited": [stream for stream, limited in snapshot.traffic.rate_limited.items() if limited],
             },
             "broker": {
+                "connected_to": snapshot.traffic.broker,
                 "sessions_lost": snapshot.traffic.sessions_lost - snapshot.traffic.sessions_kept,
                 "messages_dropped": snapshot.traffic.broker_dropped,
                 "notes": list(snapshot.traffic.broker_notes),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import sqlite3
@@ -484,6 +485,29 @@ def test_an_outbox_of_the_first_format_is_upgraded(tmp_path: Path) -> None:
     assert outbox.read("s", after=0, limit=9, max_bytes=99) == [OutboxRecord(7, "s", b"{}")]
     assert outbox.books().balanced
     assert outbox.oldest_age() < 3600
+    outbox.close()
+
+
+def test_messages_seen_by_an_earlier_format_are_those_of_the_session_it_had(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    db = sqlite3.connect(path)
+    for number, change in enumerate(schema.CHANGES[:6], start=1):
+        db.executescript(f"BEGIN; {change} PRAGMA user_version = {number}; COMMIT;")
+    db.execute("INSERT INTO memory VALUES ('mqtt_session', ?)", (json.dumps(["c at broker:1883", ["f"], 1]),))
+    db.execute("INSERT INTO handed_over VALUES (7, ?)", (b"a" * 10,))
+    db.execute("INSERT INTO qos_2 VALUES (5, ?)", (b"b" * 8,))
+    db.commit()
+    db.close()
+    outbox = Outbox(path)
+    outbox.open()
+
+    assert outbox.seen_messages("c at broker:1883") == [(7, b"a" * 10)]
+    assert outbox.qos_2_messages("c at broker:1883") == [(5, b"b" * 8)]
+    assert outbox.seen_messages("c at other:1883") == outbox.qos_2_messages("c at other:1883") == []
+    outbox.forget_session("c at other:1883")
+    assert outbox.seen_messages("c at broker:1883")
+    outbox.forget_session("c at broker:1883")
+    assert outbox.seen_messages("c at broker:1883") == outbox.qos_2_messages("c at broker:1883") == []
     outbox.close()
 
 

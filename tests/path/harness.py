@@ -16,12 +16,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from bridge.errors import OutboxUnavailable
+from bridge.errors import MqttUnavailable, OutboxUnavailable
 from bridge.gdn.producer import ProducerLink
 from bridge.links.link import Link
 from bridge.mapping import Mapper, Route
 from bridge.mapping.row_formats import KEY_PREFIX, RowFormats
 from bridge.message import DeadLetter, OutboxRecord
+from bridge.mqtt.brokers import Brokers
 from bridge.mqtt.link import MqttLink, MqttOptions
 from bridge.mqtt.session import MqttSession
 from bridge.outbox import Bounds, Commit, DeadLetterClient, Outbox, Policy, Selection
@@ -297,6 +298,7 @@ class DataPath:
         worker_is_attached: bool = True,
         max_rows: float | None = None,
         streams: Mapping[str, InputStream] = STREAMS,
+        brokers: Sequence[str] = ("broker",),
     ) -> None:
         self.clock = Clock()
         self.streams = streams
@@ -318,11 +320,17 @@ class DataPath:
         self.outbox.open()
         self.stepped = SteppedSockets(self.clock)
         self.inbox = Inbox(self.stepped.wake)
-        session = MqttSession(name=CLIENT, outbox=self.outbox, deduplicates=deduplicates)
-        self.intake = Intake(
-            session, filters=mapper.filters, connect=_no_dialling, hand_over=_no_dialling, clock=self.clock
+        self.brokers = Brokers(
+            [
+                MqttSession(client_id=CLIENT, broker=broker, outbox=self.outbox, deduplicates=deduplicates)
+                for broker in brokers
+            ]
         )
-        self.session = session
+        self.unreachable: set[str] = set()
+        """Of ``brokers``."""
+        self.intake = Intake(
+            self.brokers, filters=mapper.filters, connect=_no_dialling, hand_over=_no_dialling, clock=self.clock
+        )
         names = dict.fromkeys([route.stream for route in routes] + self.outbox.streams())
         self.formats = RowFormats(streams, self.outbox.saved_values(KEY_PREFIX))
         self.pipeline = Pipeline(
@@ -343,7 +351,15 @@ class DataPath:
         return Mapper(routes=routes, streams=self.streams, outbox_name="o")
 
     def dial_broker(self) -> Broker:
-        """A connection to the broker, which has not answered it yet."""
+        """A connection to the broker whose turn it is, which has not answered it yet."""
+        self.inbox.hand_over_mqtt(self.brokers.dial(self._connect))
+        self.turn()
+        assert self.broker is not None
+        return self.broker
+
+    def _connect(self, session: MqttSession) -> MqttLink:
+        if session.broker in self.unreachable:
+            raise MqttUnavailable(f"{session.broker} can't be reached")
         ours, theirs = self._pair()
         options = MqttOptions(
             client_id=CLIENT,
@@ -358,14 +374,12 @@ class DataPath:
             sock=ours,
             options=options,
             filters=self.intake.filters,
-            known=self.session.known.filters,
-            known_qos=self.session.known.qos,
+            known=session.known.filters,
+            known_qos=session.known.qos,
             clock=self.clock,
         )
         self.broker = Broker(theirs)
-        self.inbox.hand_over_mqtt(link)
-        self.turn()
-        return self.broker
+        return link
 
     def connect_broker(self, *, session_present: bool = False) -> Broker:
         """A connection to the broker that is subscribed."""

@@ -69,3 +69,24 @@ def test_a_shared_subscription_over_3_1_1_is_noted_while_ready(make_path: MakePa
 
     assert note.startswith("$share/g/d/+: over MQTT 3.1.1 most brokers")
     assert path.intake.dialer.status.state == "connected"
+
+
+def test_the_counters_of_two_brokers_are_not_compared(make_path: MakePath) -> None:
+    path = make_path(brokers=("a", "b"))
+    broker = path.connect_broker()
+    report_dropped(broker, 5)
+    path.turn()
+    broker.close()
+    path.turn(2)
+    path.unreachable = {"a"}
+    broker = path.connect_broker()
+    report_dropped(broker, 9)
+    assert notes(path) == (), "what it dropped before is not news"
+
+    broker.close()
+    path.turn(2)
+    path.unreachable = {"b"}
+    report_dropped(path.connect_broker(session_present=True), 6)
+
+    (note,) = notes(path)
+    assert "has dropped 1 messages" in note

@@ -20,7 +20,7 @@ def kill(path: DataPath) -> None:
 
 
 def remembered(path: DataPath) -> list[int]:
-    return [packet_id for packet_id, _ in path.outbox.qos_2_messages()]
+    return [packet_id for packet_id, _ in path.outbox.qos_2_messages(path.brokers.session.name)]
 
 
 @deduplicating_or_not

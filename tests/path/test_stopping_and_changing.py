@@ -218,7 +218,7 @@ def test_a_session_that_the_broker_lost_is_subscribed_even_if_the_first_link_end
     """The next link finds a session, which the first has begun: with 3.1.1 nothing else shows that it has nothing."""
     path.connect_broker()
     path.turn()
-    assert path.session.known.filters == ("d/+", "o/+")
+    assert path.brokers.session.known.filters == ("d/+", "o/+")
     assert path.broker is not None
     path.broker.close()
     path.turn()

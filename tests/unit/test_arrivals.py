@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bridge.message import MqttMessage, SessionChanges
+from bridge.mqtt.brokers import Brokers
 from bridge.mqtt.qos2 import Qos2Exchanges
 from bridge.path import arrivals
 from bridge.path.arrivals import BUSY_SHARE, Arrivals
@@ -199,8 +200,8 @@ def intake_over(*reads: list[MqttMessage]) -> Intake:
     def none(*_: Any) -> Any:
         raise AssertionError
 
-    session = SimpleNamespace(redelivery=None, qos_2=Qos2Exchanges(session="c@broker"))
-    made = Intake(session, filters=(), connect=none, hand_over=none)  # type: ignore[arg-type]
+    session = SimpleNamespace(name="c at b", broker="b", redelivery=None, qos_2=Qos2Exchanges(session="c"))
+    made = Intake(Brokers([session]), filters=(), connect=none, hand_over=none)  # type: ignore[list-item]
     made.link = ReadableLink(*reads)  # type: ignore[assignment]
     return made
 

@@ -53,7 +53,7 @@ def toml(tmp_path: Path, text: str) -> Path:
 def test_the_least_configuration_has_safe_defaults(environ: dict[str, str]) -> None:
     settings = read(environ)
 
-    assert (settings.mqtt.host, settings.mqtt.port, settings.mqtt.tls) == ("broker", 1883, False)
+    assert settings.mqtt.brokers == [(False, "broker", 1883)]
     assert settings.gdn.api_key is not None
     assert settings.gdn.api_key.get_secret_value() == "tenant.key.secret"
     assert (settings.status.host, settings.status.port) == ("127.0.0.1", 8080)
@@ -67,7 +67,7 @@ def test_only_the_values_passed_in_are_read(environ: dict[str, str], monkeypatch
     monkeypatch.setenv("BRIDGE_MQTT__URL", "mqtt://elsewhere")
     monkeypatch.setenv("mqtt", '{"url": "mqtt://elsewhere"}')
 
-    assert read(environ).mqtt.host == "broker"
+    assert read(environ).mqtt.brokers[0].host == "broker"
 
 
 def test_settings_cannot_be_changed(environ: dict[str, str]) -> None:
@@ -89,7 +89,8 @@ def test_the_broker_url_is_split_into_tls_host_and_port(
 ) -> None:
     mqtt = read(environ, BRIDGE_MQTT__URL=url).mqtt
 
-    assert (mqtt.tls, mqtt.host, mqtt.port) == expected
+    assert mqtt.brokers == [expected]
+    assert mqtt.tls is expected[0]
 
 
 @pytest.mark.parametrize(
@@ -112,6 +113,44 @@ def test_a_wrong_broker_url_is_refused_by_its_variable(environ: dict[str, str], 
     (problem,) = problems(environ, BRIDGE_MQTT__URL=url)
 
     assert problem.startswith("BRIDGE_MQTT__URL: ")
+
+
+BROKERS = [(False, "a", 1883), (False, "b", 1884)]
+
+
+@pytest.mark.parametrize(
+    "text", ["mqtt://a,mqtt://b:1884", "mqtt://a , mqtt://b:1884", '["mqtt://a", "mqtt://b:1884"]']
+)
+def test_several_brokers_are_a_list_in_the_file_and_commas_or_json_in_a_variable(
+    environ: dict[str, str], tmp_path: Path, text: str
+) -> None:
+    file = tmp_path / "bridge.toml"
+    file.write_text('[mqtt]\nurl = ["mqtt://a", "mqtt://b:1884"]\n')
+    without = {name: value for name, value in environ.items() if name != "BRIDGE_MQTT__URL"}
+
+    assert read(environ, BRIDGE_MQTT__URL=text).mqtt.brokers == BROKERS
+    assert load(config_file=file, environ=without).mqtt.brokers == BROKERS
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("mqtt://a,mqtts://b", "mixes mqtt:// and mqtts://"),
+        ("mqtt://a,mqtt://a:1883", "names a broker twice"),
+        ("mqtt://a,", "must start with mqtt:// or mqtts://"),
+        ("mqtt://a,mqtt://user:hunter2@b", "mqtt.username and mqtt.password"),
+        ('["mqtt://a"', "is JSON"),
+        ("[1]", "a broker's URL or a list of them"),
+        ("[]", "at least one broker"),
+        (",".join(f"mqtt://b{n}" for n in range(17)), "at most 16"),
+    ],
+)
+def test_brokers_that_cannot_be_used_together_are_refused(environ: dict[str, str], text: str, said: str) -> None:
+    (problem,) = problems(environ, BRIDGE_MQTT__URL=text)
+
+    assert problem.startswith("BRIDGE_MQTT__URL: ")
+    assert said in problem
+    assert "hunter2" not in problem
 
 
 def test_user_and_password_in_the_broker_url_are_refused_and_their_settings_named(environ: dict[str, str]) -> None:
@@ -246,7 +285,7 @@ def test_the_environment_overrides_the_file(environ: dict[str, str], tmp_path: P
 
     settings = read(environ, file)
 
-    assert (settings.mqtt.host, settings.mqtt.keepalive) == ("broker", 60)
+    assert (settings.mqtt.brokers[0].host, settings.mqtt.keepalive) == ("broker", 60)
 
 
 def test_overrides_override_the_environment(environ: dict[str, str]) -> None:
@@ -552,7 +591,7 @@ def test_offline_no_address_and_no_credentials_are_required(environ: dict[str, s
     settings = load(config_file=None, environ=environ, secret_directories=(), offline=True)
 
     assert settings.routes[0].stream == "readings"
-    assert settings.mqtt.host.endswith(".invalid")
+    assert settings.mqtt.brokers[0].host.endswith(".invalid")
     with pytest.raises(ConfigError, match="BRIDGE_MQTT__URL: is required"):
         load(config_file=None, environ=environ, secret_directories=())
 

@@ -159,6 +159,15 @@ def test_a_link_that_did_not_hold_is_not_dialled_again_at_once() -> None:
     assert play.stage.waits == [None, 0.5, None, 1.0]
 
 
+def test_after_a_loss_that_leads_to_another_peer_the_next_attempt_is_made_at_once() -> None:
+    play = Play(Link(), Link())
+
+    play.run(lambda: play.dialer.lost("refused", pace=Pace.CREDENTIALS, at_once=True))
+
+    assert len(play.taken) == 2
+    assert play.stage.waits == [None, None]
+
+
 def test_a_link_that_was_never_up_did_not_hold_however_long_it_stood() -> None:
     play = Play(Link(), Link())
 

@@ -6,8 +6,9 @@ import json
 from dataclasses import dataclass
 
 import pytest
+from structlog.testing import capture_logs
 
-from bridge.mqtt.session import BRIEF_LINK, BRIEF_LINKS, KEY, Known, MqttSession
+from bridge.mqtt.session import BRIEF_LINK, BRIEF_LINKS, KEY, MAX_LEFT, Known, MqttSession
 from bridge.timing import Pace
 
 
@@ -17,10 +18,11 @@ class Store:
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
         self.counts: list[str] = []
+        self.forgotten: list[str] = []
         self.seen = [(1, b"\0\1" + bytes(8))]
 
     def saved_value(self, key: str) -> str | None:
-        return self.values.get(key)
+        return self.values.get(key) or None
 
     def save_values(self, **values: str) -> None:
         self.values |= values
@@ -28,11 +30,14 @@ class Store:
     def count(self, name: str) -> None:
         self.counts.append(name)
 
-    def qos_2_messages(self) -> list[tuple[int, bytes]]:
+    def qos_2_messages(self, _session: str) -> list[tuple[int, bytes]]:
         return []
 
-    def seen_messages(self) -> list[tuple[int, bytes]]:
+    def seen_messages(self, _session: str) -> list[tuple[int, bytes]]:
         return self.seen
+
+    def forget_session(self, session: str) -> None:
+        self.forgotten.append(session)
 
     def forget_seen_messages(self) -> None:
         self.seen = []
@@ -53,8 +58,8 @@ class EndedLink:
     counter_unanswered: bool = False
 
 
-def session(store: Store, *, name: str = "c@broker", deduplicates: bool = False) -> MqttSession:
-    return MqttSession(name=name, outbox=store, deduplicates=deduplicates)  # type: ignore[arg-type]
+def session(store: Store, *, broker: str = "broker:1883", deduplicates: bool = False) -> MqttSession:
+    return MqttSession(client_id="c", broker=broker, outbox=store, deduplicates=deduplicates)  # type: ignore[arg-type]
 
 
 def ended(of: MqttSession, link: EndedLink, *, lasted: float = 1.0) -> tuple[str, Pace | None]:
@@ -131,9 +136,9 @@ def test_filters_are_stored_when_they_change_and_only_for_this_session() -> None
     store = Store()
     one = session(store)
     one.save_filters(EndedLink(held=("a", "b")))  # type: ignore[arg-type]
-    assert json.loads(store.values[KEY]) == ["c@broker", ["a", "b"], 1]
+    assert json.loads(store.values[KEY]) == ["c at broker:1883", ["a", "b"], 1]
     assert session(store).known == Known(("a", "b"), 1)
-    assert session(store, name="another").known == Known()
+    assert session(store, broker="another:1883").known == Known()
 
     store.values.clear()
     one.save_filters(EndedLink(held=("a", "b")))  # type: ignore[arg-type]
@@ -151,3 +156,53 @@ def test_a_session_that_the_broker_lost_is_counted_if_it_held_filters() -> None:
     assert store.counts == []
     one.begin(EndedLink(session_present=False))  # type: ignore[arg-type]
     assert store.counts == ["sessions_lost"]
+
+
+def subscribed(of: MqttSession, *held: str, session_present: bool = True) -> list[tuple[object, object]]:
+    """The switches that are logged when a link becomes subscribed."""
+    link = EndedLink(held=held, session_present=session_present)
+    with capture_logs() as logs:
+        of.begin(link)  # type: ignore[arg-type]
+        of.save_filters(link)  # type: ignore[arg-type]
+    return [(entry["from"], entry["to"]) for entry in logs if entry["event"] == "mqtt.switched"]
+
+
+def test_a_switch_to_another_broker_is_logged_also_over_a_restart() -> None:
+    store = Store()
+    a, b = session(store, broker="a"), session(store, broker="b")
+
+    assert subscribed(a, "f", session_present=False) == []
+    assert subscribed(a, "f") == []
+    assert subscribed(b, "f", session_present=False) == [("c at a", "c at b")]
+    assert subscribed(b, "f") == []
+    assert subscribed(session(store, broker="a"), "f") == [("c at b", "c at a")]
+
+
+def test_a_session_that_held_nothing_is_left_without_a_word() -> None:
+    store = Store()
+
+    assert subscribed(session(store, broker="a"), session_present=False) == []
+    assert subscribed(session(store, broker="b"), "f", session_present=False) == []
+
+
+def test_what_is_known_of_a_session_outlasts_the_use_of_another_broker() -> None:
+    store = Store()
+    subscribed(session(store, broker="a"), "f", session_present=False)
+    subscribed(session(store, broker="b"), "f", "g", session_present=False)
+
+    assert session(store, broker="a").known == Known(("f",), 1)
+    assert session(store, broker="b").known == Known(("f", "g"), 1)
+    assert store.counts == [], "a session at another broker is not a loss"
+
+    subscribed(session(store, broker="a"), "f", session_present=False)
+    assert store.counts == ["sessions_lost"], "the broker that was left no longer had it"
+
+
+def test_only_the_latest_sessions_at_other_brokers_are_remembered() -> None:
+    store = Store()
+    for n in range(MAX_LEFT + 2):
+        subscribed(session(store, broker=f"b{n}"), "f", session_present=False)
+
+    assert store.forgotten == ["c at b0"]
+    assert session(store, broker="b0").known == Known()
+    assert session(store, broker="b1").known == Known(("f",), 1)

@@ -98,9 +98,9 @@ def init(arguments: argparse.Namespace) -> int:
     if arguments.from_topic is not None:
         filter_ = _filter(arguments.from_topic)
         mqtt = _mqtt(arguments)
-        broker, protocol = mqtt.url, mqtt.protocol
+        protocol = mqtt.protocol
         print(
-            f"subscribing to {arguments.from_topic} at {mqtt.url} for at most {arguments.seconds:g} s …",
+            f"subscribing to {arguments.from_topic} at {broker} for at most {arguments.seconds:g} s …",
             file=sys.stderr,
         )
         try:
