@@ -72,7 +72,7 @@ class Traffic:
     """How often the broker said that it had lost the session, and with it the messages queued for us. Kept in the
     outbox."""
     sessions_kept: int = 0
-    """How many of ``sessions_lost`` redelivered messages proved wrong. Kept in the outbox."""
+    """How many of ``sessions_lost`` were disproved by redelivered messages. Kept in the outbox."""
     broker: str | None = None
     """Host and port of the broker that the bridge is connected to; None while it is connected to none."""
     broker_dropped: int | None = None

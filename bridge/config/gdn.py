@@ -31,7 +31,7 @@ class GdnSettings(Group):
     )
     username: Text | None = Field(
         default=None,
-        description="User name, instead of `email`; requires `tenant`. Users with limited rights log in this way.",
+        description="User name, instead of `email`; requires `tenant`. Users with limited rights log in with it.",
     )
     password: SecretStr | None = Field(
         default=None,

@@ -32,15 +32,14 @@ class HealthSettings(Group):
     query: str | None = Field(
         default=None,
         min_length=1,
-        description="C8QL query that returns one number, which grows with the rows; it isn't compared with rows in. "
+        description="C8QL query that returns one number, which grows with the rows; it isn't compared with receipts. "
         "Not set: count the tables that the worker fills, and compare each with the streams that feed it.",
     )
     query_interval: float = Field(
         default=60,
         ge=1,
         le=86400,
-        description="Seconds between queries. A failure after the stream, in the worker, may stay undetected for "
-        "this long.",
+        description="Seconds between queries. A failure in the worker may stay undetected for this long.",
     )
     worker_interval: float = Field(
         default=60,
@@ -65,7 +64,7 @@ class HealthSettings(Group):
 
 
 class CanarySettings(Group):
-    """A marked test message that passes every step, from the broker to a row that a query finds. `{marker}` stands
+    """A marked message that is sent through every step, from the broker to a row that a query finds. `{marker}` stands
     for a string that is new each time: `canary-` and twelve hexadecimal digits. docs/operating.md has an example.
     """
 

@@ -32,7 +32,8 @@ class MqttSettings(Group):
         "disconnect each other in turn.",
     )
     protocol: Annotated[Literal["5", "3.1.1"], BeforeValidator(number_as_text)] = Field(
-        default="5", description="MQTT version. Use 3.1.1 only if the broker doesn't support 5."
+        default="5",
+        description="MQTT version. Use 3.1.1 only if the broker doesn't support 5, or docs/brokers.md advises it.",
     )
     qos: int = Field(
         default=1,

@@ -53,8 +53,8 @@ class OutboxSettings(Group):
         default=Path("outbox.db"),
         description="The outbox file. Not set: `outbox.db` in `$STATE_DIRECTORY` (set by systemd), else in the "
         "working directory. Put it on a disk that survives a restart: it holds everything acknowledged "
-        "and not yet delivered. The bridge keeps more files beside it, named like it with an ending. A file there "
-        "that isn't an outbox ends the start with exit code 78.",
+        "and not yet delivered. The bridge keeps more files beside it, whose names begin with its name. "
+        "If one of these is another program's file, the start ends with exit code 78.",
     )
     max_bytes: int = Field(
         default=1 << 30,

@@ -46,8 +46,8 @@ class Definition(NamedTuple):
 
 
 DEFINITIONS = (
-    Definition("info", "gauge", "The version in its label; the value is always 1.", ("version",)),
-    Definition("ready", "gauge", "Whether messages get through to GDN now: every part is connected."),
+    Definition("info", "gauge", "The bridge's version, as a label; the value is always 1.", ("version",)),
+    Definition("ready", "gauge", "Whether the bridge is ready: every part is connected."),
     Definition("part_connected", "gauge", "Whether the part is connected.", ("part",)),
     Definition("received", "counter", "Records received. A record is a row, or a message that can't become rows."),
     Definition("delivered", "counter", "Records that GDN receipted and that were released from the outbox."),
@@ -88,8 +88,8 @@ DEFINITIONS = (
         "Redelivered messages recognised as stored already (delivery.deduplicate, or QoS 2), since the start.",
     ),
     Definition("acked", "counter", "PUBACKs and PUBRECs sent since the start."),
-    Definition("sessions_lost", "counter", "How often the broker said that it had lost the session."),
-    Definition("sessions_kept", "counter", "How many of them redelivered messages proved wrong."),
+    Definition("sessions_lost", "counter", "How often the broker reported that it had lost the session."),
+    Definition("sessions_kept", "counter", "Reports of a lost session that redelivered messages disproved."),
     Definition(
         "sparkplug_bytes",
         "gauge",
@@ -159,8 +159,8 @@ DEFINITIONS = (
         "Rows that GDN receipted and that are proven lost by canaries sent after them, since the start. Only if "
         "rows_behind is known.",
     ),
-    Definition("table_rows_behind", "gauge", "The part of rows_behind that one table has.", ("table",)),
-    Definition("table_rows_lost", "counter", "The part of rows_lost that one table has.", ("table",)),
+    Definition("table_rows_behind", "gauge", "The part of rows_behind in one table.", ("table",)),
+    Definition("table_rows_lost", "counter", "The part of rows_lost in one table.", ("table",)),
     Definition(
         "streams_unwatched",
         "gauge",
@@ -351,9 +351,9 @@ def reference() -> str:
 
 <!-- Generated: `{REGENERATE}` -->
 
-`/metrics` on the status address returns the metrics in Prometheus' text format. All values of a scrape are of one
-moment, so the books in it balance. Counters "since the start" start at 0 with the process. The books, dead letters and
-lost sessions are stored in the outbox and continue after a restart.
+`/metrics` on the status address returns the metrics in Prometheus' text format. All values of a scrape are taken
+at one moment, so the books in it balance. Counters "since the start" start at 0 with the process. The books, dead
+letters and lost sessions are stored in the outbox and continue after a restart.
 
 The number of series is bounded: the labels `stream`, `route`, `link`, `check`, `part` and `table` take their values
 from your settings and the worker's definition, the others from fixed lists (for `reason` see [mapping.md](mapping.md)).
