@@ -16,9 +16,9 @@ class MqttSettings(Group):
 
     url: str | list[str] = Field(
         description="Broker URL: `mqtt://host[:port]` (default port 1883) or `mqtts://host[:port]` (TLS, default port "
-        "8883). User name and password have settings of their own. Or a list of up to 16, in the environment with "
-        "commas between them or as JSON: the bridge connects to the first that works, stays there, and tries the next "
-        "one when it no longer does. The other settings are for all of them. Each broker has a session of its own."
+        "8883). User name and password have settings of their own. Or a list of up to 16 URLs (in the environment: "
+        "separated by commas, or JSON): the bridge connects to the first broker that works, stays there, and tries the "
+        "next one when it fails. All other settings apply to every broker. Each broker has a session of its own."
     )
     username: Text | None = Field(
         default=None, description="User name for the broker. Not set: connect without credentials."
