@@ -39,7 +39,7 @@ class Proxy:
         """Parse its URL.
 
         Raises:
-            ValueError: it isn't the URL of an HTTP proxy. The message repeats nothing of it: it may have a password.
+            ValueError: it isn't the URL of an HTTP proxy. The message quotes none of it: it may contain a password.
         """
         try:
             parts = urlsplit(url if "://" in url else f"http://{url}")
@@ -87,7 +87,7 @@ class Proxy:
             lines.append(f"Proxy-Authorization: Basic {credentials}")
         try:
             sock.sendall("\r\n".join([*lines, "", ""]).encode())
-            # Nothing but the answer's head is read: the peer behind the tunnel doesn't speak first.
+            # Reads only the head of the answer: the peer behind the tunnel doesn't speak first.
             with BoundedResponse(sock, method="CONNECT") as response:
                 response.begin()
                 status = response.status
@@ -107,7 +107,7 @@ class Proxies:
     """Chooses the proxy of a connection.
 
     ``configured`` is used for every connection. Without it the usual variables decide (``HTTPS_PROXY``, ``HTTP_PROXY``,
-    ``ALL_PROXY``, ``NO_PROXY``); then a host that is this machine needs no proxy.
+    ``ALL_PROXY``, ``NO_PROXY``); loopback hosts are then reached directly.
     """
 
     configured: Proxy | None = None
@@ -126,10 +126,10 @@ class Proxies:
         return cls() if setting.lower() == NONE else cls(Proxy.parse(setting))
 
     def find(self, host: str, *, secure: bool) -> Proxy | None:
-        """The proxy to a host; None: connect without one. ``host`` may have a port.
+        """The proxy for a host; None: connect without one. ``host`` may have a port.
 
         Raises:
-            ConfigError: the variable for this host has no URL of an HTTP proxy.
+            ConfigError: the variable for this host isn't the URL of an HTTP proxy.
         """
         if self.configured is not None:
             return self.configured
@@ -152,7 +152,7 @@ def open_socket_to(netloc: str, *, secure: bool, tls: Tls, proxies: Proxies, tim
         secure: whether to use TLS.
         tls: its files.
         proxies: chooses the proxy.
-        timeout: seconds for each of look-up with connect, tunnel, TLS.
+        timeout: seconds for each step: look-up and connect, tunnel, TLS handshake.
 
     Raises:
         OSError: a connection or the handshake failed.

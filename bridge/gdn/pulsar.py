@@ -22,11 +22,11 @@ class PulsarRest(Client):
         Args:
             tenant: of the topic.
             namespace: of the topic.
-            topic: its name alone.
-            token: sent with the request; None: none.
+            topic: its name without tenant and namespace.
+            token: sent with the request; None: without one.
 
         Raises:
-            GdnUnavailable: there is no such topic, no such API, no right, or no answer.
+            GdnUnavailable: the topic or the API doesn't exist, the token isn't authorised, or there is no answer.
         """
         self.use_key(token or "")  # so that errors don't repeat it
         path = "/".join(("/admin/v2/persistent", encoded(tenant), encoded(namespace), encoded(topic), "partitions"))

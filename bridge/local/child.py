@@ -1,4 +1,4 @@
-"""Ends with its parent: a child process that doesn't outlive the demonstration, however that ends.
+"""Child processes that don't outlive the demonstration, however it ends.
 
 ``python -m bridge.local.child run PARENT PROGRAM ARGUMENT…`` becomes the program; the kernel sends it SIGTERM when the
 parent's thread that started it ends. ``python -m bridge.local.child clean DIRECTORY`` waits until its standard input,
@@ -15,7 +15,7 @@ import sys
 import time
 
 PR_SET_PDEATHSIG = 1
-"""Of prctl(2). It survives execve(2)."""
+"""Option of prctl(2). The setting survives execve(2)."""
 
 REMOVE_SECONDS = 30.0
 """Time for removing the directory: the children that are ending may still write to it."""
@@ -36,7 +36,7 @@ def cleaner(directory: str) -> list[str]:
 
 def _run(parent: int, program: list[str]) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:  # it ended before the call: there will be no signal
+    if os.getppid() != parent:  # the parent ended before prctl, so no signal will come
         sys.exit(1)
     os.execv(program[0], program)  # noqa: S606 - the caller's command
 

@@ -1,8 +1,8 @@
-"""The payload that a worker's source takes, made from a row's columns (gdn-api.md F.6), and read back from it.
+"""Encodes a row's columns as the payload that a worker's source takes (gdn-api.md F.6), and decodes it.
 
 Most sources take a flat JSON object. A source may name paths for its columns (``map.attributes.temp='$.data.t'``), an
-enclosing element, or another mapper (``map.type='csv'``). What a source's mapper doesn't take it drops silently: what
-isn't built here is refused by name.
+enclosing element, or another mapper (``map.type='csv'``). A source's mapper silently drops what it doesn't take, so
+whatever isn't supported here is refused by name.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Path = tuple[str | int, ...]
 
 _PATH_STEP = re.compile(r"""\.?(?P<name>[\w-]+)|\[(?:'(?P<single>[^'\\]*)'|"(?P<double>[^"\\]*)"|(?P<index>\d+))\]""")
 MAX_INDEX = 1000
-"""The highest index of an element in a path: the elements before it are sent, too."""
+"""The highest array index in a path: the elements before it are sent, too."""
 
 _TEXT_SEPARATOR = ",\n"
 _encode = msgspec.json.Encoder().encode
@@ -58,7 +58,7 @@ def compile_encoding(stream: InputStream) -> Encoding:
     """Compile the encoding that all sources of the stream take.
 
     Raises:
-        ValueError: there is none, or it isn't built; the message names the source and the property.
+        ValueError: there is none, or it isn't supported; the message names the source and the property.
     """
     columns = stream.attributes or ()
     kinds = {_kind(mapping) for mapping in stream.mappings}
@@ -132,7 +132,7 @@ def _attributes(mapping: SourceMapping) -> dict[str, tuple[str, str]]:
 def _refuse_options(
     mapping: SourceMapping, options: Mapping[str, tuple[str, str]], *, known: Sequence[str], only: Mapping[str, str]
 ) -> None:
-    """Refuse options that aren't ``known``, and those in ``only`` with another value than that."""
+    """Refuse options that are neither ``known`` nor in ``only``, and those in ``only`` with a different value."""
     for lowered, (key, value) in options.items():
         if lowered in only and value.lower() != only[lowered]:
             raise _refusal(mapping, f"map.{key}", value, f"only {only[lowered]!r} is supported")
@@ -195,7 +195,7 @@ def _path(mapping: SourceMapping, property_: str, text: str, *, may_be_root: boo
     at = 1 if text.startswith("$") else 0
     while at < len(text):
         step = _PATH_STEP.match(text, at)
-        # Only a path without "$" begins with a name, and such a path with nothing else.
+        # A path without "$" must begin with a bare name; nowhere else may a name have no dot.
         is_name = step is not None and bool(step["name"]) and text[at] != "."
         if step is None or is_name is not (at == 0):
             raise _refusal(mapping, property_, text, "only paths to one place are supported, such as $.a.b or $.a[0].b")
@@ -228,7 +228,7 @@ def _place(places: dict[Path, str], path: Path, name: str, mapping: SourceMappin
 
 
 def _flat(columns: tuple[Attribute, ...]) -> tuple[Callable[[Values], bytes], Callable[[bytes], Values]]:
-    # The mapper takes a first member named event as the envelope of the row.
+    # The mapper treats a first member named event as the envelope of the row.
     if not columns or columns[0].name.lower() != "event":
         return _encode, decode_flat
     if len(columns) == 1:
@@ -241,7 +241,7 @@ def decode_flat(payload: bytes) -> Values:
     """The members of a JSON object.
 
     Raises:
-        NotReadable: the payload is none.
+        NotReadable: the payload isn't one.
     """
     found = _document(payload)
     if not isinstance(found, dict):
@@ -307,7 +307,7 @@ def _csv(mapping: SourceMapping, options: Mapping[str, tuple[str, str]], columns
     _refuse_objects(mapping, columns)
     order = _csv_order(mapping, columns)
     writers = [None if column is None else (column.name, _csv_writer(column)) for column in order]
-    # The values of a record are the quoted or bare fields between delimiters.
+    # A field is quoted or bare, and follows the start of the record or a delimiter.
     field = re.compile(rf'(?:^|{re.escape(delimiter)})(?:"((?:[^"]|"")*)"|([^"{re.escape(delimiter)}\r\n]*))')
 
     def encode(values: Values) -> bytes:

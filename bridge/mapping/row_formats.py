@@ -1,7 +1,7 @@
 """The form of stored rows: which definition they were made for, and their conversion to the current one.
 
-A marker is kept where the form of a stream's rows changes: the first record id of the new form. Ids increase, so
-a row needs no version of its own. What the current worker would drop is converted, or can't be and stays as it is.
+When the form of a stream's rows changes, a marker with the first record id of the new form is saved. Ids increase, so
+rows need no version of their own. A row that the current worker would drop is converted, or refused if it can't be.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KEY_PREFIX = "row_format:"
 """Of the keys in the outbox, followed by the first record id, a colon and the stream."""
 
 MAX_MARKERS = 16
-"""Of a stream; beyond it the oldest is forgotten, and older rows count as flat JSON."""
+"""Per stream. Beyond it the oldest marker is deleted, and older rows are read as flat JSON."""
 
 
 class Marker(NamedTuple):
@@ -48,15 +48,15 @@ class RowFormats:
     def __init__(self, streams: Mapping[str, InputStream], saved: Mapping[str, str]) -> None:
         self._streams = streams
         self._markers: dict[str, list[Marker]] = {}
-        self._current: dict[str, tuple[str, str]] = {}  # form and version by stream: once, not for each row
+        self._current: dict[str, tuple[str, str]] = {}  # form and version by stream; a cache
         self._encodings: dict[str, Encoding | None] = {}
         self.apply(saved)
 
     def changes(self, names: Iterable[str], next_id: int) -> dict[str, str]:
-        """What marks that the rows of these streams have their current form from ``next_id`` on.
+        """The changes that mark the rows of these streams from ``next_id`` on as having the current form.
 
         Returns:
-            The values to save, by key; an empty one is to be deleted. Once that is done, ``apply`` them.
+            The values to save, by key; an empty value deletes the key. Pass them to ``apply`` once they are saved.
         """
         changes: dict[str, str] = {}
         for name in names:
@@ -69,7 +69,7 @@ class RowFormats:
         return changes
 
     def apply(self, values: Mapping[str, str]) -> None:
-        """Take over markers as the outbox holds them."""
+        """Apply markers that are saved in the outbox; an empty value deletes one."""
         for key, form in values.items():
             text, _, stream = key.removeprefix(KEY_PREFIX).partition(":")
             if not text.isdecimal():  # from a damaged outbox
@@ -94,7 +94,7 @@ class RowFormats:
         Args:
             stream: one that the worker reads.
             payload: of the row.
-            version: of its form; unknown ones count as a flat JSON object.
+            version: of its form; a row of an unknown one is read as a flat JSON object.
 
         Raises:
             Unmappable: it doesn't fit the current definition.
@@ -111,7 +111,9 @@ class RowFormats:
             decode = decode_flat if encoding is None else encoding.decode
             fitted = new.encode(_fitted(decode(payload), new))
             if len(fitted) > MAX_ROW:
-                raise Unmappable(Reason.TOO_LARGE, f"it has {len(fitted)} bytes then, at most {MAX_ROW} can be sent")
+                raise Unmappable(
+                    Reason.TOO_LARGE, f"converted, it has {len(fitted)} bytes; at most {MAX_ROW} can be sent"
+                )
             return fitted
         except (NotReadable, Unmappable) as exc:
             detail = f"the row of stream {stream} was made for an earlier definition and doesn't fit the current one"
@@ -127,13 +129,13 @@ class RowFormats:
         if form not in self._encodings:
             try:
                 self._encodings[form] = compile_encoding(_stream_of(form))
-            except (ValueError, LookupError, TypeError):  # not built, or from a damaged outbox
+            except (ValueError, LookupError, TypeError):  # not supported, or from a damaged outbox
                 self._encodings[form] = None
         return self._encodings[form]
 
 
 def form_of(stream: InputStream) -> str:
-    """All that decides how the rows of a stream look, as text."""
+    """Everything that determines the form of a stream's rows, as JSON."""
     return json.dumps(
         {
             "columns": _described(stream.attributes or ()),

@@ -1,6 +1,6 @@
-"""What the broker grants less than the bridge asks for, as sentences with advice: capabilities, not access rules.
+"""Where the broker grants less than the bridge asks for, as sentences with advice: capabilities, not access rules.
 
-Pure. Numbers of sections are MQTT 5's.
+Pure. Section numbers are those of MQTT 5.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 SHARED_OVER_3_1_1 = (
-    "over MQTT 3.1.1 most brokers take $share/... as an ordinary topic: they grant it, and no message ever comes "
-    '(docs/brokers.md). Set mqtt.protocol = "5" if the broker supports it; else leave $share/GROUP/ out'
+    "over MQTT 3.1.1 most brokers take $share/... as an ordinary topic: they grant it, but no message arrives "
+    '(docs/brokers.md). Set mqtt.protocol = "5" if the broker supports it; otherwise remove $share/GROUP/'
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the broker's CONNACK says that it grants (3.2.2.3). None: as much as was asked for, or it doesn't say."""
+    """What the broker's CONNACK grants (3.2.2.3). None: as much as was asked for, or not stated."""
 
     session_expiry: int | None = None
     """Seconds."""
@@ -25,7 +25,7 @@ class Limits:
 
 
 def of_connection(limits: Limits, *, session_expiry: int) -> list[str]:
-    """Where the connection is less than was asked for.
+    """In what the connection falls short of what was asked for.
 
     Args:
         limits: the broker's.
@@ -36,7 +36,7 @@ def of_connection(limits: Limits, *, session_expiry: int) -> list[str]:
     if granted is not None and granted < session_expiry:
         notes.append(
             f"the broker keeps the session {granted} s, not {session_expiry} s as mqtt.session_expiry asks: messages "
-            "published in a longer outage are lost. Raise the limit in the broker"
+            "published during a longer outage are lost. Raise the limit in the broker"
         )
     if limits.maximum_qos == 0:
         notes.append(
@@ -51,6 +51,6 @@ def of_connection(limits: Limits, *, session_expiry: int) -> list[str]:
 
 
 def of_filters(filters: Iterable[str], *, is_v5: bool) -> list[str]:
-    """Where granted subscriptions may bring no messages."""
+    """Granted subscriptions that may deliver no messages."""
     shared = [filter_ for filter_ in filters if filter_.startswith("$share/")]
     return [f"{', '.join(shared)}: {SHARED_OVER_3_1_1}"] if shared and not is_v5 else []

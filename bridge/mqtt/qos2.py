@@ -1,14 +1,14 @@
-"""QoS 2: recognises messages that are stored already, by packet id. Does no I/O.
+"""QoS 2: recognises messages that are already stored, by packet id. Does no I/O.
 
 The bridge's half of the exchange (MQTT 5 and 3.1.1, 4.3.3): PUBLISH, commit, PUBREC; PUBREL, commit, PUBCOMP. Until its
 PUBREL a message is remembered on disk, in the commit that stores it: a PUBLISH with the same packet id is the same
 message. The PUBCOMP allows the broker to use the packet id again, so it is sent only when the id is no longer on disk.
 
-Unlike QoS 1 this needs no fence (``redelivery.py``), and it works without ``delivery.deduplicate``. The id alone is no
-proof against a broker that was restored from an older state, so the content must be the same, too. After a link that
-ended before its CONNACK, which may have said that the session was lost, a message must also be marked as redelivered
-(DUP, 3.3.1.1); else the mark isn't needed, because aedes doesn't set it. In doubt a message counts as new: a duplicate
-is better than a loss.
+Unlike QoS 1 this needs no fence (``redelivery.py``), and it works without ``delivery.deduplicate``. A broker that
+was restored from an older state may reuse an id, so the content must match too. After a link that ended before its
+CONNACK, which may have reported a lost session, the message must also be marked as redelivered (DUP, 3.3.1.1).
+Otherwise DUP isn't required, because aedes doesn't set it. In doubt a message counts as new: a duplicate is better
+than a loss.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Qos2Exchanges:
     def __init__(self, *, session: str, stored: Iterable[tuple[int, bytes]] = ()) -> None:
         self._key = session_key(session)
         self._stored = dict(stored)
-        self._must_clear = False  # the entries on disk no longer hold
+        self._must_clear = False  # the entries on disk are of a lost session
         self._doubtful: set[int] = set()  # packet ids in _stored that may be of a session that the broker has lost
         self._is_connected = False  # the CONNACK was seen
         self._uncommitted: dict[int, bytes] = {}  # of new messages
@@ -42,15 +42,15 @@ class Qos2Exchanges:
         """Redelivered messages so far."""
 
     def link_ended(self) -> None:
-        """Note that the link is gone: what it left unfinished comes again on the next one."""
+        """Note that the link is gone: its unfinished exchanges continue on the next one."""
         if not self._is_connected:
-            self._doubtful = set(self._stored)  # perhaps its CONNACK would have said so
+            self._doubtful = set(self._stored)  # its CONNACK may have reported a lost session
         self._is_connected = False
         self._uncommitted = {}
         self._pubrels = set()
 
     def new(self, messages: list[MqttMessage], *, session_present: bool | None) -> list[MqttMessage]:
-        """The messages without those that are stored already.
+        """The messages that aren't already stored.
 
         Args:
             messages: in arrival order.

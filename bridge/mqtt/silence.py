@@ -1,4 +1,4 @@
-"""Waiting for the broker: bytes that arrive are progress, silence is not. Pure.
+"""Timeouts of waiting for the broker; bytes that arrive count as progress. Pure.
 
 Times are monotonic seconds.
 """
@@ -9,15 +9,15 @@ ANSWER_TIMEOUT = 10.0
 """Seconds that a broker has for its CONNACK, and for each SUBACK while it sends less than ``MIN_RATE``."""
 
 MIN_RATE = 1000.0
-"""Bytes a second that count as progress. Many brokers send a session's backlog before the SUBACK, which takes any time
-on a slow link."""
+"""Bytes a second that count as progress. Many brokers send a session's backlog before the SUBACK, which can take
+very long on a slow link."""
 
 
 class Patience:
-    """Waits for something from the broker: ``limit`` seconds, or longer while it sends ``MIN_RATE``.
+    """Waits for a packet from the broker: ``limit`` seconds, or longer while it sends ``MIN_RATE``.
 
-    Each byte gives it the time that it takes at this rate, so what arrived earlier is never held against it. Times are
-    monotonic seconds.
+    Each byte extends the deadline by the time that it takes at this rate, up to ``limit`` from now. Times are monotonic
+    seconds.
     """
 
     def __init__(self, limit: float) -> None:
@@ -30,15 +30,15 @@ class Patience:
         return self._since is not None
 
     def start(self, now: float) -> None:
-        """Wait from now on."""
+        """Start to wait."""
         self._since = now
 
     def stop(self) -> None:
-        """It has come."""
+        """Stop waiting: the packet has come."""
         self._since = None
 
     def progress(self, arrived: float, now: float) -> None:
-        """So many bytes have arrived since the last call."""
+        """Note that ``arrived`` bytes have come since the last call."""
         if self._since is not None:
             self._since = min(now, self._since + arrived / MIN_RATE)
 
@@ -47,12 +47,12 @@ class Patience:
         return 0.0 if self._since is None else now - self._since
 
     def is_over(self, now: float) -> bool:
-        """Whether it should have come by now."""
+        """Whether the packet is overdue."""
         return self.waited(now) > self._limit
 
 
 class Silence:
-    """Notices a connection that is alive but brings no messages. Times are monotonic seconds.
+    """Detects a connection that is alive but delivers no messages. Times are monotonic seconds.
 
     Args:
         timeout: seconds without a message after which the subscriptions are requested again; 0: never.
@@ -64,12 +64,12 @@ class Silence:
         self._answer = Patience(ANSWER_TIMEOUT)
 
     def heard(self) -> None:
-        """A message or a SUBACK has come: each shows that the subscriptions work."""
+        """Note that a message or a SUBACK has come: each shows that the subscriptions work."""
         self._message.stop()
         self._answer.stop()
 
     def progress(self, arrived: float, now: float) -> None:
-        """So many bytes have arrived, perhaps of a message that takes its time."""
+        """Note that ``arrived`` bytes have come, perhaps part of a large message."""
         self._message.progress(arrived, now)
         self._answer.progress(arrived, now)
 

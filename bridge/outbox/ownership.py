@@ -1,4 +1,4 @@
-"""Whether the files at the outbox's path are an outbox's. Those of others must be neither written to nor moved away."""
+"""Checks that files at the outbox's path belong to an outbox: those of other programs must not be changed or moved."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from bridge.outbox.reserve import RESERVE_BYTES
 
 SQLITE_MAGIC = b"SQLite format 3\0"
 SHM_VERSIONS = (b"\0" * 4, wal.VERSION.to_bytes(4, sys.byteorder))
-"""First bytes of the index of a write-ahead log."""
+"""First bytes of a write-ahead log's index: zeros until SQLite initialises it."""
 
 BLOCK = 4096
-"""Bytes of a file that are looked at."""
+"""Bytes read from the start of a file."""
 LARGEST_PAGE = 65536
 
 
 def check_path(path: Path) -> None:
-    """Check that the bridge may use the path: what exists there, and beside it, is an outbox's. Changes nothing.
+    """Check that all files at the path and beside it belong to an outbox. Changes nothing.
 
     Raises:
-        SettingError: a file is not; the message names it.
+        SettingError: a file doesn't; the message names it.
     """
     if path.exists() and not path.is_file():
         raise SettingError("outbox.path", f"{path} is not a regular file. Give the path of a file for the outbox.")
@@ -41,7 +41,7 @@ def not_an_outbox(path: Path) -> SettingError:
     return SettingError(
         "outbox.path",
         f"{path} exists and is not an outbox of gdn-bridge. Give the path of a new file, or of an outbox. If this is "
-        "an outbox that is damaged, move it away.",
+        "a damaged outbox, move it away.",
     )
 
 
@@ -58,13 +58,13 @@ def _check(path: Path) -> None:
         if _has_content(beside) and not is_ours(beside):
             raise SettingError(
                 "outbox.path",
-                f"{beside} exists and is not gdn-bridge's, which would keep a file of that name beside the outbox "
+                f"{beside} exists and was not written by gdn-bridge, which needs this name beside the outbox "
                 f"{path}. Give the outbox another path, or move that file away.",
             )
 
 
 def _is_outbox(path: Path) -> bool:
-    """Whether it is a SQLite file with our tables or none. A damaged one counts as ours."""
+    """Whether it is a SQLite file with our tables or without tables. A damaged one counts as ours."""
     if not _head(path).startswith(SQLITE_MAGIC):
         return False
     # Immutable: otherwise even a reader would create files beside it.
@@ -77,7 +77,7 @@ def _is_outbox(path: Path) -> bool:
 
 
 def is_blank(path: Path) -> bool:
-    """Whether a file has only zeros, as a power loss may leave a new one."""
+    """Whether a file contains only zeros: a power loss may leave a new file like this."""
     return path.stat().st_size <= LARGEST_PAGE and not path.read_bytes().strip(b"\0")
 
 
@@ -104,7 +104,7 @@ BESIDE: dict[str, Callable[[Path], bool]] = {
     "-wal": _looks_like_log,
     "-shm": _looks_like_index,
 }
-"""Files that the bridge writes or deletes, by suffix, and whether one is its own."""
+"""Suffixes of the files that the bridge writes or deletes, and how to recognise its own."""
 
 
 def _beside(path: Path, suffix: str) -> Path:

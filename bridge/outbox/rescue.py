@@ -27,7 +27,7 @@ is far below SQLite's limits and of the right type.
 """
 
 MAX_QUERIES = 20_000
-"""Most queries of one table to read around damage: limits the time."""
+"""Maximum queries per table to read around damage: limits the time."""
 
 COPY_ROWS = 1000
 """Rows read at a time: limits memory."""
@@ -42,7 +42,7 @@ RECORDS = {
     "stored_at": "strftime('%s', 'now')",
     "extras": "x''",
 }
-"""Columns to copy, with the SQL expression for a file too old to have the column."""
+"""Columns to copy, each with the SQL expression for a file too old to have it; empty: every file has it."""
 
 DEAD_LETTERS = {
     "id": "",
@@ -79,18 +79,18 @@ class Rescued(NamedTuple):
     lost: int | None
     """Records in the outbox that could not be read; None: unknown, because the books as of the last commit are lost."""
     dead_letters_lost: int | None
-    """The same of dead letters."""
+    """The same for dead letters."""
 
 
 class LogDamage(NamedTuple):
-    """Commits that SQLite would lose without an error."""
+    """Damage by which SQLite would lose commits without an error."""
 
     why: str
     log: wal.Verdict
 
 
 def find_log_damage(path: Path) -> LogDamage | None:
-    """The damage by which SQLite would lose commits in the write-ahead log of an outbox that is closed; None: none.
+    """Find damage by which SQLite would lose commits in the write-ahead log of a closed outbox; None if there is none.
 
     Raises:
         OSError: a file can't be read.
@@ -117,11 +117,11 @@ def is_damaged(db: sqlite3.Connection) -> bool:
 
 
 def is_damage(exc: Exception) -> bool:
-    """Whether an error means that the file is damaged or replaced, rather than that it can't be used now."""
+    """Whether an error means that the file is damaged or was replaced, rather than unusable for now."""
     if isinstance(exc, UnicodeDecodeError):
         return True
     if isinstance(exc, sqlite3.OperationalError) and not hasattr(exc, "sqlite_errorcode"):
-        return True  # Python's own, for a text that isn't UTF-8
+        return True  # raised by Python itself, for text that isn't UTF-8
     code = getattr(exc, "sqlite_errorcode", 0)
     return code & 0xFF in DAMAGE_CODES or code == sqlite3.SQLITE_READONLY_DBMOVED
 
@@ -139,7 +139,7 @@ def finish(path: Path) -> None:
 
 
 def rescue(path: Path, *, stamp: str) -> Rescued:
-    """Replace a damaged outbox by a new one with everything that could be read.
+    """Replace a damaged outbox with a new one that has everything readable.
 
     Args:
         path: the outbox, closed.
@@ -203,8 +203,8 @@ def _copy(path: Path, new: sqlite3.Connection) -> tuple[int, int, int | None, in
 def _source(path: Path) -> tuple[Path, frozenset[int]]:
     """The file to read from, and the pages whose latest content is lost.
 
-    If SQLite would not read the write-ahead log to its end, this is a second name of the outbox, with a log of what is
-    intact. The outbox and its log stay as they are.
+    If SQLite would not read the write-ahead log to its end, this is a hard link to the outbox, or a copy, with a log of
+    the intact frames. The outbox and its log aren't changed.
     """
     damage, source = find_log_damage(path), _source_path(path)
     if damage is None:
@@ -259,7 +259,7 @@ def _balance(
 
 
 def _row_formats(db: sqlite3.Connection) -> list[tuple[str, str]]:
-    """The saved values that say which form the records have."""
+    """The saved markers of the form that the records have (row_formats.py)."""
     try:
         found = db.execute("SELECT key, value FROM memory WHERE key LIKE 'row_format:%'").fetchall()
     except UNREADABLE:
@@ -339,7 +339,7 @@ def _source_path(path: Path) -> Path:
 
 
 def _unused(path: Path) -> Path:
-    """The path, or one with a number if a file has it: a clock that starts again at each boot repeats its times."""
+    """The path, with a number if it is taken: a clock that restarts at each boot repeats its timestamps."""
     numbered = (path.with_name(f"{path.name}-{n}") for n in count(2))
     return next(name for name in chain((path,), numbered) if not name.exists())
 

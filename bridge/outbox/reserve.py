@@ -19,7 +19,7 @@ SIZES = tuple(RESERVE_BYTES >> n for n in range(6))
 
 
 class Reserve:
-    """The reserve of the outbox at a path. Beside it the disk must keep half as much room for the outbox itself."""
+    """The reserve of the outbox at a path. The disk must also have half its size free for the outbox itself."""
 
     def __init__(self, path: Path) -> None:
         self._outbox_path = path
@@ -33,7 +33,7 @@ class Reserve:
 
     @property
     def size(self) -> int:
-        """Bytes that can be given back to the disk; 0 if there is none."""
+        """Size of the file in bytes; 0 if there is none."""
         try:
             return self._path.stat().st_size
         except FileNotFoundError:
@@ -45,16 +45,16 @@ class Reserve:
         return self.size >= self._usual and self._disk_has(self._usual)
 
     def could_be_restored(self, *, with_room: int) -> bool:
-        """Whether ``restore`` could allocate the usual size if the disk had that many bytes more."""
+        """Whether ``restore`` could allocate the usual size with ``with_room`` more bytes free on the disk."""
         return self._disk_has(self._usual, more=with_room)
 
     def create(self) -> None:
-        """Allocate as much as the disk has room for; what there is isn't made smaller.
+        """Allocate as much as the disk has room for; a smaller size doesn't replace a larger one.
 
         Raises:
             OutboxUnavailable: the disk has no room; there is no reserve.
         """
-        if self.size > RESERVE_BYTES:  # a kill has cut short an allocation
+        if self.size > RESERVE_BYTES:  # a kill interrupted _allocate
             os.truncate(self._path, RESERVE_BYTES)
         existing = self.size
         self._allocate_first([size for size in SIZES if size > existing], or_keep=existing)
@@ -81,7 +81,7 @@ class Reserve:
             )
 
     def _disk_has(self, size: int, *, more: int = 0) -> bool:
-        # Asked before anything is allocated: an attempt would fill the disk for a moment, also for other programs.
+        # Checked before allocating: a failed attempt would fill the disk for a moment, also for other programs.
         try:
             disk = os.statvfs(self._path.parent)
         except OSError:
@@ -97,10 +97,10 @@ class Reserve:
         except OSError:
             return False
         try:
-            # Truncating to the size would only make a sparse file.
+            # Truncating to the size would only make a sparse file. The further half proves that the outbox has room.
             os.posix_fallocate(handle, 0, size + size // 2)
             os.ftruncate(handle, size)
-        except OSError:  # a quota, of which statvfs may know nothing
+        except OSError:  # such as a quota, which statvfs may not show
             os.ftruncate(handle, existing)
             if not existing:
                 self.delete()

@@ -1,11 +1,10 @@
-"""Reader of SQLite's write-ahead log: finds what is committed behind damage, where SQLite's own recovery stops.
+"""Reads SQLite's write-ahead log beyond damage, where SQLite's own recovery stops.
 
 SQLite reads the log up to the first frame with a wrong checksum, and silently drops everything behind it. Normally that
 is right: a power loss may tear the last transaction, which was not synced and so never acknowledged. But SQLite syncs
-each transaction before it writes the next one: if a transaction follows the one with the damage, the damage lost
-something that was synced.
+each transaction before it writes the next one: if another transaction follows the damaged one, synced data was lost.
 
-Damage within the last transaction can't be told from one that a power loss has torn, and counts as that.
+Damage within the last transaction can't be distinguished from a write torn by a power loss, and is treated as one.
 
 Format: https://www.sqlite.org/fileformat2.html#walformat
 """
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 MAGIC_LITTLE, MAGIC_BIG = 0x377F0682, 0x377F0683
-"""Of a log whose checksums are computed over little-endian or big-endian numbers."""
+"""Magic numbers: checksums are computed over little-endian or big-endian words."""
 VERSION = 3007000
 PAGE_SIZES = frozenset(2**n for n in range(9, 17))
 DEFAULT_PAGE_SIZE = 4096
@@ -30,13 +29,13 @@ FRAME_HEADER = struct.Struct(">6I")
 """Page number, size of the file after a commit in pages (0: no commit), two salts, two checksums."""
 
 ANY_PAGE = 0
-"""In ``Log.stale``: the number of a damaged frame's page is unknown."""
+"""In ``Verdict.stale``: a damaged frame whose page number is unknown."""
 
 Checksum = tuple[int, int]
 
 
 class Log(NamedTuple):
-    """What is in a write-ahead log."""
+    """What the header of a write-ahead log says."""
 
     page_size: int
     order: str
@@ -44,12 +43,12 @@ class Log(NamedTuple):
     salts: tuple[int, int]
     """Of the current generation. Frames with other salts are left over from before the log was restarted."""
     seeds: frozenset[Checksum]
-    """Checksums that the first frame may continue."""
+    """The header's checksum as computed and as stored: the first frame's checksum continues either."""
     is_header_intact: bool
 
 
 class Frame(NamedTuple):
-    """A page as a transaction left it."""
+    """A page as a transaction wrote it."""
 
     page: int
     commit: int
@@ -57,18 +56,18 @@ class Frame(NamedTuple):
     content: bytes
     is_intact: bool
     is_current: bool
-    """Whether it has the salts of the log; ``page`` and ``commit`` of a damaged frame without them mean nothing."""
+    """Whether it has the salts of the log. If not, ``page`` and ``commit`` are meaningless."""
 
 
 class Verdict(NamedTuple):
     """Whether a log is damaged, and what can be read of it."""
 
     is_damaged: bool
-    """Whether committed frames were lost that a sync had covered."""
+    """Whether committed and synced frames were lost."""
     frames: int
-    """Frames up to the last transaction that can be used; the damaged ones among them can't."""
+    """Number of frames up to the end of the last usable transaction, damaged ones included."""
     stale: frozenset[int]
-    """Pages whose last version before that is in a damaged frame."""
+    """Pages whose latest version among these frames is damaged."""
 
 
 NOTHING = Verdict(False, 0, frozenset())
@@ -90,7 +89,7 @@ def judge(path: Path, database: Path) -> Verdict:
 
 
 def write_intact(path: Path, database: Path, *, frames: int, to: Path) -> None:
-    """Write a log that SQLite reads to its end: the intact ones of the first ``frames`` frames.
+    """Write a log that SQLite reads to its end, from the intact ones of the first ``frames`` frames.
 
     Raises:
         OSError: a file can't be read or written.
@@ -116,11 +115,11 @@ def _judge(log: Log, frames: Iterator[Frame]) -> Verdict:
     usable = 0
     stale: set[int] = set()
     stale_in_transaction: dict[int, bool] = {}  # by page, of the frames since the last usable transaction
-    is_whole = True  # the transaction that the frame belongs to, up to the frame
+    is_whole = True  # no frame of the current transaction is damaged so far
     ends_before = False  # whether the frame before this one is the last of its transaction
     for number, frame in enumerate(frames, start=1):
         if ends_before and frame.is_intact:
-            # A transaction follows the one that ended: that one was synced, whether or not it is whole.
+            # This frame begins another transaction, so the one before was synced, whether or not it is intact.
             is_damaged |= has_damage
             usable = max(usable, number - 1)
             _merge(stale, stale_in_transaction)
@@ -158,13 +157,14 @@ def _open(file: BinaryIO, database: Path) -> Log | None:
     computed = _checksum(header[:-8], (0, 0), order)
     is_intact = magic in (MAGIC_LITTLE, MAGIC_BIG) and version == VERSION and computed == (sum_0, sum_1)
     if not is_intact:
+        # Any field of a damaged header may be wrong; the first frame repeats its salts.
         _, _, *salts, _, _ = FRAME_HEADER.unpack(first)
         page_size = _page_size(database) or (page_size if page_size in PAGE_SIZES else DEFAULT_PAGE_SIZE)
     return Log(page_size, order, (salts[0], salts[1]), frozenset({computed, (sum_0, sum_1)}), is_intact)
 
 
 def _frames(file: BinaryIO, log: Log) -> Iterator[Frame]:
-    """All frames, in the order of the file. Each is checked with the checksum in the one before it."""
+    """All frames, in file order. Each checksum must continue the one stored in the frame before."""
     file.seek(HEADER.size)
     seeds = log.seeds
     while len(data := file.read(FRAME_HEADER.size + log.page_size)) == FRAME_HEADER.size + log.page_size:
@@ -186,7 +186,7 @@ def _checksum(data: bytes, seed: Checksum, order: str) -> Checksum:
 
 
 def _page_size(database: Path) -> int | None:
-    """As the database's header has it; None if it has none."""
+    """The page size in the database's header; None if there is no valid one."""
     with database.open("rb") as file:
         header = file.read(18)
     size = int.from_bytes(header[16:18], "big") if header.startswith(b"SQLite format 3\0") else 0

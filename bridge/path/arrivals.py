@@ -1,8 +1,8 @@
-"""Messages from their read until their acknowledgement, and which of them a turn maps.
+"""Messages that were read and not acknowledged yet, and the choice of those that a turn maps.
 
-A message of a kilobyte can become 8 MiB of rows, and one read brings hundreds of messages. So a turn maps and commits
-only a *slice*; what is left waits, and beyond a bound nothing more is read. Streams that fill slices take turns with
-all others: their messages are overtaken, but messages for the same stream keep their order, and PUBACKs keep the order
+A message of a kilobyte can become 8 MiB of rows, and one read returns hundreds of messages. So a turn maps and commits
+only a *slice*; the rest waits, and beyond a bound nothing more is read. Streams that fill slices alternate with all
+others: their messages may be overtaken, but messages for the same stream keep their order, and PUBACKs keep the order
 of arrival (MQTT 5, 4.6). Used by the pipeline thread.
 """
 
@@ -17,35 +17,35 @@ from itertools import pairwise
 from bridge.message import DeadLetter, MqttMessage, Row
 
 SLICE_BYTES = 4 * 1024 * 1024
-"""Bytes of memory that the rows and dead letters of a slice take; its last message may exceed it by its own rows."""
+"""Maximum memory in bytes for the rows and dead letters of a slice; its last message may exceed it."""
 
 SLICE_SECONDS = 0.1
-"""Seconds that the mapping of a slice takes; its last message may exceed it."""
+"""Maximum seconds to map a slice; its last message may exceed it."""
 
 MEASURED_TOGETHER = 16
-"""Messages with one row that are measured together: measuring each costs 4 % of the time of an ordinary message."""
+"""Single-row messages measured together: measuring each would cost 4 % of the time of an ordinary message."""
 
 OBJECT_BYTES = 512
-"""Bytes of memory of a row or dead letter beside its payload, from the mapping to the end of the commit."""
+"""Memory overhead in bytes of a row or dead letter, beyond its payload, from mapping to the end of the commit."""
 
 READ_AHEAD_BYTES = 16 * 1024 * 1024
-"""Bytes of messages without a PUBACK beyond which nothing is read while some of them wait."""
+"""Bytes of unacknowledged messages at which reading pauses while some of them wait."""
 
 READ_AHEAD_MESSAGES = 5_000
-"""As ``READ_AHEAD_BYTES``: choosing among more of them would take longer than mapping them."""
+"""The same limit as a number of messages: choosing among more would take longer than mapping them."""
 
 MESSAGE_BYTES = 256
-"""Bytes of memory of a message beside its topic and payload."""
+"""Memory overhead in bytes of a message, beyond its topic and payload."""
 
 BUSY_SHARE = 0.5
-"""Share of a slice from which on a lane counts as busy."""
+"""A lane that uses at least this share of a slice counts as busy."""
 
 Lanes = Callable[[str], AbstractSet[str]]
 """(topic) -> its lanes: see ``Mapper.lanes``."""
 
 
 class Slice:
-    """Measures how much of a slice is used: a share of ``SLICE_BYTES`` and of ``SLICE_SECONDS``."""
+    """Measures how much of a slice is used: the sum of its shares of ``SLICE_BYTES`` and ``SLICE_SECONDS``."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -55,7 +55,7 @@ class Slice:
         self._unmeasured: list[Row] = []
 
     def add(self, mapped: list[Row] | DeadLetter) -> float:
-        """Count what a message became; returns the share used so far: from 1 on the slice is full."""
+        """Count what a message became; returns the share used so far: at 1 or above the slice is full."""
         rows = self._unmeasured
         if isinstance(mapped, DeadLetter):
             self._bytes += OBJECT_BYTES + len(mapped.payload)
@@ -79,11 +79,11 @@ class Arrivals:
     def __init__(self, *, may_overtake: bool) -> None:
         self._may_overtake = may_overtake
         self._arrived: list[MqttMessage] = []
-        self._waiting: list[MqttMessage] = []  # those of them that are to be mapped
-        self._bytes = 0  # of _arrived, while a slice has left some of _waiting
-        self._is_behind = False  # whether it has
-        self._busy: frozenset[str] = frozenset()  # lanes that filled slices, until nothing waits
-        self._was_turn_of_busy = True  # the others come first
+        self._waiting: list[MqttMessage] = []  # those of them that aren't mapped yet
+        self._bytes = 0  # size of _arrived, kept only while _is_behind
+        self._is_behind = False  # a slice has left some of _waiting
+        self._busy: frozenset[str] = frozenset()  # lanes that filled slices; reset when nothing waits
+        self._was_turn_of_busy = True  # so the others come first
 
     def add(self, arrived: Sequence[MqttMessage], new: Sequence[MqttMessage]) -> None:
         """Add messages that were read; ``new`` are those of them that are to be mapped."""
@@ -107,7 +107,7 @@ class Arrivals:
 
     @property
     def has_room(self) -> bool:
-        """Whether more may be read. If nothing may overtake, it would only wait: it can do that at the broker."""
+        """Whether more may be read. If nothing may overtake, further messages wait at the broker instead of here."""
         if not self._is_behind:
             return True
         is_full = self._bytes >= READ_AHEAD_BYTES or len(self._arrived) >= READ_AHEAD_MESSAGES
@@ -118,7 +118,7 @@ class Arrivals:
 
         Args:
             map_one: maps a message, and returns the share of the slice that is used so far.
-            lanes: of a topic.
+            lanes: returns the lanes of a topic.
         """
         chosen = self._choose(lanes) if self._busy else self._waiting
         shares = [0.0]
@@ -166,7 +166,7 @@ class Arrivals:
 
     def _select(self, lanes: Lanes, *, busy: bool) -> list[MqttMessage]:
         selected = []
-        passed_over: set[str] = set()  # lanes of an earlier message that keeps waiting
+        passed_over: set[str] = set()  # lanes of earlier messages that keep waiting
         for message in self._waiting:
             own = lanes(message.topic)
             if passed_over.isdisjoint(own) and self._busy.isdisjoint(own) != busy:

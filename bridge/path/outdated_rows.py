@@ -1,4 +1,4 @@
-"""Brings stored records into the form that the current worker takes, or makes dead letters of them."""
+"""Converts stored records to the form that the current worker takes; what can't be converted becomes a dead letter."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class OutdatedRows:
         self._wall_clock = wall_clock
 
     def convert(self, page: Sequence[OutboxRecord]) -> PageInCurrentForm:
-        """The records in the current form, and those that can't have it. ``page``: in any order."""
+        """Convert a page, in any order, to the records in the current form and those that can't be converted."""
         current = self._formats.current_from(self._stream)
         if all(record.id >= current for record in page):
             return PageInCurrentForm(page)
@@ -52,7 +52,7 @@ class OutdatedRows:
 
     def _dead_letter(self, record: OutboxRecord, version: str, why: Unmappable) -> DeadLetter:
         return DeadLetter(
-            topic="",  # a record doesn't keep the message that it was made from
+            topic="",  # records don't keep the topic of their message
             payload=record.payload,
             qos=1,
             received_at=self._wall_clock(),

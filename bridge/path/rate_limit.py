@@ -1,21 +1,21 @@
-"""The limit of the rate at which a stream's rows are sent: a token bucket for rows and one for bytes. Pure."""
+"""Rate limit for sending a stream's rows: a token bucket for rows and one for bytes. Pure."""
 
 from __future__ import annotations
 
 import math
 
 BURST_SECONDS = 1.0
-"""What may be sent at once after a pause, as a time at the full rate."""
+"""Bucket size: what the full rate allows in these seconds may be sent at once after a pause."""
 
 STEP_SECONDS = 0.05
-"""Tokens are spent in steps of this time at the full rate: a turn for each row would cost a commit for each."""
+"""Sending resumes once the bucket holds the tokens of these seconds: a turn per row would cost a commit per row."""
 
 ROUNDING = 1e-9
-"""Tokens. A bucket filled until ``ready_at`` may lack as much."""
+"""Tokens by which floating-point rounding may leave a bucket short at ``ready_at``."""
 
 
 class _Bucket:
-    """Tokens that come at ``rate`` a second. They may fall below zero: a row may be larger than the bucket."""
+    """A bucket refilled with ``rate`` tokens a second. It may go below zero: a row may be larger than the bucket."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
@@ -52,7 +52,7 @@ class RateLimit:
 
     @property
     def ready_at(self) -> float:
-        """Monotonic seconds from which something may be sent."""
+        """Monotonic seconds at which sending may resume; minus infinity: now."""
         return max([bucket.ready_at for bucket in (self._rows, self._bytes) if bucket is not None], default=-math.inf)
 
     def room(self, now: float) -> tuple[float, float]:
@@ -65,7 +65,7 @@ class RateLimit:
         )
 
     def take(self, rows: int, size: int, now: float) -> None:
-        """Note that rows of ``size`` bytes in all were sent."""
+        """Record that ``rows`` rows of ``size`` bytes in total were sent."""
         if self._rows is not None:
             self._rows.take(rows, now)
         if self._bytes is not None:

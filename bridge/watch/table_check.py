@@ -1,8 +1,7 @@
 """Counts the tables that the worker fills, and compares each with the streams that feed it.
 
-The check fails only on proof: once rows of a table are lost, until a later canary has come out and shows no further
-loss; and while the worker is stalled, which is judged table by table: one that fills ten tables may lose every row of
-the eleventh.
+The check fails only on proof: after a loss, until a later canary has come out without a further one; and while the
+worker is stalled. Each table is judged by itself: a worker that fills ten tables may lose every row of the eleventh.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ TABLES_PER_QUERY = 50
 """Tables counted by one query; more are counted in rotation. GDN doesn't document how many a query may name."""
 
 RECOUNT_WAIT = 2.0
-"""Seconds until a second count has to confirm that rows are lost. A longer wait would let more new rows hide them."""
+"""Seconds until a second count, which must confirm a loss. In a longer wait more new rows could hide it."""
 
 MAX_SENTENCES = 3
-"""Tables described in the error or note; the number of further ones is added."""
+"""Maximum tables described in the error or note; further ones are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class _Count:
     loss: str | None
     """The sentence about rows that are lost, until a later canary shows no further loss."""
     loss_at: int
-    """Canaries found when the loss was noticed."""
+    """Number of canaries found when the loss was noticed."""
     stalled: str | None
     late: str | None
 
@@ -64,7 +63,7 @@ class TableCheck:
 
     Args:
         gdn: GDN's API.
-        tables: at least one; the one in which canaries come out is the first.
+        tables: at least one; the first is the one that receives the canaries' rows.
         used: returns the streams that the bridge feeds; called by the health thread.
         interval: seconds between runs.
         clock: monotonic seconds, the same clock as the canary's.
@@ -92,7 +91,7 @@ class TableCheck:
         self._wall_clock = wall_clock
         self._counts: dict[str, _Count] = {}  # by table
         self._next = 0  # where the rotation continues
-        self._canaries_found = 0  # when a run was last answered
+        self._canaries_found = 0  # as of the last answered run
 
     def run(self, status: HealthStatus) -> CheckResult:
         """See ``Check``."""
@@ -117,17 +116,18 @@ class TableCheck:
         for table, earlier, number in zip(counted, before, numbers, strict=True):
             self._compare(table, canary, at=now, before=earlier, number=number)
         self._canaries_found = canaries_found
+        # A run out of turn counts from the first table on; the rotation continues where it was.
         if not is_urgent:
             self._next = first + TABLES_PER_QUERY
         return self._result(status, [table.table for table in tables])
 
     def _is_urgent(self, canary_table: CountableTable, canaries_found: int) -> bool:
-        """Whether the table is counted out of turn: each later row that comes out can hide a lost one (row_loss.py)."""
+        """Whether to count the canary's table out of turn: each later row can hide a lost one (row_loss.py)."""
         latest = self._counts.get(canary_table.collection)
         return canaries_found != self._canaries_found or (latest is not None and latest.lag.suspected > 0)
 
     def _compare(self, table: WatchedTable, canary: CanaryStatus, *, at: float, before: InputRows, number: int) -> None:
-        # Canary rows that were removed had come out, too.
+        # Canary rows that were removed from the table had come out of the worker, too.
         rows_out = number + (canary.removed if table.is_cleaned else 0)
         after = table.tracker.input_rows()
         lag = table.tracker.count(at=at, before=before, after=after, rows_out=rows_out, due_rows=canary.due_rows)
@@ -139,6 +139,7 @@ class TableCheck:
             why = "a canary sent after them has come out, and they have not"
             loss = f"{rows} are lost: {why}. The worker drops rows, or somebody deletes them from the table"
             loss_at = canaries_found
+        # An unconfirmed loss keeps the earlier one: whether it continues is known after the next count.
         elif canaries_found > loss_at and not lag.suspected:
             loss = None
         receipted_by = self._utc(self._clock() - lag.age)
