@@ -56,7 +56,7 @@ class GdnParts:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything that runs once it is started."""
+    """The parts that ``Supervisor`` starts and stops."""
 
     inbox: Inbox
     """Passes other threads' requests to ``pipeline``."""
@@ -140,7 +140,7 @@ def build(
         inbox=inbox,
         sockets=sockets,
         policy=settings.outbox.full,
-        linger=settings.delivery.linger / 1000,
+        linger=settings.delivery.linger / 1000,  # the setting is in milliseconds
         asks_for_births=settings.mqtt.rebirth_requests,
         may_send=worker_ready.is_set,
     )
@@ -199,19 +199,19 @@ def _make_senders(
 ) -> dict[str, Sender]:
     """A sender for each stream of the routes, and for each other stream that has records in the outbox."""
     if not configuration.settings.delivery.deduplicate:
-        # Of an earlier run with deduplication: they must not be used again once records were sent without numbers.
+        # They are from an earlier run with deduplication, and invalid once records are sent without numbers.
         outbox.forget_numbers()
     names = dict.fromkeys([route.stream for route in configuration.routes] + outbox.streams())
     for name in names:
         if name not in configuration.streams:
             log.error("outbox.unknown_stream", stream=name, hint="its records wait; the worker no longer reads it")
     known = [name for name in names if name in configuration.streams]
-    _mark_format(known, outbox, formats)  # for all at once: each call is a transaction
+    _mark_format(known, outbox, formats)  # all in one transaction; _make_sender then finds no change
     return {name: make_sender(name) for name in known}
 
 
 def _mark_format(names: Sequence[str], outbox: Outbox, formats: RowFormats) -> None:
-    """Store from which record on the streams' rows have their current form."""
+    """Store that the streams' rows have their current form from the next record on."""
     if changes := formats.changes(names, outbox.next_id):
         outbox.save_values(**changes)
         formats.apply(changes)
@@ -239,6 +239,7 @@ def _make_sender(
         deduplicates=deduplicates,
     )
     if deduplicates:
+        # Records sent before the restart keep their numbers: GDN may have stored them.
         delivery.resume(*outbox.numbered(stream))
     # The outbox's name is part of the producer's: another outbox starts its numbers again, and so must its producer.
     producer_name = f"gdn-bridge-{outbox.name}"
@@ -251,7 +252,7 @@ def _make_sender(
 
 
 def _make_limit(settings: Settings) -> RateLimit | None:
-    """The limit for one stream; None: none."""
+    """The rate limit of one stream; None if neither rows nor bytes are limited."""
     rows, size = settings.delivery.max_rate_rows, settings.delivery.max_rate_bytes
     return RateLimit(rows=rows or math.inf, size=size or math.inf) if rows or size else None
 
@@ -278,7 +279,7 @@ def _make_health(
         checks=checks,
         watched=watched_streams(configuration.settings, configuration.worker, configuration.routes),
         refresh=connections.refresh,
-        start_after=provisioner.tried,
+        start_after=provisioner.tried,  # until then, a missing worker is no failure
     )
 
 

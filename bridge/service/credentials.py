@@ -65,6 +65,7 @@ class CredentialSource:
             try:
                 found = Credentials.of(self._reload())
             except Exception as exc:
+                # Any error: credentials that can't be read must not end the thread that connects.
                 if str(exc) != self._problem:
                     self._problem = str(exc)
                     problems = exc.problems if isinstance(exc, ConfigError) else [fault(exc)]
@@ -73,6 +74,7 @@ class CredentialSource:
             self._problem = None
             if found != self._last:
                 account = None if found.account is None else found.account.password
+                # Before they are used: from then on an error may quote them.
                 for secret in (found.api_key, found.mqtt_password, account):
                     if secret is not None:
                         keep_secret(secret)

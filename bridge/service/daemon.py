@@ -1,7 +1,7 @@
 """The daemon as a process: signals, the outbox opened and closed, exit codes.
 
-The only place that handles signals; a handler only queues an event for the main thread. A stop that hangs ends the
-process with exit code 1: after a restart, everything acknowledged is in the outbox.
+The only place that handles signals; a handler only queues an event for the main thread. If the stop hangs, the process
+exits with code 1: everything acknowledged is in the outbox.
 """
 
 from __future__ import annotations
@@ -135,6 +135,7 @@ class Daemon:
                 stopping=self._stopping,
             )
         except BaseException:
+            # There is no pipeline that would close them, and _prepare tries again.
             sockets.close()
             raise
 
@@ -161,7 +162,7 @@ class Daemon:
 
 @contextmanager
 def signal_events() -> Iterator[SimpleQueue[Event]]:
-    """Signals become events in this queue, also those that came before; the earlier handlers are restored at the end.
+    """A queue of the signals as events, including those that waited; the earlier handlers are restored at the end.
 
     Entered before the configuration is read, which may take seconds.
     """
@@ -176,7 +177,7 @@ def signal_events() -> Iterator[SimpleQueue[Event]]:
     # A handler may interrupt the main thread inside ``get``: SimpleQueue.put is reentrant, a lock isn't.
     handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: reload}
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    signals.unblock()
+    signals.unblock()  # only now: until here the default handlers would have ended the process
     try:
         yield events
     finally:

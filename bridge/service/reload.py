@@ -1,4 +1,4 @@
-"""Reloads the settings: which changes a running bridge follows, and which need a restart."""
+"""Reloads the settings: a running bridge follows some changes, others need a restart."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Reloader:
         self._inbox = inbox
         self._refresh = refresh
         self.refused: str | None = None
-        """Why the last reload changed nothing; None: it did, or there was none."""
+        """Why the last reload was refused; None if it wasn't, or if there was none."""
 
     def reload(self, *, done: Callable[[], object]) -> bool:
         """Load the settings again and follow what may change while the bridge runs.
@@ -97,13 +97,13 @@ class Reloader:
             done: called in the pipeline thread once the new routes are in use.
 
         Returns:
-            False: something is wrong, ``refused`` says what, and nothing changes.
+            False: the reload is refused, ``refused`` says why, and nothing changes.
         """
         try:
             return self._reload(done)
         except ConfigError as exc:
             return self._refuse(exc.problems)
-        except Exception as exc:
+        except Exception as exc:  # a fault in a reload must not end a working bridge
             return self._refuse([fault(exc)])
 
     def _reload(self, done: Callable[[], object]) -> bool:

@@ -34,11 +34,11 @@ GRACE = 120.0
 """Seconds that an attempt or a check may take beyond its timeouts: name look-ups have timeouts of their own."""
 
 ATTEMPT_TIMEOUTS = 12
-"""An attempt is a few exchanges, each with timeouts for connecting, the answer and its body, for each address of a
-name."""
+"""Timeouts that an attempt may use up: it makes a few exchanges, each with timeouts for connecting, the answer and its
+body, for each address of a name."""
 
 CHECK_TIMEOUTS = 3
-"""A health check is mostly one request."""
+"""Timeouts that a health check may use up: most make one request."""
 
 STOP_GRACE = 5.0
 """Seconds that stopping may take beyond ``stop_timeout``; after that the process ends without an orderly stop."""
@@ -66,7 +66,7 @@ Event = StopReason | Reload | Callable[[], None]
 
 
 class Supervisor:
-    """Runs the parts of one bridge.
+    """Starts, supervises and stops the parts of one bridge.
 
     Args:
         parts: built, not started.
@@ -126,6 +126,7 @@ class Supervisor:
         started = [self._threads.start("pipeline", pipeline.run, limit=PIPELINE_LIMIT, beat=lambda: pipeline.heartbeat)]
         if parts.gdn_parts is not None:
             provisioner, health = parts.gdn_parts.provisioner, parts.gdn_parts.health
+            # GDN answers activations only after seconds: these requests have SLOW_TIMEOUT.
             limit = ATTEMPT_TIMEOUTS * max(timeout, SLOW_TIMEOUT) + GRACE
             started.append(
                 self._threads.start("provision", provisioner.run, limit=limit, beat=lambda: provisioner.beat)
@@ -181,7 +182,7 @@ class Supervisor:
             self._manager.ready(self._status_text())
 
     def _reloaded(self) -> None:
-        self._start_dialling()
+        self._start_dialling()  # the new routes may feed streams that had no producer
         log.info("daemon.reloaded", streams=list(self._parts.pipeline.senders), filters=self._parts.pipeline.filters)
         self._manager.ready(self._status_text())
 
@@ -194,6 +195,7 @@ class Supervisor:
     def _stop(self, reason: StopReason, waited_for: list[threading.Thread]) -> None:
         parts, seconds = self._parts, self._settings.stop_timeout
         self._forced_exit.arm()  # before the log: that may be what hangs
+        # Longer than until the forced exit, so that the manager doesn't kill the process before its own report.
         self._manager.stopping(f"stopping: {reason.text}", within=seconds + 2 * STOP_GRACE)
         log.info("daemon.stopping", reason=reason.text)
         deadline = Deadline(seconds)
@@ -203,7 +205,7 @@ class Supervisor:
         if parts.gdn_parts is not None:
             parts.gdn_parts.health.request_stop()
         parts.inbox.request_stop(deadline)
-        # Not for the dialling threads: they may be blocked in a connect, and have nothing to finish.
+        # The dialling threads aren't joined: they may be blocked in a connect, and have nothing to finish.
         for thread in waited_for:
             thread.join(deadline.left())
         parts.status_server.stop()
@@ -220,7 +222,7 @@ class Supervisor:
         )
 
     def _later_failure(self) -> StopReason | None:
-        """A failure since the reason to stop, such as a thread that died during the stop."""
+        """A failure after the reason to stop, such as a thread that died during the stop."""
         while not self._events.empty():
             event = self._events.get()
             if isinstance(event, StopReason) and event.is_failure:

@@ -108,10 +108,11 @@ class ServiceManager:
 
     def _deliver(self, text: str) -> bool:
         if self._address is None:
-            return True
+            return True  # nothing to send again
         try:
             self._send_datagram(text.encode(), self._address)
         except OSError as exc:
+            # Each error is logged once: a manager that is gone would fail every tick.
             if str(exc) != self._error:
                 self._error = str(exc)
                 log.warning("notify.failed", error=str(exc))

@@ -12,7 +12,7 @@ log = get_logger(__name__)
 
 
 class Threads:
-    """Starts and watches threads. All methods are for the main thread.
+    """Starts and watches threads. Main thread only.
 
     Args:
         tick: seconds between two calls of ``stuck``.

@@ -63,6 +63,7 @@ def _is_stuck(watched: _Watched) -> bool:
 
 def stack_of(name: str) -> str:
     """The current stack of the thread with that name, as text; empty if there is no such thread."""
+    # A thread that is stuck can't report its own stack.
     ident = next((thread.ident for thread in threading.enumerate() if thread.name == name), None)
     frame = None if ident is None else sys._current_frames().get(ident)
     return "" if frame is None else "".join(traceback.format_stack(frame)).rstrip("\n")
@@ -106,6 +107,7 @@ class ForcedExit:
         self._disarmed.set()
 
     def _run(self) -> None:
+        # In ticks: one long wait would also count the time in which the process is stopped.
         for _ in range(self._ticks):
             if self._disarmed.wait(self._tick):
                 return

@@ -28,12 +28,12 @@ FIRST_QUERY_WAIT = 0.5
 """Seconds between the first query and the second. The wait doubles each time, since each query is a request."""
 
 SLOW_AFTER = 30.0
-"""Seconds from receipt to row from which the worker is reported as slow."""
+"""The worker is reported as slow if a row takes this many seconds from its receipt."""
 
 FOUND, LOST, NOT_PUBLISHED = ENDINGS = ("found", "lost", "not_published")
 
 MAX_FOUND = 100
-"""Rows of a round that are counted."""
+"""Maximum rows of a round that are counted."""
 
 log = get_logger(__name__)
 
@@ -58,7 +58,7 @@ class Canary:
         publish: has the pipeline publish a message and track it.
         template: the message and the queries.
         interval: seconds between the starts of two rounds, and the time limit of a round.
-        is_rate_limited: whether the limit of the rate keeps rows of the canary's streams waiting.
+        is_rate_limited: whether rows of the canary's streams wait because of the rate limit.
         receipted: returns how many rows were receipted since the start, as ``RowLagTracker`` counts them.
         clock: monotonic seconds, the same clock as the pipeline's.
         new_marker: returns letters, digits and hyphens that were never used before.
@@ -109,7 +109,7 @@ class Canary:
         if is_over and message.arrived_at is not None and self._is_rate_limited():
             self._message = None  # neither found nor lost
             note = "the canary waits behind rows that delivery.max_rate_rows or delivery.max_rate_bytes holds back"
-            return CheckResult(status, note=note, wait=0.0)
+            return CheckResult(status, note=note, wait=0.0)  # the next round is due already
         if is_over:
             return self._end_round(status, LOST, self._loss(message))
         return self._wait(status, RECEIPT_POLL)
@@ -142,7 +142,7 @@ class Canary:
             return replace(self._end_round(status, FOUND, None), note=note, triggers=CountCheck.name)
         if is_over:
             return self._end_round(status, LOST, self._loss(message))
-        self._query_wait *= 2
+        self._query_wait *= 2  # for the next query; this wait is the value before
         return self._wait(status, self._query_wait / 2)
 
     def _wait(self, status: HealthStatus, seconds: float) -> CheckResult:
@@ -177,7 +177,7 @@ class Canary:
         try:
             self._gdn.query(_fill_in(self._template.cleaning_query, message), max_rows=MAX_FOUND, check=True)
         except GdnError as exc:
-            # The canary was found, so this is no failure.
+            # Not a failure: the canary was found.
             log.warning("canary.not_cleaned", error=str(exc))
             # If the answer was lost, the rows may be gone: they must not count as rows that the worker lost.
             return isinstance(exc, GdnUnavailable)

@@ -22,7 +22,7 @@ MAX_QUOTED = 200
 
 
 class GdnApi(Protocol):
-    """What the checks need of GDN's API. ``GdnRest`` implements it."""
+    """The part of GDN's API that the checks use; implemented by ``GdnRest``."""
 
     def get_worker(self, name: str, *, check: bool = ...) -> Any:
         """The worker's state; None if there is no such worker."""
@@ -149,7 +149,7 @@ class QueryCheck:
 
 
 class CountCheck:
-    """Runs a query that should return a single number, which grows with the rows. No result is expected.
+    """Runs a query that should return a number that grows with the rows. Any result passes.
 
     Args:
         gdn: GDN's API.
@@ -205,7 +205,7 @@ def _is_equal(value: Any, expected: str | float | bool) -> bool:
 
 
 def query_rows(gdn: GdnApi, query: str) -> tuple[Any, ...] | str:
-    """The rows that the query returns, or why there are none yet."""
+    """The rows that the query returns, or a sentence if the collection doesn't exist yet."""
     try:
         return tuple(gdn.query(query, max_rows=MAX_ROWS, check=True))
     except GdnRejected as exc:

@@ -116,7 +116,7 @@ def _watched_tables(
             RowLagTracker(_input_rows(table.streams, snapshot), keeps_order=table == canary_table),
             is_cleaned=table in cleaned,
         )
-        for table in sorted(tables, key=lambda table: table != canary_table)
+        for table in sorted(tables, key=lambda table: table != canary_table)  # False is sorted before True
     ]
 
 
@@ -126,7 +126,7 @@ def _canary_table(
     """The table whose rows come out in the same order as the canary's; None if no table's rows certainly do."""
     if not settings.canary.enabled or not keeps_row_order(worker):
         return None
-    # A stream may feed several tables: which one the canary's query reads is known by its name in the query.
+    # A stream may feed several tables: the canary's query names the one that it reads.
     queried = _named_in(settings.canary.query or "", tables)
     # There is no order between two streams.
     is_in_order = len(queried) == 1 and len(queried[0].streams) == 1
@@ -183,7 +183,7 @@ def _canary(
 def _warn_of_quota(settings: Settings, checks: Sequence[Check]) -> None:
     """Warn if the checks need more requests than their share of the budget: those beyond it aren't made."""
     requests = sum(DAY / check.interval * (CANARY_REQUESTS if isinstance(check, Canary) else 1) for check in checks)
-    share = settings.gdn.requests_per_day // 2
+    share = settings.gdn.requests_per_day // 2  # as in budget.py
     if share and requests > share:
         log.warning(
             "health.over_quota",

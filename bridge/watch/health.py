@@ -27,7 +27,7 @@ START_POLL = 0.1
 """Seconds between polls whether the checks may start."""
 
 MIN_WAIT = 1.0
-"""The least seconds before a failed check runs again."""
+"""Minimum seconds before a failed check runs again."""
 
 SLOW_AFTER = 2.0
 """Seconds. GDN is reported as slow if an answer takes this long: a hundred times the recorded values (gdn-api.md B)."""
@@ -218,7 +218,7 @@ class Health:
             pass
         while not self._stop.is_set():
             self.step()
-            # A check may be overdue already: without a least wait, one that asks for none would spin.
+            # A check may be overdue already, or ask to run at once: without a minimum wait the loop would spin.
             self._stop.wait(max(0.05, min(self._due.values()) - self._clock()))
 
     def step(self) -> None:
@@ -229,7 +229,7 @@ class Health:
                 self.beat = self._runs
                 wait = self._check(check)
                 self.beat = None
-                self._due[name] = self._clock() + wait
+                self._due[name] = self._clock() + wait  # from the end: a slow GDN isn't asked more often
 
     def _check(self, check: Check) -> float:
         """Run a check and record the result. Returns the seconds until its next run."""
@@ -238,9 +238,11 @@ class Health:
         self.status = result.status
         if result.triggers in self._due:
             self._due[result.triggers] = self._clock()
+        # A canary on its way has no outcome yet: its part and its back-off stay as they are.
         if result.pending:
             return check.interval if result.wait is None else result.wait
         self._count(check.name, run)
+        # If it was unasked, the results are as old as before.
         if run.outcome != "unasked":
             self._set_times(check, replace(self.status.times[check.name], answered_at=self._clock()))
         if result.error is None:
@@ -289,6 +291,7 @@ class Health:
         name, now = check.name, self._wall_clock()
         wait = self._backoff(check, run) if run.result.wait is None else run.result.wait
         before = self._parts[name]
+        # Only the change is logged: the part shows the latest error.
         if before.state != "failing":
             log.warning("health.failing", check=name, error=error)
         self._parts[name] = before.moved("failing", at=now, error=error, next_attempt_at=now + wait)

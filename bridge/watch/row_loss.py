@@ -1,8 +1,8 @@
-"""Compares the rows that GDN receipted with the rows that came out of the worker: which are behind, and which are lost.
+"""Compares the rows that GDN receipted with those that came out of the worker: some are behind, some lost.
 
 A row that is behind may still come out; only the order of rows proves a loss. A stream keeps its order, so a row that
 was receipted before a canary was sent has come out before the canary's row, or is lost. Each row that was receipted
-after the canary and has come out already hides one that is lost, so rows are counted as soon as a canary has come out.
+after the canary and has already come out masks one lost row, so rows are counted as soon as a canary has come out.
 Pure.
 """
 
@@ -17,7 +17,7 @@ from bridge.streamql.streams import input_streams, query_targets
 from bridge.streamql.syntax import Query, TableDefinition, Worker
 
 STALLED_AFTER = 120.0
-"""Seconds for which rows are awaited and none comes out before the worker counts as stalled."""
+"""Seconds in which rows are behind and none comes out, after which the worker counts as stalled."""
 
 LATE_AFTER = 300.0
 """Seconds that a row may be behind before it is reported."""
@@ -49,12 +49,12 @@ class RowLag:
 
     @property
     def is_stalled(self) -> bool:
-        """Whether no row has come out for so long that the worker can't just be slow."""
+        """Whether rows are behind and none has come out for ``STALLED_AFTER``."""
         return self.overdue > 0 and min(self.age, self.idle_for) >= STALLED_AFTER
 
     @property
     def is_late(self) -> bool:
-        """Whether rows have been behind for so long that it is reported."""
+        """Whether rows have been behind for ``LATE_AFTER``."""
         return self.overdue > 0 and self.age >= LATE_AFTER
 
 
@@ -90,7 +90,7 @@ class RowLagTracker:
             due_rows: receipted rows that must have come out with the last canary; None if no canary has come out.
         """
         if self._rows_out is not None and rows_out < self._rows_out:
-            self._baseline = self._mark = None  # rows were deleted from the table: start again
+            self._baseline = self._mark = None  # rows were deleted from the table: the old differences mean nothing
         if rows_out != self._rows_out:
             self._rows_out, self._changed_at = rows_out, at
         # A row may come out before its receipt is read, so unreceipted rows count as rows in here.
@@ -99,7 +99,7 @@ class RowLagTracker:
         missing = 0
         if self._keeps_order and due_rows is not None:
             missing = max(0, due_rows - rows_out - baseline)
-        # Only what the count before found missing as well: see RowLag.suspected.
+        # Only what the previous count also found missing: see RowLag.suspected.
         lost = min(missing, self._suspected)
         self._suspected = missing - lost
         self._baseline = baseline = baseline + lost
@@ -113,7 +113,7 @@ class RowLagTracker:
 
 
 class CountableTable(NamedTuple):
-    """A table of which the worker makes exactly one row out of each row of some streams."""
+    """A table that gets exactly one row from the worker for each row of some streams."""
 
     collection: str
     """In GDN."""
@@ -133,6 +133,7 @@ def countable_tables(worker: Worker) -> tuple[CountableTable, ...]:
     found = [
         CountableTable(table.collection, _feeding_streams(worker, table.name, targets))
         for table in tables
+        # Rows of a collection with two definitions can't be attributed to either.
         if collections[table.collection] == 1
     ]
     return tuple(table for table in found if table.streams)
@@ -148,7 +149,7 @@ def _feeding_streams(worker: Worker, table: str, targets: Counter[str]) -> tuple
     """The GDN streams of which every row becomes exactly one row of the table; empty if that isn't certain."""
     feeding = [query for query in worker.queries if isinstance(query, Query) and query.target == table]
     sources = {query.source for query in feeding if not query.filters and not targets[query.source]}
-    # Each query that fills the table is a plain one, and has a source of its own.
+    # Each query that fills the table is a plain one, and has a source of its own that no query fills.
     if len(sources) != targets[table]:
         return ()
     places = {worker.streams[source].place for source in sources if source in worker.streams}

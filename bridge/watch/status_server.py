@@ -36,12 +36,12 @@ CONNECTION_SECONDS = 10.0
 """Maximum lifetime of a connection: a client that sends single bytes must not occupy a thread either."""
 
 MAX_REMOTE = 32
-"""Connections from other machines. Another one ends the oldest of them: a probe is answered within milliseconds, so
-what has been open for long is no probe.
+"""Connections from other machines. A further one ends the oldest: a probe is answered within milliseconds, so a
+connection that has been open for long isn't one.
 """
 
 MAX_LOCAL = 16
-"""The same for loopback, counted apart: other machines can't take the places of the probes on this one."""
+"""The same for loopback, counted separately: other machines can't crowd out the probes on this one."""
 
 MAX_THREADS = 3 * (MAX_REMOTE + MAX_LOCAL)
 """Above this, new connections are closed at once. A thread whose connection was ended needs a moment to notice."""
@@ -56,7 +56,7 @@ class StatusServer:
     Args:
         host: address to listen on.
         port: to listen on; 0 for any free one, which ``port`` holds after ``start``.
-        live: whether the pipeline still makes turns.
+        live: whether the pipeline makes progress.
         parts: the status of every part.
         snapshot: of the pipeline.
         health: results of the health checks.
@@ -124,7 +124,7 @@ class StatusServer:
                     "name": part.name,
                     "state": part.state,
                     "since": _iso(part.since),
-                    # It may quote the far end, and the far end may have repeated a secret.
+                    # It may quote the far end, which may have echoed a secret.
                     "error": None if part.error is None else redacted(part.error),
                     "next_attempt": _iso(part.next_attempt_at),
                 }
@@ -151,6 +151,7 @@ class StatusServer:
             },
             "broker": {
                 "connected_to": snapshot.traffic.broker,
+                # Without those that redelivered messages proved to be kept.
                 "sessions_lost": snapshot.traffic.sessions_lost - snapshot.traffic.sessions_kept,
                 "messages_dropped": snapshot.traffic.broker_dropped,
                 "notes": list(snapshot.traffic.broker_notes),
@@ -242,7 +243,7 @@ class _HttpServer(ThreadingHTTPServer):
         self.status = status
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._lock = threading.Lock()
-        self._local: dict[Any, float] = {}  # open connections by the time when they began, oldest first; under _lock
+        self._local: dict[Any, float] = {}  # open connections, each with its start time, oldest first; under _lock
         self._remote: dict[Any, float] = {}  # the same for those from other machines
         self._thread_slots = threading.BoundedSemaphore(MAX_THREADS)
         super().__init__(address, _RequestHandler)
@@ -254,7 +255,7 @@ class _HttpServer(ThreadingHTTPServer):
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve the connection in a thread of its own; ends the oldest one if there are too many of its kind."""
+        """Serve the connection in its own thread; ends the oldest one if there are too many of the same kind."""
         # Closed, not queued: each waiting client would hold a file descriptor.
         if not self._thread_slots.acquire(blocking=False):
             self.shutdown_request(request)
@@ -294,7 +295,7 @@ class _HttpServer(ThreadingHTTPServer):
                     _end(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Do nothing: a client that disconnects is no error."""
+        """Do nothing: a client may disconnect at any time."""
 
 
 def _end(connection: socket.socket) -> None:
@@ -330,7 +331,7 @@ class _RequestHandler(BaseHTTPRequestHandler):
         """Answer a request."""
         host = self.headers.get("Host")
         if self.server.serves_only_loopback and host is not None and not _names_loopback(host):
-            # DNS rebinding: a page in a browser on this machine asks us under a name of its own.
+            # DNS rebinding: a page in a browser on this machine reaches us under a host name of its own.
             error = "this server listens on loopback only: ask it as localhost, 127.0.0.1 or [::1]"
             self._answer_json(HTTPStatus.MISDIRECTED_REQUEST, {"error": error})
             return
