@@ -46,7 +46,7 @@ class Traffic:
     mqtt_messages: int = 0
     """PUBLISH packets read, redelivered ones included."""
     redelivered: int = 0
-    """Those of ``mqtt_messages`` that were recognised as stored already, and not stored again."""
+    """Those of ``mqtt_messages`` that were recognised as already stored, and not stored again."""
     acked: int = 0
     """PUBACKs and PUBRECs written."""
     sends: int = 0
@@ -63,7 +63,7 @@ class Traffic:
     window_used: Mapping[str, int] = field(default_factory=dict)
     """Records sent without a receipt, by stream."""
     rate_limited: Mapping[str, bool] = field(default_factory=dict)
-    """Whether the limit of the rate, and not the far end, keeps records waiting, by stream."""
+    """Whether records wait because of the rate limit, not the far end, by stream."""
     receipt_durations: Mapping[str, Durations] = field(default_factory=dict)
     """From the send of a record to its receipt, by stream."""
     route_rows: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class Traffic:
     """Memory that Sparkplug birth certificates take, as ``mqtt.sparkplug_bytes`` counts it; None: no route has the
     format."""
     sparkplug_refused: int | None = None
-    """Birth certificates not remembered for want of memory since the process started."""
+    """Birth certificates not remembered for lack of memory since the process started."""
 
 
 @dataclass(frozen=True, slots=True)

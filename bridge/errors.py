@@ -5,7 +5,7 @@
     │   └── SettingError      the same; the caller adds where the setting's value comes from
     │       └── OutboxInUse   a command asks the running bridge instead
     ├── OutboxUnavailable     hold: nothing is acknowledged until the outbox can be written
-    ├── OutboxDamaged         the daemon exits; the next start rescues what can be read
+    ├── OutboxDamaged         opened again, which rescues it: at once during the start, later by exiting
     ├── MqttUnavailable       dial again
     ├── GdnError
     │   ├── GdnUnavailable    dial or request again, not before retry_after
@@ -30,7 +30,7 @@ class BridgeError(Exception):
     pace = Pace.UNREACHABLE
     """The back-off before the next attempt, where the reaction is to try again."""
     retry_after: float | None = None
-    """The least wait that the far end asked for, in seconds."""
+    """Minimum seconds to wait, as the far end asked."""
 
 
 class ConfigError(BridgeError):

@@ -32,7 +32,7 @@ MAX_LEARNT = 64
 """Secrets learnt at run time that are kept. Each attempt to connect uses a new OTP, valid for 10 s (gdn-api.md A.4)."""
 
 MIN_SUBSTRING = 4
-"""Characters from which a secret is redacted within words, too. Shorter ones would garble the log."""
+"""Minimum characters of a secret that is redacted within words, too. Shorter ones would garble the log."""
 
 MAX_DEPTH = 4
 """Levels of nested values that keep their structure; deeper ones become text."""

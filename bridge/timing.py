@@ -67,7 +67,7 @@ class Deadline:
 class Backoff:
     """Exponential back-off with full jitter. The ceiling doubles from ``base`` to ``cap`` seconds.
 
-    Until ``EARLY`` seconds have been waited in all, the ceiling is ``early`` at most.
+    Until ``EARLY`` seconds have been waited in total, the ceiling is ``early`` at most.
 
     Call ``reset`` only once a link has lasted a while. If each connect reset it, a peer that accepts connections and
     closes them at once would cause a busy loop.

@@ -51,9 +51,9 @@ def _run_verb(words: Sequence[str]) -> tuple[int, Sequence[str]]:
     arguments = argparse.Namespace()
     try:
         arguments = _parse(words)
-        if arguments.verb not in (_run, local.demo):  # these decide first what signals do
+        if arguments.verb not in (_run, local.demo):  # these install their handlers first
             signals.unblock()
-        # Without settings yet, or at all; a library's warning must not reach a program that reads the output.
+        # For verbs without settings, and until they are read: a library's warnings must not get into the output.
         configure(level="warning", format="console", stream=sys.stderr)
         return int(arguments.verb(arguments)), ()
     except ConfigError as exc:
@@ -73,7 +73,7 @@ def _run_verb(words: Sequence[str]) -> tuple[int, Sequence[str]]:
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
-    """The arguments, with the options that stand before the verb.
+    """The arguments, including the options before the verb.
 
     Raises:
         UsageError: they are wrong.

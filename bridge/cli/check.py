@@ -48,7 +48,7 @@ class Finding(NamedTuple):
     outcome: Outcome
     """``note``: not a failure, but worth knowing; ``skipped``: a check that it depends on failed."""
     said: str
-    """The answer, with what to do about it."""
+    """The result, with advice if it isn't ``ok``."""
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -217,8 +217,8 @@ def _skipped(asked: Iterable[str], why: str) -> Iterator[Finding]:
 def _in_another_group(filter_: str) -> str:
     """The filter to subscribe to; a shared one gets another group.
 
-    In the real group this client would be sent messages that the bridges then never get: no other member gets them
-    when its session ends (MQTT 5, 4.8.2).
+    In the real group the broker would send this client messages that the bridges never get: no other member receives
+    them when its session ends (MQTT 5, 4.8.2).
     """
     if not filter_.startswith("$share/"):
         return filter_

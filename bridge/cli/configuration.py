@@ -142,8 +142,8 @@ def configure_log(settings: Settings, *, for_people: bool = True) -> None:
 
     Args:
         settings: with the level and the secrets.
-        for_people: the log stands between a command's output: as text, and only warnings unless ``log.level`` is
-            ``debug``. Else as the settings say.
+        for_people: whether the log is mixed with a command's output: then it is text, and only warnings unless
+            ``log.level`` is ``debug``. If False, the settings apply unchanged.
     """
     secrets = [
         secret.get_secret_value()

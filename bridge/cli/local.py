@@ -30,7 +30,7 @@ def add_verbs(verb: Callable[..., argparse.ArgumentParser], output: argparse.Arg
 
     Args:
         verb: adds one; takes a name, a function, a description and parent parsers.
-        output: the parent with the options of the output.
+        output: the parent parser with the output options.
     """
     added = verb("demo", demo, "run broker, local GDN, devices and bridge on this machine", (output,))
     added.add_argument(

@@ -10,7 +10,7 @@ from bridge.text import printable
 HEX_WIDTH = 16
 
 MAX_NAMED = 10
-"""Streams named in a sentence; the number of further ones is added."""
+"""Maximum streams named in a sentence; further ones are only counted."""
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:
@@ -41,10 +41,10 @@ def content(payload: bytes) -> Iterator[str]:
 
 
 def unwatched_sentence(streams: Sequence[str]) -> str:
-    """The line about streams that nothing watches."""
+    """The line about streams that no check watches."""
     more = len(streams) - MAX_NAMED
     named = ", ".join(streams[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
     return printable(
         f"not watched: nothing shows whether the rows of {named} come out of the worker, because they can't be counted "
-        'and no canary goes this way (docs/operating.md, "Streams that are not watched")'
+        'and no canary passes through them (docs/operating.md, "Streams that are not watched")'
     )

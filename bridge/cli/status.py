@@ -20,7 +20,7 @@ from bridge.errors import SettingError
 from bridge.text import printable
 
 LATE_SECONDS = 60.0
-"""How much later than its interval a check may run or be answered: others run before it, each with its timeout."""
+"""Seconds beyond its interval in which a check may run or be answered: others run before it, each with a timeout."""
 
 MAX_QUOTED = 200
 """Characters of a query that are shown."""

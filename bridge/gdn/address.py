@@ -20,7 +20,7 @@ SEND_TIMEOUT_MS = 30_000
 """Milliseconds after which the broker reports a send as failed; its default."""
 
 MAX_PENDING = 1000
-"""Most pending sends, above which the broker refuses more; its default."""
+"""Maximum pending sends, above which the broker refuses further ones; its default."""
 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")

@@ -49,7 +49,7 @@ class Request:
     params: Mapping[str, str] | None = None
     json: Mapping[str, Any] | None = field(default=None, repr=False)  # may hold a password
     limit: int = ANSWER_LIMIT
-    """Most bytes of the answer's body."""
+    """Maximum bytes of the answer's body."""
     check: bool = False
     """Whether it is for a health check: see ``Budget.take``."""
 
@@ -254,7 +254,7 @@ class Client:
             session.verify = self._ca_file or True
             for scheme in ("https://", "http://"):
                 session.mount(scheme, _Adapter())
-            # requests parses the target even of a redirect that it doesn't follow, and fails if that is no URL.
+            # requests parses the target even of a redirect that it doesn't follow, and fails if it isn't a URL.
             session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]  # only on this object
             session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # keep none
             session.headers["Accept"] = "application/json"

@@ -20,7 +20,7 @@ MAX_LINES = 2000
 """Longest definition that is compared line by line: the time grows faster than the number of lines."""
 
 MAX_SENTENCES = 100
-"""Most sentences about columns; further differences are in the diff of the text."""
+"""Maximum sentences about columns; further differences are in the diff of the text."""
 
 MAX_SENTENCE = 500
 """Longest sentence, in characters."""

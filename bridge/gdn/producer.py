@@ -32,7 +32,7 @@ OUTGOING_BYTES = 1024 * 1024
 """No more records are framed while this many bytes wait for the socket: a slow link must not fill memory."""
 
 UPGRADE_BYTES = 64 * 1024
-"""Most bytes of the answer to the upgrade, an error's text included."""
+"""Maximum bytes of the answer to the upgrade, an error's text included."""
 
 NO_RECEIPTS = Receipts([], 0, [], 0)
 

@@ -99,7 +99,7 @@ class ProducerProtocol:
     """The window of one connection.
 
     Args:
-        window: most records without a receipt. At most the ``maxPendingMessages`` that the connection asked for,
+        window: maximum records without a receipt. At most the ``maxPendingMessages`` that the connection asked for,
             above which Pulsar answers with errors.
     """
 

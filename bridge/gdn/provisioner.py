@@ -45,7 +45,7 @@ class _Drifted(Exception):
 
 
 class Provisioner:
-    """Sees to it that the worker exists, is active and has settled.
+    """Ensures that the worker exists, is active and has settled.
 
     Args:
         rest: GDN; used by the provisioning thread.
@@ -118,7 +118,7 @@ class Provisioner:
     # --- any thread ---------------------------------------------------------------------------------------
 
     def saw(self, state: WorkerState | None) -> None:
-        """A health check has read the worker's state: stop sending at once if the worker isn't active."""
+        """Note the worker's state as a health check has read it: stop sending at once if the worker isn't active."""
         if not self._is_watching or self._has_changed.is_set() or state == self._state:
             return  # an attempt reads the state itself
         if state is None or not state.is_active:
@@ -173,7 +173,7 @@ class Provisioner:
         return False
 
     def _examine(self, state: WorkerState | None) -> None:
-        """Raise if ``on_drift`` forbids to continue with the worker found."""
+        """Raise if ``on_drift`` forbids continuing with the worker found."""
         if state is None and self._existed:
             sentence = f"stream worker {self._worker.name} was deleted while the bridge ran"
             if self._on_drift == "fail":

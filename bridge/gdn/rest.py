@@ -13,7 +13,7 @@ from bridge.gdn.answers import ErrorNumber, safe
 from bridge.gdn.client import Client, Request
 
 CURSOR_LIMIT = 10 * 1024 * 1024
-"""Most bytes of an answer with rows."""
+"""Maximum bytes of an answer with rows."""
 MAX_EMPTY_BATCHES = 5
 """A cursor may return an empty batch and still have more (gdn-api.md E); after this many in a row it is broken."""
 

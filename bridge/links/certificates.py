@@ -1,7 +1,7 @@
 """When a certificate expires, and advice on a TLS handshake that failed.
 
 The standard library reads only the expiry of a peer's certificate; that of a file is read from its DER here. Pure.
-Section numbers are RFC 5280's.
+Section numbers are those of RFC 5280.
 """
 
 from __future__ import annotations

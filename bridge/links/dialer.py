@@ -202,7 +202,7 @@ class Dialer(Generic[L]):
             pace = self._loss_pace
             if was_steady:
                 # The pace of the loss is reset only if the link worked for longer than the pace's longest wait: else
-                # two bridges that take over each other's session would alternate for ever at short intervals.
+                # two bridges that take over each other's session would alternate forever at short intervals.
                 outlasted = pace is None or self._worked_for > pace.cap
                 self._backoff.reset(except_for=None if outlasted else pace)
             if not was_steady or pace is not None:

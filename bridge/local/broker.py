@@ -62,7 +62,7 @@ class Mosquitto:
         configuration.write_text(
             f"listener {self.port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n"
             "max_inflight_messages 1000\nlog_type error\n"
-            # As root it would take another user, and the kernel would forget that it is to end with its parent.
+            # As root it would switch to another user, and the kernel would clear its parent-death signal (prctl(2)).
             f"{'user root' if os.geteuid() == 0 else ''}\n"
         )
         self._process = subprocess.Popen(  # noqa: S603 - found on PATH

@@ -36,7 +36,7 @@ Event = dict[str, Any]
 EvaluateEvent = Callable[[Event], Any]
 
 MAX_HOPS = 20
-"""Streams that a row may pass through: a worker that feeds its own input must not run for ever."""
+"""Streams that a row may pass through: a worker that feeds its own input must not run forever."""
 
 
 class NotExecutable(Exception):

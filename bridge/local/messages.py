@@ -1,6 +1,6 @@
 """Reads the messages of a stream as its source's mapper does (gdn-api.md F.6): JSON, flat or by paths, CSV and text.
 
-Written apart from what the bridge sends: a mistake must not be made on both sides.
+Independent of the bridge's own code, so that a mistake isn't made on both sides.
 """
 
 from __future__ import annotations

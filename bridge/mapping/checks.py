@@ -49,7 +49,7 @@ class Problem:
 def check(routes: Sequence[Route], streams: Mapping[str, InputStream]) -> list[Problem]:
     """The problems with the routes: each keeps the bridge from running."""
     problems: list[Problem] = []
-    earlier = FilterTree()  # the routes that leave nothing of what they match to later ones
+    earlier = FilterTree()  # routes whose messages go to no later route
     for number, route in enumerate(routes):
         location = ("routes", number)
         captures: frozenset[str] = frozenset()

@@ -152,7 +152,7 @@ class Sparkplug:
         self.bytes = 0
         """Memory that the certificates take."""
         self.refused = 0
-        """Certificates that were not remembered for want of memory."""
+        """Certificates that were not remembered for lack of memory."""
         self._max_bytes = max_bytes
         self._last_refused = 0  # size
         self._nodes: dict[_NodeId, _Node] = {}
@@ -367,7 +367,7 @@ class Sparkplug:
     def _want_rebirth(self, node_id: _NodeId, *, is_known: bool) -> None:
         """``is_known``: a birth would only replace one that is remembered."""
         if self.is_full and not is_known:
-            return  # the birth would be refused, and asked for again with the next data, for ever
+            return  # the birth would be refused, and requested again with each data message
         if len(self._need_rebirth) < MAX_REBIRTHS:
             self._need_rebirth[node_id] = None
 

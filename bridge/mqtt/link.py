@@ -148,7 +148,7 @@ class MqttLink(Link):
         filters: to subscribe.
         known: filters that the broker's session held at the end of the last connection with this client id; empty if
             nothing is known.
-        known_qos: that ``known`` were requested at.
+        known_qos: the QoS at which ``known`` were requested.
         client_not_after: see ``Link``.
         clock: monotonic seconds.
     """
@@ -266,7 +266,7 @@ class MqttLink(Link):
 
     @property
     def qos(self) -> int:
-        """That the subscriptions are requested at."""
+        """The QoS at which the subscriptions are requested."""
         return self._options.qos
 
     @property
@@ -506,7 +506,7 @@ class MqttLink(Link):
             self._progress(arrived, now)
         error = self._overdue(now, self._begun_at)
         if error is not None:
-            if self.has_unread:  # what the broker owes may be there, but its owner has not read it
+            if self.has_unread:  # the answer may have arrived, and the owner has not read it
                 self._progress(math.inf, now)
             else:
                 self.fail(error, LinkEnd.TIMED_OUT)
@@ -518,7 +518,7 @@ class MqttLink(Link):
             self._send(self._subscriptions.repeat())
 
     def unheard_for(self, now: float) -> float | None:
-        """Seconds since the broker's last byte, if it owes the answer to a ping; None: it is heard."""
+        """Seconds since the broker's last byte, if it owes the answer to a ping; None: it answers."""
         awaits_answer = self._pinged_at > self._heard_at and now - self._pinged_at >= PING_ANSWER
         return now - self._heard_at if awaits_answer and not self.has_unread else None
 
@@ -538,7 +538,7 @@ class MqttLink(Link):
 
     @property
     def _is_quiet(self) -> bool:
-        """Whether only messages are to come."""
+        """Whether all requests are answered, so that only messages are expected."""
         return self.subscribed and not self._suback.is_waiting
 
     def _overdue(self, now: float, begun_at: float) -> str | None:
@@ -576,7 +576,7 @@ class MqttLink(Link):
 
     def close(self) -> None:
         """Send DISCONNECT, as far as the socket takes it, and close. The broker keeps the session."""
-        # Before the CONNACK nothing is sent: a CONNECT that still waits might begin a session that nobody knows of.
+        # Before the CONNACK nothing is sent: a CONNECT that still waits might begin a session unknown to us.
         if self.end is None and self.session_present is not None:
             self._client.disconnect()
             self.flush()

@@ -23,7 +23,7 @@ from bridge.log import get_logger
 from bridge.message import MqttMessage, SeenMessages
 
 MIN_REMEMBERED = 10_000
-"""The least number of messages to remember. If a broker has more unacknowledged, some may be stored twice."""
+"""Minimum number of messages to remember. If a broker has more unacknowledged, some may be stored twice."""
 
 DIGEST_BYTES = 8
 ENTRY_BYTES = 2 + DIGEST_BYTES
@@ -33,7 +33,7 @@ FENCE_TIMEOUT = 10.0
 """Seconds without a message after which the bridge stops waiting for the fence."""
 
 MAX_WAITING_BYTES = 16 * 1024 * 1024
-"""Most bytes of messages that wait for the fence: bounds memory."""
+"""Maximum bytes of messages that wait for the fence: bounds memory."""
 
 log = get_logger(__name__)
 
@@ -69,13 +69,13 @@ class RedeliveryFilter:
         for batch, entries in batches:
             self._remember(batch, entries)
         self._has_stored = self._fence is not None  # entries on disk
-        self._must_clear = False  # the entries on disk no longer hold
+        self._must_clear = False  # the entries on disk are no longer valid
         self.skipped = 0
         """Redelivered messages so far."""
         self.link_ended()
 
     def link_ended(self) -> None:
-        """Note that the link is gone: what it left unacknowledged comes again on the next one."""
+        """Note that the link is gone: its unacknowledged messages come again on the next one."""
         self._has_begun = False  # the CONNACK was seen
         self._waiting: list[MqttMessage] | None = None  # what arrived before the fence; None: not waiting for it
         self._waiting_bytes = 0
@@ -122,7 +122,7 @@ class RedeliveryFilter:
         Args:
             arrived: from ``split``.
             new: from ``split``.
-            due: whether a commit is made anyhow, or because of ``wants_commit``.
+            due: whether a commit is made anyway, or because of ``wants_commit``.
         """
         to_acknowledge = [message for message in new if message.qos == 1]
         if to_acknowledge:

@@ -1,6 +1,6 @@
 """What the broker's reason codes mean: how the link ended, and a sentence that says what to do about it.
 
-Pure. Numbers of sections are MQTT 5's; paho maps the return codes of a 3.1.1 CONNACK (3.2.2.3) to these codes.
+Pure. Section numbers are those of MQTT 5; paho maps the return codes of a 3.1.1 CONNACK (3.2.2.3) to these codes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MAX_QUOTED = 200
 
 
 class Code(IntEnum):
-    """Reason codes (2.4) that the bridge treats in a way of their own."""
+    """Reason codes (2.4) that the bridge handles specially."""
 
     UNSUPPORTED_PROTOCOL_VERSION = 0x84
     CLIENT_IDENTIFIER_NOT_VALID = 0x85

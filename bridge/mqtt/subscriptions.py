@@ -21,7 +21,7 @@ NO_ANSWER = "not answered in the broker's SUBACK"
 DOWNGRADED = "granted at QoS 0: messages may be lost"
 
 MAX_REPEATED = 8
-"""Requests of one connection that are made again because their packet id was in use."""
+"""Maximum requests of one connection that are repeated because their packet id was in use."""
 
 _SYS_FILTER = re.compile(r"(\$share/[^/]+/)?\$SYS/")
 
@@ -51,7 +51,7 @@ class Subscriptions:
         known: filters that the broker's session held at the end of the last connection; empty if nothing is known.
         version: of the protocol, 5 or 4 (3.1.1).
         watch_drops: whether to subscribe to the broker's counter of dropped messages as well.
-        same_qos: whether ``known`` were requested at the QoS that ``wanted`` are requested at.
+        same_qos: whether ``known`` were requested at the same QoS as ``wanted``.
     """
 
     def __init__(

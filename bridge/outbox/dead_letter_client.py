@@ -58,7 +58,7 @@ class DeadLetterClient(Database):
         """Open the outbox.
 
         Raises:
-            SettingError: it doesn't exist, is no outbox, or another version of the bridge wrote it.
+            SettingError: it doesn't exist, isn't an outbox, or another version of the bridge wrote it.
         """
         check_exists(self._path)
         check_path(self._path)

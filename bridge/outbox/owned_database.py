@@ -25,11 +25,11 @@ SAVE_VALUE = "INSERT INTO memory VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET v
 
 SHRINK_PAGES = 64
 SHRINK_STEPS = 32
-"""A probe gives that many pages back to the disk at a time, and that many times: the pipeline waits meanwhile."""
+"""Pages that a probe frees per step, and its steps: the pipeline waits meanwhile."""
 
 PAGE_BYTES = 4096
 CHECKPOINT_PAGES = 1000
-"""Pages in the write-ahead log at which it is moved into the file. With a smaller reserve, half of what that holds."""
+"""Pages in the write-ahead log at which it is moved into the file; at most as many as half the reserve holds."""
 
 T = TypeVar("T")
 

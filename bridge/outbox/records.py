@@ -33,7 +33,7 @@ OVERHEAD = 40
 """Bytes on disk of a record besides payload, extras and the name of its stream, rounded up."""
 
 DROP_RECORDS = 50_000
-"""Most records dropped at a time: selecting them takes memory."""
+"""Maximum records dropped at a time: selecting them takes memory."""
 
 
 def usage(db: sqlite3.Connection) -> tuple[dict[str, Usage], int]:

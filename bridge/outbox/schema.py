@@ -98,7 +98,8 @@ def connect(path: str) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")  # NORMAL doesn't sync each commit, as a PUBACK needs
         db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
-        # Debian's SQLite overwrites what is deleted: on a full disk the log has no room for every page of the records.
+        # Debian's SQLite overwrites what is deleted (secure_delete = ON): on a full disk the log has no room for all
+        # pages of the records.
         db.execute("PRAGMA secure_delete = FAST")
     except BaseException:
         db.close()

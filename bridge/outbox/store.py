@@ -49,7 +49,7 @@ DELETE_SESSION_QOS_2 = "DELETE FROM qos_2 WHERE session = ?"
 DELETE_ALL_QOS_2 = "DELETE FROM qos_2"
 
 PURGE_COUNT = 5000
-"""Most dead letters purged at a time: selecting them takes memory, and the pipeline waits meanwhile."""
+"""Maximum dead letters purged at a time: selecting them takes memory, and the pipeline waits meanwhile."""
 
 SeenBatch = tuple[int, bytes]  # here, not in the class: there ``bytes`` is a property
 Qos2Message = tuple[int, bytes]
@@ -185,7 +185,7 @@ class Outbox(OwnedDatabase):
         Args:
             stream: its GDN name.
             after: a record id.
-            limit: most records to read.
+            limit: maximum records to read.
             max_bytes: bytes of payload and extras after which the read stops; it returns at least one record.
 
         Raises:

@@ -37,15 +37,15 @@ class CanaryMessage:
         return True
 
     def arrive(self, now: float) -> None:
-        """It has come back from the broker."""
+        """Note that it has come back from the broker."""
         self.arrived_at = now
 
     def receipt(self, now: float) -> None:
-        """GDN has receipted its rows."""
+        """Note that GDN has receipted its rows."""
         self.receipted_at = now
 
     def fail(self, trouble: str) -> None:
-        """It goes no further."""
+        """Note why it gets no further."""
         self.trouble = trouble
 
 
@@ -88,14 +88,14 @@ class CanaryTracker:
             self._mapped = frozenset(range(next_id, next_id + len(mapped)))
 
     def stored(self, records: Sequence[OutboxRecord]) -> None:
-        """The rows of the messages seen since the last commit are in the outbox, unless they were rejected."""
+        """Note that rows of the messages seen since the last commit are in the outbox, unless they were rejected."""
         if self._mapped and not self._mapped.issubset([record.id for record in records]):
             self.not_stored("the outbox is full")
         elif self._mapped:
             self._awaited, self._mapped = set(self._mapped), frozenset()
 
     def not_stored(self, why: str) -> None:
-        """The messages seen since the last commit are not in the outbox: others get their record ids."""
+        """Note that the messages seen since the last commit are not in the outbox: others get their record ids."""
         if self._mapped and self._canary is not None:
             self._mapped = frozenset()
             self._canary.fail(f"was not stored: {why}")

@@ -67,7 +67,7 @@ class RecordOutcomes(NamedTuple):
     released: tuple[int, ...]
     """Ids of receipted records: they leave the outbox."""
     refused: tuple[RefusedRecord, ...]
-    """Records refused for good: they become dead letters."""
+    """Permanently refused records: they become dead letters."""
     unnumbered: tuple[int, ...]
     """Ids of records whose sequence number must not be used again."""
 
@@ -95,7 +95,7 @@ class Delivery:
         stream: the GDN stream's name.
         read: the stream's records on disk.
         memory: shared with the deliveries of the other streams.
-        convert: brings records from disk into the form that the current worker takes.
+        convert: converts records from disk to the form that the current worker takes.
         row_format: version of the form that new records have, for the dead letters that they may become.
         deduplicates: whether records get sequence numbers.
         backoff: before records that GDN could not take are sent again.
@@ -242,7 +242,7 @@ class Delivery:
         return numbers
 
     def take_receipts(self, receipted: Sequence[int], payload_bytes: int) -> None:
-        """Note that GDN receipted these records, of ``payload_bytes`` in all."""
+        """Note that GDN receipted these records, of ``payload_bytes`` in total."""
         self._released.extend(receipted)
         self._in_window -= len(receipted)
         self._count_bytes(-payload_bytes)
@@ -253,7 +253,7 @@ class Delivery:
                 self._numbers.pop(record_id, None)
 
     def refuse(self, refusals: Sequence[Refusal], now: float, received_at: int) -> None:
-        """Note that GDN refused these sends, for good or for now.
+        """Note that GDN refused these sends, permanently or for now.
 
         With sequence numbers the link must be dropped afterwards. GDN doesn't say whether a refused send used up its
         number, so it may drop later sends of this connection as duplicates: all unreceipted records get new numbers.
@@ -270,7 +270,7 @@ class Delivery:
                 self._count_bytes(-record.size)
                 answer = redacted(f"{refusal.result} {refusal.error}".strip())
                 dead_letter = DeadLetter(
-                    topic="",  # a record doesn't keep the message that it was made from
+                    topic="",  # records don't keep the topic of their message
                     payload=record.payload,
                     qos=1,
                     received_at=received_at,
@@ -341,7 +341,7 @@ class Delivery:
         self._ready = deque(sorted([*records, *self._ready], key=lambda r: (self._numbers.get(r.id, unnumbered), r.id)))
 
     def _load(self, records: Sequence[OutboxRecord], size: int) -> None:
-        """Keep the records, of ``size`` bytes in all, in memory."""
+        """Keep the records, of ``size`` bytes in total, in memory."""
         if records:
             self._loaded_to = records[-1].id
             if self._resumed:

@@ -21,7 +21,7 @@ log = get_logger(__name__)
 
 
 UNHEARD_STEP = 5
-"""Seconds by which a reported silence grows."""
+"""A silence that grows is reported in steps of this many seconds."""
 
 
 class Intake:
@@ -234,7 +234,7 @@ class Intake:
         was_waiting = self._arrivals.is_waiting
         messages = self._read(received_at) if is_readable and self._arrivals.has_room else []
         self._add(messages, now)
-        # Messages that may overtake those that wait must not wait for being read.
+        # Messages that may overtake waiting ones must be read at once.
         while messages and was_waiting and self._arrivals.has_room:
             messages = self._read(received_at)
             self._add(messages, now)

@@ -28,7 +28,7 @@ class Sender:
         connect: dials a producer, in the dialling thread. Its argument is the initial sequence id; None without
             deduplication.
         hand_over: takes the stream and the dialled producer.
-        limit: of the rate; None: none.
+        limit: the rate limit; None: none.
         gate: nothing is dialled before it is set.
     """
 
@@ -109,7 +109,7 @@ class Sender:
         return max(self.delivery.paused_until, limited_until)
 
     def is_rate_limited(self, now: float) -> bool:
-        """Whether a record could be sent now, were it not for the limit of the rate."""
+        """Whether a record could be sent now but for the rate limit."""
         is_due = self.may_send_at() is not None and self.delivery.paused_until <= now
         return self._limit is not None and is_due and now < self._limit.ready_at
 

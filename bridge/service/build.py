@@ -123,7 +123,7 @@ def build(
     make_sender = partial(
         _make_sender,
         outbox=outbox,
-        memory=RecordMemory(),
+        memory=RecordMemory(),  # one bound for all streams
         make_limit=partial(_make_limit, settings),
         formats=formats,
         deduplicates=settings.delivery.deduplicate,
@@ -150,7 +150,7 @@ def build(
             rest=rest,
             worker=configuration.worker,
             streams=streams,
-            used=lambda: list(pipeline.senders),
+            used=lambda: list(pipeline.senders),  # a reload may add streams
             regions=settings.worker.regions,
             settle_time=settings.worker.settle_time,
             on_drift=settings.worker.on_drift,

@@ -106,7 +106,7 @@ class Daemon:
         """
         while True:
             try:
-                if not self._outbox.is_open:
+                if not self._outbox.is_open:  # else only building the parts has failed
                     self._outbox.open()
                 return self._build()
             except (OutboxUnavailable, OutboxDamaged) as exc:

@@ -122,6 +122,7 @@ class Reloader:
                     f"need a restart: {', '.join(restart)}",
                 ]
             )
+        # Before any change: it may fail, and a refused reload changes nothing.
         mapper = self._make_mapper(found.routes)
         if restart:
             log.warning("daemon.restart_needed", settings=restart, hint="these keep their old values until a restart")

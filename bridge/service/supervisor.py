@@ -113,7 +113,7 @@ class Supervisor:
         waited_for = self._start()
         reason = self._wait_for_reason()
         self._stop(reason, waited_for)
-        return self._later_failure() or reason
+        return self._later_failure() or reason  # a failed stop must not exit with code 0
 
     # --- start --------------------------------------------------------------------------------------------
 
@@ -199,7 +199,7 @@ class Supervisor:
         self._manager.stopping(f"stopping: {reason.text}", within=seconds + 2 * STOP_GRACE)
         log.info("daemon.stopping", reason=reason.text)
         deadline = Deadline(seconds)
-        self._stopping.set()
+        self._stopping.set()  # also ends the provisioner's waits
         for dialer in parts.dialers:
             dialer.request_stop()
         if parts.gdn_parts is not None:

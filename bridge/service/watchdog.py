@@ -87,7 +87,7 @@ class ForcedExit:
         seconds: float,
         report: Callable[[], object],
         tick: float = 1.0,
-        end: Callable[[int], object] = os._exit,
+        end: Callable[[int], object] = os._exit,  # sys.exit would only end the thread that calls it
     ) -> None:
         self._ticks = max(1, round(seconds / tick))
         self._report = report

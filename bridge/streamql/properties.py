@@ -80,7 +80,7 @@ def read_mapping_list(text: str) -> list[tuple[str | None, str]]:
         The name (None: not given) and the path of each, in their order.
 
     Raises:
-        StreamQLError: it is no such list.
+        StreamQLError: it isn't such a list.
     """
     cursor = TokenReader(Source(text))
     found: list[tuple[str | None, str]] = []

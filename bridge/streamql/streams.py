@@ -139,8 +139,8 @@ def _names_after(words: tuple[str, ...], statement: OtherDefinition) -> Iterator
 def _names_read(worker: Worker) -> Iterator[str]:
     """The names that queries read from, and possibly more.
 
-    For a statement that isn't parsed these are all names in it but the targets: reporting a stream that is read as
-    unread would be worse than the reverse.
+    For a statement that isn't parsed these are all names in it but the targets: a false report that a stream isn't
+    read would be worse than a missing one.
     """
     for query in worker.queries:
         if isinstance(query, Query):

@@ -143,7 +143,7 @@ class QueryCheck:
         # A digest is kept instead of the rows, which may take megabytes.
         digest = blake2b(json.dumps(rows, sort_keys=True).encode()).digest()
         if digest != self._digest:
-            self._digest, self._changed_at = digest, now
+            self._digest, self._changed_at = digest, now  # also on the first run: no digest is empty
         unmet = self._expectation.unmet(rows, unchanged_for=now - self._changed_at)
         return CheckResult(status, None if unmet is None else f"{quote_query(self.query)}: {unmet}")
 

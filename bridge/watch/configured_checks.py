@@ -134,6 +134,7 @@ def _canary_table(
 
 
 def _named_in(query: str, tables: Sequence[CountableTable]) -> list[CountableTable]:
+    # As a whole word: one collection's name may be part of another's.
     return [table for table in tables if re.search(rf"(?<!\w){re.escape(table.collection)}(?!\w)", query)]
 
 

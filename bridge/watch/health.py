@@ -278,6 +278,7 @@ class Health:
             note = f"GDN is slow: it took {run.seconds:.1f} s to answer"
         before = self._parts[name]
         was_failing = before.state == "failing"
+        # A part that is connected with an error is degraded (parts.py).
         was_degraded = before.error is not None and not was_failing
         self._backoffs[name].reset()
         if was_failing:

@@ -102,6 +102,7 @@ class RowLagTracker:
         # Only what the previous count also found missing: see RowLag.suspected.
         lost = min(missing, self._suspected)
         self._suspected = missing - lost
+        # Lost rows never come out, so they must not count as behind.
         self._baseline = baseline = baseline + lost
         mark_at, receipted = self._mark or (at, before.receipted)
         overdue = max(0, receipted - rows_out - baseline)
