@@ -109,13 +109,13 @@ class Dialer(Generic[L]):
             self._wake.notify_all()
 
     def up(self) -> None:
-        """The link works: for MQTT after the SUBACK, for a producer at once."""
+        """Note that the link works: for MQTT after the SUBACK, for a producer at once."""
         with self._wake:
             self._working_since = self._clock()
             self._set_state("connected")
 
     def failing(self, error: str) -> None:
-        """The link is connected but doesn't work."""
+        """Note that the link is connected but doesn't work."""
         with self._wake:
             self._set_state("failing", error)
 

@@ -28,7 +28,7 @@ class Failure(NamedTuple):
     error: str
     """Of all attempts, once the round has ended."""
     pace: Pace | None
-    """The slowest of the round: it may be harmful to come back sooner."""
+    """The slowest of the round: an earlier attempt may do harm."""
     tries_next: bool
     """Whether the round goes on with another broker."""
 
@@ -47,19 +47,19 @@ class Brokers:
 
     @property
     def session(self) -> MqttSession:
-        """Of the broker that is linked; without a link, of the one to try next."""
+        """The session at the linked broker; without a link, at the one to try next."""
         return self._sessions[self._current]
 
     @property
     def skipped(self) -> int:
-        """Redelivered messages that were stored already."""
+        """Redelivered messages that were already stored."""
         return sum([s.qos_2.skipped + (s.redelivery.skipped if s.redelivery else 0) for s in self._sessions])
 
     def dial(self, connect: Callable[[MqttSession], MqttLink]) -> MqttLink:
         """A connection to the first broker of the round that can be reached.
 
         Raises:
-            MqttUnavailable: none can.
+            MqttUnavailable: none can be reached.
         """
         while True:
             try:
@@ -73,11 +73,11 @@ class Brokers:
                 raise failure from exc
 
     def subscribed(self) -> None:
-        """The link works: the next round begins with this broker."""
+        """Note that the link works: the next round begins with this broker."""
         self._failures = []
 
     def failed(self, error: str, pace: Pace | None) -> Failure:
-        """The link has ended before it was subscribed."""
+        """Note that the link ended before it was subscribed."""
         return self._failed(error if len(self._sessions) == 1 else f"{self.session.broker}: {error}", pace)
 
     def _failed(self, error: str, pace: Pace | None) -> Failure:

@@ -126,7 +126,7 @@ class RedeliveryFilter:
         """
         to_acknowledge = [message for message in new if message.qos == 1]
         if to_acknowledge:
-            # The fence is the last message that wants a PUBACK, be it a redelivered one.
+            # The fence is the last message that needs a PUBACK, even a redelivered one.
             fence = next(message for message in reversed(arrived) if message.qos == 1)
             if to_acknowledge[-1] is not fence:
                 to_acknowledge.append(fence)

@@ -109,9 +109,9 @@ def subscription_advice(code: int | None) -> str:
         case 0:
             return "The broker grants no more than QoS 0: raise its maximum QoS"
         case None:
-            return "The broker's SUBACK is incomplete: report this to the broker's makers"
+            return "The broker's SUBACK is incomplete: report this to the broker's vendor"
         case Code.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED:
-            return "The broker has no shared subscriptions: enable them there, or leave $share/GROUP/ out of the topic"
+            return "The broker has no shared subscriptions: enable them there, or remove $share/GROUP/ from the topic"
         case Code.WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED:
             return "The broker has no wildcard subscriptions: enable them there, or write topics without + and #"
         case Code.TOPIC_FILTER_INVALID:

@@ -109,7 +109,7 @@ class Subscriptions:
     # --- requests -----------------------------------------------------------------------------------------
 
     def connected(self, *, session_present: bool) -> list[SubscriptionRequest]:
-        """The CONNACK has come. Returns the requests that remove filters of earlier connections from a kept session."""
+        """Note the CONNACK. Returns the requests that remove filters of earlier connections from a kept session."""
         self._is_connected = True
         if not session_present:
             return []
@@ -156,14 +156,14 @@ class Subscriptions:
         return requests
 
     def sent(self, packet_id: int, request: SubscriptionRequest) -> None:
-        """The request went out with this packet id."""
+        """Note that the request was sent with this packet id."""
         pending = self._unsubscribes if request.kind is RequestKind.UNSUBSCRIBE else self._subscribes
         pending[packet_id] = request
 
     # --- answers ------------------------------------------------------------------------------------------
 
     def take_suback(self, packet_id: int, reasons: Sequence[BrokerReason]) -> list[SubscriptionRequest]:
-        """A SUBACK has come. Returns the requests that follow.
+        """Note a SUBACK. Returns the requests that follow.
 
         Raises:
             RemoteProtocolError: no SUBSCRIBE has this packet id.
@@ -184,7 +184,7 @@ class Subscriptions:
         return [] if is_counter else self._answered()
 
     def take_unsuback(self, packet_id: int, reasons: Sequence[BrokerReason]) -> list[SubscriptionRequest]:
-        """An UNSUBACK has come; with 3.1.1 it has no reasons. Returns the requests that follow.
+        """Note an UNSUBACK; with 3.1.1 it has no reasons. Returns the requests that follow.
 
         Raises:
             RemoteProtocolError: no UNSUBSCRIBE has this packet id.

@@ -64,9 +64,9 @@ class Intake:
         """Messages that the broker says it dropped; None: it doesn't say."""
         self.notes: tuple[str, ...] = ()
         """Where the broker grants less than was asked for, and that it drops messages, as sentences."""
-        # The last counter of any link, by broker: drops while the bridge was away show, too.
+        # As last seen on any link, by broker: drops while disconnected count, too.
         self._last_dropped: dict[str, int] = {}
-        self._drops_seen = 0  # by which they have risen
+        self._drops_seen = 0  # the sum of their rises
         self._drops_logged_at = -DROPS_LOGGED_EVERY
         self._brokers = brokers
         self._use(brokers.session)

@@ -125,7 +125,7 @@ def init(arguments: argparse.Namespace) -> int:
 
 
 def listen(mqtt: MqttSettings, filter_: str, seconds: float) -> list[Sample]:
-    """The messages received in this time, retained ones first; not many more than ``infer`` uses.
+    """The messages received in this time, retained ones first; at most as many as ``infer`` uses.
 
     Raises:
         MqttUnavailable: the broker can't be reached, or refuses.

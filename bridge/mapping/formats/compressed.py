@@ -13,7 +13,7 @@ Decompressor = Callable[[bytes], bytes]
 """(payload) -> the decompressed bytes; raises Unmappable."""
 
 MAX_MEMBERS = 64
-"""Members of a gzip file or frames of zstd: tens of thousands of empty ones would take long."""
+"""Maximum members of a gzip file or frames of zstd: decompressing tens of thousands of empty ones takes long."""
 
 _ZSTD_WINDOW = 8 * 1024 * 1024
 """Bytes. The recommended minimum for decoders (RFC 8878, 3.1.1.1.2); a larger one only lets frames use more memory."""

@@ -14,7 +14,7 @@ from bridge.mapping.unmappable import Unmappable, preview
 from bridge.reasons import Reason
 
 MAX_TAGS = 256
-"""Tags of a point. The parser takes quadratic time: 90,000 tags took 8 s."""
+"""Maximum tags of a point. The parser takes quadratic time: 90,000 tags took 8 s."""
 
 # A point ends at a line break outside text; text starts with =" after the first space that isn't escaped
 # (InfluxDB 1.x models/points.go, scanLine). The quantifiers are possessive, so that nothing backtracks.
