@@ -115,7 +115,7 @@ class StatusServer:
     def readiness(self) -> dict[str, Any]:
         """The body of /readyz."""
         parts = self.parts()
-        snapshot = self.snapshot()
+        snapshot = self.snapshot()  # once, so that all figures are of one moment
         books, outbox = snapshot.books, snapshot.outbox
         return {
             "ready": is_ready(parts),

@@ -100,6 +100,7 @@ class TableCheck:
         canary = status.canary or CanaryStatus()
         canaries_found = canary.rounds.get("found", 0)
         is_urgent = self._is_urgent(tables[0].table, canaries_found)
+        # Beyond the last table the rotation begins again; a reload may also have left fewer tables.
         first = 0 if is_urgent or self._next >= len(tables) else self._next
         counted = tables[first : first + TABLES_PER_QUERY]
         self.query = count_query([table.table.collection for table in counted])
@@ -188,7 +189,7 @@ def _are_counts(numbers: Any, expected: int) -> bool:
     return (
         isinstance(numbers, list | tuple)
         and len(numbers) == expected
-        and all(type(number) is int for number in numbers)
+        and all(type(number) is int for number in numbers)  # isinstance would take booleans
     )
 
 
