@@ -5,7 +5,7 @@
     │   └── SettingError      the same; the caller adds where the setting's value comes from
     │       └── OutboxInUse   a command asks the running bridge instead
     ├── OutboxUnavailable     hold: nothing is acknowledged until the outbox can be written
-    ├── OutboxDamaged         opened again, which rescues it: at once during the start, later by exiting
+    ├── OutboxDamaged         opening it again rescues it: the daemon does so at its start, later it exits first
     ├── MqttUnavailable       dial again
     ├── GdnError
     │   ├── GdnUnavailable    dial or request again, not before retry_after
