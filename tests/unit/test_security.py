@@ -172,7 +172,7 @@ def test_the_bounds_in_the_document_are_those_in_the_code() -> None:
         f"{MAX_DEPTH} levels",
         f"{UPGRADE_BYTES // kib} KiB of upgrade",
         f"{MAX_MESSAGE // kib} KiB a receipt",
-        f"{UNREAD_BYTES // mib} MiB unread",
+        f"{UNREAD_BYTES // mib} MiB of output that the peer has not read",
         f"{MAX_REMOTE} connections from other machines and {MAX_LOCAL} from this one",
         f"{CONNECTION_SECONDS:g} seconds each",
     ):
