@@ -111,10 +111,7 @@ class OwnedDatabase(Database, ABC):
             self._check_format(db)
             if self._lock.seal and self._is_blank(db):
                 raise OutboxDamaged(f"the outbox {self._path} is blank, although its lock file shows that it was used")
-            schema.upgrade(db)
-            # Only after an unclean end: the check reads the whole file.
-            if self.saved_value("closed") != "cleanly" and rescue.is_damaged(db):
-                raise OutboxDamaged(f"the outbox {self._path} doesn't pass SQLite's check")
+            self._upgrade(db)
             name = self.saved_value("name")
             is_copy = name is not None and not self._is_sealed()
             if is_copy and _was_used(db):
@@ -158,6 +155,17 @@ class OwnedDatabase(Database, ABC):
                 f"{self._path} was written by a newer gdn-bridge (format {found}, this one reads formats up to "
                 f"{len(schema.CHANGES)}). Run that version again, or give another path.",
             )
+
+    def _upgrade(self, db: sqlite3.Connection) -> None:
+        """Upgrade an older file, and check the file for damage if it may have some: the check reads all of it."""
+        is_older = 0 < schema.version(db) < len(schema.CHANGES)
+        # Before the changes: on a damaged file they could destroy what a rescue can still read.
+        is_damaged = is_older and rescue.is_damaged(db)
+        if not is_damaged:
+            schema.upgrade(db)
+            is_damaged = not is_older and self.saved_value("closed") != "cleanly" and rescue.is_damaged(db)
+        if is_damaged:
+            raise OutboxDamaged(f"the outbox {self._path} doesn't pass SQLite's check")
 
     def _is_blank(self, db: sqlite3.Connection) -> bool:
         found = schema.version(db)
