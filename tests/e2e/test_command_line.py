@@ -184,6 +184,7 @@ def test_a_route_that_doesnt_fit_names_the_definition(offline: Bridge) -> None:
 
 EARLY = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 from bridge import __main__, signals
 block = signals.block
 signals.block = lambda: (block(), os.kill(os.getpid(), int(sys.argv.pop())))

@@ -765,6 +765,8 @@ class OutboxModel(RuleBasedStateMachine):
     @rule(target=records, rows=st.integers(0, 3), fails=st.booleans(), has_room=st.booleans())
     def work(self, rows: int, fails: bool, has_room: bool) -> Any:
         class Failing:
+            streams = STREAMS
+
             def map(self, message: MqttMessage, next_id: int = 0) -> DeadLetter:
                 return DeadLetter.of(message, route="r", reason="not_json", detail="x" * len(message.payload))
 
