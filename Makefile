@@ -14,13 +14,13 @@ demo: $(VENV)/.local
 
 # A quick check of a change, within half a minute: no peers, no processes, few examples of each property.
 quick: check
-	$(BIN)/pytest -q -n 2 -m 'not long' --hypothesis-profile=quick tests/unit tests/path $(PYTEST_ARGS)
+	$(BIN)/pytest -q -n 2 --dist worksteal -m 'not long' --hypothesis-profile=quick tests/unit tests/path $(PYTEST_ARGS)
 
 # Branch coverage by the tests that need neither process nor peer; fails below the floor in pyproject.toml.
 IN_PROCESS := tests/unit tests/path $(addprefix tests/integration/test_,changed_subscriptions.py dead_letters.py \
   deduplication.py links.py outbox.py status_server.py)
 coverage: $(VENV)/.dev
-	$(BIN)/pytest -q -n 2 -m 'not long' --hypothesis-profile=quick --cov --cov-report=term $(IN_PROCESS) $(PYTEST_ARGS)
+	$(BIN)/pytest -q -n 2 --dist worksteal -m 'not long' --hypothesis-profile=quick --cov --cov-report=term $(IN_PROCESS) $(PYTEST_ARGS)
 
 test: check $(VENV)/.dev
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m 'not brokers' $(PYTEST_ARGS)
