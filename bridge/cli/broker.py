@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from bridge.errors import MqttUnavailable, RemoteProtocolError
-from bridge.links.tls import Tls
 from bridge.mqtt.link import MqttLink, MqttOptions, dial
 from bridge.timing import Deadline
 
@@ -50,7 +49,7 @@ def temporary_link(
 def _dial(mqtt: MqttSettings, filters: Sequence[str], brokers: Sequence[BrokerAddress]) -> MqttLink:
     options = MqttOptions(
         client_id=f"gdn-bridge-visit-{secrets.token_hex(4)}",
-        version=5 if mqtt.protocol == "5" else 4,
+        version=mqtt.version,
         username=mqtt.username,
         password=None if mqtt.password is None else mqtt.password.get_secret_value(),
         keepalive=mqtt.keepalive,
@@ -64,7 +63,7 @@ def _dial(mqtt: MqttSettings, filters: Sequence[str], brokers: Sequence[BrokerAd
             return dial(
                 host=broker.host,
                 port=broker.port,
-                tls=Tls(mqtt.ca_file, mqtt.cert_file, mqtt.key_file) if mqtt.tls else None,
+                tls=mqtt.tls_files,
                 connect_timeout=mqtt.connect_timeout,
                 options=options,
                 filters=filters,

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 
 from bridge.config.values import BrokerAddress, Group, Text, broker_urls, checked_file, mqtt_endpoint, number_as_text
+from bridge.links.tls import Tls
 from bridge.mapping.sparkplug import DEFAULT_MAX_BYTES
 
 
@@ -143,6 +144,16 @@ class MqttSettings(Group):
     def brokers(self) -> list[BrokerAddress]:
         """In the order in which they are tried; all with TLS or all without."""
         return [mqtt_endpoint(url) for url in broker_urls(self.url)]
+
+    @property
+    def version(self) -> int:
+        """The number of ``protocol`` on the wire: 5, or 4 for 3.1.1."""
+        return 5 if self.protocol == "5" else 4
+
+    @property
+    def tls_files(self) -> Tls | None:
+        """The files for TLS connections; None: the URLs' scheme is ``mqtt``."""
+        return Tls(self.ca_file, self.cert_file, self.key_file) if self.tls else None
 
     @property
     def tls(self) -> bool:

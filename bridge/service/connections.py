@@ -78,7 +78,7 @@ class Connections:
         address = self._brokers[session.broker]
         options = MqttOptions(
             client_id=mqtt.client_id,
-            version=5 if mqtt.protocol == "5" else 4,
+            version=mqtt.version,
             username=credentials.mqtt_username,
             password=credentials.mqtt_password,
             keepalive=mqtt.keepalive,
@@ -92,7 +92,7 @@ class Connections:
         return dial_broker(
             host=address.host,
             port=address.port,
-            tls=Tls(mqtt.ca_file, mqtt.cert_file, mqtt.key_file) if mqtt.tls else None,
+            tls=mqtt.tls_files,
             connect_timeout=mqtt.connect_timeout,
             options=options,
             filters=filters,
