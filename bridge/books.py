@@ -1,28 +1,29 @@
 """The books: counts of what was received and what became of it, as immutable snapshots.
 
 The unit is the record: one for each row that a message maps to, and one for a message that became a dead letter or was
-dropped. Each snapshot is built as a whole, so its figures are consistent with each other.
+dropped. Each snapshot is built as a whole, so its figures are consistent with each other. That happens in every turn of
+the data path, so these are ``msgspec.Struct`` like the values of ``message.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from math import inf
+
+import msgspec
 
 from bridge.histogram import Durations
 
 
-@dataclass(frozen=True, slots=True)
-class Books:
+class Books(msgspec.Struct, frozen=True):
     """The books (docs/reliability.md, P3): every received record is in exactly one of the other counts."""
 
     received: int = 0
     delivered: int = 0
     outbox: int = 0
-    dead_lettered: Mapping[str, int] = field(default_factory=dict)
+    dead_lettered: Mapping[str, int] = msgspec.field(default_factory=dict)
     """By reason code."""
-    dropped: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = msgspec.field(default_factory=dict)
     """By reason code."""
     unknown_losses: int = 0
     """How often a damaged outbox lost records or dead letters whose number is unknown."""
@@ -39,8 +40,7 @@ class Books:
         return self.received == self.accounted and not self.unknown_losses
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
+class Traffic(msgspec.Struct, frozen=True):
     """Traffic on the links since the process started."""
 
     mqtt_messages: int = 0
@@ -53,20 +53,20 @@ class Traffic:
     """Records written to producers, resent ones included."""
     receipts: int = 0
     """Receipts read, refusals included."""
-    reconnects: Mapping[str, int] = field(default_factory=dict)
+    reconnects: Mapping[str, int] = msgspec.field(default_factory=dict)
     """By link: ``mqtt`` or the producer's part name."""
-    link_failures: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    link_failures: Mapping[str, Mapping[str, int]] = msgspec.field(default_factory=dict)
     """By link, then by cause: the ``Pace`` of the failure, or ``lost`` for an established link that was lost."""
-    certificate_ends: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    certificate_ends: Mapping[str, Mapping[str, float]] = msgspec.field(default_factory=dict)
     """By link, then ``peer`` or ``own``: when the certificate of the latest connection expires, in seconds since the
     epoch."""
-    window_used: Mapping[str, int] = field(default_factory=dict)
+    window_used: Mapping[str, int] = msgspec.field(default_factory=dict)
     """Records sent without a receipt, by stream."""
-    rate_limited: Mapping[str, bool] = field(default_factory=dict)
+    rate_limited: Mapping[str, bool] = msgspec.field(default_factory=dict)
     """Whether records wait because of the rate limit, not the far end, by stream."""
-    receipt_durations: Mapping[str, Durations] = field(default_factory=dict)
+    receipt_durations: Mapping[str, Durations] = msgspec.field(default_factory=dict)
     """From the send of a record to its receipt, by stream."""
-    route_rows: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    route_rows: Mapping[tuple[str, str], int] = msgspec.field(default_factory=dict)
     """Rows mapped, by route and stream. Redelivered messages count again."""
     sessions_lost: int = 0
     """How often the broker said that it had lost the session, and with it the messages queued for us. Kept in the
@@ -86,13 +86,12 @@ class Traffic:
     """Birth certificates not remembered for lack of memory since the process started."""
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxStatus:
+class OutboxStatus(msgspec.Struct, frozen=True):
     """How full the outbox is, and whether it works."""
 
     bytes: int = 0
     """Size of the waiting records, as ``outbox.max_bytes`` counts it."""
-    stream_bytes: Mapping[str, int] = field(default_factory=dict)
+    stream_bytes: Mapping[str, int] = msgspec.field(default_factory=dict)
     """The same by stream; only streams that have records."""
     seconds_left: float = inf
     """Until ``outbox.max_bytes`` is reached at the current rate; infinite if the outbox isn't filling."""
@@ -112,8 +111,7 @@ class OutboxStatus:
     """Why the outbox can't be read or written; None if it can."""
 
 
-@dataclass(frozen=True, slots=True)
-class Requests:
+class Requests(msgspec.Struct, frozen=True):
     """Numbers of requests made to GDN."""
 
     last_minute: int = 0
@@ -126,10 +124,9 @@ class Requests:
     """Requests for a one-time password; ``others`` includes them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True):
     """The data path at one moment, as other threads may read it."""
 
-    books: Books = field(default_factory=Books)
-    traffic: Traffic = field(default_factory=Traffic)
-    outbox: OutboxStatus = field(default_factory=OutboxStatus)
+    books: Books = msgspec.field(default_factory=Books)
+    traffic: Traffic = msgspec.field(default_factory=Traffic)
+    outbox: OutboxStatus = msgspec.field(default_factory=OutboxStatus)

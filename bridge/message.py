@@ -6,7 +6,7 @@ as long.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -100,6 +100,11 @@ class OutboxRecord(msgspec.Struct, frozen=True, gc=False):
     def size(self) -> int:
         """Bytes of payload and extras."""
         return len(self.payload) + len(self.extras)
+
+
+def total_size(records: Iterable[OutboxRecord]) -> int:
+    """Bytes of the records' payloads and extras."""
+    return sum([len(record.payload) + len(record.extras) for record in records])
 
 
 class SeenMessages(NamedTuple):

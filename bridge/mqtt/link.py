@@ -424,8 +424,8 @@ class MqttLink(Link):
         if block.other:
             self._feed(block.other)
         messages = block.messages
-        # Searching all bytes for a "$" costs 1 ns a message; looking at each topic costs 70.
-        if b"$" in data:
+        # Searching all bytes costs a few ns a message; looking at each topic costs 70.
+        if b"$SYS/" in data:
             messages = self._without_counter(messages)
         if messages:
             self._silence.heard()
@@ -474,9 +474,15 @@ class MqttLink(Link):
         if self._client.want_write():  # what a callback queued
             self._client.loop_write()
 
-    def ack(self, messages: Sequence[MqttMessage]) -> None:
-        """Acknowledge messages of this link, in arrival order. Only after they are durable."""
-        self._outgoing += packets.acknowledgements(messages)
+    def ack(self, messages: Sequence[MqttMessage]) -> int:
+        """Acknowledge messages of this link, in arrival order. Only after they are durable.
+
+        Returns:
+            How many PUBACKs and PUBRECs that takes.
+        """
+        written = packets.acknowledgements(messages)
+        self._outgoing += written
+        return len(written) // packets.ACKNOWLEDGEMENT_BYTES
 
     def take_pubrels(self) -> list[int]:
         """The packet ids of the PUBRELs that have come since the last call, in order."""

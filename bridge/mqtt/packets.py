@@ -18,11 +18,13 @@ from bridge.message import MqttMessage
 PUBLISH = 0x30
 PUBREL = 0x60
 
-# The first two bytes of answers that consist of a packet id. This short form (3.4.2.1: without reason code 0) is the
-# same in both protocol versions.
-_ACKNOWLEDGEMENTS = {1: 0x4002, 2: 0x5002}
+# Answers with the packet id 0. Their short form (3.4.2.1: without reason code 0) is the same in both protocol versions.
+_ACKNOWLEDGEMENTS = {1: 0x40020000, 2: 0x50020000}
 """PUBACK and PUBREC, by the message's QoS."""
-_PUBCOMP = 0x7002
+_PUBCOMP = 0x70020000
+
+ACKNOWLEDGEMENT_BYTES = 4
+"""Of a PUBACK or PUBREC as it is written."""
 
 KEPT_BYTES = 256 * 1024
 """Bytes of a PUBLISH packet over the limit that are kept: topic and packet id are among them (both have at most 65,539
@@ -171,13 +173,10 @@ def _variable_length(buffer: bytes, at: int, end: int) -> tuple[int, int] | None
 
 def acknowledgements(messages: Sequence[MqttMessage]) -> bytes:
     """The PUBACKs and PUBRECs of the messages, in order (MQTT 5, 4.6), joined; QoS 0 has none."""
-    acknowledged = [message for message in messages if message.qos]
-    words = [0] * (2 * len(acknowledged))
-    words[::2] = [_ACKNOWLEDGEMENTS[message.qos] for message in acknowledged]
-    words[1::2] = [message.packet_id for message in acknowledged]
-    return struct.pack(f">{len(words)}H", *words)
+    packets = [_ACKNOWLEDGEMENTS[message.qos] | message.packet_id for message in messages if message.qos]
+    return struct.pack(f">{len(packets)}I", *packets)
 
 
 def pubcomps(packet_ids: Sequence[int]) -> bytes:
     """PUBCOMPs, joined."""
-    return b"".join([struct.pack(">HH", _PUBCOMP, packet_id) for packet_id in packet_ids])
+    return struct.pack(f">{len(packet_ids)}I", *[_PUBCOMP | packet_id for packet_id in packet_ids])

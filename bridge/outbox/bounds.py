@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 ROOM_AGAIN = 0.9
 """Hysteresis: what reached a bound has room again below this share of it."""
 
@@ -26,8 +28,7 @@ class Bounds:
     """Seconds that a dead letter is kept; 0: no limit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """A number of records or dead letters and their bytes; also the difference of two."""
 
     count: int = 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from bridge.message import DeadLetter, Qos2Changes, Row, SeenMessages
 from bridge.outbox.dead_letters import StoredDeadLetter
@@ -27,8 +28,7 @@ class ReplayedDeadLetters(NamedTuple):
     """Dead letters that stay, each with its new reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(msgspec.Struct, frozen=True):
     """What ``Outbox.commit`` stores, releases and counts in one transaction."""
 
     rows: Sequence[Row] = ()

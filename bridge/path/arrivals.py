@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from itertools import pairwise
+from typing import NamedTuple, Protocol, TypeVar
 
 from bridge.message import DeadLetter, MqttMessage, Row
 
@@ -43,30 +43,75 @@ BUSY_SHARE = 0.5
 Lanes = Callable[[str], AbstractSet[str]]
 """(topic) -> its lanes: see ``Mapper.lanes``."""
 
+_T = TypeVar("_T")
+_T_contra = TypeVar("_T_contra", contravariant=True)
+
+
+class MapOne(Protocol[_T_contra]):
+    """Maps a message or a dead letter to rows, to none if it is filtered, or to the dead letter that it becomes."""
+
+    def __call__(self, item: _T_contra, next_id: int, /) -> list[Row] | DeadLetter:
+        """``next_id`` is the record id that the first row gets."""
+
+
+class Measure(NamedTuple):
+    """How much of a slice was used after some of its messages."""
+
+    items: int
+    """Messages or dead letters mapped so far."""
+    share: float
+    """The sum of the shares of ``SLICE_BYTES`` and ``SLICE_SECONDS``; at 1 or above the slice is full."""
+
 
 class Slice:
-    """Measures how much of a slice is used: the sum of its shares of ``SLICE_BYTES`` and ``SLICE_SECONDS``."""
+    """What the messages of a slice become."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.rows: list[Row] = []
+        self.dead_letters: list[DeadLetter] = []
+        self.filtered = 0
+        """Messages that no route's condition matched."""
         self._clock = clock
         self._began_at = clock()
-        self._bytes = 0
-        self._share = 0.0
-        self._unmeasured: list[Row] = []
+        self._bytes = 0  # of the measured rows and of all dead letters
+        self._measured = 0  # rows
 
-    def add(self, mapped: list[Row] | DeadLetter) -> float:
-        """Count what a message became; returns the share used so far: at 1 or above the slice is full."""
-        rows = self._unmeasured
-        if isinstance(mapped, DeadLetter):
-            self._bytes += OBJECT_BYTES + len(mapped.payload)
-        else:
-            rows.extend(mapped)
-            if len(mapped) == 1 and len(rows) < MEASURED_TOGETHER:
-                return self._share
-        self._bytes += OBJECT_BYTES * len(rows) + sum([len(row.payload) + len(row.extras) for row in rows])
-        rows.clear()
-        self._share = self._bytes / SLICE_BYTES + (self._clock() - self._began_at) / SLICE_SECONDS
-        return self._share
+    def fill(self, items: Iterable[_T], map_one: MapOne[_T], next_id: int) -> list[Measure]:
+        """Map messages or dead letters until the slice is full.
+
+        Args:
+            items: in order.
+            map_one: maps one of them; its other argument is the record id of the first row.
+            next_id: the record id of the slice's first row.
+
+        Returns:
+            How much was used in the course of it; the last measure is of all that were mapped.
+        """
+        rows = self.rows
+        measures: list[Measure] = []
+        count = 0
+        for count, item in enumerate(items, start=1):
+            mapped = map_one(item, next_id + len(rows))
+            if isinstance(mapped, DeadLetter):
+                self.dead_letters.append(mapped)
+                self._bytes += OBJECT_BYTES + len(mapped.payload)
+            elif mapped:
+                rows += mapped
+                if len(mapped) == 1 and count % MEASURED_TOGETHER:
+                    continue
+            else:
+                self.filtered += 1
+            measures.append(Measure(count, self._share()))
+            if measures[-1].share >= 1:
+                break
+        measures.append(Measure(count, self._share()))
+        return measures
+
+    def _share(self) -> float:
+        unmeasured = self.rows[self._measured :]
+        self._measured += len(unmeasured)
+        self._bytes += sum([OBJECT_BYTES + len(row.payload) + len(row.extras) for row in unmeasured])
+        return self._bytes / SLICE_BYTES + (self._clock() - self._began_at) / SLICE_SECONDS
 
 
 class Arrivals:
@@ -113,21 +158,16 @@ class Arrivals:
         is_full = self._bytes >= READ_AHEAD_BYTES or len(self._arrived) >= READ_AHEAD_MESSAGES
         return self._may_overtake and not is_full
 
-    def map_slice(self, map_one: Callable[[MqttMessage], float], lanes: Lanes) -> list[MqttMessage]:
+    def map_slice(self, fill: Callable[[Sequence[MqttMessage]], list[Measure]], lanes: Lanes) -> list[MqttMessage]:
         """Map the messages of the next slice; returns them, in arrival order.
 
         Args:
-            map_one: maps a message, and returns the share of the slice that is used so far.
+            fill: maps messages until the slice is full: see ``Slice.fill``.
             lanes: returns the lanes of a topic.
         """
         chosen = self._choose(lanes) if self._busy else self._waiting
-        shares = [0.0]
-        for message in chosen:
-            share = map_one(message)
-            shares.append(share)
-            if share >= 1:
-                break
-        mapped = chosen[: len(shares) - 1]
+        measures = fill(chosen)
+        mapped = chosen[: measures[-1].items]
         if len(mapped) == len(self._waiting):
             self._nothing_waits()
             return mapped
@@ -136,7 +176,7 @@ class Arrivals:
         done = {id(message) for message in mapped}
         self._waiting = [message for message in self._waiting if id(message) not in done]
         if self._may_overtake:
-            self._busy |= _busy_lanes(mapped, shares, lanes)
+            self._busy |= _busy_lanes(mapped, measures, lanes)
         return mapped
 
     def complete(self) -> list[MqttMessage]:
@@ -180,10 +220,12 @@ def _size(messages: Sequence[MqttMessage]) -> int:
     return sum([MESSAGE_BYTES + len(m.topic) + len(m.payload) + len(m.properties) for m in messages])
 
 
-def _busy_lanes(mapped: Sequence[MqttMessage], shares: Sequence[float], lanes: Lanes) -> frozenset[str]:
-    """The lanes that used ``BUSY_SHARE`` of a slice. ``shares``: used before and after each message."""
+def _busy_lanes(mapped: Sequence[MqttMessage], measures: Iterable[Measure], lanes: Lanes) -> frozenset[str]:
+    """The lanes that used ``BUSY_SHARE`` of a slice. Of messages measured together the last counts for all."""
     used: defaultdict[str, float] = defaultdict(float)
-    for message, (before, after) in zip(mapped, pairwise(shares), strict=True):
-        for lane in lanes(message.topic):
-            used[lane] += after - before
+    before = 0.0
+    for items, share in measures:
+        for lane in lanes(mapped[items - 1].topic):
+            used[lane] += share - before
+        before = share
     return frozenset(lane for lane, share in used.items() if share >= BUSY_SHARE)

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from bridge.gdn.protocol import Refusal, reusable_from
 from bridge.log import redacted
-from bridge.message import DeadLetter, OutboxRecord
+from bridge.message import DeadLetter, OutboxRecord, total_size
 from bridge.outbox import RefusedRecord
 from bridge.reasons import Reason
 from bridge.timing import Backoff
@@ -147,7 +147,7 @@ class Delivery:
         self._last_number = last_number
         self._numbers = {record.id: numbers[record.id] for record in records}
         self._resumed = frozenset(self._numbers)
-        self._count_bytes(sum([record.size for record in records]))
+        self._count_bytes(total_size(records))
         self._keep_reusable_numbers()
         self._queue_again(records)
 
@@ -187,7 +187,7 @@ class Delivery:
         """Take over records of this stream that have just become durable, if there is room in memory."""
         # Order: once a batch doesn't fit, all later records are read back from disk, too, until the disk has no more.
         room = MEMORY_RECORDS - len(self._ready) - self._in_window
-        size = sum([r.size for r in records])
+        size = total_size(records)
         if self._has_more_on_disk or len(records) > room or size > self._room:
             self._has_more_on_disk = True
             return
@@ -209,11 +209,11 @@ class Delivery:
         if self._has_more_on_disk and len(self._ready) < count and self._room > 0:
             max_page = min(PAGE_BYTES, self._room)
             page = self._read(after=self._loaded_to, limit=PAGE_RECORDS, max_bytes=max_page)
-            size = sum([r.size for r in page])
+            size = total_size(page)
             self._has_more_on_disk = len(page) == PAGE_RECORDS or size >= max_page  # else it is the last page
             records, outdated = self._convert(page)
             self._refused += outdated
-            self._load(records, size if records is page else sum([r.size for r in records]))
+            self._load(records, size if records is page else total_size(records))
             if outdated:
                 self._loaded_to = page[-1].id
         ready = self._ready
@@ -325,7 +325,7 @@ class Delivery:
         """Drop records that were never sent from memory. Those still on disk are read again."""
         # Sent or numbered records stay: GDN may have stored them, so the outbox keeps them too.
         kept = [r for r in self._ready if r.id <= self._sent_to or r.id in self._resumed]
-        self._count_bytes(sum([r.size for r in kept]) - sum([r.size for r in self._ready]))
+        self._count_bytes(total_size(kept) - total_size(self._ready))
         self._ready = deque(kept)
         # Records above this id are read from disk again, if they are still there.
         self._loaded_to = min(self._loaded_to, self._sent_to)
@@ -346,7 +346,7 @@ class Delivery:
             self._loaded_to = records[-1].id
             if self._resumed:
                 records = [r for r in records if r.id not in self._resumed]
-                size = sum([r.size for r in records])
+                size = total_size(records)
             self._ready.extend(records)
             self._count_bytes(size)
 

@@ -12,7 +12,7 @@ from bridge.message import MqttMessage, SessionChanges
 from bridge.mqtt.brokers import Brokers
 from bridge.mqtt.link import MqttLink
 from bridge.mqtt.session import MqttSession
-from bridge.path.arrivals import Arrivals, Lanes
+from bridge.path.arrivals import Arrivals, Lanes, Measure
 
 DROPS_LOGGED_EVERY = 60.0
 """Seconds between two log lines about a rise of the broker's counter, which may rise every few seconds."""
@@ -263,9 +263,9 @@ class Intake:
         """Whether messages that were read wait for a later turn."""
         return self._arrivals.is_waiting
 
-    def map_slice(self, map_one: Callable[[MqttMessage], float], lanes: Lanes) -> list[MqttMessage]:
+    def map_slice(self, fill: Callable[[Sequence[MqttMessage]], list[Measure]], lanes: Lanes) -> list[MqttMessage]:
         """Map the messages of this turn: see ``Arrivals.map_slice``."""
-        return self._arrivals.map_slice(map_one, lanes)
+        return self._arrivals.map_slice(fill, lanes)
 
     @property
     def skipped(self) -> int:
@@ -296,9 +296,8 @@ class Intake:
         """Acknowledge messages that are durable."""
         # On the link that they came from or not at all: on another one their packet ids may name other messages.
         if messages and self.link is not None:
-            self.link.ack(messages)
+            self.acked += self.link.ack(messages)
             self.link.flush()
-            self.acked += sum([1 for m in messages if m.qos])
 
 
 def _trouble(link: MqttLink, *, unheard: int | None) -> str | None:

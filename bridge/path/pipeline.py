@@ -235,29 +235,18 @@ class Pipeline:
                 self._commit_due = now + RELEASE_WITHIN
 
     def _map_slice(self) -> Batch:
-        rows: list[Row] = []
-        dead_letters: list[DeadLetter] = []
-        filtered = 0
-        # Once per turn, not per message.
-        is_expecting_canary = self._canary.is_expecting
+        if not self._intake.is_waiting:
+            return Batch()
+        map_one = self._map_expecting_canary if self._canary.is_expecting else self._mapper.map
         used = Slice(self._clock)
+        next_id = self._outbox.next_id  # the record id that the commit will give the slice's first row
+        messages = self._intake.map_slice(lambda chosen: used.fill(chosen, map_one, next_id), self._mapper.lanes)
+        return Batch(messages, used.rows, used.dead_letters, used.filtered)
 
-        def map_one(message: MqttMessage) -> float:
-            nonlocal filtered
-            next_id = self._outbox.next_id + len(rows)  # the id that the commit will give the message's first row
-            mapped = self._mapper.map(message, next_id)
-            if is_expecting_canary:
-                self._canary.see(message, mapped, next_id, self._clock())
-            if isinstance(mapped, DeadLetter):
-                dead_letters.append(mapped)
-            elif mapped:
-                rows.extend(mapped)
-            else:
-                filtered += 1
-            return used.add(mapped)
-
-        messages = self._intake.map_slice(map_one, self._mapper.lanes)
-        return Batch(messages, rows, dead_letters, filtered)
+    def _map_expecting_canary(self, message: MqttMessage, next_id: int) -> list[Row] | DeadLetter:
+        mapped = self._mapper.map(message, next_id)
+        self._canary.see(message, mapped, next_id, self._clock())
+        return mapped
 
     def _follow_sparkplug(self, now: float) -> None:
         """Store what births declared, before their messages are acknowledged, and request births that are unknown.

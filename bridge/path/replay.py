@@ -98,22 +98,20 @@ def map_again(
         streams: those that the worker reads.
         next_id: the record id of the first row.
     """
-    rows: list[Row] = []
     done: list[int] = []
     failed: list[tuple[StoredDeadLetter, DeadLetter]] = []
-    filtered = 0
-    used = Slice()
-    for stored in requested:
-        mapped = _map_one(stored, mapper, formats, streams, next_id + len(rows))
+
+    def map_one(stored: StoredDeadLetter, next_id: int) -> list[Row] | DeadLetter:
+        mapped = _map_one(stored, mapper, formats, streams, next_id)
         if isinstance(mapped, DeadLetter):
             failed.append((stored, mapped))
         else:
             done.append(stored.id)
-            filtered += not mapped
-            rows += mapped
-        if used.add(mapped) >= 1:
-            break
-    return MappedAgain(rows, ReplayedDeadLetters(done, failed), filtered)
+        return mapped
+
+    used = Slice()
+    used.fill(requested, map_one, next_id)
+    return MappedAgain(used.rows, ReplayedDeadLetters(done, failed), used.filtered)
 
 
 def _map_one(

@@ -12,7 +12,7 @@ from bridge.histogram import Histogram
 from bridge.links.dialer import Dialer
 from bridge.links.link import LinkEnd
 from bridge.log import get_logger
-from bridge.message import OutboxRecord
+from bridge.message import OutboxRecord, total_size
 from bridge.outbox import Outbox
 from bridge.path.delivery import Delivery
 from bridge.path.rate_limit import RateLimit
@@ -110,8 +110,9 @@ class Sender:
 
     def is_rate_limited(self, now: float) -> bool:
         """Whether a record could be sent now but for the rate limit."""
-        is_due = self.may_send_at() is not None and self.delivery.paused_until <= now
-        return self._limit is not None and is_due and now < self._limit.ready_at
+        if self._limit is None or now >= self._limit.ready_at:
+            return False
+        return self.may_send_at() is not None and self.delivery.paused_until <= now
 
     def send(self, outbox: Outbox, now: float) -> None:
         """Send what the window has room for, once its sequence numbers are on disk.
@@ -130,7 +131,7 @@ class Sender:
             # Before the send: after a crash the same record must not get another number (docs/reliability.md, P8).
             self._number(records, outbox)
         if self._limit is not None:
-            self._limit.take(len(records), sum([record.size for record in records]), now)
+            self._limit.take(len(records), total_size(records), now)
         self.sends += len(records)
         link.send(records, now)
 

@@ -53,7 +53,7 @@ def _early_ack() -> None:
         return messages
 
     MqttLink.read = reading  # type: ignore[method-assign]
-    MqttLink.ack = lambda self, messages: None  # type: ignore[method-assign]
+    MqttLink.ack = lambda self, messages: 0  # type: ignore[method-assign]
 
 
 FAULTS = {"none": lambda: None, "normal": _normal, "directory": _directory, "early_ack": _early_ack}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +12,7 @@ from bridge.message import MqttMessage, SessionChanges
 from bridge.mqtt.brokers import Brokers
 from bridge.mqtt.qos2 import Qos2Exchanges
 from bridge.path import arrivals
-from bridge.path.arrivals import BUSY_SHARE, Arrivals
+from bridge.path.arrivals import BUSY_SHARE, Arrivals, Measure
 from bridge.path.intake import Intake
 
 
@@ -36,10 +36,19 @@ def lanes(topic: str) -> frozenset[str]:
     return frozenset(topic.split("+"))
 
 
+def filling(*shares: float) -> Callable[[Sequence[MqttMessage]], list[Measure]]:
+    """Maps messages; after each so much of the slice is used, after the last of these nothing more."""
+
+    def fill(chosen: Sequence[MqttMessage]) -> list[Measure]:
+        used = [*shares, *[shares[-1] if shares else 0.0] * len(chosen)][: len(chosen)]
+        full = next((n for n, share in enumerate(used, start=1) if share >= 1), len(chosen))
+        return [Measure(n, share) for n, share in enumerate(used[:full], start=1)] or [Measure(0, 0.0)]
+
+    return fill
+
+
 def slice_of(held: Arrivals, *shares: float) -> list[int]:
-    """Map a slice; after each message so much of it is used, after the last of these nothing more."""
-    used = iter(shares)
-    return ids(held.map_slice(lambda _: next(used, shares[-1] if shares else 0.0), lanes))
+    return ids(held.map_slice(filling(*shares), lanes))
 
 
 def test_without_a_full_slice_everything_is_mapped_in_arrival_order_and_complete() -> None:
@@ -207,7 +216,7 @@ def intake_over(*reads: list[MqttMessage]) -> Intake:
 
 
 def mapped(intake: Intake, share: float) -> list[int]:
-    return ids(intake.map_slice(lambda _: share, lanes))
+    return ids(intake.map_slice(filling(share), lanes))
 
 
 def test_one_read_is_mapped_in_a_turn_if_nothing_waits() -> None:

@@ -40,12 +40,12 @@ def decode_json(payload: bytes) -> Any:
         Unmappable: it isn't JSON, or nests too deeply.
     """
     if payload.startswith(_BOM):
-        payload = payload[3:]
-    if not payload or payload.isspace():
-        raise Unmappable(Reason.EMPTY, "the payload is empty")
+        payload = payload[len(_BOM) :]
     try:
         decoded = _parse_json(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        if not payload or payload.isspace():
+            raise Unmappable(Reason.EMPTY, "the payload is empty") from None
         raise Unmappable(Reason.NOT_JSON, f"the payload is not JSON: {exc}") from exc
     # Only a payload with more brackets than allowed levels can nest too deeply: few need the walk.
     if payload.count(b"[") + payload.count(b"{") > MAX_DEPTH and nests_deeper(decoded, MAX_DEPTH):
