@@ -122,7 +122,7 @@ def _create(rest: GdnRest, *, worker: Worker, regions: Sequence[str]) -> tuple[W
         return rest.create_worker(worker.text, regions), True
     except GdnRejected as refused:
         if refused.status != HTTPStatus.CONFLICT:
-            raise
+            raise _naming_the_definition(refused) from refused
     # Another bridge has just created it.
     state = rest.get_worker(worker.name)
     if state is None:
@@ -138,7 +138,18 @@ def _replace(rest: GdnRest, state: WorkerState, *, worker: Worker, regions: Sequ
     if state.is_active:
         rest.set_active(worker.name, False)
     # Without configured regions it keeps its own: an empty list would mean the region that answers.
-    return rest.update_worker(worker.name, worker.text, regions or state.regions)
+    try:
+        return rest.update_worker(worker.name, worker.text, regions or state.regions)
+    except GdnRejected as refused:
+        raise _naming_the_definition(refused) from refused
+
+
+def _naming_the_definition(refused: GdnRejected) -> GdnRejected:
+    """The error, with what to do if GDN can't parse the definition."""
+    if refused.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+        return refused
+    advice = "Correct the file of worker.definition; `gdn-bridge check --online` has GDN parse it again"
+    return GdnRejected(f"{refused}. {advice}", status=refused.status, error_number=refused.error_number)
 
 
 def _activate(rest: GdnRest, name: str) -> None:

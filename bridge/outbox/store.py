@@ -86,8 +86,9 @@ class Outbox(OwnedDatabase):
         self._counts[LAST_ID] = max(highest, self._counts[LAST_ID])  # a rescue may not have found the count
         self._dead_letter_usage = dead_letters.usage(db)
         if is_copy:
-            self.forget_seen_messages()
-            self.forget_qos_2_messages()
+            with self._transaction("write to"):
+                db.execute(DELETE_SEEN)
+                db.execute(DELETE_ALL_QOS_2)
 
     # --- records ------------------------------------------------------------------------------------------
 
@@ -402,15 +403,6 @@ class Outbox(OwnedDatabase):
         """
         with self._translated("read") as db:
             return db.execute(READ_QOS_2, (session,)).fetchall()
-
-    def forget_qos_2_messages(self) -> None:
-        """Forget the QoS 2 messages whose exchange has not ended, of all sessions.
-
-        Raises:
-            OutboxUnavailable: nothing was changed.
-        """
-        with self._transaction("write to") as db:
-            db.execute(DELETE_ALL_QOS_2)
 
     def forget_session(self, session: str) -> None:
         """Forget the messages of this session, whatever their QoS.

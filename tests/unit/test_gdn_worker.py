@@ -23,6 +23,7 @@ class Far:
         self.active = active
         self.calls: list[str] = []
         self.fail: dict[str, str] = {}
+        self.refuses: int | None = None  # every definition, with this status
         self.twin = False
         self.twin_activates = False
         self.stays_inactive = False
@@ -40,6 +41,7 @@ class Far:
 
     def create_worker(self, definition: str, regions: Sequence[str] = ()) -> WorkerState:
         failure = self._call("create")
+        self._judge()
         if self.twin:
             self.definition = definition
             self.active = self.twin_activates
@@ -49,6 +51,16 @@ class Far:
             raise GdnUnavailable("the answer was lost")
         return WorkerState(WORKER.name, definition, ("here",), False)
 
+    def update_worker(self, name: str, definition: str, regions: Sequence[str]) -> WorkerState:
+        self._call("update")
+        self._judge()
+        self.definition = definition
+        return WorkerState(name, definition, tuple(regions), self.active)
+
+    def _judge(self) -> None:
+        if self.refuses is not None:
+            raise GdnRejected("GDN refused the request: Line 3", status=self.refuses, error_number=7)
+
     def set_active(self, name: str, active: bool) -> None:
         failure = self._call("activate")
         self.active = active and not self.stays_inactive
@@ -56,12 +68,17 @@ class Far:
             raise GdnUnavailable("the answer was lost")
 
 
-def ensure(far: Far) -> Ensured:
+def ensure(far: Far, *, replace: bool = False) -> Ensured:
     log: Any = structlog.get_logger()
     rest: Any = far
     with structlog.testing.capture_logs():
         return ensure_worker(
-            rest, worker=WORKER, regions=[], before_activation=lambda: far.calls.append("before"), log=log
+            rest,
+            worker=WORKER,
+            regions=[],
+            before_activation=lambda: far.calls.append("before"),
+            log=log,
+            replace=replace,
         )
 
 
@@ -124,3 +141,16 @@ def test_a_worker_that_does_not_stay_active_is_an_error() -> None:
 
     with pytest.raises(GdnUnavailable, match="inactive"):
         ensure(far)
+
+
+@pytest.mark.parametrize("far", [Far(), Far("something else")], ids=["create", "replace"])
+def test_a_definition_that_gdn_cannot_parse_is_refused_with_the_setting_that_names_its_file(far: Far) -> None:
+    far.refuses = 422
+    with pytest.raises(GdnRejected, match=r"Line 3\. Correct the file of worker\.definition") as refused:
+        ensure(far, replace=True)
+    assert (refused.value.status, refused.value.error_number) == (422, 7)
+
+    far.refuses = 400
+    with pytest.raises(GdnRejected) as other:
+        ensure(far, replace=True)
+    assert "worker.definition" not in str(other.value)
