@@ -12,7 +12,7 @@ WORKERS ?= 3
 demo: $(VENV)/.local
 	$(BIN)/gdn-bridge demo
 
-# A quick check of a change, within half a minute: no peers, no processes, few examples of each property.
+# A quick check of a change, within half a minute on two idle cores once the caches are warm: no peers, no processes, few examples of each property.
 quick: check
 	$(BIN)/pytest -q -n 2 --dist worksteal -m 'not long' --hypothesis-profile=quick tests/unit tests/path $(PYTEST_ARGS)
 
@@ -74,7 +74,7 @@ sbom: $(VENV)/.dev
 	deploy/release/sbom.sh $(BIN) dist
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage build dist
 
 $(VENV)/.local: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

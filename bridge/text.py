@@ -8,6 +8,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
+def counted(number: int, noun: str) -> str:
+    """The number with the noun, whose plural ends in s."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def escape_unprintable(text: str) -> str:
     """The text with each unprintable character as a backslash escape.
 

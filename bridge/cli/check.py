@@ -83,7 +83,7 @@ def _offline(configuration: Configuration) -> Iterator[str]:
         yield unwatched_sentence(unwatched)
     if configuration.unset:
         yield f"not set: {', '.join(configuration.unset)}; `run` and `check --online` need them"
-    yield "no errors found" if warnings or unwatched else "no problems found"
+    yield "no errors found in the settings" if warnings or unwatched else "no problems found in the settings"
 
 
 def _non_defaults(route: Route) -> Iterator[str]:
@@ -174,7 +174,7 @@ def _check_broker(configuration: Configuration, broker: BrokerAddress) -> Iterat
         with temporary_link(mqtt, list(subscriptions.values()), [broker]) as link:
             error = _wait_until_subscribed(link)
     except MqttUnavailable as exc:
-        yield Finding(place, "failed", f"{redacted(str(exc))}. Check mqtt.url, and that the broker listens there")
+        yield Finding(place, "failed", redacted(str(exc)))
         yield from _skipped([login, *subscriptions], "the broker was not reached")
         return
     yield Finding(place, "ok", "connected with TLS" if mqtt.tls else "connected")

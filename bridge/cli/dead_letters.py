@@ -31,7 +31,7 @@ from bridge.mapping.sparkplug import KEY_PREFIX
 from bridge.outbox import Bounds, DeadLetterClient, Outbox, RequestedAction, Selection, StoredDeadLetter, check_exists
 from bridge.path.replay import carry_out_requests, map_again
 from bridge.service.reload import Configuration
-from bridge.text import printable
+from bridge.text import counted, printable
 
 LISTED = 100
 """Dead letters that ``list`` shows by default."""
@@ -179,7 +179,7 @@ def _export(arguments: argparse.Namespace) -> int:
         for stored in client.dead_letters(_selection(arguments), limit=arguments.limit):
             print(json.dumps(export(stored)), file=file)
             written += 1
-    print(f"{written} dead letters written" if written else NOTHING, file=sys.stderr)
+    print(f"{counted(written, 'dead letter')} written" if written else NOTHING, file=sys.stderr)
     return 0
 
 
@@ -293,7 +293,7 @@ def _ask_the_bridge(path: Path, selection: Selection, action: RequestedAction, a
         before = client.counter("dead_letters_replayed")
         marked = client.mark(selection, action, limit=arguments.limit)
         if marked and not arguments.json:
-            print(f"{len(marked)} dead letters marked for the running bridge to {action}")
+            print(f"{counted(len(marked), 'dead letter')} marked for the running bridge to {action}")
         if marked and not arguments.no_wait:
             try:
                 _wait(client, marked, action)

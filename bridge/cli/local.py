@@ -17,6 +17,7 @@ from bridge.cli.arguments import number_between, whole_number_between
 from bridge.cli.exits import CommandError
 from bridge.config.values import mqtt_endpoint
 from bridge.errors import ConfigError
+from bridge.links.tls import load_pair
 
 MAX_SECONDS = 31_536_000.0
 """A year, for durations that have no reason for another bound."""
@@ -166,7 +167,7 @@ def _context(arguments: argparse.Namespace) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=arguments.ca_file)
         if arguments.cert_file is not None:
-            context.load_cert_chain(arguments.cert_file, arguments.key_file)
+            load_pair(context, arguments.cert_file, arguments.key_file)
     except OSError as exc:  # includes ssl.SSLError
         raise ConfigError(f"the TLS files can't be used: {exc}") from exc
     return context
@@ -178,6 +179,4 @@ def _require_local() -> None:
         import quickjs  # noqa: F401, PLC0415
         import rich  # noqa: F401, PLC0415
     except ImportError as exc:
-        raise ConfigError(
-            f"this command needs the extra `local` ({exc.name} is missing): pip install 'gdn-bridge[local]'"
-        ) from exc
+        raise ConfigError(f"this command needs the extra `local` ({exc.name} is missing): see docs/install.md") from exc

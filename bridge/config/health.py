@@ -32,8 +32,8 @@ class HealthSettings(Group):
     query: str | None = Field(
         default=None,
         min_length=1,
-        description="C8QL query that returns one number, which grows with the rows; it isn't compared with receipts. "
-        "Not set: count the tables that the worker fills, and compare each with the streams that feed it.",
+        description="C8QL query that returns one number, which grows with the rows; it isn't compared with the number "
+        "of receipts. Not set: count the tables that the worker fills, and compare each with the streams that feed it.",
     )
     query_interval: float = Field(
         default=60,

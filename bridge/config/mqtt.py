@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 
 from bridge.config.values import BrokerAddress, Group, Text, broker_urls, checked_file, mqtt_endpoint, number_as_text
-from bridge.links.tls import Tls
+from bridge.links.tls import Tls, load_pair
 from bridge.mapping.sparkplug import DEFAULT_MAX_BYTES
 
 
@@ -49,7 +50,7 @@ class MqttSettings(Group):
         ge=5,
         le=65535,
         description="Keep-alive interval in seconds. A link that brings no byte, not even an answer to a ping, is "
-        "reported after half of this interval and 5 seconds, and dropped after 1.5 times the interval.",
+        "reported after half of this interval plus 5 seconds, and dropped after 1.5 times the interval.",
     )
     session_expiry: int = Field(
         default=604800,
@@ -138,7 +139,14 @@ class MqttSettings(Group):
                 raise ValueError("is required with mqtt.cert_file")
             if path is not None and info.data["cert_file"] is None:
                 raise ValueError("is set, but mqtt.cert_file isn't; a key needs its certificate")
-        return checked_file(path, pem="private key" if info.field_name == "key_file" else "certificate")
+        is_key = info.field_name == "key_file"
+        checked = checked_file(path, pem="private key" if is_key else "certificate")
+        if is_key and checked is not None and info.data.get("cert_file") is not None:
+            try:
+                load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), info.data["cert_file"], checked)
+            except OSError as exc:
+                raise ValueError(f"doesn't belong to mqtt.cert_file, or is damaged: {exc}") from None
+        return checked
 
     @property
     def brokers(self) -> list[BrokerAddress]:

@@ -29,7 +29,7 @@ sources set it, the first in this list wins:
 5. the default.
 
 - An unknown `BRIDGE_` variable, an unknown key or an invalid value prevents the start: the bridge lists all problems,
-  without any values, and ends with exit code 78.
+  without secret values, and ends with exit code 78.
 - An empty variable counts as not set.
 - Relative paths in the TOML file are relative to the file's directory, all others to the working directory.
 - One variable can set a list or a whole table, as JSON: `BRIDGE_WORKER__REGIONS='["gdn-us-west"]'`. A number in the

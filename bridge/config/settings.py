@@ -75,9 +75,8 @@ class OutboxSettings(Group):
         description="What to do while the outbox is full. `hold`: disconnect from the broker, which keeps the session "
         "and its messages within its own limits, and reconnect when a tenth of the outbox is free; the "
         "bridge loses nothing. `drop_oldest`: drop the oldest rows that were never sent, of the streams with the most "
-        "bytes. `reject_new`: acknowledge new messages and drop the rows of a stream that has its share, an equal part "
-        "of `max_bytes` for each stream. Every dropped row is counted, in the metrics and the "
-        "books.",
+        "bytes. `reject_new`: acknowledge new messages, and drop new rows of a stream that already fills its part of "
+        "`max_bytes`; all streams have equal parts. Every dropped row is counted, in the metrics and the books.",
     )
     dead_letter_bytes: int = Field(
         default=100 << 20,
@@ -144,8 +143,8 @@ class DeliverySettings(Group):
         default=False,
         description="Whether GDN is asked to drop rows that it has already stored (effectively once): rows get "
         "sequence numbers, kept in the outbox, under a fixed producer name, and redelivered messages are "
-        "recognised and skipped. Requires that deduplication is enabled for the namespace; costs one more "
-        "synced write per batch.",
+        "recognised and skipped. Requires that deduplication is enabled for the fabric (in Pulsar: the "
+        "namespace); costs one more synced write per batch.",
     )
     linger: int = Field(
         default=0,

@@ -149,7 +149,7 @@ def _allowed_container(annotation: Any) -> str:
     if get_origin(annotation) is dict:
         return "a table of strings, numbers and booleans" + (", or of tables" if element == FieldSetting else "")
     if element is RouteSettings:
-        return "a list of routes"
+        return "a list of routes, each under [[routes]]"
     return "a list of tables" if is_group(element) else "a list of strings"
 
 

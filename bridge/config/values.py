@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
+from bridge.links.certificates import ENCRYPTED_KEY
+
 MAX_PEM = 4 << 20
 """Bytes of a file that are searched for a certificate or key; a system's bundle of authorities has 200 KB."""
 
@@ -169,4 +171,6 @@ def checked_file(path: Path | None, *, pem: str | None = None) -> Path | None:
         raise ValueError("is not a path") from None
     if pem is not None and not re.search(rb"-----BEGIN [A-Z0-9 ]*" + pem.upper().encode(), content):
         raise ValueError(f"{shown}has no {pem} in PEM format (text with -----BEGIN {pem.upper()}-----)")
+    if pem == "private key" and b"ENCRYPTED" in content:
+        raise ValueError(ENCRYPTED_KEY)
     return path

@@ -28,6 +28,7 @@ from bridge.gdn.budget import Budget
 from bridge.gdn.login import Account, TokenCache
 from bridge.gdn.proxy import Proxy
 from bridge.links.certificates import handshake_advice
+from bridge.log import MIN_SUBSTRING
 from bridge.timing import Deadline
 
 SLOW_TIMEOUT = 30.0
@@ -270,10 +271,10 @@ class Client:
 
     def _redacted(self, message: str) -> str:
         """The message without secrets that the far end may have repeated."""
-        for key in sorted(filter(None, self._keys), key=len, reverse=True):
-            message = message.replace(key, "[API key]")
-        for secret in sorted(filter(None, self._other_secrets), key=len, reverse=True):
-            message = message.replace(secret, "[secret]")
+        for secrets, shown in ((self._keys, "[API key]"), (self._other_secrets, "[secret]")):
+            # Shorter ones occur by chance: the log redacts them where they are a word of their own.
+            for secret in sorted([s for s in secrets if len(s) >= MIN_SUBSTRING], key=len, reverse=True):
+                message = message.replace(secret, shown)
         return message
 
     def _add_secret(self, secret: str) -> None:

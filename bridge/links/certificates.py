@@ -27,6 +27,8 @@ class _Tag(IntEnum):
     VERSION = 0xA0  # [0], constructed
 
 
+ENCRYPTED_KEY = "the private key has a passphrase: remove it with `openssl pkey -in OLD -out NEW`"
+
 _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "UNEXPECTED_EOF_WHILE_READING"})
 """OpenSSL's reasons (``ssl.SSLError.reason``) when the peer doesn't speak TLS or closes the connection."""
 
@@ -40,12 +42,20 @@ _DATES = frozenset({9, 10})
 """X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
 
 
-def handshake_advice(exc: BaseException, now: float) -> str:
-    """Advice to append to the message of a failed TLS handshake; empty if there is none. ``now``: the wall clock."""
+def handshake_advice(exc: BaseException, now: float, *, ca_file: str | None = None) -> str:
+    """Advice to append to the message of a failed TLS handshake; empty if there is none.
+
+    Args:
+        exc: the failure.
+        now: the wall clock.
+        ca_file: the certificate authorities that the peer was checked against; None: those of the system.
+    """
     if getattr(exc, "verify_code", None) in _DATES:
         clock = f"the clock of this machine says {datetime.fromtimestamp(now, UTC):%Y-%m-%d %H:%M} UTC"
         return f"; {clock}, {'is that right?' if clock_is_set(now) else 'it is not set: set it'}"
     if getattr(exc, "verify_code", None) in _UNKNOWN_AUTHORITY:
+        if ca_file is not None:
+            return f"; {ca_file}, the file of ca_file, has no certificate of the authority that issued it"
         return "; if your own certificate authority issued it, set ca_file"
     if isinstance(exc, ConnectionResetError) or getattr(exc, "reason", None) in _NO_TLS:
         return "; this port doesn't seem to speak TLS"

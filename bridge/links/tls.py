@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from bridge.links.certificates import handshake_advice, not_after
+from bridge.links.certificates import ENCRYPTED_KEY, handshake_advice, not_after
 from bridge.log import get_logger
 
 DAY = 86400.0
@@ -18,6 +18,10 @@ EXPIRY_NOTICE = 30 * DAY
 """Seconds. Each connect logs a warning for a certificate that expires sooner."""
 
 log = get_logger(__name__)
+
+
+class UnusableFile(OSError):
+    """A file of a TLS connection can't be read or used; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,26 +36,46 @@ class Tls:
         """A verifying client context. Reads the files, so that each attempt uses their current content.
 
         Raises:
-            OSError: a file can't be read or has the wrong content (``ssl.SSLError`` is one).
+            UnusableFile: a file can't be read or has the wrong content.
         """
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
         except OSError as exc:
-            raise OSError(f"ca_file {self.ca_file} can't be used: {exc}") from exc
-        try:
-            if self.cert_file is not None:
-                context.load_cert_chain(self.cert_file, self.key_file)
-        except OSError as exc:
-            raise OSError(f"cert_file {self.cert_file} and key_file {self.key_file} can't be used: {exc}") from exc
+            raise UnusableFile(f"ca_file {self.ca_file} can't be used: {exc}") from exc
+        if self.cert_file is not None:
+            try:
+                load_pair(context, self.cert_file, self.key_file)
+            except OSError as exc:
+                files = f"cert_file {self.cert_file} and key_file {self.key_file}"
+                raise UnusableFile(f"{files} can't be used: {exc}") from exc
         return context
 
     def client_not_after(self) -> float | None:
         """When the client certificate expires, in seconds since the epoch; None without one.
 
         Raises:
-            OSError: its file can't be read.
+            UnusableFile: its file can't be read.
         """
-        return None if self.cert_file is None else not_after(self.cert_file.read_bytes())
+        if self.cert_file is None:
+            return None
+        try:
+            return not_after(self.cert_file.read_bytes())
+        except OSError as exc:
+            raise UnusableFile(f"cert_file {self.cert_file} can't be read: {exc.strerror}") from exc
+
+
+def load_pair(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> None:
+    """Load a certificate with its private key; never asks for a passphrase.
+
+    Raises:
+        OSError: a file can't be read, has the wrong content or a passphrase, or they don't belong together.
+    """
+    # Without a callback OpenSSL asks on the terminal, and takes over the signal handlers: SIGTERM would be ignored.
+    context.load_cert_chain(cert_file, key_file, password=_refuse_passphrase)
+
+
+def _refuse_passphrase() -> str:
+    raise OSError(ENCRYPTED_KEY)
 
 
 class Connect(Protocol):
@@ -103,7 +127,7 @@ def _secured(sock: socket.socket, host: str, tls: Tls, context: ssl.SSLContext) 
         if expiry is not None and expiry <= now:
             # The peer's TLS alert seldom says so.
             raise OSError(f"{exc}; the client certificate {tls.cert_file} has expired: renew it") from exc
-        if advice := handshake_advice(exc, now):
+        if advice := handshake_advice(exc, now, ca_file=None if tls.ca_file is None else str(tls.ca_file)):
             raise OSError(f"{exc}{advice}") from exc
         raise
     # With TLS 1.3 the handshake ends before the peer has checked our certificate: log it here as well.

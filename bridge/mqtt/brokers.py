@@ -28,7 +28,7 @@ class Failure(NamedTuple):
     error: str
     """Of all attempts, once the round has ended."""
     pace: Pace | None
-    """The slowest of the round: an earlier attempt may do harm."""
+    """The slowest of the round: dialling sooner may do harm."""
     tries_next: bool
     """Whether the round goes on with another broker."""
 

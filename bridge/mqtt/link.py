@@ -25,7 +25,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from bridge.errors import MqttUnavailable, RemoteProtocolError
 from bridge.links.link import Link, LinkEnd
-from bridge.links.tls import Tls, open_socket
+from bridge.links.tls import Tls, UnusableFile, open_socket
 from bridge.message import MqttMessage
 from bridge.mqtt import grants, packets, refusals
 from bridge.mqtt.grants import Limits
@@ -412,6 +412,10 @@ class MqttLink(Link):
                 return []
             data = bytes(self._rest)
             self._rest.clear()
+        if self.session_present is None and data[0] >> 4 != PacketTypes.CONNACK:
+            raise RemoteProtocolError(
+                f"the answer to CONNECT is not MQTT, it begins with {data[:16]!r}: check the port in mqtt.url"
+            )
         block = packets.split(data, version=self._options.version, received_at=received_at)
         self._check_bounds(block, data)
         self._pubrels += block.pubrels
@@ -578,6 +582,8 @@ class MqttLink(Link):
                 error += ". If this port speaks TLS, write mqtts:// in mqtt.url"
             elif "own" not in self.certificate_ends:
                 error += ". If the broker requires a client certificate, set mqtt.cert_file and mqtt.key_file"
+            else:
+                error += ". Perhaps the broker doesn't trust the authority that issued mqtt.cert_file"
         super().fail(error, end)
 
     def close(self) -> None:
@@ -632,8 +638,13 @@ def dial(
     try:
         client_not_after = None if tls is None else tls.client_not_after()
         sock = open_socket(host, port, tls=tls, timeout=connect_timeout)
+    except UnusableFile as exc:
+        raise MqttUnavailable(str(exc)) from exc
+    except ssl.SSLError as exc:
+        raise MqttUnavailable(f"the broker at {host}:{port} can't be used: {exc}") from exc
     except OSError as exc:
-        raise MqttUnavailable(f"the broker at {host}:{port} can't be reached: {exc}") from exc
+        advice = "Check mqtt.url, and that the broker listens there"
+        raise MqttUnavailable(f"the broker at {host}:{port} can't be reached: {exc}. {advice}") from exc
     return MqttLink(
         sock=sock,
         options=options,

@@ -23,7 +23,7 @@ BRIEF_LINKS = 3
 """That many brief links in a row suggest it."""
 
 KEY, LEFT_KEY = "mqtt_session", "mqtt_sessions_left"
-"""Of saved values: the session used last, and those used before it at other brokers, latest first."""
+"""Keys of saved values: the session used last, and those used before it at other brokers, latest first."""
 
 MAX_LEFT = 32
 """The most sessions at other brokers that are remembered."""
@@ -43,7 +43,7 @@ class Known(NamedTuple):
     filters: tuple[str, ...] = ()
     """Topic filters that it holds."""
     qos: int = 1
-    """That they were requested at."""
+    """QoS of the last request for them."""
 
 
 class MqttSession:

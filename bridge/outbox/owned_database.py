@@ -120,6 +120,8 @@ class OwnedDatabase(Database, ABC):
                     hint="this file is a copy or was restored from one: it gets a new name, so that no record id or "
                     "sequence number is used twice",
                 )
+            if name is None:
+                log.info("outbox.created", path=str(self._path.absolute()))
             self._load_totals(db, is_copy=is_copy)
             self._damage = None
             self.name = secrets.token_hex(4) if name is None or is_copy else name

@@ -21,7 +21,7 @@ class CanaryMessage:
     receipted_at: float | None = None
     """When GDN had receipted its rows."""
     trouble: str | None = None
-    """Why it got no further, as a predicate of a sentence about the canary; None: nothing went wrong."""
+    """Why it got no further, as text that follows "the canary", such as "was filtered"; None: nothing went wrong."""
 
     def publish(self, publish: Callable[[str, bytes], None] | None, now: float) -> bool:
         """Publish it; False: that failed. ``publish``: None while the broker isn't connected."""

@@ -85,11 +85,11 @@ class Delivery:
     """The records of one stream.
 
     Records are sent in arrival order. After a reconnect all records without a receipt are sent again, in their order.
-    A record that GDN could not take (``send-error:8``) is sent again before every unsent record, but after those that
-    were already sent behind it.
+    A record that GDN could not take (``send-error:8``) is sent again: later ones that were already sent stay ahead of
+    it, unsent ones follow it.
 
-    With ``deduplicates`` each record gets a sequence number when it is first sent. It keeps the number only while GDN,
-    having stored a higher one, must have stored it too: see ``reusable_from``.
+    With ``deduplicates`` each record gets a sequence number when it is first sent. On a new connection it keeps the
+    number only if no higher one is known to be stored: see ``reusable_from``.
 
     Args:
         stream: the GDN stream's name.
@@ -199,7 +199,7 @@ class Delivery:
         return (MEMORY_BYTES if self._memory.has_room else OWN_BYTES) - self._bytes
 
     def take(self, count: int, now: float, *, max_bytes: float = math.inf) -> list[OutboxRecord]:
-        """Records to send now, in order: up to ``count``, and while those before take less than ``max_bytes``.
+        """Records to send now, in order: up to ``count``; the last one is that which reaches ``max_bytes``.
 
         Raises:
             OutboxUnavailable: the disk can't be read now.
@@ -296,7 +296,7 @@ class Delivery:
         self._queue_again(unreceipted)
 
     def fall_back(self) -> None:
-        """Continue without sequence numbers, at least once: the far end doesn't accept them."""
+        """Continue without sequence numbers, which the far end doesn't accept: delivery is at least once now."""
         self.deduplicates = False
         self._numbers.clear()
         self._queue_again(())  # without numbers, by id

@@ -70,7 +70,7 @@ class Intake:
         self._drops_logged_at = -DROPS_LOGGED_EVERY
         self._brokers = brokers
         self._use(brokers.session)
-        # The fence is recognised by order: with it, messages are stored in arrival order.
+        # The fence (mqtt/redelivery.py) is recognised by order: with it, messages are stored in arrival order.
         self._arrivals = Arrivals(may_overtake=self._redelivery is None)
         self._clock = clock
         self._is_connected = False  # the CONNACK has come
@@ -192,8 +192,8 @@ class Intake:
         asks_again = self._session.watch_drops
         error, pace = self._session.end(link, lasted=self._clock() - self._linked_at, error=error)
         log.warning("mqtt.lost", error=error)
-        # A link that was left, taken over by another client, or ended by asking for the counter says nothing against
-        # the broker.
+        # None of these ends is the broker's failure: the link was left, taken over by another client, or ended by
+        # asking for the counter.
         is_failure = self.holding is None and not link.taken_over and asks_again == self._session.watch_drops
         tries_next = False
         if is_failure and not self._is_subscribed:
@@ -234,7 +234,7 @@ class Intake:
         was_waiting = self._arrivals.is_waiting
         messages = self._read(received_at) if is_readable and self._arrivals.has_room else []
         self._add(messages, now)
-        # Messages that may overtake waiting ones must be read at once.
+        # Read on: new messages may be mapped before those that wait.
         while messages and was_waiting and self._arrivals.has_room:
             messages = self._read(received_at)
             self._add(messages, now)

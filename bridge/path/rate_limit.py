@@ -8,7 +8,7 @@ BURST_SECONDS = 1.0
 """Bucket size: what the full rate allows in these seconds may be sent at once after a pause."""
 
 STEP_SECONDS = 0.05
-"""Sending resumes once the bucket holds the tokens of these seconds: a turn per row would cost a commit per row."""
+"""Sending resumes once the bucket holds what the rate gives in this time; a turn per row would be a commit per row."""
 
 ROUNDING = 1e-9
 """Tokens by which floating-point rounding may leave a bucket short at ``ready_at``."""

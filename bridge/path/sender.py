@@ -109,7 +109,7 @@ class Sender:
         return max(self.delivery.paused_until, limited_until)
 
     def is_rate_limited(self, now: float) -> bool:
-        """Whether a record could be sent now but for the rate limit."""
+        """Whether only the rate limit prevents a send now."""
         if self._limit is None or now >= self._limit.ready_at:
             return False
         return self.may_send_at() is not None and self.delivery.paused_until <= now

@@ -134,7 +134,13 @@ class Supervisor:
             limit = CHECK_TIMEOUTS * timeout + GRACE
             started.append(self._threads.start("health", health.run, limit=limit, beat=lambda: health.beat))
         self._start_dialling()
-        log.info("daemon.started", worker=self._worker, streams=list(pipeline.senders), filters=list(pipeline.filters))
+        log.info(
+            "daemon.started",
+            worker=self._worker,
+            streams=list(pipeline.senders),
+            filters=list(pipeline.filters),
+            outbox=str(self._settings.outbox.path.absolute()),
+        )
         self._manager.ready(self._status_text())
         return started
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
 import ssl
 import subprocess
+import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -137,6 +140,41 @@ def test_a_peer_without_tls_gets_another_hint_than_an_untrusted_one() -> None:
         open_socket("localhost", port, tls=Tls(), timeout=10)
     with served(context=server_context(trustme.CA(), LATER)) as port, pytest.raises(OSError, match="set ca_file"):
         open_socket("localhost", port, tls=Tls(), timeout=10)
+
+
+def test_a_peer_that_the_ca_file_does_not_know_is_refused_with_the_name_of_that_file(tmp_path: Path) -> None:
+    tls = files(tmp_path, trustme.CA(), LATER)
+    with served(context=server_context(trustme.CA(), LATER)) as port, pytest.raises(OSError, match="ca_file") as caught:
+        open_socket("localhost", port, tls=tls, timeout=10)
+
+    assert f"{tls.ca_file}, the file of ca_file, has no certificate of the authority" in str(caught.value)
+
+
+def test_a_key_with_a_passphrase_is_an_error_and_nobody_is_asked_for_it(tmp_path: Path) -> None:
+    tls = files(tmp_path, trustme.CA(), LATER)
+    assert tls.key_file is not None
+    key = tls.key_file.read_bytes()
+    encrypt = ["openssl", "pkey", "-aes256", "-passout", "pass:hunter2", "-out", str(tls.key_file)]
+    subprocess.run(encrypt, input=key, check=True)
+    terminal, child_side = os.openpty()  # OpenSSL asks on the terminal
+
+    paths = [str(path) for path in (tls.ca_file, tls.cert_file, tls.key_file)]
+    script = f"from bridge.links.tls import Tls; from pathlib import Path; Tls(*map(Path, {paths!r})).context()"
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        stdin=child_side,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        timeout=30,
+        check=False,
+        text=True,
+    )
+    os.close(terminal)
+    os.close(child_side)
+
+    assert ended.stderr.splitlines()[-1].startswith(f"bridge.links.tls.UnusableFile: cert_file {tls.cert_file} and")
+    assert "the private key has a passphrase" in ended.stderr
 
 
 def test_a_renewed_certificate_is_used_at_the_next_connect(tmp_path: Path) -> None:

@@ -319,8 +319,7 @@ def test_mqtt_5_asks_for_the_session_expiry_the_window_and_the_largest_packet(pa
 
 
 def test_messages_may_arrive_in_pieces_and_are_acknowledged_in_order(pair: Pair) -> None:
-    link = mqtt(pair[0])
-    sent(link, pair[1])
+    link = connected(pair, 4)
     data = b"".join(publish(4, "b", packet_id=n) for n in (1, 2, 3))
     messages: list[MqttMessage] = []
     for byte in data:
@@ -712,6 +711,14 @@ def test_a_broker_that_ends_before_its_connack_may_want_tls(pair: Pair, version:
 
 
 @both_versions
+def test_a_peer_that_does_not_speak_mqtt_is_named_as_such(pair: Pair, version: int) -> None:
+    link = mqtt(pair[0], version)
+
+    with pytest.raises(RemoteProtocolError, match=r"not MQTT, it begins with b'HTTP/1.1 400 Bad'.*port in mqtt\.url"):
+        receive(link, pair[1], b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+@both_versions
 def test_a_close_without_a_reason_is_recognised(pair: Pair, version: int) -> None:
     link = connected(pair, version, suback(version, 1, 1, 1))
     assert not link.closed_silently
@@ -963,6 +970,7 @@ def test_bytes_before_the_connack_give_a_broker_no_time(pair: Pair) -> None:
     now = time.monotonic()
     link.tick(now)
 
+    receive(link, pair[1], b"\x20\xff\xff\x03")  # a CONNACK of 65,535 bytes
     arrive(link, pair[1], now, rate=5000, seconds=12)
 
     assert link.error == "the broker did not answer CONNECT within 10 s"

@@ -87,6 +87,18 @@ def test_a_kill_at_any_step_of_the_seals_renewal_keeps_the_name_and_the_seen_mes
     outbox.close()
 
 
+def test_only_a_new_file_is_logged_as_created_with_its_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for expected in ([str(tmp_path / "outbox.db")], []):
+        with capture_logs() as logs:
+            outbox = Outbox(Path("outbox.db"))
+            outbox.open()
+            outbox.close()
+        assert [entry["path"] for entry in logs if entry["event"] == "outbox.created"] == expected
+
+
 def test_a_copy_that_was_made_before_a_kill_in_the_renewal_is_still_detected(tmp_path: Path) -> None:
     """Accepting two seals must not accept a copy from before the last start: its ids were given out since."""
     path = tmp_path / "outbox.db"

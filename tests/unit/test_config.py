@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -557,6 +558,30 @@ def test_certificate_and_key_need_each_other(environ: dict[str, str], tmp_path: 
     assert problems(environ, BRIDGE_MQTT__KEY_FILE=__file__)[0].startswith("BRIDGE_MQTT__KEY_FILE: is set, but")
 
 
+def pair(directory: Path, name: str) -> tuple[Path, Path]:
+    """A certificate and its private key as files."""
+    issued = trustme.CA().issue_cert(name)
+    cert, key = directory / f"{name}.pem", directory / f"{name}.key"
+    issued.cert_chain_pems[0].write_to_path(str(cert))
+    issued.private_key_pem.write_to_path(str(key))
+    return cert, key
+
+
+def test_a_key_of_another_certificate_or_with_a_passphrase_is_refused(environ: dict[str, str], tmp_path: Path) -> None:
+    environ["BRIDGE_MQTT__URL"] = "mqtts://broker"
+    cert, key = pair(tmp_path, "good")
+    _, other = pair(tmp_path, "other")
+    encrypted = tmp_path / "encrypted.key"
+    encrypted.write_text("-----BEGIN ENCRYPTED PRIVATE KEY-----\n")
+    environ["BRIDGE_MQTT__CERT_FILE"] = str(cert)
+
+    assert read(environ | {"BRIDGE_MQTT__KEY_FILE": str(key)}).mqtt.key_file == key
+    (mismatch,) = problems(environ, BRIDGE_MQTT__KEY_FILE=str(other))
+    assert mismatch.startswith("BRIDGE_MQTT__KEY_FILE: doesn't belong to mqtt.cert_file, or is damaged")
+    (refused,) = problems(environ, BRIDGE_MQTT__KEY_FILE=str(encrypted))
+    assert refused.startswith("BRIDGE_MQTT__KEY_FILE: the private key has a passphrase: remove it with `openssl pkey")
+
+
 @pytest.mark.parametrize(
     ("name", "what"),
     [
@@ -567,8 +592,9 @@ def test_certificate_and_key_need_each_other(environ: dict[str, str], tmp_path: 
     ],
 )
 def test_a_tls_file_that_is_no_pem_is_named(environ: dict[str, str], tmp_path: Path, name: str, what: str) -> None:
-    good, wrong = tmp_path / "good.pem", tmp_path / "wrong.pem"
-    good.write_text("-----BEGIN CERTIFICATE-----\n-----BEGIN EC PRIVATE KEY-----\n")
+    cert, key = pair(tmp_path, "good")
+    good, wrong = tmp_path / "both.pem", tmp_path / "wrong.pem"
+    good.write_text(cert.read_text() + key.read_text())
     wrong.write_bytes(b"\x30\x82\x01\x02")
     environ["BRIDGE_MQTT__URL"] = "mqtts://broker"
     both = {"BRIDGE_MQTT__CERT_FILE": str(good), "BRIDGE_MQTT__KEY_FILE": str(good)}

@@ -103,12 +103,12 @@ def test_invalid_options_are_refused_before_the_first_message(options: FormatOpt
         (FormatOptions(compression="auto"), "zstandard"),
     ],
 )
-def test_a_missing_library_is_named_with_the_command_that_installs_it(
+def test_a_missing_library_is_named_with_the_extra_that_installs_it(
     options: FormatOptions, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uninstall(module, monkeypatch)
 
-    with pytest.raises(MissingExtra, match=rf"{module}.*pip install 'gdn-bridge\[formats\]'"):
+    with pytest.raises(MissingExtra, match=rf"{module}.*install the extra `formats`"):
         compile_decoder(options)
 
 

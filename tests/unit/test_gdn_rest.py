@@ -81,6 +81,17 @@ def test_each_answer_raises_its_error_and_no_message_has_the_key(
     assert "/apid/otp" in str(caught.value)
 
 
+def test_a_key_that_is_too_short_to_be_recognised_within_words_does_not_garble_messages(
+    web: responses.RequestsMock,
+) -> None:
+    web.post(f"{BASE}/apid/otp", status=500, body="{}")
+    rest = GdnRest(base_url=BASE, fabric="_system", api_key="otp", wall_clock=lambda: 1_700_000_000.0)
+
+    with pytest.raises(GdnUnavailable, match="/apid/otp"):
+        rest.otp()
+    rest.close()
+
+
 @pytest.mark.parametrize(
     ("header", "expected"),
     [("7", 7.0), ("Tue, 14 Nov 2023 22:13:30 GMT", 10.0), ("soon", None), ("-3", None), ("", None)],

@@ -56,5 +56,5 @@ def load_extra(module: str, needed_by: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as exc:
-        text = f"{needed_by} needs the module {module}, which isn't installed: pip install 'gdn-bridge[formats]'"
-        raise MissingExtra(text) from exc
+        advice = "install the extra `formats` (docs/install.md)"
+        raise MissingExtra(f"{needed_by} needs the module {module}, which isn't installed: {advice}") from exc
