@@ -176,6 +176,9 @@ class MqttLink(Link):
         """Whether a redelivered message showed that the broker had kept the session, although its CONNACK denied it."""
         self.broker_dropped: int | None = None
         """Messages that the broker has dropped since its start because a queue was full; None if it hasn't said."""
+        self.pings_answered = 0
+        """Of the PINGREQs sent, in order."""
+        self._pings = 0  # PINGREQs sent
         self._connection_notes: list[str] = []
         self._options = options
         self._subscriptions = Subscriptions(
@@ -419,6 +422,7 @@ class MqttLink(Link):
         block = packets.split(data, version=self._options.version, received_at=received_at)
         self._check_bounds(block, data)
         self._pubrels += block.pubrels
+        self.pings_answered = min(self.pings_answered + block.pingresps, self._pings)
         if block.needed > MAX_PACKET:
             self._oversized = packets.Oversized(block.needed)
             self._oversized.feed(data[block.consumed :])
@@ -522,10 +526,20 @@ class MqttLink(Link):
                 self.fail(error, LinkEnd.TIMED_OUT)
             return
         if self._is_ping_due(now):
-            self._pinged_at = now
-            self._outgoing += _PINGREQ
+            self.ping(now)
         if self._is_quiet and self._silence.is_probe_due(now):
             self._send(self._subscriptions.repeat())
+
+    def ping(self, now: float) -> int:
+        """Send a PINGREQ, which also serves as keepalive. ``now`` is monotonic seconds.
+
+        Returns:
+            Its number on this link: its PINGRESP has come when ``pings_answered`` has reached it.
+        """
+        self._pinged_at = now
+        self._pings += 1
+        self._outgoing += _PINGREQ
+        return self._pings
 
     def unheard_for(self, now: float) -> float | None:
         """Seconds since the broker's last byte, if it owes the answer to a ping; None: it answers."""

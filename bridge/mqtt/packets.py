@@ -17,6 +17,7 @@ from bridge.message import MqttMessage
 
 PUBLISH = 0x30
 PUBREL = 0x60
+_PINGRESP = b"\xd0\x00"
 
 # Answers with the packet id 0. Their short form (3.4.2.1: without reason code 0) is the same in both protocol versions.
 _ACKNOWLEDGEMENTS = {1: 0x40020000, 2: 0x50020000}
@@ -43,6 +44,8 @@ class Block(NamedTuple):
     """Length of the incomplete packet; 0 if it isn't known yet."""
     pubrels: list[int]
     """Packet ids of PUBREL packets, in order."""
+    pingresps: int
+    """Number of PINGRESP packets in ``other``: paho doesn't report them."""
 
 
 def split(buffer: bytes, *, version: int, received_at: int) -> Block:
@@ -81,7 +84,7 @@ def split(buffer: bytes, *, version: int, received_at: int) -> Block:
         else:
             other.append(buffer[at:stop])
         at = stop
-    return Block(messages, b"".join(other), at, needed, pubrels)
+    return Block(messages, b"".join(other), at, needed, pubrels, other.count(_PINGRESP))
 
 
 class Oversized:

@@ -80,7 +80,10 @@ class Qos2Exchanges:
 
     def to_store(self, new: Iterable[MqttMessage]) -> Qos2Changes | None:
         """What the commit of ``new`` must store beside the rows; None: nothing, and it needs no commit."""
-        # What ends before it is stored isn't remembered: if the PUBREL was of another message, the next would be lost.
+        # A PUBREL that comes before its message is stored answers no PUBREC of ours: the broker skipped a step, or it
+        # means an earlier message with this id. The PUBCOMP of this turn lets the broker use the id again, and no
+        # further PUBREL has to follow. If the id were remembered, the next message with it and the same content would
+        # be lost.
         for packet_id in self._pubrels:
             self._uncommitted.pop(packet_id, None)
         ids = dict.fromkeys([m.packet_id for m in new if m.qos == 2]) if self._uncommitted else {}

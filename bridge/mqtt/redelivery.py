@@ -6,6 +6,14 @@ are sent again when the session resumes (MQTT 5, 4.4), in their original order (
 commit, the *fence*, is acknowledged only after the next commit. On a resumed session the broker must send the fence
 again. All that it received before the fence arrives before it and is stored; all that arrives after it is new.
 
+Some brokers send nothing more until every message is acknowledged, so there the fence can't wait for the next commit.
+It is *retired*: a commit clears the entries on disk, then the fence is acknowledged. In this order, because the broker
+may reuse its packet id, and an entry with that id could hide a new message. Without entries nothing is recognised, so
+the broker must have all earlier PUBACKs before. A *barrier* shows that it has them: a PINGREQ that follows them on the
+link. Once its PINGRESP has come, the fence alone is unacknowledged, and if the link breaks, at most the fence is stored
+twice. A broker that sends a new message in this state doesn't wait for the fence: on this link no further fence is
+retired.
+
 A second, independent check guards against brokers that break these rules: a message that arrives before the fence is
 skipped only if its packet id and content are known. In doubt a message counts as new: a duplicate is better than a
 loss.
@@ -15,6 +23,7 @@ All this is about QoS 1. Messages with QoS 0 and 2 pass through, in their place 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
@@ -31,6 +40,12 @@ ENTRY_BYTES = 2 + DIGEST_BYTES
 
 FENCE_TIMEOUT = 10.0
 """Seconds without a message after which the bridge stops waiting for the fence."""
+
+PATIENCE = 1.0
+"""Seconds without a QoS 1 message after which a fence that alone is unacknowledged is retired."""
+
+PROMPT = 0.25
+"""Seconds. A broker that sends the next message within this time of the fence's PUBACK was waiting for it."""
 
 MAX_WAITING_BYTES = 16 * 1024 * 1024
 """Maximum bytes of messages that wait for the fence: bounds memory."""
@@ -52,8 +67,9 @@ def content_digest(message: MqttMessage, key: bytes) -> bytes:
 class RedeliveryFilter:
     """Separates new messages from redelivered ones, and says which messages may be acknowledged.
 
-    Each turn of the pipeline calls ``split`` for what was read, ``to_store`` for the commit, and ``committed`` after
-    it. ``link_ended`` is called once a link is gone.
+    Each turn of the pipeline calls ``split`` for what was read, then ``pings_answered``, ``to_store`` for the commit,
+    and ``committed`` after it. Once the messages are acknowledged, it sends a PINGREQ if ``wants_barrier``, and calls
+    ``barrier_sent``. ``link_ended`` is called once a link is gone.
 
     Args:
         session: names broker and client id; entries of another session don't match.
@@ -81,8 +97,11 @@ class RedeliveryFilter:
         self._waiting_bytes = 0
         self._last_arrival = 0.0
         self._unacked_fence: MqttMessage | None = None  # as it arrived on this link
-        self._broker_sends_ahead = False  # the broker sends further messages before the first is acknowledged
-        self._broker_repeats = False  # the broker sends unacknowledged messages again on the same link
+        self._barrier: tuple[int, MqttMessage] | None = None  # an unanswered PINGREQ, and the fence it was sent for
+        self._lone_fence: MqttMessage | None = None  # the fence of the latest answered barrier
+        self._lone_since = 0.0
+        self._retired_at: float | None = None  # the latest fence, until the next message
+        self._patience = PATIENCE  # 0: the broker waits for the fence's PUBACK; inf: it sends new messages without it
 
     def split(
         self, messages: Sequence[MqttMessage], *, session_present: bool | None, now: float
@@ -98,6 +117,7 @@ class RedeliveryFilter:
             self._begin(session_present, now)
         if self._waiting is None:
             arrived = self._without_repeated_fence(messages)
+            self._observe(arrived, now)
             return arrived, arrived
         for n, message in enumerate(messages):
             self._waiting.append(message)
@@ -116,13 +136,30 @@ class RedeliveryFilter:
             return self._stop_waiting(())
         return [], []
 
-    def to_store(self, arrived: Sequence[MqttMessage], new: Sequence[MqttMessage], *, due: bool) -> SeenMessages | None:
+    def pings_answered(self, count: int, now: float) -> None:
+        """Note how many PINGREQs of this link are answered.
+
+        ``split`` comes first: messages that were read together with a PINGRESP may have been sent before it.
+
+        Args:
+            count: since the link began.
+            now: monotonic seconds.
+        """
+        if self._barrier is None or count < self._barrier[0]:
+            return
+        (_, fence), self._barrier = self._barrier, None
+        if fence is self._unacked_fence:
+            self._lone_fence, self._lone_since = fence, now
+
+    def to_store(
+        self, arrived: Sequence[MqttMessage], new: Sequence[MqttMessage], *, may_retire: bool
+    ) -> SeenMessages | None:
         """What the commit must store besides the rows; None: nothing, and it needs no commit.
 
         Args:
             arrived: from ``split``.
             new: from ``split``.
-            due: whether a commit is made anyway, or because of ``wants_commit``.
+            may_retire: whether ``retire_at`` has come.
         """
         to_acknowledge = [message for message in new if message.qos == 1]
         if to_acknowledge:
@@ -132,22 +169,24 @@ class RedeliveryFilter:
                 to_acknowledge.append(fence)
             entries = b"".join([self._entry(message) for message in to_acknowledge])
             return SeenMessages(self._next_batch, entries, self._oldest_needed(len(to_acknowledge)))
-        if self._must_clear or (due and self.wants_commit):
+        # A redelivered message that arrives now is the next fence.
+        retires = may_retire and self._is_fence_alone and all(message.qos != 1 for message in arrived)
+        if self._must_clear or retires:
             return SeenMessages(self._next_batch, b"", self._next_batch)
         return None
 
-    def committed(self, stored: SeenMessages | None, arrived: Sequence[MqttMessage]) -> list[MqttMessage]:
+    def committed(self, stored: SeenMessages | None, arrived: Sequence[MqttMessage], now: float) -> list[MqttMessage]:
         """The QoS 1 messages that may be acknowledged now, in arrival order; ``stored`` is on disk."""
         unacked = [self._unacked_fence] if self._unacked_fence is not None else []
         unacked += [message for message in arrived if message.qos == 1]
-        if len(unacked) > 1 and not self._broker_repeats:
-            self._broker_sends_ahead = True
         self._unacked_fence = None
         if stored is not None:
             self._has_stored = bool(stored.messages)
             self._must_clear = False
             if not stored.messages:
                 self._forget()
+                if unacked:
+                    self._retired_at = now
                 return unacked
             while self._batches and self._batches[0][0] < stored.oldest:
                 self._batches.popleft()
@@ -157,13 +196,25 @@ class RedeliveryFilter:
         return unacked
 
     @property
-    def wants_commit(self) -> bool:
-        """Whether the fence can be acknowledged only after a commit that stores no entries.
+    def wants_barrier(self) -> bool:
+        """Whether to send a PINGREQ now, after the PUBACKs; at most one at a time."""
+        may_retire = self._unacked_fence is not None and self._patience < math.inf
+        return may_retire and self._barrier is None and not self._is_fence_alone
 
-        A broker that was seen to send a second message before the first is acknowledged can be left with one
-        unacknowledged message indefinitely. Another broker may send nothing until it has that PUBACK.
-        """
-        return self._unacked_fence is not None and not self._broker_sends_ahead
+    def barrier_sent(self, number: int) -> None:
+        """Note that the PINGREQ was sent; ``number`` is its number on the link."""
+        assert self._unacked_fence is not None
+        self._barrier = number, self._unacked_fence
+
+    @property
+    def retire_at(self) -> float:
+        """Monotonic seconds at which the fence is to be retired; inf: not now."""
+        return self._lone_since + self._patience if self._is_fence_alone else math.inf
+
+    @property
+    def _is_fence_alone(self) -> bool:
+        """Whether the broker has the PUBACKs of all earlier messages."""
+        return self._unacked_fence is not None and self._unacked_fence is self._lone_fence
 
     @property
     def may_subscribe(self) -> bool:
@@ -188,6 +239,17 @@ class RedeliveryFilter:
         elif self._fence is not None:
             self._waiting, self._last_arrival = [], now
 
+    def _observe(self, messages: Sequence[MqttMessage], now: float) -> None:
+        """Note what the arrival of QoS 1 messages shows about the broker. Other messages may come at any time."""
+        if self._is_fence_alone:
+            # A message with DUP was first sent on an earlier link, and not in this state.
+            if self._patience and any(message.qos == 1 and not message.dup for message in messages):
+                self._patience = math.inf
+        elif self._retired_at is not None and any(message.qos == 1 for message in messages):
+            if now - self._retired_at <= PROMPT:
+                self._patience = 0.0
+            self._retired_at = None
+
     def _without_repeated_fence(self, messages: Sequence[MqttMessage]) -> list[MqttMessage]:
         """The messages without the fence, which some 3.1.1 brokers send again on the same link."""
         fence = self._unacked_fence
@@ -196,7 +258,7 @@ class RedeliveryFilter:
         arrived = [m for m in messages if not (m.dup and m.qos == 1 and self._entry(m) == self._entry(fence))]
         if len(arrived) < len(messages):
             self.skipped += len(messages) - len(arrived)
-            self._broker_repeats, self._broker_sends_ahead = True, False
+            self._patience = 0.0
         return arrived
 
     def _fence_arrived(self, rest: Sequence[MqttMessage]) -> tuple[list[MqttMessage], list[MqttMessage]]:

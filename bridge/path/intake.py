@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -111,7 +112,10 @@ class Intake:
             self.link.want(filters)
 
     def tick(self, now: float) -> None:
-        """Request and follow subscriptions, check timeouts, drop a link that has failed. ``now``: monotonic seconds.
+        """Request and follow subscriptions, check timeouts, drop a link that has failed; follows ``ack``.
+
+        Args:
+            now: monotonic seconds.
 
         Raises:
             OutboxUnavailable: the session's filters or its loss could not be stored.
@@ -124,6 +128,8 @@ class Intake:
             self._session.begin(link)
         if link.awaits_subscribe and self._session.may_subscribe:
             link.subscribe()
+        if self._redelivery is not None and self._redelivery.wants_barrier:
+            self._redelivery.barrier_sent(link.ping(now))
         link.tick(now)
         link.flush()
         if link.error is not None:
@@ -244,6 +250,8 @@ class Intake:
         arrived = new = messages
         if self._redelivery is not None:
             arrived, new = self._redelivery.split(messages, session_present=present, now=now)
+            if self.link is not None:
+                self._redelivery.pings_answered(self.link.pings_answered, now)
         self._arrivals.add(arrived, self._qos_2.new(new, session_present=present))
 
     def _read(self, received_at: int) -> list[MqttMessage]:
@@ -272,9 +280,18 @@ class Intake:
         """Redelivered messages that were stored already."""
         return self._brokers.skipped
 
-    def to_store(self, mapped: Sequence[MqttMessage], *, due: bool) -> SessionChanges:
-        """What to commit with the messages of ``map_slice``, so that they are recognised when they are redelivered."""
-        seen = self._redelivery.to_store(self._arrivals.complete(), mapped, due=due) if self._redelivery else None
+    def to_store(self, mapped: Sequence[MqttMessage], *, due: bool, now: float) -> SessionChanges:
+        """What to commit with the messages of ``map_slice``, so that they are recognised when they are redelivered.
+
+        Args:
+            mapped: from ``map_slice``.
+            due: whether a commit is due even without messages.
+            now: monotonic seconds.
+        """
+        seen = None
+        if self._redelivery is not None:
+            may_retire = due and now >= self.commit_at
+            seen = self._redelivery.to_store(self._arrivals.complete(), mapped, may_retire=may_retire)
         return SessionChanges(seen, self._qos_2.to_store(mapped), self._session.name)
 
     def committed(self, stored: SessionChanges) -> list[MqttMessage]:
@@ -285,12 +302,12 @@ class Intake:
         complete = self._arrivals.remove_complete()
         if self._redelivery is None:
             return complete
-        return self._redelivery.committed(stored.seen, complete) + [m for m in complete if m.qos == 2]
+        return self._redelivery.committed(stored.seen, complete, self._clock()) + [m for m in complete if m.qos == 2]
 
     @property
-    def wants_commit(self) -> bool:
-        """Whether an acknowledgement waits for one more commit, even an empty one."""
-        return self._redelivery is not None and self._redelivery.wants_commit
+    def commit_at(self) -> float:
+        """Monotonic seconds at which a commit is needed even without messages; inf: none is."""
+        return math.inf if self._redelivery is None else self._redelivery.retire_at
 
     def ack(self, messages: Sequence[MqttMessage]) -> None:
         """Acknowledge messages that are durable."""

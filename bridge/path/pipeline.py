@@ -151,11 +151,11 @@ class Pipeline:
         batch = self._map_slice()
         self._follow_sparkplug(now)
         self._canary.publish(self._inbox.canaries(), self._intake.publish, now)
-        due = self._is_commit_due(now)
-        changes = self._intake.to_store(batch.messages, due=due)
+        due = now >= self._commit_at()
+        changes = self._intake.to_store(batch.messages, due=due, now=now)
         # PUBACKs only after the commit (docs/reliability.md, P1).
         if self._store(batch, now, due=due, changes=changes):
-            self._ack(self._intake.committed(changes))
+            self._intake.ack(self._intake.committed(changes))
         self._send(now)
         self._tick(now)
         self._upkeep.save_notes(self._inbox, now)
@@ -173,10 +173,7 @@ class Pipeline:
         if self._intake.is_waiting:
             return -math.inf
         retry_at = self._upkeep.retry_at
-        due = [self._upkeep.due_at]
-        if self._commit_due is not None:
-            # Not before the outbox is used again: turns with nothing to do would follow each other without a wait.
-            due.append(max(self._commit_due, retry_at))
+        due = [self._upkeep.due_at, self._commit_at()]
         if self._may_send():
             sends = [sender.may_send_at() for sender in self.senders.values()]
             due += [max(at, retry_at) for at in sends if at is not None]
@@ -273,8 +270,11 @@ class Pipeline:
                 log.info("sparkplug.rebirth_requested", topic=topic)
                 publish(topic, payload)
 
-    def _is_commit_due(self, now: float) -> bool:
-        return self._commit_due is not None and now >= max(self._commit_due, self._upkeep.retry_at)
+    def _commit_at(self) -> float:
+        """Monotonic seconds at which a commit is due even without a batch."""
+        at = self._intake.commit_at if self._commit_due is None else min(self._commit_due, self._intake.commit_at)
+        # Not before the outbox is used again: turns with nothing to do would follow each other without a wait.
+        return max(at, self._upkeep.retry_at)
 
     def _store(self, batch: Batch, now: float, *, due: bool, changes: SessionChanges) -> bool:
         """Commit the batch together with the outcomes that GDN's answers brought.
@@ -343,12 +343,6 @@ class Pipeline:
         for reason, count in Counter([letter.reason for letter in dead_letters]).items():
             first = next(letter for letter in dead_letters if letter.reason == reason)
             log.warning("message.dead_lettered", reason=reason, count=count, topic=first.topic, detail=first.detail)
-
-    def _ack(self, messages: list[MqttMessage]) -> None:
-        self._intake.ack(messages)
-        # Without another message the fence would stay unacknowledged: an empty commit ends that.
-        if self._commit_due is None and self._intake.wants_commit:
-            self._commit_due = self._clock() + RELEASE_WITHIN
 
     def _send(self, now: float) -> None:
         # Sending needs the outbox: to read records, to store sequence numbers, and to release what is receipted.

@@ -80,14 +80,14 @@ def _arm_after_receive(fuse: Fuse) -> None:
 
 
 def _arm_before_puback(fuse: Fuse) -> None:
-    original = Pipeline._ack
+    original = Intake.ack
 
-    def wrapped(self: Pipeline, messages: Any, *arguments: Any, **named: Any) -> Any:
+    def wrapped(self: Intake, messages: Any) -> None:
         if messages:
             fuse.passed()
-        return original(self, messages, *arguments, **named)
+        original(self, messages)
 
-    Pipeline._ack = wrapped  # type: ignore[method-assign]
+    Intake.ack = wrapped  # type: ignore[method-assign]
 
 
 def _arm_after_send(fuse: Fuse) -> None:

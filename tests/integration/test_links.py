@@ -923,6 +923,33 @@ def test_the_brokers_keepalive_replaces_ours(pair: Pair) -> None:
     assert link.end is LinkEnd.TIMED_OUT
 
 
+def test_answers_to_pings_are_counted_and_answers_without_a_ping_are_not(pair: Pair) -> None:
+    link = connected(pair, 5, suback(5, 1, 1, 1), keepalive=30)
+    link.tick(100.0)
+    receive(link, pair[1], PINGRESP)
+    assert link.pings_answered == 0
+
+    assert [link.ping(115.0), link.ping(116.0)] == [1, 2]
+    assert sent(link, pair[1]) == 2 * PINGREQ
+    receive(link, pair[1], PINGRESP)
+    assert link.pings_answered == 1
+    receive(link, pair[1], PINGRESP)
+    assert link.pings_answered == 2
+
+
+def test_a_ping_that_the_owner_asked_for_is_watched_and_serves_as_keepalive(pair: Pair) -> None:
+    link = connected(pair, 5, suback(5, 1, 1, 1), keepalive=30)
+    link.tick(100.0)
+    link.ping(110.0)
+    assert sent(link, pair[1]) == PINGREQ
+
+    link.tick(139.9)
+    assert sent(link, pair[1]) == b""
+    assert link.unheard_for(115.0) == 15.0
+    link.tick(145.1)
+    assert link.end is LinkEnd.TIMED_OUT
+
+
 # --- a slow link ----------------------------------------------------------------------------------------
 
 

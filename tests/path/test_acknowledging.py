@@ -9,8 +9,8 @@ from structlog.testing import capture_logs
 
 from bridge.mapping import Route
 from bridge.mqtt.packets import KEPT_BYTES
+from bridge.mqtt.redelivery import PATIENCE
 from bridge.outbox import Bounds
-from bridge.path.pipeline import RELEASE_WITHIN
 from tests.faults.mqtt_packets import publish
 from tests.path.harness import READINGS, DataPath
 
@@ -217,17 +217,105 @@ def test_with_deduplication_the_last_message_of_a_commit_is_acknowledged_after_t
     assert path.pubacks == [1, 2, 3, 4]
 
 
-def test_with_deduplication_a_lone_message_is_acknowledged_after_a_commit_of_its_own(make_path: MakePath) -> None:
+@pytest.mark.parametrize("window", [1, 10])
+def test_with_deduplication_a_broker_that_waits_for_all_pubacks_sends_on_and_loses_time_only_once(
+    make_path: MakePath, window: int
+) -> None:
+    """HiveMQ CE does: 50 messages, and more only once all of them are acknowledged."""
     path = make_path(deduplicates=True)
     broker = path.connect_broker()
+    begin = path.clock.now
+    numbers = list(range(1, 4 * window + 1))
 
-    broker.publish(1)
+    for at in range(0, len(numbers), window):
+        sent = numbers[: at + window]
+        broker.publish(*sent[at:])
+        path.turn_until(lambda sent=sent: path.pubacks == sent)  # type: ignore[misc]
+
+    assert path.stored == numbers
+    assert path.clock.now - begin == pytest.approx(PATIENCE)
+
+
+def test_with_deduplication_a_broker_that_does_not_wait_for_all_pubacks_keeps_the_fence(make_path: MakePath) -> None:
+    path = make_path(deduplicates=True)
+    broker = path.connect_broker()
+    broker.publish(1, 2)
+    path.turn(2)
+
+    broker.publish(3)
+    path.turn(20)
+
+    assert path.pubacks == [1, 2]
+
+
+def test_with_deduplication_pubacks_that_are_lost_before_the_barrier_cause_no_duplicate(make_path: MakePath) -> None:
+    path = make_path(deduplicates=True)
+    broker = path.connect_broker()
+    broker.answers_pings = False
+    broker.publish(1, 2, 3)
+    path.turn(10)
+    assert path.pubacks == [1, 2]
+
+    broker.close()
+    path.turn(2)
+    path.connect_broker(session_present=True).publish(1, 2, 3, dup=True)
+    path.turn_until(lambda: path.pubacks == [1, 2, 1, 2, 3])
+
+    assert path.stored == [1, 2, 3]
+
+
+def test_with_deduplication_the_answer_to_an_earlier_ping_retires_no_fence(make_path: MakePath) -> None:
+    path = make_path(deduplicates=True)
+    broker = path.connect_broker()
+    broker.answers_pings = False
+    quiet_since = path.clock.now
+    path.turn_until(lambda: path.clock.now - quiet_since > 40)  # keepalive has sent a PINGREQ
+    broker.publish(1, 2)
+    path.turn()
+
+    broker.send(b"\xd0\x00")
+    path.turn(10)
+    assert path.pubacks == [1]
+
+    broker.send(b"\xd0\x00")
+    path.turn_until(lambda: path.pubacks == [1, 2])
+
+
+def test_with_deduplication_messages_at_other_qos_do_not_keep_the_fence_from_being_retired(make_path: MakePath) -> None:
+    path = make_path(deduplicates=True)
+    broker = path.connect_broker()
+    broker.publish(1, 2)
     path.turn()
     begin = path.clock.now
-    path.turn_until(lambda: bool(path.pubacks))
 
+    n = 10
+    while len(path.pubacks) < 2 and n < 100:
+        broker.publish(n, qos=2 * (n % 2))
+        path.turn()
+        path.clock.now += PATIENCE / 10
+        n += 1
+
+    assert path.pubacks == [1, 2]
+    assert path.clock.now - begin <= PATIENCE + 0.3
+
+
+def test_with_deduplication_a_fence_whose_commit_fails_is_not_acknowledged(
+    make_path: MakePath,
+) -> None:
+    path = make_path(deduplicates=True)
+    broker = path.connect_broker()
+    broker.publish(1, 2)
+    path.turn(2)
+
+    path.outbox.failing = True
+    path.turn_until(lambda: path.intake.holding is not None)
     assert path.pubacks == [1]
-    assert path.clock.now - begin == pytest.approx(RELEASE_WITHIN)
+    path.outbox.failing = False
+    path.turn_until(lambda: path.intake.holding is None)
+    path.connect_broker(session_present=True).publish(2, dup=True)
+    path.turn_until(lambda: path.pubacks == [1, 2])
+
+    assert path.stored == [1, 2]
 
 
 def test_with_deduplication_messages_redelivered_after_a_lost_link_are_not_stored_twice(make_path: MakePath) -> None:

@@ -249,6 +249,7 @@ def test_with_deduplication_nothing_is_overtaken_and_each_slice_has_its_fence(de
     assert (commits(deduplicating), deduplicating.pubacks) == ([[1, 2]], [1])
     deduplicating.turn()
     assert (commits(deduplicating), deduplicating.pubacks) == ([[1, 2], [3, 4]], [1, 2, 3])
+    deduplicating.turn_until(lambda: deduplicating.pubacks == [1, 2, 3, 4])
 
 
 def test_with_deduplication_what_a_crash_leaves_between_two_slices_is_stored_once(

@@ -107,7 +107,7 @@ def test_an_incomplete_packet_says_how_long_it_is_once_that_is_known(size: int) 
     needed = [take(data[:cut], 4).needed for cut in range(len(data))]
 
     assert needed == [0] * head + [len(data)] * (len(data) - head)
-    assert take(data + b"\xd0", 4)[1:] == (b"", len(data), 0, [])
+    assert take(data + b"\xd0", 4)[1:] == (b"", len(data), 0, [], 0)
 
 
 @pytest.mark.parametrize("size", [1, 255, 256, 65_535])
@@ -191,3 +191,9 @@ def test_pubrels_are_read_in_both_their_forms(version: int) -> None:
     assert block.pubrels == [5, 258]
     assert [(m.qos, m.packet_id) for m in block.messages] == [(2, 6)]
     assert block.other == b""
+
+
+def test_pingresps_are_counted() -> None:
+    block = take(b"\xd0\x00" + publish(b"t", b"", packet_id=6, version=5) + b"\xd0\x00", 5)
+
+    assert block.pingresps == 2

@@ -1,12 +1,14 @@
 """Redelivery against a model of a broker that may choose which packet ids it uses, how much of what was written to it
-it has read, when the link is cut, and when the session is lost. Devices send the same few payloads over and over.
+it has read, when the link is cut, and when the session is lost. It sends more as soon as its window has room, or only
+once everything is acknowledged. Devices send the same few payloads over and over.
 
-Nothing that the broker lets go of may be missing in the store. Nothing may be stored twice, but a message that was
-acknowledged after a commit that forgot it, and whose acknowledgement the broker never got.
+Nothing that the broker lets go of may be missing in the store, and nothing may stay at the broker for ever. Nothing may
+be stored twice, except a fence that was retired and whose PUBACK the broker never got: one message at a time.
 """
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections import Counter
 from collections.abc import Callable
@@ -26,9 +28,14 @@ from hypothesis.stateful import (
 
 from bridge.message import MqttMessage, SeenMessages
 from bridge.mqtt import redelivery
-from bridge.mqtt.redelivery import ENTRY_BYTES, FENCE_TIMEOUT, MIN_REMEMBERED, RedeliveryFilter
+from bridge.mqtt.redelivery import ENTRY_BYTES, FENCE_TIMEOUT, MIN_REMEMBERED, PATIENCE, PROMPT, RedeliveryFilter
 
 Allocate = Callable[[set[int], int], int]
+
+CONTENTS = st.sampled_from([b"on", b"off"])
+
+PINGREQ = 0
+"""Among the packet ids that are written to the broker."""
 
 
 def lowest_free(used: set[int], _last: int) -> int:
@@ -49,6 +56,7 @@ class Published:
     content: bytes
     packet_id: int = 0
     was_sent: bool = False
+    qos: int = 1
 
 
 @dataclass
@@ -57,14 +65,17 @@ class Broker:
 
     allocate: Allocate
     window: int
+    waits_for_all: bool  # sends nothing more until everything is acknowledged, as HiveMQ does
     resends_in_order: bool
     queue: list[Published] = field(default_factory=list)
     in_flight: list[Published] = field(default_factory=list)
     last_id: int = 0
-    to_bridge: list[tuple[Published, bool]] = field(default_factory=list)
+    to_bridge: list[tuple[Published, bool] | None] = field(default_factory=list)  # None: PINGRESP
     to_broker: list[int] = field(default_factory=list)
 
     def fill(self) -> None:
+        if self.waits_for_all and self.in_flight:
+            return
         while self.queue and len(self.in_flight) < self.window:
             message = self.queue.pop(0)
             message.packet_id = self.last_id = self.allocate({m.packet_id for m in self.in_flight}, self.last_id)
@@ -75,8 +86,12 @@ class Broker:
         self.to_bridge.append((message, message.was_sent))
         message.was_sent = True
 
-    def take_puback(self) -> Published:
+    def read(self) -> Published | None:
+        """Read a packet; the message that it acknowledges."""
         packet_id = self.to_broker.pop(0)
+        if packet_id == PINGREQ:
+            self.to_bridge.append(None)
+            return None
         found = [m for m in self.in_flight if m.packet_id == packet_id]
         assert found, "acknowledged twice: by now the packet id may belong to another message"
         self.in_flight.remove(found[0])
@@ -98,23 +113,24 @@ class HandingOver(RuleBasedStateMachine):
         self.on_disk: dict[int, bytes] = {}
         self.may_be_doubled: set[int] = set()
         self.let_go: set[int] = set()
-        self.arrived: list[Published] = []  # in the order of the messages that split returned last
         self.linked = False
         self.lost_session = True
         self.subscribed = False
         self.now = 0.0
-        self.numbers: dict[int, int] = {}  # by the MqttMessage's received_at
         self.start_bridge()
 
-    @initialize(window=st.integers(1, 5))
-    def begin(self, window: int) -> None:
-        self.broker = Broker(type(self).allocate, window, self.resends_in_order)
+    @initialize(window=st.integers(1, 5), waits_for_all=st.booleans(), repeats=st.booleans())
+    def begin(self, window: int, waits_for_all: bool, repeats: bool) -> None:
+        self.broker = Broker(type(self).allocate, window, waits_for_all, self.resends_in_order)
+        self.broker_repeats = repeats and self.resends_in_order
+        self.link_begins([])
+        self.turn(0, False, "goes on")
 
     def start_bridge(self) -> None:
         self.bridge = RedeliveryFilter(session="s", batches=sorted(self.on_disk.items()))
         self.linked = False
 
-    @rule(contents=st.lists(st.sampled_from([b"on", b"off"]), min_size=1, max_size=4))
+    @rule(contents=st.lists(CONTENTS, min_size=1, max_size=4))
     def publish(self, contents: list[bytes]) -> None:
         for content in contents if self.subscribed else ():
             self.published += 1
@@ -125,52 +141,90 @@ class HandingOver(RuleBasedStateMachine):
     @precondition(lambda self: not self.linked)
     @rule(data=st.data())
     def connect(self, data: st.DataObject) -> None:
+        again = list(self.broker.in_flight)
+        if not self.broker.resends_in_order:
+            again = data.draw(st.permutations(again))
+        self.link_begins(again)
+
+    def link_begins(self, again: list[Published]) -> None:
         self.linked = True
+        self.pings = self.pings_answered = 0
         self.session_present = not self.lost_session
-        if self.session_present:
-            again = list(self.broker.in_flight)
-            if not self.broker.resends_in_order:
-                again = data.draw(st.permutations(again))
-            for message in again:
-                self.broker.send(message)
         self.lost_session = False
+        for message in again:
+            self.broker.send(message)
         self.broker.fill()
+
+    @precondition(lambda self: self.linked)
+    @rule(
+        contents=st.lists(CONTENTS, max_size=4),
+        read=st.integers(0, 3),
+        fate=st.sampled_from(["goes on"] * 6 + ["after", "before", "store"]),
+    )
+    def publish_and_turn(self, contents: list[bytes], read: int, fate: str) -> None:
+        self.publish(contents)
+        self.turn(read, False, fate)
 
     @precondition(lambda self: self.linked)
     @rule(
         read=st.integers(0, 6),
         due=st.booleans(),
-        fate=st.sampled_from(["goes on", "goes on", "after", "before", "store"]),
+        fate=st.sampled_from(["goes on"] * 6 + ["after", "before", "store"]),
     )
     def turn(self, read: int, due: bool, fate: str) -> None:
         """One turn of the data path, perhaps one that ends in a SIGKILL or finds the disk full."""
         came = [self.broker.to_bridge.pop(0) for _ in range(min(read, len(self.broker.to_bridge)))]
-        messages = []
-        for message, dup in came:
-            self.numbers[message.number] = message.number
-            messages.append(MqttMessage("t", message.content, 1, False, message.packet_id, message.number, dup))
+        messages = [
+            MqttMessage("t", message.content, message.qos, False, message.packet_id, message.number, dup)
+            for message, dup in [sent for sent in came if sent is not None]
+        ]
+        self.pings_answered += came.count(None)
         if not came and not self.broker.to_bridge:
             self.now += 1.1 * FENCE_TIMEOUT * due  # a broker that has nothing to say takes its time
         arrived, new = self.bridge.split(messages, session_present=self.session_present, now=self.now)
-        stored = self.bridge.to_store(arrived, new, due=due)
+        self.bridge.pings_answered(self.pings_answered, self.now)
+        stored = self.bridge.to_store(arrived, new, may_retire=due and self.now >= self.bridge.retire_at)
         if fate == "before":
             self.kill()
             return
         if fate == "store" and stored is not None:
             self.cut()
             return
-        self.stored.update(message.received_at for message in new)
+        self.stored.update(message.received_at for message in new if message.qos == 1)
         self.write(stored)
-        acked = self.bridge.committed(stored, arrived)
+        acked = self.bridge.committed(stored, arrived, self.now)
         if stored is not None and not stored.messages:
             self.may_be_doubled.update(message.received_at for message in acked)
         if fate == "after":
             self.kill()
             return
         self.broker.to_broker += [message.packet_id for message in acked]
+        if self.bridge.wants_barrier:
+            self.ping()
+            self.bridge.barrier_sent(self.pings)
         if self.bridge.may_subscribe:
             self.subscribed = True
         self.broker.fill()
+
+    @precondition(lambda self: self.linked and self.broker.queue)
+    @rule()
+    def everything_goes_through(self) -> None:
+        """Without another fault nothing stays at the broker, except one message that is stored."""
+        for _ in range(3 * self.published + 10):
+            self.broker.fill()
+            self.turn(6, True, "goes on")
+            self.broker_reads(6)
+            left = self.broker.in_flight
+            if not self.broker.queue and len(left) <= 1 and all(self.stored[message.number] for message in left):
+                return
+        raise AssertionError(f"stalled: {self.broker.queue} {self.broker.in_flight}")
+
+    @precondition(lambda self: self.linked)
+    @rule()
+    def the_bridge_reads_everything_and_time_passes(self) -> None:
+        for _ in range(3):
+            if self.linked:
+                self.turn(6, True, "goes on")
 
     def write(self, stored: SeenMessages | None) -> None:
         if stored is not None:
@@ -182,26 +236,44 @@ class HandingOver(RuleBasedStateMachine):
     @rule(count=st.integers(1, 6))
     def broker_reads(self, count: int) -> None:
         for _ in range(min(count, len(self.broker.to_broker))):
-            message = self.broker.take_puback()
-            self.let_go.add(message.number)
-            self.may_be_doubled.discard(message.number)
+            message = self.broker.read()
+            if message is not None:
+                self.let_go.add(message.number)
+                self.may_be_doubled.discard(message.number)
         self.broker.fill()
 
-    @precondition(lambda self: self.linked and self.resends_in_order)
+    @precondition(lambda self: self.linked)
+    @rule(what=st.sampled_from(["keepalive", "QoS 0", "QoS 2"]))
+    def something_else_is_sent(self, what: str) -> None:
+        if what == "keepalive":
+            self.ping()
+        else:
+            qos = int(what[-1])
+            self.broker.to_bridge.append((Published(0, b"on", packet_id=qos, qos=qos), False))
+
+    def ping(self) -> None:
+        self.pings += 1
+        self.broker.to_broker.append(PINGREQ)
+
+    @precondition(lambda self: self.linked and self.broker_repeats)
     @rule()
     def broker_repeats_its_first_unacknowledged_message(self) -> None:
         """Some 3.1.1 brokers send an unacknowledged message again on the same link."""
         if self.broker.in_flight and not self.broker.to_bridge and not self.broker.to_broker:
             self.broker.send(self.broker.in_flight[0])
 
-    @precondition(lambda self: self.linked)
-    @rule()
+    @rule(is_kill=st.booleans())
+    def link_ends(self, is_kill: bool) -> None:
+        if is_kill:
+            self.kill()
+        elif self.linked:
+            self.cut()
+
     def cut(self) -> None:
         self.broker.cut()
         self.bridge.link_ended()
         self.linked = False
 
-    @rule()
     def kill(self) -> None:
         self.broker.cut()
         self.start_bridge()
@@ -227,6 +299,7 @@ class HandingOver(RuleBasedStateMachine):
         if self.resends_in_order:
             doubled = {number for number, n in self.stored.items() if n > 1}
             assert doubled <= self.doubtful()
+            assert len(self.may_be_doubled) <= 1
 
     def doubtful(self) -> set[int]:
         self.ever_doubtful = getattr(self, "ever_doubtful", set()) | self.may_be_doubled
@@ -237,17 +310,8 @@ class HandingOver(RuleBasedStateMachine):
         if not hasattr(self, "broker"):
             return
         if not self.linked:
-            self.linked, self.session_present = True, not self.lost_session
-            if self.session_present:
-                for message in self.broker.in_flight:
-                    self.broker.send(message)
-        for _ in range(3 * self.published + 10):
-            self.broker.fill()
-            self.turn(6, True, "goes on")
-            self.broker_reads(6)
-        assert not self.broker.queue
-        assert len(self.broker.in_flight) <= 1
-        assert all(self.stored[message.number] for message in self.broker.in_flight)
+            self.link_begins(list(self.broker.in_flight))
+        self.everything_goes_through()
         self.nothing_let_go_is_missing()
         self.nothing_is_stored_twice()
 
@@ -276,10 +340,17 @@ def message(packet_id: int, content: bytes = b"on", *, dup: bool = False, qos: i
     return MqttMessage("t", content, qos, False, packet_id if qos else 0, 0, dup)
 
 
-def commit(bridge: RedeliveryFilter, *messages: MqttMessage, session_present: bool = True) -> list[MqttMessage]:
+def commit(bridge: RedeliveryFilter, *messages: MqttMessage, now: float = 0.0) -> list[MqttMessage]:
     """One turn with a commit: what may be acknowledged after it."""
-    arrived, new = bridge.split(messages, session_present=session_present, now=0)
-    return bridge.committed(bridge.to_store(arrived, new, due=True), arrived)
+    arrived, new = bridge.split(messages, session_present=True, now=now)
+    return bridge.committed(bridge.to_store(arrived, new, may_retire=True), arrived, now)
+
+
+def answer_barrier(bridge: RedeliveryFilter, number: int = 1, *, now: float = 0.0) -> None:
+    """Send a PINGREQ, which the broker answers at once."""
+    assert bridge.wants_barrier
+    bridge.barrier_sent(number)
+    bridge.pings_answered(number, now)
 
 
 def passes_at_once(bridge: RedeliveryFilter) -> bool:
@@ -291,7 +362,7 @@ def on_disk_after(*messages: MqttMessage, session: str = "s") -> list[tuple[int,
     """What is on disk after one commit of these."""
     bridge = RedeliveryFilter(session=session)
     arrived, new = bridge.split(messages, session_present=True, now=0)
-    stored = bridge.to_store(arrived, new, due=False)
+    stored = bridge.to_store(arrived, new, may_retire=False)
     assert stored is not None
     return [(stored.batch, stored.messages)]
 
@@ -301,26 +372,151 @@ def test_the_last_message_of_a_commit_is_acknowledged_after_the_next_one() -> No
     first, second = [message(1), message(2)], [message(3)]
 
     arrived, new = bridge.split(first, session_present=True, now=0)
-    acked = bridge.committed(bridge.to_store(arrived, new, due=False), arrived)
+    acked = bridge.committed(bridge.to_store(arrived, new, may_retire=False), arrived, 0)
     assert [m.packet_id for m in acked] == [1]
 
     arrived, new = bridge.split(second, session_present=True, now=0)
-    acked = bridge.committed(bridge.to_store(arrived, new, due=False), arrived)
+    acked = bridge.committed(bridge.to_store(arrived, new, may_retire=False), arrived, 0)
     assert [m.packet_id for m in acked] == [2]
 
 
-def test_a_broker_that_sends_one_message_at_a_time_is_not_left_waiting() -> None:
+def test_a_fence_is_retired_by_a_commit_without_entries_once_the_broker_has_all_other_pubacks() -> None:
     bridge = RedeliveryFilter(session="s")
-    arrived, new = bridge.split([message(1)], session_present=True, now=0)
-    assert bridge.committed(bridge.to_store(arrived, new, due=False), arrived) == []
-    assert bridge.wants_commit
+    commit(bridge, message(1), message(2))
+    assert bridge.to_store([], [], may_retire=True) is None
 
-    stored = bridge.to_store([], [], due=True)
+    answer_barrier(bridge, now=5)
 
+    assert bridge.retire_at == 5 + PATIENCE
+    stored = bridge.to_store([], [], may_retire=True)
     assert stored is not None
     assert stored.messages == b""
-    assert bridge.committed(stored, []) == [message(1)]
-    assert not bridge.wants_commit
+    assert bridge.committed(stored, [], 6) == [message(2)]
+    assert bridge.retire_at == math.inf
+    assert not bridge.wants_barrier
+
+
+def test_a_fence_is_not_retired_before_the_answer_to_its_barrier() -> None:
+    bridge = RedeliveryFilter(session="s")
+    commit(bridge, message(1), message(2))
+    bridge.barrier_sent(3)
+
+    bridge.pings_answered(2, 0)
+
+    assert bridge.retire_at == math.inf
+    assert not bridge.wants_barrier, "one at a time"
+    bridge.pings_answered(3, 0)
+    assert bridge.retire_at == PATIENCE
+
+
+def test_a_message_before_the_answer_to_the_barrier_does_not_show_that_the_broker_does_not_wait() -> None:
+    """It may be one of those that the broker sends before it waits."""
+    bridge = RedeliveryFilter(session="s")
+    commit(bridge, message(1), message(2))
+    bridge.barrier_sent(1)
+
+    commit(bridge, message(3))
+    bridge.pings_answered(1, 0)
+
+    answer_barrier(bridge, 2)
+    assert bridge.retire_at == PATIENCE
+
+
+def test_a_barrier_is_void_if_another_fence_has_followed() -> None:
+    bridge = RedeliveryFilter(session="s")
+    commit(bridge, message(1), message(2))
+    bridge.barrier_sent(1)
+    commit(bridge, message(3))
+
+    bridge.pings_answered(1, 0)
+
+    assert bridge.retire_at == math.inf
+    assert bridge.wants_barrier
+
+
+@pytest.mark.parametrize("other", [message(0, qos=0), message(9, qos=2), message(9, dup=True)])
+def test_only_a_new_qos_1_message_shows_that_the_broker_does_not_wait_for_the_fence(other: MqttMessage) -> None:
+    bridge = RedeliveryFilter(session="s")
+    commit(bridge, message(1), message(2))
+    answer_barrier(bridge)
+
+    bridge.split([other], session_present=True, now=0)
+    assert bridge.retire_at == PATIENCE
+
+    bridge.split([message(3)], session_present=True, now=0)
+    assert bridge.retire_at == math.inf
+
+
+def test_the_fence_of_a_broker_that_sends_on_without_its_puback_waits_for_the_next_commit() -> None:
+    bridge = RedeliveryFilter(session="s")
+    commit(bridge, message(1))
+    answer_barrier(bridge)
+
+    assert commit(bridge, message(2)) == [message(1)]
+    assert not bridge.wants_barrier
+    bridge.link_ended()
+    commit(bridge, message(2, dup=True))
+    assert bridge.wants_barrier, "the next link may lead to another broker"
+
+
+def test_a_broker_that_sends_at_once_after_a_fence_was_retired_needs_no_patience() -> None:
+    bridge = RedeliveryFilter(session="s")
+    commit(bridge, message(1))
+    answer_barrier(bridge, 1)
+    assert commit(bridge, now=PATIENCE) == [message(1)]
+
+    commit(bridge, message(1), now=PATIENCE + PROMPT)
+    answer_barrier(bridge, 2, now=7)
+
+    assert bridge.retire_at == 7
+
+
+def test_a_message_long_after_a_fence_was_retired_does_not_show_that_the_broker_waited_for_it() -> None:
+    bridge = RedeliveryFilter(session="s")
+    commit(bridge, message(1))
+    answer_barrier(bridge, 1)
+    commit(bridge, now=PATIENCE)
+
+    commit(bridge, message(1), now=PATIENCE + PROMPT + 0.1)
+    answer_barrier(bridge, 2, now=7)
+
+    assert bridge.retire_at == 7 + PATIENCE
+
+
+def test_a_fence_is_not_retired_together_with_redelivered_messages() -> None:
+    """Without entries they would be stored again if their PUBACKs were lost."""
+    bridge = RedeliveryFilter(session="s")
+    commit(bridge, message(1))
+    answer_barrier(bridge)
+
+    assert bridge.to_store([message(5, dup=True)], [], may_retire=True) is None
+
+
+def test_the_fence_of_a_broker_that_repeats_it_is_retired_without_patience() -> None:
+    """That another message comes with the repeated one doesn't show that the broker doesn't wait."""
+    bridge = RedeliveryFilter(session="s")
+    commit(bridge, message(1), message(2))
+    answer_barrier(bridge, 1)
+    commit(bridge, message(3))
+
+    commit(bridge, message(3, dup=True), message(4))
+    answer_barrier(bridge, 2, now=7)
+
+    assert bridge.retire_at == 7
+    bridge.split([message(5)], session_present=True, now=7)
+    assert bridge.retire_at == 7
+
+
+def test_a_retired_fence_is_not_waited_for() -> None:
+    bridge = RedeliveryFilter(session="s")
+    commit(bridge, message(1))
+    answer_barrier(bridge)
+    assert commit(bridge) == [message(1)]
+
+    bridge.link_ended()
+
+    assert passes_at_once(bridge)
+    assert bridge.may_subscribe
 
 
 def test_messages_of_another_session_prove_nothing() -> None:
@@ -374,11 +570,11 @@ def test_after_a_wait_in_vain_the_old_entries_leave_the_disk_before_subscription
     assert bridge.split([], session_present=True, now=FENCE_TIMEOUT + 1) == ([], [])
     assert not bridge.may_subscribe
 
-    stored = bridge.to_store([], [], due=False)
+    stored = bridge.to_store([], [], may_retire=False)
 
     assert stored is not None
     assert stored.messages == b""
-    bridge.committed(stored, [])
+    bridge.committed(stored, [], 0)
     assert bridge.may_subscribe
 
 
@@ -436,27 +632,6 @@ def test_each_message_of_a_commit_has_one_entry() -> None:
     assert [len(entries) for _, entries in on_disk_after(message(1), message(2))] == [2 * ENTRY_BYTES]
 
 
-def test_a_turn_without_messages_needs_no_commit_unless_the_fence_waits_for_one() -> None:
-    bridge = RedeliveryFilter(session="s")
-    assert bridge.to_store([], [], due=True) is None
-
-    commit(bridge, message(1))
-
-    assert bridge.wants_commit
-    assert bridge.to_store([], [], due=False) is None
-    assert bridge.to_store([], [], due=True) is not None
-
-
-def test_a_broker_that_sends_ahead_is_left_with_one_unacknowledged_message() -> None:
-    bridge = RedeliveryFilter(session="s")
-
-    commit(bridge, message(1), message(2))
-
-    assert not bridge.wants_commit
-    assert bridge.split([], session_present=True, now=0) == ([], [])
-    assert not bridge.wants_commit
-
-
 def test_the_fence_of_a_broker_that_repeats_it_on_the_same_link_is_skipped() -> None:
     bridge = RedeliveryFilter(session="s")
     commit(bridge, message(1), message(2))
@@ -468,27 +643,6 @@ def test_the_fence_of_a_broker_that_repeats_it_on_the_same_link_is_skipped() -> 
     assert bridge.skipped == 1
 
 
-def test_a_broker_that_repeats_the_fence_is_not_left_waiting() -> None:
-    """That another message comes with the repeated one doesn't show that the broker sends ahead."""
-    bridge = RedeliveryFilter(session="s")
-    commit(bridge, message(1), message(2))
-
-    commit(bridge, message(2, dup=True), message(3))
-
-    assert bridge.wants_commit
-
-
-def test_a_fence_that_was_acknowledged_is_not_waited_for() -> None:
-    bridge = RedeliveryFilter(session="s")
-    commit(bridge, message(1))
-    assert commit(bridge) == [message(1)]
-
-    bridge.link_ended()
-
-    assert passes_at_once(bridge)
-    assert bridge.may_subscribe
-
-
 def test_a_new_session_is_subscribed_once_the_entries_of_the_old_one_have_left_the_disk() -> None:
     bridge = RedeliveryFilter(session="s")
     commit(bridge, message(1), message(2))
@@ -496,11 +650,11 @@ def test_a_new_session_is_subscribed_once_the_entries_of_the_old_one_have_left_t
     assert bridge.split([], session_present=False, now=0) == ([], [])
     assert not bridge.may_subscribe
 
-    stored = bridge.to_store([], [], due=False)
+    stored = bridge.to_store([], [], may_retire=False)
 
     assert stored is not None
     assert (stored.messages, stored.oldest) == (b"", stored.batch)
-    bridge.committed(stored, [])
+    bridge.committed(stored, [], 0)
     assert bridge.may_subscribe
     bridge.link_ended()
     assert bridge.split([], session_present=False, now=0) == ([], [])
@@ -519,10 +673,10 @@ def test_the_fence_of_an_old_session_is_not_waited_for_in_a_new_one() -> None:
 def test_in_a_new_session_what_the_old_one_delivered_is_not_known() -> None:
     bridge = RedeliveryFilter(session="s", batches=on_disk_after(message(1), message(2)))
     arrived, new = bridge.split([message(3), message(4)], session_present=False, now=0)
-    stored = bridge.to_store(arrived, new, due=True)
+    stored = bridge.to_store(arrived, new, may_retire=True)
     assert stored is not None
     assert stored.oldest == stored.batch
-    bridge.committed(stored, arrived)
+    bridge.committed(stored, arrived, 0)
     assert bridge.may_subscribe
 
     bridge.link_ended()
@@ -537,9 +691,9 @@ def test_what_is_stored_is_bounded() -> None:
     for batch in range(300):
         came = [message(1 + (batch * 100 + n) % 60_000) for n in range(100)]
         arrived, new = bridge.split(came, session_present=True, now=0)
-        stored = bridge.to_store(arrived, new, due=False)
+        stored = bridge.to_store(arrived, new, may_retire=False)
         assert stored is not None
-        bridge.committed(stored, arrived)
+        bridge.committed(stored, arrived, 0)
         on_disk = {n: size for n, size in on_disk.items() if n >= stored.oldest} | {stored.batch: 100}
         assert sum(on_disk.values()) < MIN_REMEMBERED + 100
 
