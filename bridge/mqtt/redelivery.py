@@ -242,7 +242,7 @@ class RedeliveryFilter:
     def _observe(self, messages: Sequence[MqttMessage], now: float) -> None:
         """Note what the arrival of QoS 1 messages shows about the broker. Other messages may come at any time."""
         if self._is_fence_alone:
-            # A message with DUP was first sent on an earlier link, and not in this state.
+            # A message with DUP is no sign: it was first sent before this state.
             if self._patience and any(message.qos == 1 and not message.dup for message in messages):
                 self._patience = math.inf
         elif self._retired_at is not None and any(message.qos == 1 for message in messages):
