@@ -15,6 +15,7 @@ from bridge.cli import exits
 from bridge.cli.configuration import configure_log, gdn_rest, read_configuration
 from bridge.cli.printing import unwatched_sentence
 from bridge.config.gdn import GdnSettings
+from bridge.config.tree import Location
 from bridge.errors import GdnAuthError, GdnError, GdnRejected, GdnUnavailable, MqttUnavailable
 from bridge.gdn.address import GdnAddress
 from bridge.gdn.proxy import open_socket_to
@@ -76,14 +77,26 @@ def _offline(configuration: Configuration) -> Iterator[str]:
         columns = ", ".join(f"{a.name} {a.type.value}" for a in configuration.streams[route.stream].attributes or ())
         extras = "".join(f"; {extra}" for extra in _non_defaults(route))
         yield f"route {route.topic} -> {route.stream} ({columns}){extras}"
-    warnings = find_warnings(configuration.routes, configuration.streams)
-    yield from (f"{configuration.place(warning.location)}: {warning.text}" for warning in warnings)
+    found = find_warnings(configuration.routes, configuration.streams)
+    warnings = [(warning.location, warning.text) for warning in found] + list(_share_warnings(configuration))
+    yield from (f"{configuration.place(location)}: {text}" for location, text in warnings)
     unwatched = unwatched_streams(configuration.settings, configuration.worker, configuration.routes)
     if unwatched:
         yield unwatched_sentence(unwatched)
     if configuration.unset:
         yield f"not set: {', '.join(configuration.unset)}; `run` and `check --online` need them"
     yield "no errors found in the settings" if warnings or unwatched else "no problems found in the settings"
+
+
+def _share_warnings(configuration: Configuration) -> Iterator[tuple[Location, str]]:
+    """Settings of ``outbox.shares`` that have no effect, each with the reason."""
+    outbox = configuration.settings.outbox
+    if outbox.shares and outbox.full == "hold":
+        why = "all streams wait together, because one MQTT session has the messages of all"
+        yield ("outbox", "shares"), f'has no effect with outbox.full = "hold": {why}'
+    fed = {route.stream for route in configuration.routes}
+    for name in sorted(outbox.shares.keys() - fed):
+        yield ("outbox", "shares", name), "no route feeds this stream"
 
 
 def _non_defaults(route: Route) -> Iterator[str]:

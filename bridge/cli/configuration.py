@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from bridge.config import FieldTable, RouteSettings, Settings, load, load_placed, places
@@ -16,7 +16,9 @@ from bridge.gdn.budget import Budget
 from bridge.gdn.rest import GdnRest
 from bridge.log import configure, keep_secret
 from bridge.mapping import Example, FieldSpec, FormatOptions, Route, check
+from bridge.mapping.checks import MAX_NAMES, suggestion
 from bridge.mapping.fields import Scalar
+from bridge.outbox.bounds import exact_sum
 from bridge.service.credentials import Credentials
 from bridge.service.reload import Configuration
 from bridge.streamql import StreamQLError, Worker, parse, require_metadata
@@ -59,9 +61,24 @@ def read_configuration(arguments: argparse.Namespace, *, offline: bool = False) 
             f"{place(problem.location)}: {problem.text}{where if problem.in_definition else ''}"
             for problem in check(routes, streams)
         ]
+        problems += [f"{place(location)}: {text}" for location, text in _share_problems(settings, streams)]
     if problems or worker is None or streams is None:
         raise ConfigError(*problems)
     return Configuration(settings, worker, streams, routes, place, unset)
+
+
+def _share_problems(settings: Settings, streams: Collection[str]) -> Iterator[tuple[Location, str]]:
+    """The settings of ``outbox.shares`` that don't fit the worker or the routes, each with what is wrong."""
+    shares = settings.outbox.shares
+    for name in shares:
+        if name not in streams:
+            hint = suggestion(name, streams)
+            yield ("outbox", "shares", name), f"{name!r}: the worker reads no such stream{hint}"
+    others = sorted({route.stream for route in settings.routes} - shares.keys())
+    if others and exact_sum(shares.values()) == 1:
+        named = ", ".join(others[:MAX_NAMES]) + ", …" * (len(others) > MAX_NAMES)
+        text = f"divides all of outbox.max_bytes, which leaves nothing for the other streams of the routes: {named}"
+        yield ("outbox", "shares"), text
 
 
 def problems_of(exc: ConfigError, arguments: argparse.Namespace) -> Sequence[str]:

@@ -28,7 +28,7 @@ from bridge.mapping import Mapper
 from bridge.mapping.row_formats import KEY_PREFIX as ROW_FORMATS
 from bridge.mapping.row_formats import RowFormats
 from bridge.mapping.sparkplug import KEY_PREFIX
-from bridge.outbox import Bounds, DeadLetterClient, Outbox, RequestedAction, Selection, StoredDeadLetter, check_exists
+from bridge.outbox import DeadLetterClient, Outbox, RequestedAction, Selection, StoredDeadLetter, check_exists
 from bridge.path.replay import carry_out_requests, map_again
 from bridge.service.reload import Configuration
 from bridge.text import counted, printable
@@ -245,9 +245,9 @@ def _try_replay(arguments: argparse.Namespace) -> int:
 def _act(arguments: argparse.Namespace, action: RequestedAction) -> int:
     settings = _settings(arguments)
     selection = _selection(arguments)
-    path, bounds = settings.outbox.path, settings.outbox
+    path = settings.outbox.path
     check_exists(path)
-    outbox = Outbox(path, Bounds(bounds.max_bytes, bounds.max_age, bounds.dead_letter_bytes, bounds.dead_letter_age))
+    outbox = Outbox(path, settings.outbox.bounds)
     try:
         outbox.open()
     except OutboxInUse:  # only its owner may change the outbox

@@ -13,6 +13,8 @@ from bridge.config.health import CanarySettings, HealthSettings
 from bridge.config.mqtt import MqttSettings
 from bridge.config.routes import RouteSettings
 from bridge.config.values import Group, Text, checked_file, listen_endpoint, lower
+from bridge.outbox import Bounds
+from bridge.outbox.bounds import exact_sum
 
 
 class WorkerSettings(Group):
@@ -75,8 +77,15 @@ class OutboxSettings(Group):
         description="What to do while the outbox is full. `hold`: disconnect from the broker, which keeps the session "
         "and its messages within its own limits, and reconnect when a tenth of the outbox is free; the "
         "bridge loses nothing. `drop_oldest`: drop the oldest rows that were never sent, of the streams with the most "
-        "bytes. `reject_new`: acknowledge new messages, and drop new rows of a stream that already fills its part of "
-        "`max_bytes`; all streams have equal parts. Every dropped row is counted, in the metrics and the books.",
+        "bytes for their share. `reject_new`: acknowledge new messages and drop the rows of a stream that has used up "
+        "its share. Every dropped row is counted, in the metrics and the books.",
+    )
+    shares: dict[str, float] = Field(
+        default={},
+        description="Share of `max_bytes` by stream, as a fraction: `{ alarms = 0.5 }` (in the environment also "
+        "`BRIDGE_OUTBOX__SHARES__alarms`). The other streams of the routes have equal parts of the rest. With "
+        "`drop_oldest` streams use room that others leave, until the outbox is full: then those beyond their share "
+        "lose rows first. With `reject_new` a stream never uses more than its share. No effect with `hold`.",
     )
     dead_letter_bytes: int = Field(
         default=100 << 20,
@@ -97,6 +106,20 @@ class OutboxSettings(Group):
         if path.is_dir():
             raise ValueError("is a directory; give a file in it, such as /var/lib/gdn-bridge/outbox.db")
         return path
+
+    @field_validator("shares")
+    @classmethod
+    def _check_shares(cls, shares: dict[str, float]) -> dict[str, float]:
+        if not all(0 < share <= 1 for share in shares.values()):
+            raise ValueError("must contain fractions of outbox.max_bytes, above 0 and at most 1, such as 0.25")
+        if exact_sum(shares.values()) > 1:
+            raise ValueError("has a sum above 1, which is all of outbox.max_bytes")
+        return shares
+
+    @property
+    def bounds(self) -> Bounds:
+        """What the outbox may hold."""
+        return Bounds(self.max_bytes, self.max_age, self.dead_letter_bytes, self.dead_letter_age, self.shares)
 
 
 class DeliverySettings(Group):

@@ -101,9 +101,12 @@ def every_setting() -> Iterator[tuple[Location, FieldInfo]]:
 
 
 def variable(location: Location) -> str:
-    """The environment variable of a setting. Only columns, under a route's ``fields``, keep their case."""
-    upper = [str(key).upper() for key in location[:3]]
-    return PREFIX + "__".join([*upper, *map(str, location[3:])])
+    """The environment variable of a setting. Only names that the operator chooses, such as columns, keep their case."""
+    names = []
+    for depth, key in enumerate(location):
+        is_chosen = get_origin(_unwrapped(annotation_at(location[:depth]))) is dict
+        names.append(str(key) if is_chosen else str(key).upper())
+    return PREFIX + "__".join(names)
 
 
 def dotted(location: Location) -> str:
@@ -147,6 +150,8 @@ _NAMES = {Any: "any value", Path: "a path", bool: "true or false", SecretStr: "a
 def _allowed_container(annotation: Any) -> str:
     *_, element = get_args(annotation)
     if get_origin(annotation) is dict:
+        if element is float:
+            return "a table of numbers"
         return "a table of strings, numbers and booleans" + (", or of tables" if element == FieldSetting else "")
     if element is RouteSettings:
         return "a list of routes, each under [[routes]]"

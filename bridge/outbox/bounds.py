@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Literal
 
 import msgspec
@@ -26,6 +27,33 @@ class Bounds:
     """Bytes of dead letters; above it the oldest are purged."""
     dead_letter_age: float = 0.0
     """Seconds that a dead letter is kept; 0: no limit."""
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """Fraction of ``max_bytes`` that a stream has as its share, by stream; together 1 at most. The other streams have
+    equal parts of what is left."""
+
+
+def exact_sum(shares: Iterable[float]) -> Fraction:
+    """The sum of the shares as they are written: the floats 0.7, 0.2 and 0.1 have another one."""
+    return sum(map(_exact, shares), Fraction())
+
+
+def _exact(share: float) -> Fraction:
+    return Fraction(str(share))
+
+
+class Shares:
+    """Divides the bytes of the outbox among streams: see ``Bounds.shares``."""
+
+    def __init__(self, max_bytes: int, named: Mapping[str, float]) -> None:
+        self._named = {stream: int(max_bytes * _exact(share)) for stream, share in named.items()}
+        self._rest = max_bytes - sum(self._named.values())
+
+    def of(self, streams: Iterable[str]) -> dict[str, int]:
+        """Each stream's share in bytes, at least 1, while these are all streams."""
+        shares = {stream: self._named.get(stream) for stream in streams}
+        others = sum(share is None for share in shares.values())
+        equal = self._rest // others if others else 0
+        return {stream: max(1, equal if share is None else share) for stream, share in shares.items()}
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -64,13 +92,20 @@ class StreamUsage:
             else:
                 self.by_stream.pop(stream, None)
 
-    def excess(self, target: int) -> dict[str, int]:
-        """Bytes that the largest streams must give up so that ``target`` are left: all come down to the same size."""
-        sizes = sorted(((usage.bytes, stream) for stream, usage in self.by_stream.items()), reverse=True)
-        left, allowed = target, 0
-        for place, (size, _) in reversed(list(enumerate(sizes))):  # smallest first
-            allowed = left // (place + 1)  # an equal part of what the smaller ones leave
-            if size > allowed:
+    def excess(self, target: int, shares: Mapping[str, int]) -> dict[str, int]:
+        """Bytes that streams must give up so that ``target`` are left.
+
+        Those with the most bytes for their share give way, down to the same multiple of it. That is at least
+        ``target`` divided by the sum of all shares, so a stream within that part of its share gives up nothing.
+        """
+        sizes = {stream: usage.bytes for stream, usage in self.by_stream.items()}
+        left, divided = target, sum(shares[stream] for stream in sizes)
+        for stream in sorted(sizes, key=lambda stream: sizes[stream] / shares[stream]):
+            if sizes[stream] * divided > left * shares[stream]:  # more than its part of what the others leave
                 break
-            left -= size
-        return {stream: size - allowed for size, stream in sizes if size > allowed}
+            left -= sizes[stream]
+            divided -= shares[stream]
+        else:
+            return {}
+        allowed = {stream: left * shares[stream] // divided for stream in sizes}
+        return {stream: size - allowed[stream] for stream, size in sizes.items() if size > allowed[stream]}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from bridge.errors import OutboxDamaged
 from bridge.log import get_logger
 from bridge.message import OutboxRecord, Qos2Changes, SeenMessages
 from bridge.outbox import dead_letters, records
-from bridge.outbox.bounds import ROOM_AGAIN, Bounds, StreamUsage, Usage
+from bridge.outbox.bounds import ROOM_AGAIN, Bounds, Shares, StreamUsage, Usage
 from bridge.outbox.commit import Commit, RefusedRecord, ReplayedDeadLetters
 from bridge.outbox.dead_letters import StoredDeadLetter
 from bridge.outbox.owned_database import SAVE_VALUE, OwnedDatabase
@@ -75,6 +75,7 @@ class Outbox(OwnedDatabase):
     ) -> None:
         super().__init__(path, clock=clock, wall_clock=wall_clock)
         self._bounds = bounds or Bounds()
+        self._shares = Shares(self._bounds.max_bytes, self._bounds.shares)
         self._counts: Counter[str] = Counter()
         self._usage = StreamUsage()
         self._dead_letter_usage = Usage()
@@ -147,14 +148,14 @@ class Outbox(OwnedDatabase):
     def drop(self, *, under_way: Mapping[str, int]) -> dict[str, int]:
         """Make room by the policy ``drop_oldest``; returns how many records of each stream were dropped.
 
-        The streams with the most bytes give way, until all of them have as many: one that can't be delivered doesn't
-        cost the others anything.
+        The streams with the most bytes for their share give way, so one that can't be delivered doesn't cost the others
+        anything.
 
         They are counted as ``outbox_full``, or as ``expired`` if they were too old.
 
         Args:
-            under_way: the highest id sent since the start, by stream. Records up to it are kept: GDN may have stored
-                them.
+            under_way: the highest id sent since the start, of each stream that rows are made for. Records up to it are
+                kept: GDN may have stored them.
 
         Raises:
             OutboxUnavailable: nothing was dropped.
@@ -164,7 +165,10 @@ class Outbox(OwnedDatabase):
     def _drop(self, under_way: Mapping[str, int]) -> dict[str, int]:
         bounds = self._bounds
         # Down to ROOM_AGAIN: dropping just below the bound would drop again in every turn.
-        excess = self._usage.excess(int(bounds.max_bytes * ROOM_AGAIN)) if self.bytes >= bounds.max_bytes else {}
+        excess: dict[str, int] = {}
+        if self.bytes >= bounds.max_bytes:
+            shares = self._shares.of({*under_way, *self._usage.by_stream})
+            excess = self._usage.excess(int(bounds.max_bytes * ROOM_AGAIN), shares)
         before = self._now() - bounds.max_age if bounds.max_age else 0.0
         with self._counting("drop from") as (db, counts):
             dropped, reasons = records.drop(
@@ -217,16 +221,19 @@ class Outbox(OwnedDatabase):
         """The same by stream; only streams that have records."""
         return {stream: usage.bytes for stream, usage in self._usage.by_stream.items()}
 
-    def has_its_share(self, stream: str, *, streams: Collection[str]) -> bool:
-        """Whether a stream has its share of ``Bounds.max_bytes``: an equal part for each stream.
+    def divide(self, shares: Mapping[str, float]) -> None:
+        """Replace ``Bounds.shares``."""
+        self._shares = Shares(self._bounds.max_bytes, shares)
+
+    def streams_at_share(self, *, streams: Iterable[str]) -> frozenset[str]:
+        """The streams whose records have used up their share of ``Bounds.max_bytes``.
 
         Args:
-            stream: its GDN name.
             streams: those that rows are made for; others that have records count, too.
         """
         usage = self._usage.by_stream
-        share = self._bounds.max_bytes // len({*streams, *usage})
-        return stream in usage and usage[stream].bytes >= share
+        shares = self._shares.of({*streams, *usage})
+        return frozenset(stream for stream, used in usage.items() if used.bytes >= shares[stream])
 
     @property
     def max_bytes(self) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -27,6 +27,8 @@ class Change:
     mapper: Mapper
     streams: tuple[str, ...]
     """GDN streams that its routes feed."""
+    shares: Mapping[str, float]
+    """Of the outbox, by stream: see ``Bounds.shares``."""
     done: Callable[[], object]
     """Called in the pipeline thread once messages are mapped by ``mapper`` and every stream has a sender."""
 

@@ -119,15 +119,15 @@ class OutboxUpkeep:
     def rejected_streams(self, rows: Sequence[Row], senders: Collection[str]) -> frozenset[str]:
         """The streams whose new rows are counted and dropped instead of stored (``reject_new``).
 
-        Each stream has an equal share of the outbox, so that one that can't be delivered doesn't cost the others
-        anything. Their messages are still acknowledged.
+        Each stream has a share of the outbox, so that one that can't be delivered doesn't cost the others anything.
+        Room that others leave isn't lent: it couldn't be taken back. The messages are still acknowledged.
         """
         if self._policy != "reject_new":
             return frozenset()
         streams = {row.stream for row in rows}
         if self._is_full:
             return frozenset(streams)
-        return frozenset(s for s in streams if self._outbox.has_its_share(s, streams=senders))
+        return self._outbox.streams_at_share(streams=senders) & streams
 
     @property
     def _is_full(self) -> bool:
@@ -173,9 +173,9 @@ class OutboxUpkeep:
             self._log_rejecting(full, senders)
 
     def _log_rejecting(self, full: str | None, senders: Collection[str]) -> None:
-        rejecting = sorted(s for s in senders if full or self._outbox.has_its_share(s, streams=senders))
+        rejecting = sorted(senders if full else self._outbox.streams_at_share(streams=senders) & set(senders))
         if rejecting and rejecting != self._rejecting:
-            why = full or "they have their share of outbox.max_bytes: an equal part for each stream"
+            why = full or "they have used up their share of outbox.max_bytes (outbox.shares)"
             log.warning("outbox.rejecting", streams=rejecting[:LOGGED_STREAMS], count=len(rejecting), reason=why)
         elif self._rejecting and not rejecting:
             log.warning("outbox.accepting", reason=None)

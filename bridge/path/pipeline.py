@@ -208,6 +208,7 @@ class Pipeline:
         # The mapper before the subscriptions: messages of a new filter need the new routes.
         self._mapper = change.mapper
         self._intake.want(change.mapper.filters)
+        self._outbox.divide(change.shares)
         change.done()
         return True
 

@@ -19,7 +19,7 @@ from bridge.config import Settings
 from bridge.errors import OutboxDamaged, OutboxUnavailable
 from bridge.gdn.rest import GdnRest
 from bridge.log import get_logger
-from bridge.outbox import Bounds, Outbox
+from bridge.outbox import Outbox
 from bridge.path.sockets import Sockets
 from bridge.service import supervisor
 from bridge.service.build import Parts, build
@@ -68,11 +68,7 @@ class Daemon:
         self._events = events
         self._stopping = threading.Event()
         settings = configuration.settings
-        outbox = settings.outbox
-        self._outbox = Outbox(
-            outbox.path,
-            Bounds(outbox.max_bytes, outbox.max_age, outbox.dead_letter_bytes, outbox.dead_letter_age),
-        )
+        self._outbox = Outbox(settings.outbox.path, settings.outbox.bounds)
         self._forced_exit = ForcedExit(
             seconds=settings.stop_timeout + supervisor.STOP_GRACE,
             tick=supervisor.TICK,

@@ -22,7 +22,7 @@ log = get_logger(__name__)
 FOLLOWED = frozenset(
     {
         *("gdn.api_key", "gdn.email", "gdn.username", "gdn.password"),
-        *("mqtt.username", "mqtt.password", "log.level", "log.format"),
+        *("mqtt.username", "mqtt.password", "outbox.shares", "log.level", "log.format"),
     }
 )
 """Settings that a running bridge follows, besides the routes."""
@@ -134,7 +134,7 @@ class Reloader:
         # Kept here, because the pipeline may still have the old one when the next reload comes.
         self._mapper = mapper
         streams = tuple(dict.fromkeys(route.stream for route in found.routes))
-        self._inbox.change(Change(mapper, streams, done))
+        self._inbox.change(Change(mapper, streams, found.settings.outbox.shares, done))
         return True
 
     def _make_mapper(self, routes: Sequence[Route]) -> Mapper:

@@ -112,6 +112,12 @@ def test_check_accepts_the_shipped_example(tmp_path: Path) -> None:
         ("BRIDGE_GDN__API_KEY", "", "BRIDGE_GDN__API_KEY"),
         ("BRIDGE_OUTBOX__PATH", "/proc/nothing/outbox.db", "BRIDGE_OUTBOX__PATH"),
         ("BRIDGE_STATUS__LISTEN", "256.0.0.1:99999", "BRIDGE_STATUS__LISTEN"),
+        (
+            "BRIDGE_OUTBOX__SHARES__tutorialAppInput",
+            "0.5",
+            "BRIDGE_OUTBOX__SHARES__tutorialAppInput: 'tutorialAppInput': the worker reads no such stream; "
+            "did you mean 'tutorialAppInputStream'?",
+        ),
     ],
 )
 def test_wrong_settings_end_with_78_and_a_message(offline: Bridge, variable: str, value: str, says: str) -> None:
@@ -180,6 +186,39 @@ def test_a_route_that_doesnt_fit_names_the_definition(offline: Bridge) -> None:
 
     assert ended.returncode == 78
     assert f"the definition is {offline.settings['BRIDGE_WORKER__DEFINITION']}" in ended.stderr
+
+
+def test_shares_that_have_no_effect_are_reported_by_check(offline: Bridge) -> None:
+    offline.settings["BRIDGE_OUTBOX__SHARES__tutorialAppInputStream"] = "0.5"
+
+    ended = offline.cli("check")
+
+    assert ended.returncode == 0, ended.stderr
+    assert 'BRIDGE_OUTBOX__SHARES: has no effect with outbox.full = "hold"' in ended.stdout
+    assert "no errors found" in ended.stdout
+
+    offline.settings["BRIDGE_OUTBOX__FULL"] = "drop_oldest"
+    assert "no problems found" in offline.cli("check").stdout
+
+
+def test_shares_that_leave_nothing_for_other_streams_are_refused(offline: Bridge, tmp_path: Path) -> None:
+    definition = tmp_path / "worker.sql"
+    definition.write_text(
+        "@App:name('x')\n@App:qlVersion(\"2\")\nCREATE STREAM a (n int);\nCREATE STREAM b (n int);\n"
+        "CREATE TABLE t (n int);\nINSERT INTO t SELECT n FROM a;\nINSERT INTO t SELECT n FROM b;\n"
+    )
+    routes = [{"topic": "a", "stream": "a"}, {"topic": "b", "stream": "b"}]
+    offline.settings |= {
+        "BRIDGE_WORKER__DEFINITION": str(definition),
+        "BRIDGE_ROUTES": json.dumps(routes),
+        "BRIDGE_OUTBOX__SHARES": '{"a": 1}',
+    }
+
+    ended = offline.cli("check")
+
+    assert ended.returncode == 78
+    expected = "BRIDGE_OUTBOX__SHARES: divides all of outbox.max_bytes, which leaves nothing for the other streams"
+    assert f"{expected} of the routes: b" in ended.stderr
 
 
 EARLY = """

@@ -13,7 +13,8 @@ from bridge.errors import OutboxUnavailable
 from bridge.message import DeadLetter, Row
 from bridge.outbox import Bounds, Commit
 from bridge.path.delivery import MEMORY_BYTES, MEMORY_RECORDS
-from tests.path.harness import READINGS, DataPath
+from bridge.path.inbox import Change
+from tests.path.harness import OTHERS, READINGS, DataPath
 
 MakePath = Callable[..., DataPath]
 
@@ -172,6 +173,71 @@ def test_with_reject_new_each_stream_has_an_equal_share_and_rejects_only_its_own
     assert path.pubacks == [*range(1, 9), *range(10, 14)]
     assert path.outbox.books().dropped == {"outbox_full": 3}
     assert path.outbox.books().balanced
+
+
+def test_with_drop_oldest_a_stream_within_its_share_loses_nothing_to_larger_ones(make_path: MakePath) -> None:
+    path = make_path(policy="drop_oldest", bounds=Bounds(max_bytes=20_000, shares={"others": 0.7}))
+    broker = path.connect_broker()
+    path.worker_is_attached = False
+    for first in range(1, 201, 40):
+        broker.publish(*range(first, first + 40), topic="o/1")
+        path.turn()
+    kept = path.outbox.stream_bytes["others"]
+    assert 10_000 < kept < 12_600, "more than half of the bound, and within nine tenths of its share"
+    for first in range(200, 220, 5):
+        broker.publish(*range(first, first + 5), text=KILOBYTE)
+        path.turn()
+
+    assert numbers(path, "others") == list(range(1, 201))
+    assert path.outbox.stream_bytes["readings"] <= 18_000 - kept
+    assert numbers(path, "readings")[-1] == 219
+    assert path.outbox.books().balanced
+
+
+def test_with_drop_oldest_room_that_others_leave_is_used(make_path: MakePath) -> None:
+    path = make_path(policy="drop_oldest", bounds=Bounds(max_bytes=10_000, shares={"readings": 0.1}))
+    broker = path.connect_broker()
+    path.worker_is_attached = False
+    for number in range(1, 9):
+        broker.publish(number, text=KILOBYTE)
+        path.turn()
+
+    assert numbers(path, "readings") == list(range(1, 9))
+
+
+def test_with_reject_new_a_stream_never_has_more_than_its_share(make_path: MakePath) -> None:
+    path = make_path(policy="reject_new", bounds=Bounds(max_bytes=10_000, shares={"readings": 0.2}))
+    broker = path.connect_broker()
+    path.worker_is_attached = False
+    with capture_logs() as logged:
+        for number in range(1, 9):
+            broker.publish(number, text=KILOBYTE)
+            path.turn()
+        path.turn(3)  # it is logged once a second
+
+    assert numbers(path, "readings") == [1, 2]
+    assert path.outbox.books().dropped == {"outbox_full": 6}
+    (line,) = [line for line in logged if line["event"] == "outbox.rejecting"]
+    assert line["streams"] == ["readings"]
+    assert "outbox.shares" in line["reason"]
+
+
+def test_a_change_of_shares_takes_effect_with_the_next_message(make_path: MakePath) -> None:
+    path = make_path(policy="reject_new", bounds=Bounds(max_bytes=10_000, shares={"readings": 0.1}))
+    broker = path.connect_broker()
+    path.worker_is_attached = False
+    broker.publish(1, text=KILOBYTE)
+    path.turn()
+    broker.publish(2, text=KILOBYTE)
+    path.turn()
+    assert numbers(path, "readings") == [1]
+
+    change = Change(path.mapper(READINGS, OTHERS), ("readings", "others"), {"readings": 0.5}, lambda: None)
+    path.inbox.change(change)
+    broker.publish(3, text=KILOBYTE)
+    path.turn()
+
+    assert numbers(path, "readings") == [1, 3]
 
 
 def test_in_one_commit_only_the_rows_of_the_stream_with_its_share_are_rejected(make_path: MakePath) -> None:

@@ -92,7 +92,7 @@ def test_a_change_of_routes_takes_effect_on_the_same_link(make_path: MakePath) -
     link, done = path.intake.link, []
     new = Route("n/{device}", "readings")
 
-    path.inbox.change(Change(path.mapper(new, OTHERS), ("readings", "others"), lambda: done.append(True)))
+    path.inbox.change(Change(path.mapper(new, OTHERS), ("readings", "others"), {}, lambda: done.append(True)))
     path.turn(3)
     broker.publish(1, topic="n/1")
     broker.publish(2, topic="o/1")
@@ -113,7 +113,7 @@ def test_a_subscription_that_is_refused_after_a_change_is_reported_until_it_is_n
     assert path.intake.dialer.status.state == "connected"
 
     broker.answer = 0x80
-    path.inbox.change(Change(path.mapper(READINGS, OTHERS), ("readings", "others"), lambda: None))
+    path.inbox.change(Change(path.mapper(READINGS, OTHERS), ("readings", "others"), {}, lambda: None))
     path.turn(3)
     status = path.intake.dialer.status
     assert (status.state, status.error) == (
@@ -122,7 +122,7 @@ def test_a_subscription_that_is_refused_after_a_change_is_reported_until_it_is_n
         "Check the broker's access rules for this user and client id",
     )
 
-    path.inbox.change(Change(path.mapper(READINGS), ("readings",), lambda: None))
+    path.inbox.change(Change(path.mapper(READINGS), ("readings",), {}, lambda: None))
     path.turn(3)
     assert (path.intake.dialer.status.state, path.intake.dialer.status.error) == ("connected", None)
 
@@ -138,7 +138,7 @@ def test_a_change_of_routes_that_the_outbox_prevents_is_made_later(make_path: Ma
         raise OutboxUnavailable("locked")
 
     path.outbox.numbered = fails_once  # type: ignore[method-assign,assignment]
-    path.inbox.change(Change(path.mapper(READINGS, OTHERS), ("readings", "others"), lambda: done.append(True)))
+    path.inbox.change(Change(path.mapper(READINGS, OTHERS), ("readings", "others"), {}, lambda: done.append(True)))
     path.turn()
     assert (done, list(path.pipeline.senders)) == ([], ["readings"])
 
@@ -178,8 +178,8 @@ def test_the_later_of_two_changes_wins_even_if_the_outbox_delays_the_first(make_
 
     path.outbox.numbered = fails_once  # type: ignore[method-assign,assignment]
     first, second = path.mapper(READINGS, OTHERS), path.mapper(READINGS)
-    path.inbox.change(Change(first, ("readings", "others"), lambda: done.append("first")))
-    path.inbox.change(Change(second, ("readings",), lambda: done.append("second")))
+    path.inbox.change(Change(first, ("readings", "others"), {}, lambda: done.append("first")))
+    path.inbox.change(Change(second, ("readings",), {}, lambda: done.append("second")))
     path.turn(5)
 
     assert done == ["first", "second"]

@@ -321,6 +321,48 @@ def test_routes_may_be_json_or_numbered_variables(environ: dict[str, str]) -> No
     assert numbered == as_json
 
 
+@pytest.mark.parametrize(
+    ("variables", "overrides"),
+    [
+        ({"BRIDGE_OUTBOX__SHARES": '{"alarms": 0.5, "rawData": 0.25}'}, {}),
+        ({"BRIDGE_OUTBOX__SHARES__alarms": "0.5", "BRIDGE_OUTBOX__SHARES__rawData": "0.25"}, {}),
+        ({"BRIDGE_OUTBOX__SHARES__alarms": "0.5"}, {"outbox.shares.rawData": "0.25"}),
+    ],
+)
+def test_shares_are_json_or_a_variable_for_each_stream_which_keeps_its_case(
+    environ: dict[str, str], variables: dict[str, str], overrides: dict[str, str]
+) -> None:
+    loaded = load(config_file=None, environ=environ | variables, overrides=overrides, secret_directories=())
+
+    assert loaded.outbox.shares == {"alarms": 0.5, "rawData": 0.25}
+    assert loaded.outbox.bounds.shares == {"alarms": 0.5, "rawData": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ('{"a": 0}', "BRIDGE_OUTBOX__SHARES: must contain fractions of outbox.max_bytes, above 0 and at most 1"),
+        ('{"a": 1.5}', "BRIDGE_OUTBOX__SHARES: must contain fractions of outbox.max_bytes, above 0 and at most 1"),
+        ('{"a": 0.7, "b": 0.4}', "BRIDGE_OUTBOX__SHARES: has a sum above 1"),
+        ('{"a": "half"}', "BRIDGE_OUTBOX__SHARES, a: must be a number"),
+        ("[0.5]", "BRIDGE_OUTBOX__SHARES: must be a table of numbers"),
+    ],
+)
+def test_shares_that_cannot_be_divided_are_refused(environ: dict[str, str], value: str, says: str) -> None:
+    (problem,) = problems(environ | {"BRIDGE_OUTBOX__SHARES": value})
+
+    assert problem.startswith(says)
+
+
+def test_shares_may_divide_everything(environ: dict[str, str]) -> None:
+    shares = {"a": 0.7, "b": 0.2, "c": 0.1}  # as floats their sum is below 1, in another order above it
+    loaded = load(
+        config_file=None, environ=environ | {"BRIDGE_OUTBOX__SHARES": json.dumps(shares)}, secret_directories=()
+    )
+
+    assert loaded.outbox.shares == shares
+
+
 def test_a_single_setting_overrides_its_group_in_json(environ: dict[str, str]) -> None:
     settings = read(
         environ,

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from bridge.config import Settings, load
 from bridge.config.tree import dotted, every_setting
 from bridge.mapping import Mapper
+from bridge.path.inbox import Change
 from bridge.service.reload import FOLLOWED, Configuration, Reloader, need_restart
 from bridge.streamql import input_streams, parse
 
@@ -88,3 +89,23 @@ def test_a_reload_that_meets_a_fault_is_refused_and_the_settings_stay(fails: str
     assert [entry["event"] for entry in logs] == ["daemon.reload_refused"]
     assert (reloader.refused or "").startswith("a fault of gdn-bridge, please report it: ")
     assert "a secret" not in str(logs)
+
+
+def test_a_reload_hands_the_pipeline_the_shares_of_the_outbox() -> None:
+    definition = parse(Path("config/worker.sql").read_text())
+    running = Configuration(settings(), definition, input_streams(definition), [], dotted)
+    changes: list[Change] = []
+    reloader = Reloader(
+        running=running,
+        read_configuration=lambda: running._replace(settings=settings(OUTBOX__SHARES__s="0.5")),
+        outbox=cast("Any", Stub(name="o")),
+        pipeline=cast("Any", Stub(mapper=Mapper(routes=[], streams=running.streams))),
+        inbox=cast("Any", Stub(change=changes.append)),
+        refresh=lambda: None,
+    )
+
+    with capture_logs() as logs:
+        assert reloader.reload(done=lambda: None)
+
+    assert [change.shares for change in changes] == [{"s": 0.5}]
+    assert logs == [], "nothing needs a restart"
