@@ -54,7 +54,7 @@ class Traffic(msgspec.Struct, frozen=True):
     receipts: int = 0
     """Receipts read, refusals included."""
     reconnects: Mapping[str, int] = msgspec.field(default_factory=dict)
-    """By link: ``mqtt`` or the producer's part name."""
+    """By link: its part's name."""
     link_failures: Mapping[str, Mapping[str, int]] = msgspec.field(default_factory=dict)
     """By link, then by cause: the ``Pace`` of the failure, or ``lost`` for an established link that was lost."""
     certificate_ends: Mapping[str, Mapping[str, float]] = msgspec.field(default_factory=dict)

@@ -90,9 +90,9 @@ def _offline(configuration: Configuration) -> Iterator[str]:
 
 def _share_warnings(configuration: Configuration) -> Iterator[tuple[Location, str]]:
     """Settings of ``outbox.shares`` that have no effect, each with the reason."""
-    outbox = configuration.settings.outbox
-    if outbox.shares and outbox.full == "hold":
-        why = "all streams wait together, because one MQTT session has the messages of all"
+    outbox, is_isolated = configuration.settings.outbox, configuration.settings.mqtt.session_per_stream
+    if outbox.shares and outbox.full == "hold" and not is_isolated:
+        why = "all streams wait together, because one MQTT session has the messages of all (mqtt.session_per_stream)"
         yield ("outbox", "shares"), f'has no effect with outbox.full = "hold": {why}'
     fed = {route.stream for route in configuration.routes}
     for name in sorted(outbox.shares.keys() - fed):

@@ -21,6 +21,7 @@ from bridge.mapping.fields import Scalar
 from bridge.outbox.bounds import exact_sum
 from bridge.service.credentials import Credentials
 from bridge.service.reload import Configuration
+from bridge.service.session_per_stream import session_problems
 from bridge.streamql import StreamQLError, Worker, parse, require_metadata
 from bridge.streamql.streams import input_streams
 
@@ -62,6 +63,7 @@ def read_configuration(arguments: argparse.Namespace, *, offline: bool = False) 
             for problem in check(routes, streams)
         ]
         problems += [f"{place(location)}: {text}" for location, text in _share_problems(settings, streams)]
+    problems += [f"{place(location)}: {text}" for location, text in session_problems(settings, routes)]
     if problems or worker is None or streams is None:
         raise ConfigError(*problems)
     return Configuration(settings, worker, streams, routes, place, unset)

@@ -95,6 +95,12 @@ class MqttSettings(Group):
         "many messages it dropped, for the metrics. Harmless with a broker that doesn't have this topic "
         "or refuses the subscription.",
     )
+    session_per_stream: bool = Field(
+        default=False,
+        description="Whether each stream has a session of its own, with the client ID `client_id-stream` and its share "
+        "of the outbox (`outbox.shares`): a stream that GDN doesn't take then leaves the broker alone, and the "
+        'others continue. Only with `outbox.full = "hold"`. docs/operating.md says what to expect.',
+    )
     ca_file: Path | None = Field(
         default=None,
         description="PEM file with the CA certificates to verify the broker with, for `mqtts://`. Not set: the "

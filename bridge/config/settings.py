@@ -85,7 +85,8 @@ class OutboxSettings(Group):
         description="Share of `max_bytes` by stream, as a fraction: `{ alarms = 0.5 }` (in the environment also "
         "`BRIDGE_OUTBOX__SHARES__alarms`). The other streams of the routes have equal parts of the rest. With "
         "`drop_oldest` streams use room that others leave, until the outbox is full: then those beyond their share "
-        "lose rows first. With `reject_new` a stream never uses more than its share. No effect with `hold`.",
+        "lose rows first. With `reject_new` a stream never uses more than its share. No effect with `hold`, unless "
+        "`mqtt.session_per_stream` is on.",
     )
     dead_letter_bytes: int = Field(
         default=100 << 20,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -159,6 +160,7 @@ class Mapper:
             self._tree.add(route.template.levels, route.number)
         self._routes = tuple(routes)
         self._row_counts = [0] * len(routes)
+        self._stream: str | None = None  # whose rows are made; None: of all
         self.client = client
         self.streams = streams
         self._matches: dict[str, tuple[_TopicMatch, ...]] = {}
@@ -183,6 +185,33 @@ class Mapper:
                 message, route=None, reason=Reason.INTERNAL_ERROR.value, detail=repr(exc), mapping=self.version
             )
 
+    def of_stream(self, stream: str) -> Mapper:
+        """A mapper for a session that gets the messages of one stream: it subscribes to the stream's filters.
+
+        Use ``map_own``. ``rows_made`` counts the rows of this stream.
+        """
+        mapper = copy.copy(self)
+        mapper._stream = stream
+        mapper._row_counts = [0] * len(self._routes)
+        own = [route.template.filter for route in self.compiled_routes if route.stream == stream]
+        mapper.filters = minimal_filters(own)
+        return mapper
+
+    def map_own(self, message: MqttMessage, next_id: int = 0) -> list[Row] | DeadLetter | None:
+        """What the message becomes in the session of one stream: see ``of_stream``.
+
+        Several sessions may get the message. Each tries all routes in order and keeps the rows of its own stream. What
+        becomes no row, a dead letter or a filtered message, belongs to one of them: the session of the first route
+        whose topic filter matches. None: it belongs to another session.
+        """
+        assert self._stream is not None
+        mapped = self.map(message, next_id)
+        if mapped and not isinstance(mapped, DeadLetter):
+            return _of_stream(mapped, self._stream) or None
+        matching = self._tree.covering(message.topic.split("/"))
+        is_own = not matching or self._routes[matching[0]].stream == self._stream
+        return mapped if is_own else None
+
     def _map(self, message: MqttMessage, next_id: int) -> list[Row] | DeadLetter:
         matches = self._match(message.topic)
         match = None  # the route in progress: a dead letter names it
@@ -204,7 +233,8 @@ class Mapper:
                 decode = match.route.decode
                 if decode not in decoded:
                     decoded[decode] = decode(message)
-                route_rows = self._rows(match, message, decoded[decode], next_id + len(rows))
+                stored = rows if self._stream is None else _of_stream(rows, self._stream)
+                route_rows = self._rows(match, message, decoded[decode], next_id + len(stored))
                 rows += route_rows
                 # A route whose condition is false for all elements doesn't take the message.
                 if route_rows and match.route.is_last:
@@ -224,6 +254,8 @@ class Mapper:
         """How many rows the routes have made, by label and stream; the label is the route's name, or its topic."""
         counts: dict[tuple[str, str], int] = {}
         for route, count in zip(self._routes, self._row_counts, strict=True):
+            if self._stream is not None and self._stream != route.stream:
+                continue
             label = (route.name or route.topic)[:MAX_LABEL], route.stream
             counts[label] = counts.get(label, 0) + count
         return counts
@@ -281,6 +313,10 @@ class Mapper:
             rows.append(row)
         self._row_counts[route.number] += len(rows)
         return rows
+
+
+def _of_stream(rows: Sequence[Row], stream: str) -> list[Row]:
+    return [row for row in rows if row.stream == stream]
 
 
 def _beyond_packet_limit(message: MqttMessage) -> str:

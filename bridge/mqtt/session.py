@@ -23,7 +23,8 @@ BRIEF_LINKS = 3
 """That many brief links in a row suggest it."""
 
 KEY, LEFT_KEY = "mqtt_session", "mqtt_sessions_left"
-"""Keys of saved values: the session used last, and those used before it at other brokers, latest first."""
+"""Keys of saved values: the session used last, and those used before it at other brokers, latest first. For the session
+of one stream ``:`` and the stream's name follow."""
 
 MAX_LEFT = 32
 """The most sessions at other brokers that are remembered."""
@@ -35,6 +36,16 @@ SWITCHED = (
 )
 
 log = get_logger(__name__)
+
+
+def streams_with_sessions(outbox: Outbox) -> list[str]:
+    """The streams that a session of their own is known of.
+
+    Raises:
+        OutboxUnavailable: the outbox can't be read now.
+    """
+    prefix = f"{KEY}:"
+    return [key.removeprefix(prefix) for key in outbox.saved_values(prefix)]
 
 
 class Known(NamedTuple):
@@ -54,13 +65,28 @@ class MqttSession:
         broker: host and port.
         outbox: open; stores what must survive a restart.
         deduplicates: whether to recognise redelivered messages.
+        stream: whose messages it has; None: those of all streams.
+        watch_drops: whether the broker may be asked for its counter of dropped messages.
     """
 
-    def __init__(self, *, client_id: str, broker: str, outbox: Outbox, deduplicates: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        client_id: str,
+        broker: str,
+        outbox: Outbox,
+        deduplicates: bool = False,
+        stream: str | None = None,
+        watch_drops: bool = True,
+    ) -> None:
+        self.client_id = client_id
         self.name = f"{client_id} at {broker}"
         """Names it among the sessions that are stored."""
         self.broker = broker
         """Host and port."""
+        scope = "" if stream is None else f":{stream}"
+        self._key, self._left_key = f"{KEY}{scope}", f"{LEFT_KEY}{scope}"
+        self._labels = {} if stream is None else {"stream": stream}  # of log lines
         self._outbox = outbox
         self._is_last = False  # no other session has been used since
         self._left: str | None = None  # the session that was used before; None once that is logged
@@ -76,7 +102,7 @@ class MqttSession:
             self.redelivery = RedeliveryFilter(session=self.name, batches=outbox.seen_messages(self.name))
         else:
             outbox.forget_seen_messages()
-        self.watch_drops = True
+        self.watch_drops = watch_drops
         """Whether the broker may be asked for its counter of dropped messages."""
 
     @property
@@ -109,6 +135,7 @@ class MqttSession:
             hint="the broker says that it no longer had this client id's session (Session Present 0). Unless it sends "
             "redelivered messages now, those that it had queued, and those published while the bridge was away, are "
             f"lost: check its persistence and session expiry. ActiveMQ Classic says so at each connection{repeats}",
+            **self._labels,
         )
         self.known = Known()
         self._is_loss_uncounted = True
@@ -127,6 +154,7 @@ class MqttSession:
             "mqtt.session_kept",
             hint="the broker sent redelivered messages: it had kept the session, although it said that it had none. "
             "Nothing is known to be lost",
+            **self._labels,
         )
         self._outbox.count("sessions_kept")
 
@@ -141,7 +169,7 @@ class MqttSession:
             self._save(held)
         if self._left is not None:
             left, self._left = self._left, None
-            log.warning("mqtt.switched", **{"from": left, "to": self.name}, hint=SWITCHED)
+            log.warning("mqtt.switched", **{"from": left, "to": self.name}, hint=SWITCHED, **self._labels)
 
     def _save(self, known: Known) -> None:
         stored = self._stored()
@@ -149,12 +177,12 @@ class MqttSession:
         for name in others[MAX_LEFT:]:
             self._outbox.forget_session(name)
         left = json.dumps([[name, *stored[name]] for name in others[:MAX_LEFT]]) if others else ""
-        self._outbox.save_values(**{KEY: json.dumps([self.name, *known]), LEFT_KEY: left})
+        self._outbox.save_values(**{self._key: json.dumps([self.name, *known]), self._left_key: left})
         self.known, self._is_last = known, True
 
     def _stored(self) -> dict[str, Known]:
         """What is known of every session, the one used last first."""
-        last, left = self._outbox.saved_value(KEY), self._outbox.saved_value(LEFT_KEY)
+        last, left = self._outbox.saved_value(self._key), self._outbox.saved_value(self._left_key)
         entries = ([json.loads(last)] if last else []) + (json.loads(left) if left else [])
         return {name: Known(tuple(filters), *qos) for name, filters, *qos in entries}
 

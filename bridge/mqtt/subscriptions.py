@@ -133,7 +133,7 @@ class Subscriptions:
 
     def repeat(self) -> list[SubscriptionRequest]:
         """Request all wanted filters again. With 3.1.1 this brings retained messages again."""
-        return [SubscriptionRequest(RequestKind.SUBSCRIBE, list(self._wanted))]
+        return [SubscriptionRequest(RequestKind.SUBSCRIBE, list(self._wanted))] if self._wanted else []
 
     def change(self, wanted: Sequence[str]) -> list[SubscriptionRequest]:
         """Replace the wanted filters.
@@ -144,7 +144,9 @@ class Subscriptions:
             return []
         new = [f for f in wanted if f not in self._wanted]
         # Filters whose SUBACK is still to come are not held yet, but may be granted.
-        candidates = [*self._held, *(self._wanted if self.is_requested else ())]
+        # Before the first request those of the last connection count, too: some brokers deny having a session that they
+        # have.
+        candidates = [*self._held, *(self._wanted if self.is_requested else self._known)]
         self._wanted = dict.fromkeys(wanted)
         self.includes_sys = _includes_sys(wanted)
         self._update_results()

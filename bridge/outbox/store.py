@@ -225,15 +225,16 @@ class Outbox(OwnedDatabase):
         """Replace ``Bounds.shares``."""
         self._shares = Shares(self._bounds.max_bytes, shares)
 
-    def streams_at_share(self, *, streams: Iterable[str]) -> frozenset[str]:
+    def streams_at_share(self, *, streams: Iterable[str], part: float = 1.0) -> frozenset[str]:
         """The streams whose records have used up their share of ``Bounds.max_bytes``.
 
         Args:
             streams: those that rows are made for; others that have records count, too.
+            part: of the share.
         """
         usage = self._usage.by_stream
         shares = self._shares.of({*streams, *usage})
-        return frozenset(stream for stream, used in usage.items() if used.bytes >= shares[stream])
+        return frozenset(stream for stream, used in usage.items() if used.bytes >= shares[stream] * part)
 
     @property
     def max_bytes(self) -> int:

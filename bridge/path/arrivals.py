@@ -50,8 +50,8 @@ _T_contra = TypeVar("_T_contra", contravariant=True)
 class MapOne(Protocol[_T_contra]):
     """Maps a message or a dead letter to rows, to none if it is filtered, or to the dead letter that it becomes."""
 
-    def __call__(self, item: _T_contra, next_id: int, /) -> list[Row] | DeadLetter:
-        """``next_id`` is the record id that the first row gets."""
+    def __call__(self, item: _T_contra, next_id: int, /) -> list[Row] | DeadLetter | None:
+        """``next_id`` is the record id that the first row gets. None: another session's, and not counted."""
 
 
 class Measure(NamedTuple):
@@ -99,7 +99,7 @@ class Slice:
                 rows += mapped
                 if len(mapped) == 1 and count % MEASURED_TOGETHER:
                     continue
-            else:
+            elif mapped is not None:
                 self.filtered += 1
             measures.append(Measure(count, self._share()))
             if measures[-1].share >= 1:
@@ -149,6 +149,11 @@ class Arrivals:
     def is_waiting(self) -> bool:
         """Whether messages wait for a later slice."""
         return bool(self._waiting)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every message that was read is acknowledged."""
+        return not self._arrived
 
     @property
     def has_room(self) -> bool:

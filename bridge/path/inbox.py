@@ -53,7 +53,7 @@ class Inbox:
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
         # Single operations of a deque are thread-safe.
-        self._mqtt_links: deque[MqttLink] = deque()
+        self._mqtt_links: deque[tuple[str, MqttLink]] = deque()
         self._producer_links: deque[tuple[str, ProducerLink]] = deque()
         self._canaries: deque[CanaryMessage] = deque()
         self._changes: deque[Change] = deque()
@@ -62,9 +62,9 @@ class Inbox:
 
     # --- any thread ---------------------------------------------------------------------------------------
 
-    def hand_over_mqtt(self, link: MqttLink) -> None:
-        """Receive from this connection from now on."""
-        self._mqtt_links.append(link)
+    def hand_over_mqtt(self, intake: str, link: MqttLink) -> None:
+        """Receive from this connection from now on, by the intake of this name."""
+        self._mqtt_links.append((intake, link))
         self._wake()
 
     def hand_over_producer(self, stream: str, link: ProducerLink) -> None:
@@ -101,8 +101,8 @@ class Inbox:
         """The deadline of the stop; None while none is requested."""
         return self._stop
 
-    def mqtt_links(self) -> Iterator[MqttLink]:
-        """The connections to the broker handed over since the last call."""
+    def mqtt_links(self) -> Iterator[tuple[str, MqttLink]]:
+        """The connections to the broker handed over since the last call, each with the name of its intake."""
         return _drained(self._mqtt_links)
 
     def producer_links(self) -> Iterator[tuple[str, ProducerLink]]:

@@ -14,6 +14,7 @@ from bridge.mqtt.brokers import Brokers
 from bridge.mqtt.link import MqttLink
 from bridge.mqtt.session import MqttSession
 from bridge.path.arrivals import Arrivals, Lanes, Measure
+from bridge.path.retirement import Retirement
 
 DROPS_LOGGED_EVERY = 60.0
 """Seconds between two log lines about a rise of the broker's counter, which may rise every few seconds."""
@@ -25,6 +26,11 @@ UNHEARD_STEP = 5
 """A silence that grows is reported in steps of this many seconds."""
 
 
+def intake_name(stream: str | None) -> str:
+    """The name of an intake, which is that of its part in the status."""
+    return "mqtt" if stream is None else f"mqtt {stream}"
+
+
 class Intake:
     """Takes messages from the broker. Used by the pipeline thread.
 
@@ -32,7 +38,8 @@ class Intake:
         brokers: the order in which they are tried, and the state that outlasts a connection to each.
         filters: topic filters to subscribe.
         connect: dials the session's broker, in the dialling thread; the other argument is the topic filters.
-        hand_over: takes the dialled link.
+        hand_over: takes the dialled link; the other argument is the intake's name.
+        stream: whose messages it takes; None: those of all streams.
         clock: monotonic seconds.
     """
 
@@ -42,15 +49,19 @@ class Intake:
         *,
         filters: Sequence[str],
         connect: Callable[[Sequence[str], MqttSession], MqttLink],
-        hand_over: Callable[[MqttLink], None],
+        hand_over: Callable[[str, MqttLink], None],
+        stream: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.stream = stream
+        self.name = name = intake_name(stream)
+        self._labels = {} if stream is None else {"stream": stream}
         self.filters = filters
         """Topic filters to subscribe. Replaced as a whole: the dialling thread reads it."""
         self.dialer: Dialer[MqttLink] = Dialer(
-            name="mqtt",
+            name=name,
             connect=lambda: brokers.dial(lambda session: connect(self.filters, session)),
-            hand_over=hand_over,
+            hand_over=lambda link: hand_over(name, link),
         )
         self.link: MqttLink | None = None
         self.holding: str | None = None
@@ -78,6 +89,9 @@ class Intake:
         self._is_subscribed = False
         self._linked_at = 0.0
         self._reported: tuple[Mapping[str, str], int | None] | None = None  # refusals, seconds of silence
+        self._retirement: Retirement | None = None
+        self.is_retired = False
+        """Whether it takes nothing any more: its session has delivered what it held."""
 
     @property
     def publish(self) -> Callable[[str, bytes], None] | None:
@@ -100,6 +114,8 @@ class Intake:
         self._use(self._brokers.session)
         self._is_connected = self._is_subscribed = False
         self._reported = None
+        if self._retirement is not None:
+            self._retirement.linked()
         self.certificate_ends = link.certificate_ends
         link.want(self.filters)  # they may have changed since it was dialled
         if self.holding is not None:  # it was being dialled when the hold began
@@ -126,7 +142,8 @@ class Intake:
         if link.session_present is not None and not self._is_connected:
             self._is_connected = True
             self._session.begin(link)
-        if link.awaits_subscribe and self._session.may_subscribe:
+        # A session that retires keeps the subscriptions that it has, and gets no others.
+        if link.awaits_subscribe and self._session.may_subscribe and self._retirement is None:
             link.subscribe()
         if self._redelivery is not None and self._redelivery.wants_barrier:
             self._redelivery.barrier_sent(link.ping(now))
@@ -134,6 +151,8 @@ class Intake:
         link.flush()
         if link.error is not None:
             self.drop(link.error)
+        elif self._retirement is not None:
+            self._retire(link, self._retirement, now)
         elif link.subscribed:
             self._follow(link)
             self._report(link, now)
@@ -146,9 +165,64 @@ class Intake:
             refused = _described(link.refused)
             note = "; ".join(link.notes) or None
             present = link.session_present
-            log.info("mqtt.subscribed", broker=self.broker, session_present=present, refused=refused, note=note)
+            log.info(
+                "mqtt.subscribed",
+                broker=self.broker,
+                session_present=present,
+                refused=refused,
+                note=note,
+                **self._labels,
+            )
         self._session.follow(link)
         self._session.save_filters(link)
+
+    # --- retiring -----------------------------------------------------------------------------------------
+
+    @property
+    def is_subscribed(self) -> bool:
+        """Whether the broker has answered every subscription of the current link."""
+        return self._is_subscribed
+
+    @property
+    def may_be_replaced(self) -> bool:
+        """Whether the session retires, and those that replace it may subscribe."""
+        return self._retirement is not None and self._retirement.may_be_replaced
+
+    def retire(self, retirement: Retirement) -> None:
+        """Take what the session holds, unsubscribe its filters and leave it: see ``Retirement``."""
+        self._retirement = retirement
+        if self.link is not None:
+            retirement.linked()
+
+    def revive(self, filters: Sequence[str]) -> None:
+        """Undo ``retire``: subscribe to these filters."""
+        self._retirement, self.is_retired = None, False
+        self.filters = filters
+        self.dialer.resume()
+        self.drop("the session is used again")
+
+    def _retire(self, link: MqttLink, retirement: Retirement, now: float) -> None:
+        """Raises:
+        OutboxUnavailable: the session's end could not be stored; a later call tries again.
+        """
+        if not self._is_connected:
+            return
+        if self._reported is None:
+            self._reported = {}, None
+            self.dialer.up()
+        match retirement.next(now, messages=self.messages, is_unsubscribed=not link.held):
+            case "unsubscribe":
+                link.want(())
+            case "leave" if self._arrivals.is_empty:
+                self._session.save_filters(link)
+                self.is_retired = True
+                log.info("mqtt.session_retired", session=self._session.name, messages=self.messages)
+                self.dialer.hold("the session is no longer used")
+                self.drop("the session is no longer used")
+            case _:
+                pass
+
+    # --- reports ------------------------------------------------------------------------------------------
 
     def _report(self, link: MqttLink, now: float) -> None:
         """Report whether the link works, whenever that changes."""
@@ -196,11 +270,13 @@ class Intake:
         link.close()
         self._arrivals.clear()
         asks_again = self._session.watch_drops
+        is_left = self.holding is not None or self.is_retired
         error, pace = self._session.end(link, lasted=self._clock() - self._linked_at, error=error)
-        log.warning("mqtt.lost", error=error)
+        if not self.is_retired:
+            log.warning("mqtt.lost", error=error, **self._labels)
         # None of these ends is the broker's failure: the link was left, taken over by another client, or ended by
         # asking for the counter.
-        is_failure = self.holding is None and not link.taken_over and asks_again == self._session.watch_drops
+        is_failure = not is_left and not link.taken_over and asks_again == self._session.watch_drops
         tries_next = False
         if is_failure and not self._is_subscribed:
             error, pace, tries_next = self._brokers.failed(error, pace)
@@ -210,14 +286,14 @@ class Intake:
         """Take no messages until ``resume``: leave the broker, which keeps the session (P4)."""
         if self.holding is not None:
             return
-        log.warning("mqtt.holding", reason=reason)
+        log.warning("mqtt.holding", reason=reason, **self._labels)
         self.holding = reason
         self.dialer.hold(reason)
         self.drop(reason)
 
     def resume(self) -> None:
         """Take messages again."""
-        log.info("mqtt.resuming")
+        log.info("mqtt.resuming", **self._labels)
         self.holding = None
         self.dialer.resume()
 

@@ -16,9 +16,11 @@ from bridge.log import get_logger
 from bridge.mapping import Mapper
 from bridge.message import OutboxRecord, Row
 from bridge.outbox import Outbox, Policy
+from bridge.outbox.bounds import ROOM_AGAIN
 from bridge.parts import PartStatus
 from bridge.path.inbox import Inbox
 from bridge.path.intake import Intake
+from bridge.path.intakes import Intakes
 from bridge.path.replay import carry_out_requests
 from bridge.path.sender import Sender
 
@@ -66,16 +68,16 @@ class OutboxUpkeep:
 
     Args:
         outbox: open.
-        intake: holds and resumes by ``policy``.
+        intakes: hold and resume by ``policy``.
         policy: what happens to new messages while the outbox is full.
         wall_clock: seconds since the epoch.
     """
 
     def __init__(
-        self, outbox: Outbox, intake: Intake, policy: Policy, *, wall_clock: Callable[[], float] = time.time
+        self, outbox: Outbox, intakes: Intakes, policy: Policy, *, wall_clock: Callable[[], float] = time.time
     ) -> None:
         self._outbox = outbox
-        self._intake = intake
+        self._intakes = intakes
         self._policy = policy
         self._wall_clock = wall_clock
         self._growth = Growth()
@@ -112,7 +114,7 @@ class OutboxUpkeep:
             dead_letters_purged=outbox.counter("dead_letters_purged"),
             dead_letters_replayed=outbox.counter("dead_letters_replayed"),
             dead_letters_lost=outbox.counter("dead_letters_lost"),
-            holding=self._intake.holding,
+            holding=self._intakes.holding,
             error=self.status.error if self.status.state == "failing" else None,
         )
 
@@ -150,7 +152,9 @@ class OutboxUpkeep:
 
     def enforce_bounds(self, senders: Mapping[str, Sender], now: float) -> None:
         """Apply the policy: once a second, and at once when the bound of bytes is reached."""
-        is_newly_full = self._is_full and not self._intake.holding and not self._rejecting
+        is_newly_full = self._is_full and not self._intakes.holding and not self._rejecting
+        if self._intakes.is_per_stream and not is_newly_full:
+            is_newly_full = self._is_stream_newly_full(senders)
         if now < self._bounds_due and not is_newly_full:
             return
         self._bounds_due = now + CHECK_EVERY
@@ -160,7 +164,7 @@ class OutboxUpkeep:
             full = self._outbox.why_full(age=self._oldest_age)
             if full and self._policy == "drop_oldest":
                 self._drop_oldest(full, senders)
-            if self._intake.holding is not None:
+            if self._intakes.holding is not None:
                 # The hold ends only once the outbox can be written and has its reserve again.
                 self._outbox.probe()
                 self.works()
@@ -168,7 +172,7 @@ class OutboxUpkeep:
             self.failed(exc, now)
             return
         self._keep_reserve(now)
-        self._hold_or_resume(full)
+        self._hold_or_resume(full, senders)
         if self._policy == "reject_new":
             self._log_rejecting(full, senders)
 
@@ -183,7 +187,7 @@ class OutboxUpkeep:
 
     def _keep_reserve(self, now: float) -> None:
         """Enlarge the reserve if it was used or the disk was too full, and report what it lacks."""
-        if self._outbox.reserve_shortage and now >= self._reserve_due and self._intake.holding is None:
+        if self._outbox.reserve_shortage and now >= self._reserve_due and self._intakes.holding is None:
             self._reserve_due = now + RESERVE_EVERY
             with suppress(OutboxUnavailable):
                 self._outbox.enlarge_reserve()
@@ -191,14 +195,27 @@ class OutboxUpkeep:
         if self.status.state == "connected":
             self.works()
 
-    def _hold_or_resume(self, full: str | None) -> None:
-        if full and self._policy == "hold":
-            self._intake.hold(full)
-        elif self._intake.holding is not None:
-            # With the other policies only a failed commit holds, and the probe has shown that the outbox works again.
-            has_room = self._policy != "hold" or self._outbox.has_room_again(age=self._oldest_age)
-            if has_room:
-                self._intake.resume()
+    def _hold_or_resume(self, full: str | None, senders: Collection[str]) -> None:
+        at_share = self._streams_at_share(senders)
+        at_most_of_it = self._streams_at_share(senders, part=ROOM_AGAIN)
+        # With the other policies only a failed commit holds, and the probe has shown that the outbox works again.
+        has_room = self._policy != "hold" or self._outbox.has_room_again(age=self._oldest_age)
+        for intake in self._intakes.active:
+            if self._policy == "hold" and (full or _feeds(intake, at_share)):
+                streams = ", ".join(sorted(at_share)[:LOGGED_STREAMS])
+                intake.hold(full or f"used up their share of outbox.max_bytes (outbox.shares): {streams}")
+            elif intake.holding is not None and has_room and not _feeds(intake, at_most_of_it):
+                intake.resume()
+
+    def _streams_at_share(self, senders: Collection[str], *, part: float = 1.0) -> frozenset[str]:
+        """The streams that have used up ``part`` of their share, if each has a session that can hold for itself."""
+        if not self._intakes.is_per_stream:
+            return frozenset()
+        return self._outbox.streams_at_share(streams=senders, part=part)
+
+    def _is_stream_newly_full(self, senders: Collection[str]) -> bool:
+        at_share = self._streams_at_share(senders)
+        return bool(at_share) and any(i.holding is None and _feeds(i, at_share) for i in self._intakes.active)
 
     def _drop_oldest(self, full: str, senders: Mapping[str, Sender]) -> None:
         # From memory first: a record must not be sent after it was dropped from the disk.
@@ -225,7 +242,7 @@ class OutboxUpkeep:
         self._dead_letters_due = now + CHECK_EVERY
         try:
             purged = self._outbox.purge_old()
-            has_room = self._intake.holding is None and not self._is_full and not self._rejecting
+            has_room = self._intakes.holding is None and not self._is_full and not self._rejecting
             outcome = carry_out_requests(self._outbox, mapper, streams=senders, has_room=has_room)
         except OutboxUnavailable as exc:
             self.failed(exc, now)
@@ -255,3 +272,8 @@ class OutboxUpkeep:
             self.failed(exc, now)
             return False
         return True
+
+
+def _feeds(intake: Intake, streams: Collection[str]) -> bool:
+    """Whether messages of the intake may become rows of one of the streams."""
+    return bool(streams) if intake.stream is None else intake.stream in streams

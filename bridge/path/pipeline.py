@@ -1,7 +1,7 @@
 """The one thread of the data path: receive, map, commit, acknowledge, send, read receipts.
 
 A turn does each step once, for all receipts that have arrived since the last turn and for the messages of one slice
-(``arrivals.py``): those that have arrived, unless their rows are too many for one commit. Messages come in through the
+(``arrivals.py``): those that have arrived, unless their rows are too many for one commit. Messages come in through an
 ``Intake``; each stream's rows go out through its ``Sender``. While the outbox can take no more, because of
 its bounds or because the disk fails, the intake *holds*: it leaves the broker, which keeps the session, and returns
 when there is room.
@@ -15,6 +15,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from bridge.books import Snapshot, Traffic
@@ -25,10 +26,11 @@ from bridge.mapping import Mapper
 from bridge.message import DeadLetter, MqttMessage, OutboxRecord, Row, SessionChanges
 from bridge.outbox import Commit, Outbox, Policy
 from bridge.parts import PartStatus
-from bridge.path.arrivals import Slice
+from bridge.path.arrivals import MapOne, Slice
 from bridge.path.canary_tracker import CanaryTracker
 from bridge.path.inbox import Change, Inbox
 from bridge.path.intake import Intake
+from bridge.path.intakes import Intakes
 from bridge.path.outbox_upkeep import OutboxUpkeep
 from bridge.path.sender import Sender
 from bridge.path.sockets import Sockets
@@ -62,7 +64,7 @@ class Pipeline:
     Args:
         mapper: maps messages to rows or dead letters.
         outbox: open; the caller closes it after ``run`` has returned.
-        intake: where messages come from.
+        intakes: where messages come from.
         senders: by GDN stream.
         make_sender: for a stream that a reload adds; called in the pipeline thread, which alone may use the outbox.
             Raises OutboxUnavailable: try again later.
@@ -81,7 +83,7 @@ class Pipeline:
         *,
         mapper: Mapper,
         outbox: Outbox,
-        intake: Intake,
+        intakes: Intakes,
         senders: Mapping[str, Sender],
         make_sender: Callable[[str], Sender],
         inbox: Inbox,
@@ -96,7 +98,7 @@ class Pipeline:
         self.senders = senders
         self._mapper = mapper
         self._outbox = outbox
-        self._intake = intake
+        self._intakes = intakes
         self._make_sender = make_sender
         self._inbox = inbox
         self._sockets = sockets
@@ -105,13 +107,13 @@ class Pipeline:
         self._may_send = may_send
         self._clock = clock
         self._wall_clock = wall_clock
-        self._upkeep = OutboxUpkeep(outbox, intake, policy)
+        self._upkeep = OutboxUpkeep(outbox, intakes, policy)
         self._canary = CanaryTracker()
         self._births: dict[str, str] = {}  # of Sparkplug nodes, by key; not stored yet
         self._refuses_births = False
         self._commit_due: float | None = None  # monotonic seconds; None: no commit is due without a batch
         self._earlier_rows: Counter[tuple[str, str]] = Counter()  # made by mappers that were replaced
-        self._route_rows: Mapping[tuple[str, str], int] = mapper.rows_made()  # as of the last count
+        self._route_rows: Mapping[tuple[str, str], int] = intakes.rows_made()  # as of the last count
         self._count_at = 0.0
         self.heartbeat = clock()  # monotonic seconds of the last turn
         self.snapshot = Snapshot(outbox.books())
@@ -120,6 +122,11 @@ class Pipeline:
     def mapper(self) -> Mapper:
         """The current mapper. Any thread."""
         return self._mapper
+
+    @property
+    def intakes(self) -> Intakes:
+        """Any thread reads their diallers and statuses."""
+        return self._intakes
 
     @property
     def filters(self) -> Sequence[str]:
@@ -147,15 +154,9 @@ class Pipeline:
         self._take_changes(now)  # first: messages read in this turn are mapped by the new routes
         self._adopt_links()
         self._read_receipts(ready, now)  # before the commit, which releases their records
-        self._intake.receive(self._wall_clock(), now, is_readable=self._intake.link in ready)
-        batch = self._map_slice()
-        self._follow_sparkplug(now)
-        self._canary.publish(self._inbox.canaries(), self._intake.publish, now)
-        due = now >= self._commit_at()
-        changes = self._intake.to_store(batch.messages, due=due, now=now)
-        # PUBACKs only after the commit (docs/reliability.md, P1).
-        if self._store(batch, now, due=due, changes=changes):
-            self._intake.ack(self._intake.committed(changes))
+        self._canary.publish(self._inbox.canaries(), self._intakes.publish, now)
+        for intake in self._intakes.active:
+            self._take_in(intake, ready, now)
         self._send(now)
         self._tick(now)
         self._upkeep.save_notes(self._inbox, now)
@@ -168,9 +169,20 @@ class Pipeline:
 
     # --- the steps of a turn ------------------------------------------------------------------------------
 
+    def _take_in(self, intake: Intake, ready: set[Link], now: float) -> None:
+        """Read, map, commit and acknowledge messages of one intake."""
+        intake.receive(self._wall_clock(), now, is_readable=intake.link in ready)
+        batch = self._map_slice(intake)
+        self._follow_sparkplug(now)
+        due = now >= self._commit_at()
+        changes = intake.to_store(batch.messages, due=due, now=now)
+        # PUBACKs only after the commit (docs/reliability.md, P1).
+        if self._store(batch, now, due=due, changes=changes):
+            intake.ack(intake.committed(changes))
+
     def _next_due(self) -> float:
         """Monotonic seconds at which the next step is due even if nothing arrives."""
-        if self._intake.is_waiting:
+        if self._intakes.is_waiting:
             return -math.inf
         retry_at = self._upkeep.retry_at
         due = [self._upkeep.due_at, self._commit_at()]
@@ -181,10 +193,10 @@ class Pipeline:
 
     def _wait(self, until: float) -> set[Link]:
         """The links with something to read; returns at ``until`` (monotonic seconds) or after ``IDLE_TURN``."""
-        owners: list[Intake | Sender] = [self._intake, *self.senders.values()]
+        owners: list[Intake | Sender] = [*self._intakes.active, *self.senders.values()]
         timeout = min(max(0.0, until - self._clock()), IDLE_TURN)
         ready = self._sockets.wait([owner.link for owner in owners if owner.link is not None], timeout)
-        if self._linger and ready and not self._intake.is_waiting:  # larger batches, so fewer syncs
+        if self._linger and ready and not self._intakes.is_waiting:  # larger batches, so fewer syncs
             time.sleep(self._linger)
         return ready
 
@@ -199,22 +211,22 @@ class Pipeline:
     def _take(self, change: Change, now: float) -> bool:
         try:
             added = {name: self._make_sender(name) for name in change.streams if name not in self.senders}
+            intakes = self._intakes.prepare(change.streams)
         except OutboxUnavailable as exc:
             self._upkeep.failed(exc, now)
             return False
         # A stream that no route feeds any more keeps its sender: its records still have to be sent.
         self.senders = {**self.senders, **added}
-        self._earlier_rows.update(self._mapper.rows_made())
-        # The mapper before the subscriptions: messages of a new filter need the new routes.
+        self._earlier_rows.update(self._intakes.rows_made())
         self._mapper = change.mapper
-        self._intake.want(change.mapper.filters)
+        self._intakes.use(change.mapper, change.streams, intakes)
         self._outbox.divide(change.shares)
         change.done()
         return True
 
     def _adopt_links(self) -> None:
-        for link in self._inbox.mqtt_links():
-            self._intake.adopt(link)
+        for name, link in self._inbox.mqtt_links():
+            self._intakes.adopt(name, link)
         for stream, producer in self._inbox.producer_links():
             # The stream has a sender, because its dialler belongs to one and senders are never removed.
             self.senders[stream].adopt(producer)
@@ -232,18 +244,24 @@ class Pipeline:
             elif sender.delivery.wants_commit and self._commit_due is None:
                 self._commit_due = now + RELEASE_WITHIN
 
-    def _map_slice(self) -> Batch:
-        if not self._intake.is_waiting:
+    def _map_slice(self, intake: Intake) -> Batch:
+        if not intake.is_waiting:
             return Batch()
-        map_one = self._map_expecting_canary if self._canary.is_expecting else self._mapper.map
+        mapper = self._intakes.mapper_of(intake)
+        map_one: MapOne[MqttMessage] = mapper.map if intake.stream is None else mapper.map_own
+        if self._canary.is_expecting:
+            map_one = partial(self._map_expecting_canary, map_one)
         used = Slice(self._clock)
         next_id = self._outbox.next_id  # the record id that the commit will give the slice's first row
-        messages = self._intake.map_slice(lambda chosen: used.fill(chosen, map_one, next_id), self._mapper.lanes)
+        messages = intake.map_slice(lambda chosen: used.fill(chosen, map_one, next_id), mapper.lanes)
         return Batch(messages, used.rows, used.dead_letters, used.filtered)
 
-    def _map_expecting_canary(self, message: MqttMessage, next_id: int) -> list[Row] | DeadLetter:
-        mapped = self._mapper.map(message, next_id)
-        self._canary.see(message, mapped, next_id, self._clock())
+    def _map_expecting_canary(
+        self, map_one: MapOne[MqttMessage], message: MqttMessage, next_id: int
+    ) -> list[Row] | DeadLetter | None:
+        mapped = map_one(message, next_id)
+        if mapped is not None:
+            self._canary.see(message, mapped, next_id, self._clock())
         return mapped
 
     def _follow_sparkplug(self, now: float) -> None:
@@ -265,7 +283,7 @@ class Pipeline:
         self._births |= sparkplug.changes()
         if self._births and now >= self._upkeep.retry_at and self._upkeep.save_values(self._births, now):
             self._births = {}
-        publish = self._intake.publish if self._asks_for_births else None
+        publish = self._intakes.publish if self._asks_for_births else None
         if publish is not None:
             for topic, payload in sparkplug.rebirths(now, self._wall_clock() // 10**6):
                 log.info("sparkplug.rebirth_requested", topic=topic)
@@ -273,7 +291,7 @@ class Pipeline:
 
     def _commit_at(self) -> float:
         """Monotonic seconds at which a commit is due even without a batch."""
-        at = self._intake.commit_at if self._commit_due is None else min(self._commit_due, self._intake.commit_at)
+        at = self._intakes.commit_at if self._commit_due is None else min(self._commit_due, self._intakes.commit_at)
         # Not before the outbox is used again: turns with nothing to do would follow each other without a wait.
         return max(at, self._upkeep.retry_at)
 
@@ -326,7 +344,7 @@ class Pipeline:
     def _give_up_batch(self, error: str) -> None:
         """Leave the broker: unacknowledged messages come again only on a new connection (MQTT 5, 4.4)."""
         self._canary.not_stored(error)
-        self._intake.hold("the outbox can't be written: nothing is acknowledged until it can")
+        self._intakes.hold("the outbox can't be written: nothing is acknowledged until it can")
 
     def _offer(self, records: list[OutboxRecord]) -> None:
         if not records:
@@ -361,7 +379,7 @@ class Pipeline:
         for sender in self.senders.values():
             sender.tick(now)
         try:
-            self._intake.tick(now)
+            self._intakes.tick(now)
         except OutboxUnavailable as exc:
             self._upkeep.failed(exc, now)
 
@@ -369,12 +387,12 @@ class Pipeline:
 
     def _rows_made(self) -> Mapping[tuple[str, str], int]:
         made = Counter(self._earlier_rows)
-        made.update(self._mapper.rows_made())  # unlike a sum of counters it keeps routes that made no row
+        made.update(self._intakes.rows_made())
         return made
 
     def _snapshot(self) -> Snapshot:
-        outbox, intake, senders = self._outbox, self._intake, self.senders
-        owners: list[Intake | Sender] = [intake, *senders.values()]
+        outbox, intake, senders = self._outbox, self._intakes.figures, self.senders
+        owners: list[Intake | Sender] = [*self._intakes.active, *senders.values()]
         sparkplug = self._mapper.sparkplug
         traffic = Traffic(
             mqtt_messages=intake.messages,
@@ -406,7 +424,7 @@ class Pipeline:
 
     def _finish(self, deadline: Deadline) -> None:
         """Leave the broker, wait for the receipts of what was sent and release it; all other records stay on disk."""
-        self._intake.close()
+        self._intakes.close()
         # Half of the time: the rest is for the commit and for the other threads.
         receipts = Deadline(deadline.left() / 2, clock=self._clock)
         while receipts.left() and not all(sender.has_all_receipts for sender in self.senders.values()):

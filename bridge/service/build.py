@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,12 +23,14 @@ from bridge.mapping.row_formats import KEY_PREFIX as ROW_FORMATS
 from bridge.mapping.row_formats import RowFormats
 from bridge.mapping.sparkplug import KEY_PREFIX
 from bridge.mqtt.brokers import Brokers
-from bridge.mqtt.session import MqttSession
+from bridge.mqtt.link import MqttLink
+from bridge.mqtt.session import MqttSession, streams_with_sessions
 from bridge.outbox import Outbox
 from bridge.parts import PartStatus
 from bridge.path.delivery import Delivery, RecordMemory
 from bridge.path.inbox import Inbox
 from bridge.path.intake import Intake
+from bridge.path.intakes import Intakes
 from bridge.path.outdated_rows import OutdatedRows
 from bridge.path.pipeline import Pipeline
 from bridge.path.rate_limit import RateLimit
@@ -61,7 +63,6 @@ class Parts:
     inbox: Inbox
     """Passes other threads' requests to ``pipeline``."""
     pipeline: Pipeline
-    mqtt_dialer: Dialer[Any]
     connections: Connections
     gdn_parts: GdnParts | None
     """None with a plain Pulsar."""
@@ -70,13 +71,18 @@ class Parts:
 
     @property
     def dialers(self) -> list[Dialer[Any]]:
-        """Of the broker and of every stream's producer. Any thread."""
-        return [self.mqtt_dialer, *(sender.dialer for sender in self.pipeline.senders.values())]
+        """Of the broker's sessions and of every stream's producer. Any thread."""
+        return [*self.mqtt_dialers, *(sender.dialer for sender in self.pipeline.senders.values())]
+
+    @property
+    def mqtt_dialers(self) -> list[Dialer[MqttLink]]:
+        """Those of the broker. Any thread."""
+        return self.pipeline.intakes.dialers
 
     @property
     def statuses(self) -> list[PartStatus]:
         """Of all parts. Any thread."""
-        return _statuses(self.pipeline, self.mqtt_dialer, self.gdn_parts)
+        return _statuses(self.pipeline, self.gdn_parts)
 
 
 def build(
@@ -118,7 +124,7 @@ def build(
         births=outbox.saved_values(KEY_PREFIX),
         sparkplug_bytes=settings.mqtt.sparkplug_bytes,
     )
-    intake = _make_intake(settings, outbox, mapper.filters, connections, inbox)
+    intakes = _make_intakes(settings, outbox, mapper, connections, inbox)
     formats = RowFormats(streams, outbox.saved_values(ROW_FORMATS))
     make_sender = partial(
         _make_sender,
@@ -134,7 +140,7 @@ def build(
     pipeline = Pipeline(
         mapper=mapper,
         outbox=outbox,
-        intake=intake,
+        intakes=intakes,
         senders=_make_senders(configuration, outbox, formats, make_sender),
         make_sender=make_sender,
         inbox=inbox,
@@ -169,28 +175,64 @@ def build(
         host=settings.status.host,
         port=settings.status.port,
         live=lambda: time.monotonic() - pipeline.heartbeat < HEARTBEAT_LIMIT,
-        parts=partial(_statuses, pipeline, intake.dialer, gdn_parts),
+        parts=partial(_statuses, pipeline, gdn_parts),
         snapshot=lambda: pipeline.snapshot,
         health=lambda: HealthStatus() if gdn_parts is None else gdn_parts.health.status,
         requests=partial(_requests, rest),
     )
-    return Parts(inbox, pipeline, intake.dialer, connections, gdn_parts, status_server, rest)
+    return Parts(inbox, pipeline, connections, gdn_parts, status_server, rest)
+
+
+def _make_intakes(
+    settings: Settings, outbox: Outbox, mapper: Mapper, connections: Connections, inbox: Inbox
+) -> Intakes:
+    """The intakes of the sessions in use, and of those that were in use with other settings or routes."""
+    routed = list(dict.fromkeys([route.stream for route in mapper.compiled_routes]))
+    used: list[str | None] = [*routed] if settings.mqtt.session_per_stream else [None]
+
+    def sessions_of(stream: str | None) -> list[MqttSession]:
+        client_id = settings.mqtt.client_id
+        make_session = partial(
+            MqttSession,
+            client_id=client_id if stream is None else f"{client_id}-{stream}",
+            outbox=outbox,
+            deduplicates=settings.delivery.deduplicate,
+            stream=stream,
+            watch_drops=settings.mqtt.watch_drops and stream == used[0],  # the counter is the broker's, not a session's
+        )
+        return [make_session(broker=str(address)) for address in settings.mqtt.brokers]
+
+    def make(stream: str | None) -> Intake:
+        filters = mapper.filters if stream is None else mapper.of_stream(stream).filters
+        return _make_intake(sessions_of(stream), stream, filters, connections, inbox)
+
+    def make_retiring(stream: str | None) -> Iterator[Intake]:
+        sessions = [session for session in sessions_of(stream) if session.known.filters]
+        if sessions:
+            yield _make_intake(sessions, stream, sessions[0].known.filters, connections, inbox)
+
+    known: list[str | None] = [None, *streams_with_sessions(outbox)]
+    return Intakes(
+        [make(stream) for stream in used],
+        mapper,
+        retiring=[intake for stream in known if stream not in used for intake in make_retiring(stream)],
+        make=make if settings.mqtt.session_per_stream else None,
+    )
 
 
 def _make_intake(
-    settings: Settings, outbox: Outbox, filters: Sequence[str], connections: Connections, inbox: Inbox
+    sessions: Sequence[MqttSession],
+    stream: str | None,
+    filters: Sequence[str],
+    connections: Connections,
+    inbox: Inbox,
 ) -> Intake:
-    make_session = partial(
-        MqttSession,
-        client_id=settings.mqtt.client_id,
-        outbox=outbox,
-        deduplicates=settings.delivery.deduplicate,
-    )
     return Intake(
-        Brokers([make_session(broker=str(address)) for address in settings.mqtt.brokers]),
+        Brokers(sessions),
         filters=filters,
         connect=connections.dial_mqtt,
         hand_over=inbox.hand_over_mqtt,
+        stream=stream,
     )
 
 
@@ -283,8 +325,8 @@ def _make_health(
     )
 
 
-def _statuses(pipeline: Pipeline, mqtt_dialer: Dialer[Any], gdn_parts: GdnParts | None) -> list[PartStatus]:
-    links = [mqtt_dialer.status, *(sender.dialer.status for sender in pipeline.senders.values())]
+def _statuses(pipeline: Pipeline, gdn_parts: GdnParts | None) -> list[PartStatus]:
+    links = [*pipeline.intakes.statuses, *(sender.dialer.status for sender in pipeline.senders.values())]
     checks = [] if gdn_parts is None else [gdn_parts.provisioner.status, *gdn_parts.health.parts()]
     return [pipeline.outbox_status, *links, *checks]
 

@@ -77,14 +77,14 @@ class Connections:
         mqtt, credentials = self._settings.mqtt, self.refresh()
         address = self._brokers[session.broker]
         options = MqttOptions(
-            client_id=mqtt.client_id,
+            client_id=session.client_id,
             version=mqtt.version,
             username=credentials.mqtt_username,
             password=credentials.mqtt_password,
             keepalive=mqtt.keepalive,
             session_expiry=mqtt.session_expiry,
             receive_maximum=mqtt.receive_maximum,
-            watch_drops=mqtt.watch_drops and session.watch_drops,
+            watch_drops=session.watch_drops,
             silence_timeout=mqtt.silence_timeout,
             qos=mqtt.qos,
             subscribe_on_connect=False,  # the intake subscribes: MqttSession.may_subscribe

@@ -14,6 +14,7 @@ from bridge.mapping import Mapper, Route, check
 from bridge.outbox import Outbox
 from bridge.path.inbox import Change, Inbox
 from bridge.path.pipeline import Pipeline
+from bridge.service.session_per_stream import session_problems
 from bridge.streamql import Worker
 from bridge.streamql.streams import InputStream
 
@@ -122,6 +123,12 @@ class Reloader:
                     f"need a restart: {', '.join(restart)}",
                 ]
             )
+        refused = [
+            f"{found.place(location)}: {text} (the bridge runs with it)"
+            for location, text in session_problems(self._running.settings, found.routes)
+        ]
+        if refused:
+            return self._refuse(refused)
         # Before any change: it may fail, and a refused reload changes nothing.
         mapper = self._make_mapper(found.routes)
         if restart:

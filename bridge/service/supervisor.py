@@ -149,7 +149,7 @@ class Supervisor:
         for dialer in self._parts.dialers:
             if dialer in self._dialling:
                 continue
-            is_mqtt = dialer is self._parts.mqtt_dialer
+            is_mqtt = dialer in self._parts.mqtt_dialers
             mqtt, gdn = self._settings.mqtt, self._settings.gdn
             # One attempt tries every broker.
             timeout = mqtt.connect_timeout * len(mqtt.brokers) if is_mqtt else gdn.request_timeout

@@ -24,11 +24,12 @@ from bridge.mapping.row_formats import KEY_PREFIX, RowFormats
 from bridge.message import DeadLetter, OutboxRecord
 from bridge.mqtt.brokers import Brokers
 from bridge.mqtt.link import MqttLink, MqttOptions
-from bridge.mqtt.session import MqttSession
+from bridge.mqtt.session import MqttSession, streams_with_sessions
 from bridge.outbox import Bounds, Commit, DeadLetterClient, Outbox, Policy, Selection
 from bridge.path.delivery import Delivery, RecordMemory
 from bridge.path.inbox import Inbox
-from bridge.path.intake import Intake
+from bridge.path.intake import Intake, intake_name
+from bridge.path.intakes import Intakes
 from bridge.path.outdated_rows import OutdatedRows
 from bridge.path.pipeline import Pipeline
 from bridge.path.rate_limit import RateLimit
@@ -127,6 +128,8 @@ class Broker:
         self.answers_pings = True
         self.answer = 0x01
         """To every filter: QoS 1; 0x80 refuses."""
+        self.acknowledged: list[int] = []
+        """All packet ids acknowledged, in order."""
         self.subscribed: list[str] = []
         self.exchanged: list[tuple[str, int]] = []
         """Packet ids of PUBRECs and PUBCOMPs, in order."""
@@ -166,6 +169,7 @@ class Broker:
             kind, packet_id = head >> 4, body[:2]
             if kind == PUBACK:
                 acknowledged.append(int.from_bytes(packet_id, "big"))
+                self.acknowledged.append(acknowledged[-1])
             elif kind in QOS_2:
                 self.exchanged.append((QOS_2[kind], int.from_bytes(packet_id, "big")))
             elif kind == SUBSCRIBE:
@@ -284,6 +288,8 @@ class DataPath:
         worker_is_attached: whether rows may be sent.
         max_rows: a second and stream; None: no limit.
         streams: of the worker.
+        brokers: their names.
+        session_per_stream: whether each stream has a session of its own.
     """
 
     def __init__(
@@ -299,6 +305,7 @@ class DataPath:
         max_rows: float | None = None,
         streams: Mapping[str, InputStream] = STREAMS,
         brokers: Sequence[str] = ("broker",),
+        session_per_stream: bool = False,
     ) -> None:
         self.clock = Clock()
         self.streams = streams
@@ -311,7 +318,6 @@ class DataPath:
         self._max_rows = max_rows
         mapper = self.mapper(*routes)
         self.memory = RecordMemory()
-        self.broker: Broker | None = None
         self.far_ends: dict[str, FarEnd] = {}
         self._sockets: list[socket.socket] = []
         self.outbox_path = directory / "outbox.db"
@@ -320,23 +326,28 @@ class DataPath:
         self.outbox.open()
         self.stepped = SteppedSockets(self.clock)
         self.inbox = Inbox(self.stepped.wake)
-        self.brokers = Brokers(
-            [
-                MqttSession(client_id=CLIENT, broker=broker, outbox=self.outbox, deduplicates=deduplicates)
-                for broker in brokers
-            ]
-        )
         self.unreachable: set[str] = set()
         """Of ``brokers``."""
-        self.intake = Intake(
-            self.brokers, filters=mapper.filters, connect=_no_dialling, hand_over=_no_dialling, clock=self.clock
+        self.ends: dict[str | None, Broker] = {}
+        """The latest connection of each session, by stream; None: that of all streams."""
+        self._broker_names = brokers
+        self._brokers: dict[str | None, Brokers] = {}
+        used: list[str | None] = [*dict.fromkeys([route.stream for route in routes])] if session_per_stream else [None]
+        intakes = [self._make_intake(stream, mapper) for stream in used]
+        unused = [s for s in (None, *streams_with_sessions(self.outbox)) if s not in used]
+        self.intake = intakes[0]
+        self.intakes = Intakes(
+            intakes,
+            mapper,
+            retiring=[self._make_intake(stream, mapper) for stream in unused if self._is_known(stream)],
+            make=(lambda stream: self._make_intake(stream, mapper)) if session_per_stream else None,
         )
         names = dict.fromkeys([route.stream for route in routes] + self.outbox.streams())
         self.formats = RowFormats(streams, self.outbox.saved_values(KEY_PREFIX))
         self.pipeline = Pipeline(
             mapper=mapper,
             outbox=self.outbox,
-            intake=self.intake,
+            intakes=self.intakes,
             senders={stream: self.make_sender(stream) for stream in names},
             make_sender=self.make_sender,
             inbox=self.inbox,
@@ -346,18 +357,53 @@ class DataPath:
             clock=self.clock,
         )
 
+    def _session(self, stream: str | None, broker: str) -> MqttSession:
+        client_id = CLIENT if stream is None else f"{CLIENT}-{stream}"
+        return MqttSession(
+            client_id=client_id, broker=broker, outbox=self.outbox, deduplicates=self.deduplicates, stream=stream
+        )
+
+    def _is_known(self, stream: str | None) -> bool:
+        return bool(self._session(stream, self._broker_names[0]).known.filters)
+
+    def _make_intake(self, stream: str | None, mapper: Mapper) -> Intake:
+        self._brokers[stream] = Brokers([self._session(stream, broker) for broker in self._broker_names])
+        filters = mapper.filters if stream is None else mapper.of_stream(stream).filters
+        return Intake(
+            self._brokers[stream],
+            filters=filters,
+            connect=_no_dialling,
+            hand_over=_no_dialling,
+            stream=stream,
+            clock=self.clock,
+        )
+
+    def intake_of(self, stream: str | None) -> Intake:
+        """The intake of a stream's session; None: of the session of all streams."""
+        return next(intake for intake in self.intakes.active if intake.stream == stream)
+
     def mapper(self, *routes: Route) -> Mapper:
         """A mapper for these routes."""
         return Mapper(routes=routes, streams=self.streams, outbox_name="o")
 
-    def dial_broker(self) -> Broker:
-        """A connection to the broker whose turn it is, which has not answered it yet."""
-        self.inbox.hand_over_mqtt(self.brokers.dial(self._connect))
-        self.turn()
-        assert self.broker is not None
-        return self.broker
+    @property
+    def brokers(self) -> Brokers:
+        """Of the session of all streams."""
+        return self._brokers[None]
 
-    def _connect(self, session: MqttSession) -> MqttLink:
+    @property
+    def broker(self) -> Broker | None:
+        """The latest connection of the session of all streams."""
+        return self.ends.get(None)
+
+    def dial_broker(self, stream: str | None = None) -> Broker:
+        """A connection to the broker whose turn it is, which has not answered it yet."""
+        link = self._brokers[stream].dial(lambda session: self._connect(session, stream))
+        self.inbox.hand_over_mqtt(intake_name(stream), link)
+        self.turn()
+        return self.ends[stream]
+
+    def _connect(self, session: MqttSession, stream: str | None) -> MqttLink:
         if session.broker in self.unreachable:
             raise MqttUnavailable(f"{session.broker} can't be reached")
         ours, theirs = self._pair()
@@ -373,17 +419,17 @@ class DataPath:
         link = MqttLink(
             sock=ours,
             options=options,
-            filters=self.intake.filters,
+            filters=self.intake_of(stream).filters,
             known=session.known.filters,
             known_qos=session.known.qos,
             clock=self.clock,
         )
-        self.broker = Broker(theirs)
+        self.ends[stream] = Broker(theirs)
         return link
 
-    def connect_broker(self, *, session_present: bool = False) -> Broker:
+    def connect_broker(self, stream: str | None = None, *, session_present: bool = False) -> Broker:
         """A connection to the broker that is subscribed."""
-        broker = self.dial_broker()
+        broker = self.dial_broker(stream)
         broker.accept(session_present=session_present)
         for _ in range(3):
             self.turn()
@@ -496,11 +542,11 @@ class DataPath:
         self.events.append((name, what))
 
     def _read_ends(self) -> None:
-        if self.broker is not None:
-            if acknowledged := self.broker.read():
+        for end in self.ends.values():
+            if acknowledged := end.read():
                 self.events.append(("puback", acknowledged))
-            self.events += self.broker.exchanged
-            self.broker.exchanged = []
+            self.events += end.exchanged
+            end.exchanged = []
         for far_end in self.far_ends.values():
             if sent := far_end.read():
                 self.events.append(("sent", sent))
