@@ -26,6 +26,9 @@ KEY, LEFT_KEY = "mqtt_session", "mqtt_sessions_left"
 """Keys of saved values: the session used last, and those used before it at other brokers, latest first. For the session
 of one stream ``:`` and the stream's name follow."""
 
+UNKNOWN_QOS = 0
+"""Stored as the QoS of filters that the session may have lost. No filter of a route is requested at it."""
+
 MAX_LEFT = 32
 """The most sessions at other brokers that are remembered."""
 
@@ -170,6 +173,14 @@ class MqttSession:
         if self._left is not None:
             left, self._left = self._left, None
             log.warning("mqtt.switched", **{"from": left, "to": self.name}, hint=SWITCHED, **self._labels)
+
+    def doubt_filters(self) -> None:
+        """Store that the session may have lost its filters: they are requested again when it is used again.
+
+        Raises:
+            OutboxUnavailable: that is not stored.
+        """
+        self._save(Known(self.known.filters, UNKNOWN_QOS))
 
     def _save(self, known: Known) -> None:
         stored = self._stored()

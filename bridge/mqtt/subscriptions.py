@@ -242,7 +242,8 @@ class Subscriptions:
         return []
 
     def _unsubscribe(self, candidates: Iterable[str]) -> list[SubscriptionRequest]:
-        kept = {*self._wanted, *([DROPPED_TOPIC] if self._watches_drops else [])}
+        # A session that gets no messages needs no counter of dropped ones.
+        kept = {*self._wanted, *([DROPPED_TOPIC] if self._watches_drops and self._wanted else [])}
         gone = [f for f in dict.fromkeys(candidates) if f not in kept]
         return [SubscriptionRequest(RequestKind.UNSUBSCRIBE, gone)] if gone else []
 

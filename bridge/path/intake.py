@@ -190,9 +190,7 @@ class Intake:
 
     def retire(self, retirement: Retirement) -> None:
         """Take what the session holds, unsubscribe its filters and leave it: see ``Retirement``."""
-        self._retirement = retirement
-        if self.link is not None:
-            retirement.linked()
+        self._retirement, self._reported = retirement, None
 
     def revive(self, filters: Sequence[str]) -> None:
         """Undo ``retire``: subscribe to these filters."""
@@ -202,12 +200,15 @@ class Intake:
         self.drop("the session is used again")
 
     def _retire(self, link: MqttLink, retirement: Retirement, now: float) -> None:
-        """Raises:
-        OutboxUnavailable: the session's end could not be stored; a later call tries again.
+        """Go on retiring.
+
+        Raises:
+            OutboxUnavailable: the session's state could not be stored; a later call tries again.
         """
         if not self._is_connected:
             return
         if self._reported is None:
+            self._session.doubt_filters()  # before any is unsubscribed: the process may end in between
             self._reported = {}, None
             self.dialer.up()
         match retirement.next(now, messages=self.messages, is_unsubscribed=not link.held):

@@ -30,6 +30,10 @@ CHECK_EVERY = 1.0
 LOGGED_STREAMS = 20
 """Streams named in a line of the log."""
 
+HELD_PART = 0.9
+"""Part of its share at which a stream's own session is held. The rest is for what one read may exceed it by: else a few
+such streams would fill the outbox for the others."""
+
 RESERVE_EVERY = 60.0
 """Seconds between attempts to enlarge a reserve for which the disk had no room."""
 
@@ -197,17 +201,19 @@ class OutboxUpkeep:
 
     def _hold_or_resume(self, full: str | None, senders: Collection[str]) -> None:
         at_share = self._streams_at_share(senders)
-        at_most_of_it = self._streams_at_share(senders, part=ROOM_AGAIN)
-        # With the other policies only a failed commit holds, and the probe has shown that the outbox works again.
-        has_room = self._policy != "hold" or self._outbox.has_room_again(age=self._oldest_age)
+        without_room = self._streams_at_share(senders, part=HELD_PART * ROOM_AGAIN)
+        # With the other policies only a failed commit holds, and the probe has shown that the outbox works again. With
+        # a session for each stream, those that wait may use most of the outbox: that must not keep others waiting.
+        is_for_all = self._policy == "hold" and not self._intakes.is_per_stream
+        has_room = not is_for_all or self._outbox.has_room_again(age=self._oldest_age)
         for intake in self._intakes.active:
             if self._policy == "hold" and (full or _feeds(intake, at_share)):
                 streams = ", ".join(sorted(at_share)[:LOGGED_STREAMS])
                 intake.hold(full or f"used up their share of outbox.max_bytes (outbox.shares): {streams}")
-            elif intake.holding is not None and has_room and not _feeds(intake, at_most_of_it):
+            elif intake.holding is not None and has_room and not _feeds(intake, without_room):
                 intake.resume()
 
-    def _streams_at_share(self, senders: Collection[str], *, part: float = 1.0) -> frozenset[str]:
+    def _streams_at_share(self, senders: Collection[str], *, part: float = HELD_PART) -> frozenset[str]:
         """The streams that have used up ``part`` of their share, if each has a session that can hold for itself."""
         if not self._intakes.is_per_stream:
             return frozenset()

@@ -10,6 +10,7 @@ import pytest
 
 from bridge.local.broker import free_port
 from tests.conftest import Bridge, LocalGdn, Mosquitto, wait_for
+from tests.e2e.test_reload import Reloadable, messages, values
 from tests.publisher import publish_all
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
@@ -112,3 +113,21 @@ def test_sessions_are_exchanged_without_loss_in_both_directions(
     wait_for(lambda: stored(gdn, "alarmTable") == set(range(30)), what="both kinds")
     assert bridge.books()["received"] == 130, "sessions that are quiet when they are exchanged cause no duplicates"
     assert process.text().count('"mqtt.session_retired"') == 1 + 2, "of both starts"
+
+
+def test_a_reload_begins_a_session_for_a_new_stream_and_leaves_that_of_a_removed_one(
+    mosquitto: Mosquitto, gdn: LocalGdn, tmp_path: Path
+) -> None:
+    bridge = Reloadable(tmp_path, mqtt_port=mosquitto.port, gdn_url=gdn.url, BRIDGE_MQTT__SESSION_PER_STREAM="true")
+    process = bridge.start()
+    try:
+        wait_links(bridge, "mqtt first")
+        bridge.write(second="two/{deviceID}")
+        assert bridge.reload()["event"] == "daemon.reloaded"
+
+        wait_links(bridge, "mqtt second")
+        publish_all(mosquitto.port, [*messages("one/d{}", 3), *messages("two/d{}", 3, 100)])
+        wait_for(lambda: values(gdn, "seconds") == [100, 101, 102], what="the rows of the new stream")
+        assert bridge.books()["received"] == 3, "nothing arrived on the old topic"
+    finally:
+        process.end()

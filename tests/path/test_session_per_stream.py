@@ -82,6 +82,29 @@ def test_shares_decide_when_a_stream_leaves_the_broker(make_path: MakePath) -> N
     assert not others.is_left
 
 
+def test_streams_that_wait_never_keep_others_waiting(make_path: MakePath) -> None:
+    path = make_path(session_per_stream=True, bounds=Bounds(max_bytes=20_000, shares={"readings": 0.95}))
+    readings, _ = connect(path)
+    path.worker_is_attached = False
+    for first in range(1, 19, 3):
+        assert not readings.is_left
+        readings.publish(first, first + 1, first + 2, text=KILOBYTE)
+        path.turn()
+    assert readings.is_left
+    assert 18_000 <= path.outbox.bytes < 20_000
+
+    path.outbox.failing = True
+    path.ends["others"].publish(1, topic="o/1")
+    path.turn()
+    path.outbox.failing = False
+    path.turn_until(lambda: path.intake_of("others").holding is None)
+    others = path.connect_broker("others", session_present=True)
+    others.publish(1, topic="o/1", dup=True)
+    path.turn()
+    assert numbers(path, "others") == [1]
+    assert path.intake_of("readings").holding is not None
+
+
 def test_a_full_outbox_holds_every_session(make_path: MakePath) -> None:
     path = make_path(session_per_stream=True, bounds=Bounds(max_bytes=4_000))
     readings, others = connect(path)
@@ -228,6 +251,36 @@ def test_a_session_is_drained_after_a_restart_in_between(make_path: MakePath) ->
     old.publish(1)
     again.turn()
     assert old.acknowledged == [1]
+
+
+def test_filters_that_may_have_been_unsubscribed_are_subscribed_again_when_the_session_is_used_again(
+    make_path: MakePath,
+) -> None:
+    first = make_path()
+    first.connect_broker()
+    first.close()
+    path = make_path(session_per_stream=True)
+    connect(path)
+    old = path.connect_broker(None, session_present=True)
+    wait_quiet(path)
+    assert old.unsubscribed
+    path.outbox._disconnect_and_unlock()  # the process is killed, and the setting is changed back
+
+    again = make_path()
+    assert sorted(again.connect_broker(session_present=True).subscribed) == ["d/+", "o/+"]
+
+
+def test_a_stream_that_returns_while_its_session_retires_is_subscribed_again(make_path: MakePath) -> None:
+    path = make_path(session_per_stream=True, routes=[READINGS])
+    readings = path.connect_broker("readings")
+    path.inbox.change(Change(path.mapper(OTHERS), ("others",), {}, lambda: None))
+    path.turn(2)
+    assert readings.unsubscribed == ["d/+"]
+
+    path.inbox.change(Change(path.mapper(READINGS), ("readings",), {}, lambda: None))
+    path.turn()
+    assert readings.is_left
+    assert path.connect_broker("readings", session_present=True).subscribed == ["d/+"]
 
 
 def test_an_old_session_that_the_broker_no_longer_has_is_not_subscribed_again(make_path: MakePath) -> None:

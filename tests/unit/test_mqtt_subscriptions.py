@@ -381,3 +381,22 @@ def test_a_broker_that_finds_every_packet_id_in_use_has_refused_the_filter() -> 
     assert requests == []
     assert made.is_answered
     assert made.refused == {"a": "Packet identifier in use"}
+
+
+@both_versions
+def test_a_session_that_is_left_is_unsubscribed_from_everything_and_asked_for_nothing(version: int) -> None:
+    made = subscribed(version=version, watch_drops=True)
+    made.take_suback(2, (QOS_0,))
+
+    (request,) = made.change([])
+
+    assert request.kind is UNSUBSCRIBE
+    assert set(request.filters) == {"a", "b", DROPPED_TOPIC}
+    assert made.repeat() == []
+
+
+def test_a_session_that_was_never_asked_for_anything_is_unsubscribed_from_what_it_held_last() -> None:
+    made = subscriptions(known=("a", "b"))
+    made.connected(session_present=False)  # some brokers say so although they have it
+
+    assert made.change([]) == [SubscriptionRequest(UNSUBSCRIBE, ["a", "b"])]
