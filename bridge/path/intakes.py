@@ -17,6 +17,9 @@ from bridge.parts import PartStatus
 from bridge.path.intake import Intake, intake_name
 from bridge.path.retirement import PATIENCE, Retirement
 
+FETCHED_FIRST = "what the session that was used before still holds is fetched first (mqtt.session_per_stream)"
+"""Why sessions that replace others aren't connected yet."""
+
 
 class IntakeFigures(NamedTuple):
     """Sums over several intakes; what the broker says of itself, once. See ``Intake``."""
@@ -27,9 +30,6 @@ class IntakeFigures(NamedTuple):
     broker: str | None
     broker_dropped: int | None
     notes: tuple[str, ...]
-
-
-FETCHED_FIRST = "what the session that was used before still holds is fetched first (mqtt.session_per_stream)"
 
 
 class Intakes:

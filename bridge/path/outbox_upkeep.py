@@ -209,7 +209,7 @@ class OutboxUpkeep:
         for intake in self._intakes.active:
             if self._policy == "hold" and (full or _feeds(intake, at_share)):
                 streams = ", ".join(sorted(at_share)[:LOGGED_STREAMS])
-                intake.hold(full or f"used up their share of outbox.max_bytes (outbox.shares): {streams}")
+                intake.hold(full or f"streams that have used up their share (outbox.shares): {streams}")
             elif intake.holding is not None and has_room and not _feeds(intake, without_room):
                 intake.resume()
 

@@ -52,7 +52,7 @@ def test_a_stream_that_is_not_delivered_leaves_the_broker_alone_and_the_others_g
     readings.publish(*range(1, 7), text=KILOBYTE)
     path.turn()
     assert readings.is_left
-    assert "their share of outbox.max_bytes (outbox.shares): readings" in (path.pipeline.snapshot.outbox.holding or "")
+    assert "their share (outbox.shares): readings" in (path.pipeline.snapshot.outbox.holding or "")
     assert parts(path) == {"mqtt readings": "waiting", "mqtt others": "connected"}
 
     others.publish(*range(10, 15), topic="o/1")
