@@ -7,12 +7,12 @@ commit, the *fence*, is acknowledged only after the next commit. On a resumed se
 again. All that it received before the fence arrives before it and is stored; all that arrives after it is new.
 
 Some brokers send nothing more until every message is acknowledged, so there the fence can't wait for the next commit.
-It is *retired*: a commit clears the entries on disk, then the fence is acknowledged. In this order, because the broker
+It is *lifted*: a commit clears the entries on disk, then the fence is acknowledged. In this order, because the broker
 may reuse its packet id, and an entry with that id could hide a new message. Without entries nothing is recognised, so
 the broker must have all earlier PUBACKs before. A *barrier* shows that it has them: a PINGREQ that follows them on the
 link. Once its PINGRESP has come, the fence alone is unacknowledged, and if the link breaks, at most the fence is stored
 twice. A broker that sends a new message in this state doesn't wait for the fence: on this link no further fence is
-retired.
+lifted.
 
 A second, independent check guards against brokers that break these rules: a message that arrives before the fence is
 skipped only if its packet id and content are known. In doubt a message counts as new: a duplicate is better than a
@@ -42,7 +42,7 @@ FENCE_TIMEOUT = 10.0
 """Seconds without a message after which the bridge stops waiting for the fence."""
 
 PATIENCE = 1.0
-"""Seconds without a QoS 1 message after which a fence that alone is unacknowledged is retired."""
+"""Seconds without a QoS 1 message after which a fence that alone is unacknowledged is lifted."""
 
 PROMPT = 0.25
 """Seconds. A broker that sends the next message within this time of the fence's PUBACK was waiting for it."""
@@ -100,7 +100,7 @@ class RedeliveryFilter:
         self._barrier: tuple[int, MqttMessage] | None = None  # an unanswered PINGREQ, and the fence it was sent for
         self._lone_fence: MqttMessage | None = None  # the fence of the latest answered barrier
         self._lone_since = 0.0
-        self._retired_at: float | None = None  # the latest fence, until the next message
+        self._lifted_at: float | None = None  # the latest fence, until the next message
         self._patience = PATIENCE  # 0: the broker waits for the fence's PUBACK; inf: it sends new messages without it
 
     def split(
@@ -152,14 +152,14 @@ class RedeliveryFilter:
             self._lone_fence, self._lone_since = fence, now
 
     def to_store(
-        self, arrived: Sequence[MqttMessage], new: Sequence[MqttMessage], *, may_retire: bool
+        self, arrived: Sequence[MqttMessage], new: Sequence[MqttMessage], *, may_lift: bool
     ) -> SeenMessages | None:
         """What the commit must store besides the rows; None: nothing, and it needs no commit.
 
         Args:
             arrived: from ``split``.
             new: from ``split``.
-            may_retire: whether ``retire_at`` has come.
+            may_lift: whether ``lift_at`` has come.
         """
         to_acknowledge = [message for message in new if message.qos == 1]
         if to_acknowledge:
@@ -170,8 +170,8 @@ class RedeliveryFilter:
             entries = b"".join([self._entry(message) for message in to_acknowledge])
             return SeenMessages(self._next_batch, entries, self._oldest_needed(len(to_acknowledge)))
         # A redelivered message that arrives now is the next fence.
-        retires = may_retire and self._is_fence_alone and all(message.qos != 1 for message in arrived)
-        if self._must_clear or retires:
+        lifts = may_lift and self._is_fence_alone and all(message.qos != 1 for message in arrived)
+        if self._must_clear or lifts:
             return SeenMessages(self._next_batch, b"", self._next_batch)
         return None
 
@@ -186,7 +186,7 @@ class RedeliveryFilter:
             if not stored.messages:
                 self._forget()
                 if unacked:
-                    self._retired_at = now
+                    self._lifted_at = now
                 return unacked
             while self._batches and self._batches[0][0] < stored.oldest:
                 self._batches.popleft()
@@ -198,8 +198,8 @@ class RedeliveryFilter:
     @property
     def wants_barrier(self) -> bool:
         """Whether to send a PINGREQ now, after the PUBACKs; at most one at a time."""
-        may_retire = self._unacked_fence is not None and self._patience < math.inf
-        return may_retire and self._barrier is None and not self._is_fence_alone
+        may_lift = self._unacked_fence is not None and self._patience < math.inf
+        return may_lift and self._barrier is None and not self._is_fence_alone
 
     def barrier_sent(self, number: int) -> None:
         """Note that the PINGREQ was sent; ``number`` is its number on the link."""
@@ -207,8 +207,8 @@ class RedeliveryFilter:
         self._barrier = number, self._unacked_fence
 
     @property
-    def retire_at(self) -> float:
-        """Monotonic seconds at which the fence is to be retired; inf: not now."""
+    def lift_at(self) -> float:
+        """Monotonic seconds at which the fence is to be lifted; inf: not now."""
         return self._lone_since + self._patience if self._is_fence_alone else math.inf
 
     @property
@@ -245,10 +245,10 @@ class RedeliveryFilter:
             # A message with DUP is no sign: it was first sent before this state.
             if self._patience and any(message.qos == 1 and not message.dup for message in messages):
                 self._patience = math.inf
-        elif self._retired_at is not None and any(message.qos == 1 for message in messages):
-            if now - self._retired_at <= PROMPT:
+        elif self._lifted_at is not None and any(message.qos == 1 for message in messages):
+            if now - self._lifted_at <= PROMPT:
                 self._patience = 0.0
-            self._retired_at = None
+            self._lifted_at = None
 
     def _without_repeated_fence(self, messages: Sequence[MqttMessage]) -> list[MqttMessage]:
         """The messages without the fence, which some 3.1.1 brokers send again on the same link."""

@@ -367,8 +367,8 @@ class Intake:
         """
         seen = None
         if self._redelivery is not None:
-            may_retire = due and now >= self.commit_at
-            seen = self._redelivery.to_store(self._arrivals.complete(), mapped, may_retire=may_retire)
+            may_lift = due and now >= self.commit_at
+            seen = self._redelivery.to_store(self._arrivals.complete(), mapped, may_lift=may_lift)
         return SessionChanges(seen, self._qos_2.to_store(mapped), self._session.name)
 
     def committed(self, stored: SessionChanges) -> list[MqttMessage]:
@@ -384,7 +384,7 @@ class Intake:
     @property
     def commit_at(self) -> float:
         """Monotonic seconds at which a commit is needed even without messages; inf: none is."""
-        return math.inf if self._redelivery is None else self._redelivery.retire_at
+        return math.inf if self._redelivery is None else self._redelivery.lift_at
 
     def ack(self, messages: Sequence[MqttMessage]) -> None:
         """Acknowledge messages that are durable."""

@@ -264,7 +264,7 @@ def test_with_deduplication_pubacks_that_are_lost_before_the_barrier_cause_no_du
     assert path.stored == [1, 2, 3]
 
 
-def test_with_deduplication_the_answer_to_an_earlier_ping_retires_no_fence(make_path: MakePath) -> None:
+def test_with_deduplication_the_answer_to_an_earlier_ping_lifts_no_fence(make_path: MakePath) -> None:
     path = make_path(deduplicates=True)
     broker = path.connect_broker()
     broker.answers_pings = False
@@ -281,7 +281,7 @@ def test_with_deduplication_the_answer_to_an_earlier_ping_retires_no_fence(make_
     path.turn_until(lambda: path.pubacks == [1, 2])
 
 
-def test_with_deduplication_messages_at_other_qos_do_not_keep_the_fence_from_being_retired(make_path: MakePath) -> None:
+def test_with_deduplication_messages_at_other_qos_do_not_keep_the_fence_from_being_lifted(make_path: MakePath) -> None:
     path = make_path(deduplicates=True)
     broker = path.connect_broker()
     broker.publish(1, 2)

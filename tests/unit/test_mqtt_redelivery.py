@@ -3,7 +3,7 @@ it has read, when the link is cut, and when the session is lost. It sends more a
 once everything is acknowledged. Devices send the same few payloads over and over.
 
 Nothing that the broker lets go of may be missing in the store, and nothing may stay at the broker for ever. Nothing may
-be stored twice, except a fence that was retired and whose PUBACK the broker never got: one message at a time.
+be stored twice, except a fence that was lifted and whose PUBACK the broker never got: one message at a time.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ class HandingOver(RuleBasedStateMachine):
             self.now += 1.1 * FENCE_TIMEOUT * due  # a broker that has nothing to say takes its time
         arrived, new = self.bridge.split(messages, session_present=self.session_present, now=self.now)
         self.bridge.pings_answered(self.pings_answered, self.now)
-        stored = self.bridge.to_store(arrived, new, may_retire=due and self.now >= self.bridge.retire_at)
+        stored = self.bridge.to_store(arrived, new, may_lift=due and self.now >= self.bridge.lift_at)
         if fate == "before":
             self.kill()
             return
@@ -343,7 +343,7 @@ def message(packet_id: int, content: bytes = b"on", *, dup: bool = False, qos: i
 def commit(bridge: RedeliveryFilter, *messages: MqttMessage, now: float = 0.0) -> list[MqttMessage]:
     """One turn with a commit: what may be acknowledged after it."""
     arrived, new = bridge.split(messages, session_present=True, now=now)
-    return bridge.committed(bridge.to_store(arrived, new, may_retire=True), arrived, now)
+    return bridge.committed(bridge.to_store(arrived, new, may_lift=True), arrived, now)
 
 
 def answer_barrier(bridge: RedeliveryFilter, number: int = 1, *, now: float = 0.0) -> None:
@@ -362,7 +362,7 @@ def on_disk_after(*messages: MqttMessage, session: str = "s") -> list[tuple[int,
     """What is on disk after one commit of these."""
     bridge = RedeliveryFilter(session=session)
     arrived, new = bridge.split(messages, session_present=True, now=0)
-    stored = bridge.to_store(arrived, new, may_retire=False)
+    stored = bridge.to_store(arrived, new, may_lift=False)
     assert stored is not None
     return [(stored.batch, stored.messages)]
 
@@ -372,41 +372,41 @@ def test_the_last_message_of_a_commit_is_acknowledged_after_the_next_one() -> No
     first, second = [message(1), message(2)], [message(3)]
 
     arrived, new = bridge.split(first, session_present=True, now=0)
-    acked = bridge.committed(bridge.to_store(arrived, new, may_retire=False), arrived, 0)
+    acked = bridge.committed(bridge.to_store(arrived, new, may_lift=False), arrived, 0)
     assert [m.packet_id for m in acked] == [1]
 
     arrived, new = bridge.split(second, session_present=True, now=0)
-    acked = bridge.committed(bridge.to_store(arrived, new, may_retire=False), arrived, 0)
+    acked = bridge.committed(bridge.to_store(arrived, new, may_lift=False), arrived, 0)
     assert [m.packet_id for m in acked] == [2]
 
 
-def test_a_fence_is_retired_by_a_commit_without_entries_once_the_broker_has_all_other_pubacks() -> None:
+def test_a_fence_is_lifted_by_a_commit_without_entries_once_the_broker_has_all_other_pubacks() -> None:
     bridge = RedeliveryFilter(session="s")
     commit(bridge, message(1), message(2))
-    assert bridge.to_store([], [], may_retire=True) is None
+    assert bridge.to_store([], [], may_lift=True) is None
 
     answer_barrier(bridge, now=5)
 
-    assert bridge.retire_at == 5 + PATIENCE
-    stored = bridge.to_store([], [], may_retire=True)
+    assert bridge.lift_at == 5 + PATIENCE
+    stored = bridge.to_store([], [], may_lift=True)
     assert stored is not None
     assert stored.messages == b""
     assert bridge.committed(stored, [], 6) == [message(2)]
-    assert bridge.retire_at == math.inf
+    assert bridge.lift_at == math.inf
     assert not bridge.wants_barrier
 
 
-def test_a_fence_is_not_retired_before_the_answer_to_its_barrier() -> None:
+def test_a_fence_is_not_lifted_before_the_answer_to_its_barrier() -> None:
     bridge = RedeliveryFilter(session="s")
     commit(bridge, message(1), message(2))
     bridge.barrier_sent(3)
 
     bridge.pings_answered(2, 0)
 
-    assert bridge.retire_at == math.inf
+    assert bridge.lift_at == math.inf
     assert not bridge.wants_barrier, "one at a time"
     bridge.pings_answered(3, 0)
-    assert bridge.retire_at == PATIENCE
+    assert bridge.lift_at == PATIENCE
 
 
 def test_a_message_before_the_answer_to_the_barrier_does_not_show_that_the_broker_does_not_wait() -> None:
@@ -419,7 +419,7 @@ def test_a_message_before_the_answer_to_the_barrier_does_not_show_that_the_broke
     bridge.pings_answered(1, 0)
 
     answer_barrier(bridge, 2)
-    assert bridge.retire_at == PATIENCE
+    assert bridge.lift_at == PATIENCE
 
 
 def test_a_barrier_is_void_if_another_fence_has_followed() -> None:
@@ -430,7 +430,7 @@ def test_a_barrier_is_void_if_another_fence_has_followed() -> None:
 
     bridge.pings_answered(1, 0)
 
-    assert bridge.retire_at == math.inf
+    assert bridge.lift_at == math.inf
     assert bridge.wants_barrier
 
 
@@ -441,10 +441,10 @@ def test_only_a_new_qos_1_message_shows_that_the_broker_does_not_wait_for_the_fe
     answer_barrier(bridge)
 
     bridge.split([other], session_present=True, now=0)
-    assert bridge.retire_at == PATIENCE
+    assert bridge.lift_at == PATIENCE
 
     bridge.split([message(3)], session_present=True, now=0)
-    assert bridge.retire_at == math.inf
+    assert bridge.lift_at == math.inf
 
 
 def test_the_fence_of_a_broker_that_sends_on_without_its_puback_waits_for_the_next_commit() -> None:
@@ -459,7 +459,7 @@ def test_the_fence_of_a_broker_that_sends_on_without_its_puback_waits_for_the_ne
     assert bridge.wants_barrier, "the next link may lead to another broker"
 
 
-def test_a_broker_that_sends_at_once_after_a_fence_was_retired_needs_no_patience() -> None:
+def test_a_broker_that_sends_at_once_after_a_fence_was_lifted_needs_no_patience() -> None:
     bridge = RedeliveryFilter(session="s")
     commit(bridge, message(1))
     answer_barrier(bridge, 1)
@@ -468,10 +468,10 @@ def test_a_broker_that_sends_at_once_after_a_fence_was_retired_needs_no_patience
     commit(bridge, message(1), now=PATIENCE + PROMPT)
     answer_barrier(bridge, 2, now=7)
 
-    assert bridge.retire_at == 7
+    assert bridge.lift_at == 7
 
 
-def test_a_message_long_after_a_fence_was_retired_does_not_show_that_the_broker_waited_for_it() -> None:
+def test_a_message_long_after_a_fence_was_lifted_does_not_show_that_the_broker_waited_for_it() -> None:
     bridge = RedeliveryFilter(session="s")
     commit(bridge, message(1))
     answer_barrier(bridge, 1)
@@ -480,19 +480,19 @@ def test_a_message_long_after_a_fence_was_retired_does_not_show_that_the_broker_
     commit(bridge, message(1), now=PATIENCE + PROMPT + 0.1)
     answer_barrier(bridge, 2, now=7)
 
-    assert bridge.retire_at == 7 + PATIENCE
+    assert bridge.lift_at == 7 + PATIENCE
 
 
-def test_a_fence_is_not_retired_together_with_redelivered_messages() -> None:
+def test_a_fence_is_not_lifted_together_with_redelivered_messages() -> None:
     """Without entries they would be stored again if their PUBACKs were lost."""
     bridge = RedeliveryFilter(session="s")
     commit(bridge, message(1))
     answer_barrier(bridge)
 
-    assert bridge.to_store([message(5, dup=True)], [], may_retire=True) is None
+    assert bridge.to_store([message(5, dup=True)], [], may_lift=True) is None
 
 
-def test_the_fence_of_a_broker_that_repeats_it_is_retired_without_patience() -> None:
+def test_the_fence_of_a_broker_that_repeats_it_is_lifted_without_patience() -> None:
     """That another message comes with the repeated one doesn't show that the broker doesn't wait."""
     bridge = RedeliveryFilter(session="s")
     commit(bridge, message(1), message(2))
@@ -502,12 +502,12 @@ def test_the_fence_of_a_broker_that_repeats_it_is_retired_without_patience() -> 
     commit(bridge, message(3, dup=True), message(4))
     answer_barrier(bridge, 2, now=7)
 
-    assert bridge.retire_at == 7
+    assert bridge.lift_at == 7
     bridge.split([message(5)], session_present=True, now=7)
-    assert bridge.retire_at == 7
+    assert bridge.lift_at == 7
 
 
-def test_a_retired_fence_is_not_waited_for() -> None:
+def test_a_lifted_fence_is_not_waited_for() -> None:
     bridge = RedeliveryFilter(session="s")
     commit(bridge, message(1))
     answer_barrier(bridge)
@@ -570,7 +570,7 @@ def test_after_a_wait_in_vain_the_old_entries_leave_the_disk_before_subscription
     assert bridge.split([], session_present=True, now=FENCE_TIMEOUT + 1) == ([], [])
     assert not bridge.may_subscribe
 
-    stored = bridge.to_store([], [], may_retire=False)
+    stored = bridge.to_store([], [], may_lift=False)
 
     assert stored is not None
     assert stored.messages == b""
@@ -650,7 +650,7 @@ def test_a_new_session_is_subscribed_once_the_entries_of_the_old_one_have_left_t
     assert bridge.split([], session_present=False, now=0) == ([], [])
     assert not bridge.may_subscribe
 
-    stored = bridge.to_store([], [], may_retire=False)
+    stored = bridge.to_store([], [], may_lift=False)
 
     assert stored is not None
     assert (stored.messages, stored.oldest) == (b"", stored.batch)
@@ -673,7 +673,7 @@ def test_the_fence_of_an_old_session_is_not_waited_for_in_a_new_one() -> None:
 def test_in_a_new_session_what_the_old_one_delivered_is_not_known() -> None:
     bridge = RedeliveryFilter(session="s", batches=on_disk_after(message(1), message(2)))
     arrived, new = bridge.split([message(3), message(4)], session_present=False, now=0)
-    stored = bridge.to_store(arrived, new, may_retire=True)
+    stored = bridge.to_store(arrived, new, may_lift=True)
     assert stored is not None
     assert stored.oldest == stored.batch
     bridge.committed(stored, arrived, 0)
@@ -691,7 +691,7 @@ def test_what_is_stored_is_bounded() -> None:
     for batch in range(300):
         came = [message(1 + (batch * 100 + n) % 60_000) for n in range(100)]
         arrived, new = bridge.split(came, session_present=True, now=0)
-        stored = bridge.to_store(arrived, new, may_retire=False)
+        stored = bridge.to_store(arrived, new, may_lift=False)
         assert stored is not None
         bridge.committed(stored, arrived, 0)
         on_disk = {n: size for n, size in on_disk.items() if n >= stored.oldest} | {stored.batch: 100}

@@ -124,7 +124,7 @@ def test_the_end_of_a_link_is_passed_on_to_the_redelivery_filter() -> None:
     one = session(Store(), deduplicates=True)
     assert one.redelivery is not None
     one.redelivery.split([], session_present=False, now=0)
-    one.redelivery.committed(one.redelivery.to_store([], [], may_retire=False), [], 0)
+    one.redelivery.committed(one.redelivery.to_store([], [], may_lift=False), [], 0)
     assert one.redelivery.may_subscribe
 
     ended(one, EndedLink())
