@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +23,9 @@ MAX_VALUE_LENGTH = 300
 """Characters of a value in JSON."""
 
 
+_encode = msgspec.json.Encoder(enc_hook=lambda number: msgspec.Raw(repr(number).encode())).encode
+
+
 class Step(NamedTuple):
     """A line of the explanation. ``depth`` 0: the result, 1: a route, 2: a step of a route, 3: a column."""
 
@@ -33,6 +37,7 @@ def explain(
     message: MqttMessage, routes: Sequence[Route], mapper: Mapper, mapped: list[Row] | DeadLetter
 ) -> list[Step]:
     """Explain how ``mapper``, compiled from ``routes``, maps the message to ``mapped``."""
+    mapper.keep_digits()
     steps: list[Step] = []
     for number, (route, compiled) in enumerate(zip(routes, mapper.compiled_routes, strict=True)):
         label = f"routes[{number}]{f' {route.name}' if route.name else ''} {route.topic}"
@@ -142,6 +147,9 @@ def _source(route: Route, name: str, context: dict[str, Any]) -> str:
 
 def _json(value: Any) -> str:
     """A value in JSON, cut to a line. Control characters from devices are escaped: they could control the terminal."""
-    text = msgspec.json.encode(value).decode()
+    try:
+        text = _encode(value).decode()
+    except OverflowError:  # a whole number beyond 64 bits
+        text = json.dumps(value, ensure_ascii=False)
     text = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
     return text if len(text) <= MAX_VALUE_LENGTH else f"{text[:MAX_VALUE_LENGTH]}..."

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from bridge.mapping.coercion import as_text
+from bridge.mapping.coercion import PLAIN, Reading
 from bridge.mapping.fields import CompiledField, Scalar, compile_field
 from bridge.mapping.route import Route
 from bridge.mapping.times import iso8601, parse_time
@@ -21,14 +21,16 @@ MAX_EXTRAS = 64 * 1024
 _encode = msgspec.json.Encoder().encode
 
 
-def compile_extras(route: Route, captures: frozenset[str]) -> CompiledField | None:
+def compile_extras(route: Route, captures: frozenset[str], reading: Reading = PLAIN) -> CompiledField | None:
     """Compile what makes a row's ``extras``; None if the route sets none.
 
     Raises:
         ValueError: a part is invalid; the message says which and why.
     """
-    key = None if route.key is None else _text("key", route.key, captures)
-    properties = {name: _text(f"properties.{name}", value, captures) for name, value in route.properties.items()}
+    key = None if route.key is None else _text("key", route.key, captures, reading)
+    properties = {
+        name: _text(f"properties.{name}", value, captures, reading) for name, value in route.properties.items()
+    }
     time = _event_time(route, captures)
     if key is None and not properties and time is None:
         return None
@@ -57,11 +59,12 @@ def _required(value: Any, what: str) -> Any:
     return value
 
 
-def _text(what: str, source: Scalar, captures: frozenset[str]) -> CompiledField:
+def _text(what: str, source: Scalar, captures: frozenset[str], reading: Reading) -> CompiledField:
     try:
-        field = compile_field(source, captures=captures, column_type=AttributeType.STRING)
+        field = compile_field(source, captures=captures, column_type=AttributeType.STRING, reading=reading)
     except ValueError as exc:
         raise ValueError(f"{what}: {exc}") from exc
+    as_text = reading.text
 
     def text(context: Mapping[str, Any], element: Any) -> str | None:
         found = field(context, element)

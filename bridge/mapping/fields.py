@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from decimal import Context, Decimal, InvalidOperation
 from typing import Any
 
-from bridge.mapping.coercion import FRACTION_TYPES, WHOLE_TYPES, as_text, parse_text
+from bridge.mapping.coercion import FRACTION_TYPES, PLAIN, WHOLE_TYPES, Reading, parse_text
+from bridge.mapping.numbers import number_of
 from bridge.mapping.paths import JMESPATH, compile_getter, compile_path, path_steps
 from bridge.mapping.payload import kind
 from bridge.mapping.times import TIME_FORMATS, iso8601, parse_time
@@ -66,18 +67,22 @@ class FieldSpec:
     """The value is a time in one of ``TIME_FORMATS``; the column gets milliseconds since the epoch or ISO 8601 text."""
 
 
-def compile_column(value: Scalar | FieldSpec, *, captures: frozenset[str], column_type: AttributeType) -> CompiledField:
+def compile_column(
+    value: Scalar | FieldSpec, *, captures: frozenset[str], column_type: AttributeType, reading: Reading = PLAIN
+) -> CompiledField:
     """Compile an entry of ``fields`` for a column of this type.
 
     Raises:
         ValueError: it is invalid; the message says why.
     """
     if isinstance(value, FieldSpec):
-        return compile_spec(value, captures=captures, column_type=column_type)
-    return compile_field(value, captures=captures, column_type=column_type)
+        return compile_spec(value, captures=captures, column_type=column_type, reading=reading)
+    return compile_field(value, captures=captures, column_type=column_type, reading=reading)
 
 
-def compile_spec(spec: FieldSpec, *, captures: frozenset[str], column_type: AttributeType) -> CompiledField:
+def compile_spec(
+    spec: FieldSpec, *, captures: frozenset[str], column_type: AttributeType, reading: Reading = PLAIN
+) -> CompiledField:
     """Compile a source with conversions for a column of this type.
 
     Raises:
@@ -88,17 +93,20 @@ def compile_spec(spec: FieldSpec, *, captures: frozenset[str], column_type: Attr
     is_mapped, is_scaled = spec.map is not None, spec.scale is not None or spec.offset is not None
     # The source's value is converted first, so it need not have the column's type.
     source_type = AttributeType.STRING if is_mapped else AttributeType.DOUBLE if is_scaled else column_type
-    field = compile_field(spec.source, captures=captures, column_type=source_type)
+    field = compile_field(spec.source, captures=captures, column_type=source_type, reading=reading)
     if spec.map is not None:
-        field = _mapped(field, spec.map)
+        field = _mapped(field, spec.map, reading)
     if is_scaled:
         if column_type not in (*WHOLE_TYPES, *FRACTION_TYPES):
             raise ValueError(f"scale and offset give a number, but the column is {column_type.value}")
-        field = _scaled(field, spec.scale, spec.offset)
+        digits = reading.text if column_type in WHOLE_TYPES else repr
+        field = _scaled(field, spec.scale, spec.offset, digits)
     return _with_default(field, spec.default)
 
 
-def compile_field(value: Scalar, *, captures: frozenset[str], column_type: AttributeType) -> CompiledField:
+def compile_field(
+    value: Scalar, *, captures: frozenset[str], column_type: AttributeType, reading: Reading = PLAIN
+) -> CompiledField:
     """Compile a source for a column of this type.
 
     Raises:
@@ -120,7 +128,7 @@ def compile_field(value: Scalar, *, captures: frozenset[str], column_type: Attri
         return _compile_name(placeholders[0][1], captures, column_type)
     if column_type is AttributeType.OBJECT:
         raise ValueError(f"{value!r} gives text, but the column is object")
-    return _compile_template(value, placeholders, captures)
+    return _compile_template(value, placeholders, captures, reading)
 
 
 def metadata_in(value: Scalar) -> set[str]:
@@ -214,7 +222,10 @@ def _compile_user_property(name: str, path: str, column_type: AttributeType) -> 
     )
 
 
-def _compile_template(value: str, placeholders: list[re.Match[str]], captures: frozenset[str]) -> CompiledField:
+def _compile_template(
+    value: str, placeholders: list[re.Match[str]], captures: frozenset[str], reading: Reading
+) -> CompiledField:
+    as_text = reading.text
     parts: list[str | CompiledField] = []
     at = 0
     for placeholder in placeholders:
@@ -255,7 +266,9 @@ def _with_default(field: CompiledField, default: Scalar | None) -> CompiledField
     return defaulted
 
 
-def _mapped(field: CompiledField, values: Mapping[str, Scalar]) -> CompiledField:
+def _mapped(field: CompiledField, values: Mapping[str, Scalar], reading: Reading) -> CompiledField:
+    as_text = reading.text
+
     def mapped(context: Mapping[str, Any], element: Any) -> Any:
         found = field(context, element)
         if found is None:
@@ -269,7 +282,9 @@ def _mapped(field: CompiledField, values: Mapping[str, Scalar]) -> CompiledField
     return mapped
 
 
-def _scaled(field: CompiledField, scale: float | None, offset: float | None) -> CompiledField:
+def _scaled(
+    field: CompiledField, scale: float | None, offset: float | None, digits: Callable[[Any], str]
+) -> CompiledField:
     factor = Decimal(1) if scale is None else Decimal(repr(scale))
     summand = Decimal(0) if offset is None else Decimal(repr(offset))
 
@@ -278,14 +293,17 @@ def _scaled(field: CompiledField, scale: float | None, offset: float | None) -> 
         if found is None:
             return None
         if type(found) is str:
-            found = parse_text(found.strip(), AttributeType.DOUBLE)
-        if type(found) not in (int, float):
+            text = found.strip()
+            found = parse_text(text, AttributeType.DOUBLE)
+            if isinstance(found, float):
+                found = number_of(text)
+        if isinstance(found, bool) or not isinstance(found, int | float):
             raise Unmappable(
                 Reason.TYPE_MISMATCH, f"{kind(found)} ({preview(found)}) can't be scaled: it is not a number"
             )
         try:
             # In decimals: 217 times 0.1 is 21.7, not 21.700000000000003.
-            number = _DECIMALS.add(_DECIMALS.multiply(Decimal(repr(found)), factor), summand)
+            number = _DECIMALS.add(_DECIMALS.multiply(Decimal(digits(found)), factor), summand)
         except InvalidOperation as exc:
             raise Unmappable(Reason.TYPE_MISMATCH, f"{preview(found)} can't be scaled: it is not a number") from exc
         if not number.is_finite() or abs(number) > _LARGEST:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from bridge.log import get_logger
 from bridge.mapping.checks import check
-from bridge.mapping.coercion import COERCIONS, Coercion, parse_text
+from bridge.mapping.coercion import COERCIONS, PLAIN, ROUNDED, WITHOUT_DIGITS, Coercion, Reading, parse_text
 from bridge.mapping.encoding import Encoding, Values, compile_encoding
 from bridge.mapping.extras import compile_extras
 from bridge.mapping.fields import (
@@ -16,6 +16,8 @@ from bridge.mapping.fields import (
     ROW_ID,
     CompiledField,
     CompiledRowId,
+    FieldSpec,
+    Scalar,
     compile_column,
     compile_row_id,
     metadata_in,
@@ -23,8 +25,10 @@ from bridge.mapping.fields import (
 from bridge.mapping.formats import FormatOptions, compile_decoder
 from bridge.mapping.formats.compressed import compile_decompressor
 from bridge.mapping.formats.options import TEXT_FORMATS
+from bridge.mapping.formats.text import texts_of
 from bridge.mapping.metadata import metadata_of
-from bridge.mapping.paths import Getter, compile_expression, compile_getter, is_true
+from bridge.mapping.numbers import DigitsNeeded
+from bridge.mapping.paths import JMESPATH, Getter, compile_expression, compile_getter, is_true
 from bridge.mapping.payload import elements, objects
 from bridge.mapping.route import Route, sources
 from bridge.mapping.sparkplug import DEFAULT_MAX_BYTES, Sparkplug
@@ -151,13 +155,22 @@ class Mapper:
         decoders = {route.format: _decoder(route.format, self.sparkplug) for route in routes}
         self._encodings = {name: compile_encoding(streams[name]) for name in {route.stream for route in routes}}
         self.compiled_routes = [
-            _compile_route(number, route, self._encodings[route.stream], decoders[route.format], outbox_name)
+            _compile_route(
+                number,
+                route,
+                self._encodings[route.stream],
+                decoders[route.format],
+                outbox_name,
+                keeps_digits=route.format.name != "json",
+            )
             for number, route in enumerate(routes)
         ]
         self._tree = FilterTree()
         for route in self.compiled_routes:
             self._tree.add(route.template.levels, route.number)
         self._routes = tuple(routes)
+        self._outbox_name = outbox_name
+        self._decoders_with_digits: dict[FormatOptions, MessageDecoder] = {}
         self._row_counts = [0] * len(routes)
         self.client = client
         self.streams = streams
@@ -190,31 +203,66 @@ class Mapper:
             if message.omitted:
                 match = matches[0] if matches else None
                 raise Unmappable(Reason.TOO_LARGE, _beyond_packet_limit(message))
-            if not matches:
-                if not _is_storable(message.topic):
-                    raise Unmappable(Reason.BAD_TOPIC, "the topic is not UTF-8 or contains NUL")
-                raise Unmappable(Reason.NO_ROUTE, "no route matches this topic")
             if len(matches) == 1:
                 match = matches[0]
                 return self._rows(match, message, match.route.decode(message), next_id)
+            if not matches:
+                raise _no_route(message.topic)
             rows: list[Row] = []
             # Routes of the same format must share one decoding of the message: decoding Sparkplug changes its state.
             decoded: dict[MessageDecoder, Any] = {}
             for match in matches:
-                decode = match.route.decode
-                if decode not in decoded:
-                    decoded[decode] = decode(message)
-                route_rows = self._rows(match, message, decoded[decode], next_id + len(rows))
+                route_rows = self._rows_of_shared(match, message, decoded, next_id + len(rows))
                 rows += route_rows
                 # A route whose condition is false for all elements doesn't take the message.
                 if route_rows and match.route.is_last:
                     break
+        except DigitsNeeded:
+            self._keep_digits(matches[0].route.number)
+            return self._map(message, next_id)
         except NoReading:
             return []
         except Unmappable as exc:
             route = None if match is None else match.route.template.text
             return DeadLetter.of(message, route=route, reason=exc.reason.value, detail=str(exc), mapping=self.version)
         return rows
+
+    def _rows_of_shared(
+        self, match: _TopicMatch, message: MqttMessage, decoded: dict[MessageDecoder, Any], next_id: int
+    ) -> list[Row]:
+        """The rows that one route makes of a message whose payload others may have decoded."""
+        decode = match.route.decode
+        if decode not in decoded:
+            decoded[decode] = decode(message)
+        try:
+            return self._rows(match, message, decoded[decode], next_id)
+        except DigitsNeeded:
+            number = match.route.number
+            self._keep_digits(number)
+            match = next(match for match in self._match(message.topic) if match.route.number == number)
+            return self._rows_of_shared(match, message, decoded, next_id)
+
+    def keep_digits(self) -> None:
+        """Keep all digits of numbers in all routes now, not only in those whose messages turn out to need them."""
+        for number in range(len(self._routes)):
+            self._keep_digits(number)
+
+    def _keep_digits(self, number: int) -> None:
+        """Compile a route again with the decoder that keeps all digits of numbers, which takes more time."""
+        route = self._routes[number]
+        if route.format.name != "json":
+            return
+        if route.format not in self._decoders_with_digits:
+            self._decoders_with_digits[route.format] = _decoder(route.format, None, keep_digits=True)
+        self.compiled_routes[number] = _compile_route(
+            number,
+            route,
+            self._encodings[route.stream],
+            self._decoders_with_digits[route.format],
+            self._outbox_name,
+            keeps_digits=True,
+        )
+        self._matches.clear()
 
     def columns_of(self, row: Row) -> dict[str, Any]:
         """The columns of a row that this mapper made, whatever form the worker's source takes."""
@@ -283,6 +331,12 @@ class Mapper:
         return rows
 
 
+def _no_route(topic: str) -> Unmappable:
+    if not _is_storable(topic):
+        return Unmappable(Reason.BAD_TOPIC, "the topic is not UTF-8 or contains NUL")
+    return Unmappable(Reason.NO_ROUTE, "no route matches this topic")
+
+
 def _beyond_packet_limit(message: MqttMessage) -> str:
     kept = len(message.payload)
     return (
@@ -320,7 +374,9 @@ def _row(match: _TopicMatch, context: dict[str, Any], element: dict[str, Any], r
             raise Unmappable(exc.reason, f"column {name}: {exc}") from None
     try:
         payload = route.encode(values)
-    except (UnicodeEncodeError, OverflowError, ValueError) as exc:
+    except OverflowError as exc:
+        raise _beyond_json(route, values, exc) from exc
+    except ValueError as exc:
         raise Unmappable(Reason.TYPE_MISMATCH, f"the row can't be written: {exc}") from exc
     if len(payload) > MAX_ROW:
         raise Unmappable(Reason.TOO_LARGE, f"the row has {len(payload)} bytes, at most {MAX_ROW} can be sent")
@@ -329,6 +385,16 @@ def _row(match: _TopicMatch, context: dict[str, Any], element: dict[str, Any], r
         if route.extras is None
         else Row(route.stream, payload, route.extras(context, element))
     )
+
+
+def _beyond_json(route: CompiledRoute, values: dict[str, Any], exc: OverflowError) -> Unmappable:
+    """What a number in an object column that is too large for JSON becomes."""
+    for column in route.columns:
+        try:
+            route.encode({**route.empty_row, column.name: values[column.name]})
+        except OverflowError:
+            return Unmappable(Reason.OUT_OF_RANGE, f"column {column.name}: {exc}")
+    return Unmappable(Reason.OUT_OF_RANGE, str(exc))
 
 
 def _topic_match(route: CompiledRoute, captures: dict[str, str]) -> _TopicMatch:
@@ -360,12 +426,13 @@ def _is_storable(topic: str) -> bool:
 
 
 def _compile_route(
-    number: int, route: Route, encoding: Encoding, decode: MessageDecoder, outbox_name: str
+    number: int, route: Route, encoding: Encoding, decode: MessageDecoder, outbox_name: str, *, keeps_digits: bool
 ) -> CompiledRoute:
+    """Compile a route. One that doesn't keep digits raises ``DigitsNeeded`` where it needs them."""
     template = TopicTemplate.parse(route.topic)
     captures = frozenset(name for name in template.captures if name is not None)
     metadata = set().union(*(metadata_in(source) for source in sources(route)))
-    columns = tuple(_compile_column(attribute, route, captures) for attribute in encoding.columns)
+    columns = tuple(_compile_column(attribute, route, captures, keeps_digits) for attribute in encoding.columns)
     return CompiledRoute(
         number=number,
         template=template,
@@ -382,26 +449,36 @@ def _compile_route(
         encode=encoding.encode,
         row_id=compile_row_id(route.id, outbox_name=outbox_name) if ROW_ID in metadata else None,
         metadata=frozenset(metadata - {ROW_ID}),
-        extras=compile_extras(route, captures),
+        extras=_compile_extras(route, captures, PLAIN if keeps_digits else WITHOUT_DIGITS),
         is_last=route.match == "first",
     )
 
 
-def _decoder(options: FormatOptions, sparkplug: Sparkplug | None) -> MessageDecoder:
+def _compile_extras(route: Route, captures: frozenset[str], reading: Reading) -> CompiledField | None:
+    extras = compile_extras(route, captures, reading)
+    if extras is None or route.format.name != "scalar":
+        return extras
+    return lambda context, element: extras(context, texts_of(element))
+
+
+def _decoder(options: FormatOptions, sparkplug: Sparkplug | None, *, keep_digits: bool = False) -> MessageDecoder:
     if options.name == "sparkplug" and sparkplug is not None:
         state = sparkplug
         decompress = compile_decompressor(options.compression, options.max_payload)
         if decompress is None:
             return lambda message: state.decode(message.topic, message.payload, is_replay=message.is_replay)
         return lambda message: state.decode(message.topic, decompress(message.payload), is_replay=message.is_replay)
-    decode = compile_decoder(options)
+    decode = compile_decoder(options, keep_digits=keep_digits)
     return lambda message: decode(message.payload)
 
 
-def _compile_column(attribute: Attribute, route: Route, captures: frozenset[str]) -> Column:
+def _compile_column(attribute: Attribute, route: Route, captures: frozenset[str], keeps_digits: bool) -> Column:
     name, column_type = attribute.name, attribute.type
     source = route.fields.get(name, f"{{{name}}}" if name in captures else None)
-    field = None if source is None else compile_column(source, captures=captures, column_type=column_type)
+    reading = PLAIN if keeps_digits else WITHOUT_DIGITS
+    field = None
+    if source is not None:
+        field = compile_column(source, captures=captures, column_type=column_type, reading=reading)
     # A template of captures would be the same for all messages too, but it may also use metadata or paths.
     is_per_topic = isinstance(source, int | float)
     if isinstance(source, str):
@@ -409,7 +486,27 @@ def _compile_column(attribute: Attribute, route: Route, captures: frozenset[str]
     # In formats where all values are text, "21.5" is how a number is written: it is parsed in strict mode, too.
     if route.format.name in TEXT_FORMATS and column_type is not AttributeType.STRING:
         field = _parsed_from_text(field, name, column_type)
-    return Column(name, column_type, COERCIONS[route.types][column_type], field, is_per_topic)
+    if route.format.name == "scalar" and column_type is AttributeType.STRING and _takes_text(source):
+        field = _of_text(field, name)
+    coercions = COERCIONS if keeps_digits or is_per_topic else ROUNDED
+    return Column(name, column_type, coercions[route.types][column_type], field, is_per_topic)
+
+
+def _takes_text(source: Scalar | FieldSpec | None) -> bool:
+    """Whether the source's value reaches a string column without conversion."""
+    if isinstance(source, FieldSpec):
+        return source.map is None and source.time is None and _takes_text(source.source)
+    return not (isinstance(source, str) and source.startswith(JMESPATH))
+
+
+def _of_text(field: CompiledField | None, name: str) -> CompiledField:
+    """The field, of a scalar as text."""
+
+    def of_text(context: Mapping[str, Any], element: Any) -> Any:
+        element = texts_of(element)
+        return element.get(name) if field is None else field(context, element)
+
+    return of_text
 
 
 def _parsed_from_text(field: CompiledField | None, name: str, column_type: AttributeType) -> CompiledField:

@@ -19,7 +19,9 @@ import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bridge.mapping.encoding import encode_number
 from bridge.mapping.formats import FORMATS, MAX_DEPTH, FormatOptions, compile_decoder
+from bridge.mapping.numbers import WrittenNumber
 from bridge.mapping.unmappable import Unmappable
 from bridge.reasons import Reason
 
@@ -51,10 +53,12 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 
 def is_json(value: Any, room: int = MAX_DEPTH) -> bool:
     """Whether it is a JSON value within the bound on nesting."""
-    if type(value) is dict:
+    if isinstance(value, dict):
         return room > 0 and all(type(name) is str and is_json(member, room - 1) for name, member in value.items())
     if type(value) is list:
         return room > 0 and all(is_json(element, room - 1) for element in value)
+    if isinstance(value, WrittenNumber):
+        return float(repr(value)) == value
     return value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value))
 
 
@@ -63,6 +67,9 @@ def judge(options: FormatOptions, payload: bytes) -> None:
     value, refusal = outcome(options, payload)
 
     assert time.process_time() - started < 0.5
+    if options.name == "json":
+        exact, again = outcome(options, payload, keep_digits=True)
+        assert (exact, str(again)) == (value, str(refusal)), "the digits that are kept change no value"
     if refusal is not None:
         own = Reason.NOT_JSON if options.name == "json" else Reason.UNDECODABLE
         assert refusal.reason in {Reason.EMPTY, Reason.TOO_LARGE, own}
@@ -70,14 +77,14 @@ def judge(options: FormatOptions, payload: bytes) -> None:
         return
     assert is_json(value)
     try:
-        msgspec.json.encode(value)
+        msgspec.json.encode(value, enc_hook=encode_number)
     except OverflowError:
-        assert options.name == "json"  # whole numbers beyond 64 bits stay exact there
+        assert options.name in ("json", "cbor")  # numbers beyond 64 bits or a double stay exact there
 
 
-def outcome(options: FormatOptions, payload: bytes) -> tuple[Any, Unmappable | None]:
+def outcome(options: FormatOptions, payload: bytes, *, keep_digits: bool = False) -> tuple[Any, Unmappable | None]:
     try:
-        return compile_decoder(options)(payload), None
+        return compile_decoder(options, keep_digits=keep_digits)(payload), None
     except Unmappable as exc:
         return None, exc
 
@@ -206,6 +213,7 @@ JSON = st.recursive(
 @given(JSON)
 def test_json_msgpack_and_cbor_give_what_others_have_written(value: Any) -> None:
     assert value == compile_decoder(FormatOptions())(msgspec.json.encode(value))
+    assert value == compile_decoder(FormatOptions(), keep_digits=True)(msgspec.json.encode(value))
     assert value == compile_decoder(FormatOptions("msgpack"))(msgspec.msgpack.encode(value))
     assert value == compile_decoder(FormatOptions("cbor"))(cbor2.dumps(value))
     assert value == compile_decoder(FormatOptions("cbor"))(cbor2.dumps(value, indefinite_containers=True))

@@ -8,9 +8,10 @@ from __future__ import annotations
 from bridge.mapping.formats.binary import decode_msgpack, decode_raw
 from bridge.mapping.formats.cbor import decode_cbor
 from bridge.mapping.formats.compressed import compile_decompressor
+from bridge.mapping.formats.json_text import compile_json
 from bridge.mapping.formats.lines import compile_csv, compile_influx
 from bridge.mapping.formats.options import COMPRESSIONS, FORMATS, MAX_DEPTH, FormatOptions, MissingExtra, PayloadDecoder
-from bridge.mapping.formats.text import compile_text, decode_json, decode_scalar
+from bridge.mapping.formats.text import compile_text, decode_scalar
 from bridge.mapping.unmappable import Unmappable
 from bridge.reasons import Reason
 
@@ -20,8 +21,10 @@ __all__ = ["COMPRESSIONS", "FORMATS", "MAX_DEPTH", "FormatOptions", "MissingExtr
 _FORMAT_OF_OPTION = {"pattern": "text", "columns": "csv", "delimiter": "csv"}
 
 
-def compile_decoder(options: FormatOptions) -> PayloadDecoder:
+def compile_decoder(options: FormatOptions, *, keep_digits: bool = False) -> PayloadDecoder:
     """Make the decoder of payloads in this format and compression.
+
+    With ``keep_digits`` numbers of JSON keep the digits that they were written with, which takes more time.
 
     The decoder raises ``Unmappable`` with TOO_LARGE, EMPTY, NOT_JSON (json) or UNDECODABLE (the other formats).
 
@@ -30,7 +33,7 @@ def compile_decoder(options: FormatOptions) -> PayloadDecoder:
         MissingExtra: a library isn't installed.
     """
     _check_options(options)
-    parse = _parser(options)
+    parse = _parser(options, keep_digits=keep_digits)
     decompress = compile_decompressor(options.compression, options.max_payload)
     limit = options.max_payload
 
@@ -53,10 +56,10 @@ def _check_options(options: FormatOptions) -> None:
             raise ValueError(f'{option} is only for format "{format_}", not for {options.name!r}: remove it')
 
 
-def _parser(options: FormatOptions) -> PayloadDecoder:
+def _parser(options: FormatOptions, *, keep_digits: bool) -> PayloadDecoder:
     match options.name:
         case "json":
-            return decode_json
+            return compile_json(keep_digits=keep_digits)
         case "scalar":
             return decode_scalar
         case "text":

@@ -1,4 +1,4 @@
-"""Text formats: JSON, a single value, and text matched by a pattern."""
+"""Text formats: a single value, and text matched by a pattern."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import math
 import re
 from typing import Any
 
-import msgspec
-
-from bridge.mapping.formats.options import MAX_DEPTH, PayloadDecoder, load_extra
-from bridge.mapping.formats.values import nests_deeper, whole
+from bridge.mapping.formats.options import PayloadDecoder, load_extra
+from bridge.mapping.formats.values import whole
+from bridge.mapping.numbers import EXACT_DOUBLE, number_of
 from bridge.mapping.unmappable import Unmappable, preview
 from bridge.reasons import Reason
 
@@ -23,37 +22,27 @@ PATTERN_MEMORY = 1024 * 1024
 """Bytes that RE2 may use for a pattern. It refuses patterns that need more, so also slow ones: see compile_text."""
 
 _MAX_NUMBER = 100  # characters; longer ones are text
-_BOM = b"\xef\xbb\xbf"
+_EXACT_DIGITS = 15  # characters of a number in the range of exact whole numbers that a double holds exactly
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")  # RFC 8259, 6
 _BOOLEANS = {"true": True, "false": False}
 
-_parse_json = msgspec.json.Decoder().decode
+
+class Scalar(dict[str, Any]):
+    """A decoded scalar, which keeps its text."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, value: Any, text: str) -> None:
+        super().__init__(value=value)
+        self.text = text
 
 
-def decode_json(payload: bytes) -> Any:
-    """Decode JSON (RFC 8259, so without NaN and Infinity). A byte order mark is skipped.
-
-    Whole numbers are exact, also beyond 64 bits (msgspec refuses more than 4,300 digits): the column's coercion refuses
-    one that doesn't fit. The other formats give such numbers as text.
-
-    Raises:
-        Unmappable: it isn't JSON, or nests too deeply.
-    """
-    if payload.startswith(_BOM):
-        payload = payload[len(_BOM) :]
-    try:
-        decoded = _parse_json(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        if not payload or payload.isspace():
-            raise Unmappable(Reason.EMPTY, "the payload is empty") from None
-        raise Unmappable(Reason.NOT_JSON, f"the payload is not JSON: {exc}") from exc
-    # Only a payload with more brackets than allowed levels can nest too deeply: few need the walk.
-    if payload.count(b"[") + payload.count(b"{") > MAX_DEPTH and nests_deeper(decoded, MAX_DEPTH):
-        raise Unmappable(Reason.NOT_JSON, f"the payload nests deeper than {MAX_DEPTH} levels")
-    return decoded
+def texts_of(element: Any) -> Any:
+    """A decoded scalar as the text that came; anything else is returned unchanged."""
+    return {"value": element.text} if isinstance(element, Scalar) else element
 
 
-def decode_scalar(payload: bytes) -> dict[str, Any]:
+def decode_scalar(payload: bytes) -> Scalar:
     """An object with the member ``value``: a number in JSON's syntax, ``true`` or ``false`` in any case, else the text.
 
     Surrounding white space is skipped. A number that doesn't fit (a whole one in 64 bits, others in a double) is text.
@@ -62,13 +51,19 @@ def decode_scalar(payload: bytes) -> dict[str, Any]:
         Unmappable: it isn't UTF-8, or is blank.
     """
     text = decode_utf8(payload).strip()
+    return Scalar(_scalar_value(text), text)
+
+
+def _scalar_value(text: str) -> Any:
     number = _NUMBER.fullmatch(text) if len(text) <= _MAX_NUMBER else None
     if number is None:
-        return {"value": _BOOLEANS.get(text.lower(), text) if len(text) <= len("false") else text}
+        return _BOOLEANS.get(text.lower(), text) if len(text) <= len("false") else text
     if number[1] is None and number[2] is None:
-        return {"value": whole(int(text))}
+        return whole(int(text))
     value = float(text)
-    return {"value": value if math.isfinite(value) else text}
+    if not math.isfinite(value):
+        return text
+    return value if len(text) <= _EXACT_DIGITS and abs(value) < EXACT_DOUBLE else number_of(text)
 
 
 def compile_text(pattern: str | None) -> PayloadDecoder:
