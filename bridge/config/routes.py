@@ -10,6 +10,25 @@ from bridge.config.values import TABLE_TAG, VALUE_TAG, Group, Text, lower
 from bridge.mapping.fields import Scalar
 
 
+def _tab(value: object) -> object:
+    """``tab`` means a tab character."""
+    return "\t" if value == "tab" else value
+
+
+_ENCODINGS = {
+    "latin1": "latin-1",
+    "iso-8859-1": "latin-1",
+    "windows-1252": "cp1252",
+    "utf8": "utf-8",
+    "utf16": "utf-16",
+}
+
+
+def _encoding(value: object) -> object:
+    """``Latin1``, ``ISO-8859-1`` and the like by the names that the setting has."""
+    return _ENCODINGS.get(value.lower(), value.lower()) if isinstance(value, str) else value
+
+
 class FieldTable(Group):
     """The source of a column's value, and how the value is converted."""
 
@@ -67,7 +86,7 @@ class RouteSettings(Group):
         "dropped, `filtered`.",
     )
     format: Annotated[
-        Literal["json", "scalar", "text", "csv", "msgpack", "cbor", "influx", "sparkplug", "raw"],
+        Literal["json", "jsonl", "scalar", "text", "csv", "msgpack", "cbor", "influx", "sparkplug", "raw"],
         BeforeValidator(lower),
     ] = Field(default="json", description="Payload format. docs/mapping.md describes each.")
     compression: Annotated[Literal["none", "gzip", "zlib", "zstd", "auto"], BeforeValidator(lower)] = Field(
@@ -76,9 +95,33 @@ class RouteSettings(Group):
     pattern: Text | None = Field(
         default=None, description="Regular expression for the format `text`; its named groups become members."
     )
-    delimiter: Text = Field(default=",", description="Cell delimiter of the format `csv`, one character.")
+    delimiter: Annotated[str, BeforeValidator(_tab)] = Field(
+        default=",", description="Cell delimiter of the format `csv`: one character, or `tab`."
+    )
     columns: list[Text] = Field(
         default=[], description="Names of the cells of the format `csv`. Empty: the first line has them."
+    )
+    encoding: Annotated[
+        Literal["utf-8", "latin-1", "cp1252", "utf-16", "utf-16-le", "utf-16-be"], BeforeValidator(_encoding)
+    ] = Field(default="utf-8", description="Character encoding of the payload, in formats that are text.")
+    nan: Annotated[Literal["refuse", "null"], BeforeValidator(lower)] = Field(
+        default="refuse",
+        description="What `NaN`, `nan`, `Infinity`, `inf` and the like are in JSON: refused, because JSON has no such "
+        "values, or read as null.",
+    )
+    decimal: Literal[".", ","] = Field(
+        default=".",
+        description='Decimal separator of numbers in texts. With `","`, `"1.234,5"` in a number column is 1234.5.',
+    )
+    null_values: list[str] = Field(
+        default=[],
+        description='Texts that mean no value, such as `["", "N/A", "unavailable", "nan"]`, without the white space '
+        "around them. They become null wherever they are in the payload, also for string columns.",
+    )
+    embedded_json: list[Text] = Field(
+        default=[],
+        description="Paths to texts in the payload that are JSON themselves; each is replaced by its value. `$root` is "
+        "the whole payload.",
     )
     each: Text | None = Field(
         default=None,

@@ -11,7 +11,7 @@ from bridge.mapping.coercion import COERCIONS
 from bridge.mapping.encoding import compile_encoding
 from bridge.mapping.extras import compile_extras
 from bridge.mapping.fields import FieldSpec, Scalar, compile_column, compile_row_id
-from bridge.mapping.formats import FormatOptions, compile_decoder
+from bridge.mapping.formats import FormatOptions, check_options, compile_decoder
 from bridge.mapping.paths import compile_expression, compile_getter
 from bridge.mapping.route import Route, sources
 from bridge.mapping.sparkplug import MEMBERS, require_protobuf
@@ -30,6 +30,9 @@ _MEMBERS: dict[str, tuple[str, ...]] = {
     "influx": ("measurement", "tags", "fields", "time"),
     "sparkplug": MEMBERS,
 }
+
+
+_OPTIONS = ("columns", "delimiter", "compression", "encoding", "nan", "decimal", "null_values", "embedded_json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +117,19 @@ def _check_payload(location: tuple[str | int, ...], route: Route) -> list[Proble
         except ValueError as exc:
             problems.append(Problem((*location, key), str(exc)))
 
+    def attempt_options(compile_: Callable[[FormatOptions], object]) -> None:
+        try:
+            compile_(route.format)
+        except ValueError as exc:
+            problems.append(Problem((*location, _format_setting(route.format, str(exc))), str(exc)))
+
     if route.format.name == "sparkplug":
         attempt("format", require_protobuf)
+        attempt_options(check_options)
         if route.topic.removeprefix("$share/").split("/", 1)[0] != "spBv1.0" and "/spBv1.0/" not in route.topic:
             problems.append(Problem((*location, "topic"), f"{route.topic!r}: Sparkplug topics start with spBv1.0/"))
     else:
-        try:
-            compile_decoder(route.format)
-        except ValueError as exc:
-            problems.append(Problem((*location, _format_setting(route.format, str(exc))), str(exc)))
+        attempt_options(compile_decoder)
     if route.each is not None:
         each = route.each
         attempt("each", lambda: compile_getter(each))
@@ -137,7 +144,7 @@ def _format_setting(options: FormatOptions, problem: str) -> str:
     """The setting that a problem with the format refers to."""
     defaults = FormatOptions()
     # A problem with a pattern quotes it instead of naming the setting; the others are named in the text.
-    for key in ("pattern", "columns", "delimiter", "compression"):
+    for key in ("pattern", *_OPTIONS):
         if getattr(options, key) != getattr(defaults, key) and (key == "pattern" or key in problem):
             return key
     return "format"

@@ -133,9 +133,11 @@ class Reading(NamedTuple):
 
     text: Callable[[Any], str] = as_text
     """(value) -> the value as text."""
+    cell: Callable[[str], str | None] | None = None
+    """(text) -> the text to parse for a column that is no string, None for no value; None: as it is."""
 
 
-PLAIN, WITHOUT_DIGITS = Reading(), Reading(rounded_as_text)
+PLAIN = Reading()
 
 
 def _lenient_whole(column_type: AttributeType, *, rounded: bool) -> Coercion:

@@ -79,8 +79,7 @@ def _explain_route(
     """Append the steps of a matching route. Returns whether it takes the message, also if that makes a dead letter."""
     try:
         decoded = compiled.decode(message)
-        compression = "" if route.format.compression == "none" else f", {route.format.compression}"
-        steps.append(Step(2, f"decoded as {route.format.name}{compression}: {_json(decoded)}"))
+        steps.append(Step(2, f"decoded as {route.format.described()}: {_json(decoded)}"))
         elements = elements_of(decoded, compiled)
         if compiled.each is not None:
             steps.append(Step(2, f"each {compiled.each_text}: {len(elements)} found"))

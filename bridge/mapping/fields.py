@@ -77,7 +77,8 @@ def compile_column(
     """
     if isinstance(value, FieldSpec):
         return compile_spec(value, captures=captures, column_type=column_type, reading=reading)
-    return compile_field(value, captures=captures, column_type=column_type, reading=reading)
+    field = compile_field(value, captures=captures, column_type=column_type, reading=reading)
+    return field if column_type is AttributeType.STRING else with_cells(field, reading)
 
 
 def compile_spec(
@@ -89,13 +90,15 @@ def compile_spec(
         ValueError: it is invalid; the message says why.
     """
     if spec.time is not None:
-        return _with_default(_compile_time(spec, captures, column_type), spec.default)
+        return _with_default(_compile_time(spec, captures, column_type, reading), spec.default)
     is_mapped, is_scaled = spec.map is not None, spec.scale is not None or spec.offset is not None
     # The source's value is converted first, so it need not have the column's type.
     source_type = AttributeType.STRING if is_mapped else AttributeType.DOUBLE if is_scaled else column_type
     field = compile_field(spec.source, captures=captures, column_type=source_type, reading=reading)
     if spec.map is not None:
-        field = _mapped(field, spec.map, reading)
+        field = _mapped(field, spec.map, reading, column_type)
+    elif column_type is not AttributeType.STRING:
+        field = with_cells(field, reading)
     if is_scaled:
         if column_type not in (*WHOLE_TYPES, *FRACTION_TYPES):
             raise ValueError(f"scale and offset give a number, but the column is {column_type.value}")
@@ -252,6 +255,19 @@ def _compile_template(
     return template
 
 
+def with_cells(field: CompiledField, reading: Reading) -> CompiledField:
+    """The field, whose texts are read as for a column that is no string."""
+    cell = reading.cell
+    if cell is None:
+        return field
+
+    def read(context: Mapping[str, Any], element: Any) -> Any:
+        found = field(context, element)
+        return cell(found) if type(found) is str else found
+
+    return read
+
+
 # --- conversions ------------------------------------------------------------------------------------------
 
 
@@ -266,8 +282,11 @@ def _with_default(field: CompiledField, default: Scalar | None) -> CompiledField
     return defaulted
 
 
-def _mapped(field: CompiledField, values: Mapping[str, Scalar], reading: Reading) -> CompiledField:
+def _mapped(
+    field: CompiledField, values: Mapping[str, Scalar], reading: Reading, column_type: AttributeType
+) -> CompiledField:
     as_text = reading.text
+    is_cell = reading.cell is not None and column_type is not AttributeType.STRING
 
     def mapped(context: Mapping[str, Any], element: Any) -> Any:
         found = field(context, element)
@@ -275,6 +294,8 @@ def _mapped(field: CompiledField, values: Mapping[str, Scalar], reading: Reading
             return None
         text = as_text(found)
         value = values.get(text, values.get("*"))
+        if is_cell and text not in values and not text.strip():
+            return None
         if value is None:
             raise Unmappable(Reason.TYPE_MISMATCH, f"{preview(text)} is not in the field's map")
         return value
@@ -313,7 +334,9 @@ def _scaled(
     return scaled
 
 
-def _compile_time(spec: FieldSpec, captures: frozenset[str], column_type: AttributeType) -> CompiledField:
+def _compile_time(
+    spec: FieldSpec, captures: frozenset[str], column_type: AttributeType, reading: Reading
+) -> CompiledField:
     format_ = spec.time
     if format_ not in TIME_FORMATS:
         raise ValueError(f"time must be one of {', '.join(TIME_FORMATS)}, not {format_!r}")
@@ -321,7 +344,7 @@ def _compile_time(spec: FieldSpec, captures: frozenset[str], column_type: Attrib
         raise ValueError("time can be combined only with default, not with scale, offset or map")
     if column_type not in (AttributeType.LONG, AttributeType.DOUBLE, AttributeType.STRING):
         raise ValueError(f"a time needs a long, double or string column, not {column_type.value}")
-    field = compile_field(spec.source, captures=captures, column_type=AttributeType.STRING)
+    field = with_cells(compile_field(spec.source, captures=captures, column_type=AttributeType.STRING), reading)
 
     def time(context: Mapping[str, Any], element: Any) -> Any:
         found = field(context, element)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from bridge.log import get_logger
 from bridge.mapping.checks import check
-from bridge.mapping.coercion import COERCIONS, PLAIN, ROUNDED, WITHOUT_DIGITS, Coercion, Reading, parse_text
+from bridge.mapping.coercion import COERCIONS, ROUNDED, Coercion, Reading, as_text, parse_text, rounded_as_text
 from bridge.mapping.encoding import Encoding, Values, compile_encoding
 from bridge.mapping.extras import compile_extras
 from bridge.mapping.fields import (
@@ -21,10 +21,12 @@ from bridge.mapping.fields import (
     compile_column,
     compile_row_id,
     metadata_in,
+    with_cells,
 )
 from bridge.mapping.formats import FormatOptions, compile_decoder
 from bridge.mapping.formats.compressed import compile_decompressor
-from bridge.mapping.formats.options import TEXT_FORMATS
+from bridge.mapping.formats.options import JSON_FORMATS, TEXT_FORMATS
+from bridge.mapping.formats.substitutions import compile_cell, with_points
 from bridge.mapping.formats.text import texts_of
 from bridge.mapping.metadata import metadata_of
 from bridge.mapping.numbers import DigitsNeeded
@@ -161,7 +163,7 @@ class Mapper:
                 self._encodings[route.stream],
                 decoders[route.format],
                 outbox_name,
-                keeps_digits=route.format.name != "json",
+                keeps_digits=route.format.name not in JSON_FORMATS,
             )
             for number, route in enumerate(routes)
         ]
@@ -250,7 +252,7 @@ class Mapper:
     def _keep_digits(self, number: int) -> None:
         """Compile a route again with the decoder that keeps all digits of numbers, which takes more time."""
         route = self._routes[number]
-        if route.format.name != "json":
+        if route.format.name not in JSON_FORMATS:
             return
         if route.format not in self._decoders_with_digits:
             self._decoders_with_digits[route.format] = _decoder(route.format, None, keep_digits=True)
@@ -431,8 +433,9 @@ def _compile_route(
     """Compile a route. One that doesn't keep digits raises ``DigitsNeeded`` where it needs them."""
     template = TopicTemplate.parse(route.topic)
     captures = frozenset(name for name in template.captures if name is not None)
+    reading = Reading(as_text if keeps_digits else rounded_as_text, compile_cell(route.format))
     metadata = set().union(*(metadata_in(source) for source in sources(route)))
-    columns = tuple(_compile_column(attribute, route, captures, keeps_digits) for attribute in encoding.columns)
+    columns = tuple(_compile_column(attribute, route, captures, reading) for attribute in encoding.columns)
     return CompiledRoute(
         number=number,
         template=template,
@@ -440,7 +443,7 @@ def _compile_route(
         decode=decode,
         each=None if route.each is None else compile_getter(route.each),
         each_text=route.each or "",
-        when=None if route.when is None else compile_expression(route.when),
+        when=None if route.when is None else _compile_when(route.when, route.format),
         columns=columns,
         empty_row=dict.fromkeys([column.name for column in columns]),
         topic_columns=tuple((c.name, c.coerce, c.field) for c in columns if c.is_per_topic and c.field is not None),
@@ -449,9 +452,15 @@ def _compile_route(
         encode=encoding.encode,
         row_id=compile_row_id(route.id, outbox_name=outbox_name) if ROW_ID in metadata else None,
         metadata=frozenset(metadata - {ROW_ID}),
-        extras=_compile_extras(route, captures, PLAIN if keeps_digits else WITHOUT_DIGITS),
+        extras=_compile_extras(route, captures, reading),
         is_last=route.match == "first",
     )
+
+
+def _compile_when(when: str, options: FormatOptions) -> Getter:
+    """The condition. It reads numbers with a decimal comma as columns do."""
+    evaluate = compile_expression(when)
+    return evaluate if options.decimal == "." else lambda element: evaluate(with_points(element))
 
 
 def _compile_extras(route: Route, captures: frozenset[str], reading: Reading) -> CompiledField | None:
@@ -472,11 +481,12 @@ def _decoder(options: FormatOptions, sparkplug: Sparkplug | None, *, keep_digits
     return lambda message: decode(message.payload)
 
 
-def _compile_column(attribute: Attribute, route: Route, captures: frozenset[str], keeps_digits: bool) -> Column:
+def _compile_column(attribute: Attribute, route: Route, captures: frozenset[str], reading: Reading) -> Column:
     name, column_type = attribute.name, attribute.type
     source = route.fields.get(name, f"{{{name}}}" if name in captures else None)
-    reading = PLAIN if keeps_digits else WITHOUT_DIGITS
     field = None
+    if source is None and reading.cell is not None and column_type is not AttributeType.STRING:
+        field = with_cells(lambda _context, element: element.get(name), reading)
     if source is not None:
         field = compile_column(source, captures=captures, column_type=column_type, reading=reading)
     # A template of captures would be the same for all messages too, but it may also use metadata or paths.
@@ -488,7 +498,7 @@ def _compile_column(attribute: Attribute, route: Route, captures: frozenset[str]
         field = _parsed_from_text(field, name, column_type)
     if route.format.name == "scalar" and column_type is AttributeType.STRING and _takes_text(source):
         field = _of_text(field, name)
-    coercions = COERCIONS if keeps_digits or is_per_topic else ROUNDED
+    coercions = COERCIONS if reading.text is as_text or is_per_topic else ROUNDED
     return Column(name, column_type, coercions[route.types][column_type], field, is_per_topic)
 
 

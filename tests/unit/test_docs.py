@@ -94,6 +94,22 @@ def test_formats_are_as_in_the_mapping_guide() -> None:
     assert set(TEXT_FORMATS) == only_text - {"raw"}, "values that are all text are parsed; base64 is no such text"
 
 
+def test_options_of_formats_are_as_in_the_mapping_guide() -> None:
+    examples = table("with | format | payload")
+    for with_, format_, payload, value in examples:
+        options: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in tomllib.loads(code(with_)).items()
+        }
+        sent = code(payload.removeprefix("hex "))
+        sent_bytes = bytes.fromhex(sent) if payload.startswith("hex ") else sent.encode()
+
+        decoded = compile_decoder(FormatOptions(code(format_), **options))(sent_bytes)
+
+        assert decoded == json.loads(code(value)), with_
+    assert len(examples) == 6
+    assert 'double column gets 35.4 of `"35,4"` and 1234.5 of `"1.234,5"`' in MAPPING
+
+
 def leaves(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return [leaf for member in value.values() for leaf in leaves(member)]

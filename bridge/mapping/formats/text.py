@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
-from bridge.mapping.formats.options import PayloadDecoder, load_extra
+from bridge.mapping.formats.options import ENCODINGS, PayloadDecoder, load_extra
 from bridge.mapping.formats.values import whole
 from bridge.mapping.numbers import EXACT_DOUBLE, number_of
 from bridge.mapping.unmappable import Unmappable, preview
@@ -24,6 +25,8 @@ PATTERN_MEMORY = 1024 * 1024
 _MAX_NUMBER = 100  # characters; longer ones are text
 _EXACT_DIGITS = 15  # characters of a number in the range of exact whole numbers that a double holds exactly
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")  # RFC 8259, 6
+TRAILING = "\0 \t\r\n"
+"""Padding after a text, if there is a NUL in it."""
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -39,19 +42,24 @@ class Scalar(dict[str, Any]):
 
 def texts_of(element: Any) -> Any:
     """A decoded scalar as the text that came; anything else is returned unchanged."""
-    return {"value": element.text} if isinstance(element, Scalar) else element
+    if not isinstance(element, Scalar):
+        return element
+    return {"value": None if element["value"] is None else element.text}
 
 
-def decode_scalar(payload: bytes) -> Scalar:
-    """An object with the member ``value``: a number in JSON's syntax, ``true`` or ``false`` in any case, else the text.
+def compile_scalar(decimal: str) -> PayloadDecoder:
+    """Make the decoder of a single value: an object with the member ``value``.
 
-    Surrounding white space is skipped. A number that doesn't fit (a whole one in 64 bits, others in a double) is text.
-
-    Raises:
-        Unmappable: it isn't UTF-8, or is blank.
+    That is a number in JSON's syntax, ``true`` or ``false`` in any case, else the text without surrounding white space.
+    A number that doesn't fit (a whole one in 64 bits, others in a double) is text, and so is one with a point if the
+    decimal separator is a comma. The decoder raises ``Unmappable`` if the payload isn't UTF-8, or is blank.
     """
-    text = decode_utf8(payload).strip()
-    return Scalar(_scalar_value(text), text)
+
+    def decode(payload: bytes) -> Scalar:
+        text = decode_utf8(payload).strip()
+        return Scalar(text if decimal == "," and "." in text else _scalar_value(text), text)
+
+    return decode
 
 
 def _scalar_value(text: str) -> Any:
@@ -106,8 +114,37 @@ def compile_text(pattern: str | None) -> PayloadDecoder:
     return decode
 
 
+def compile_transcoder(encoding: str, limit: int) -> Callable[[bytes], bytes] | None:
+    """Make what converts a payload to UTF-8, of at most ``limit`` bytes; None if it is UTF-8 already.
+
+    Raises:
+        ValueError: the encoding is unknown.
+    """
+    if encoding not in ENCODINGS:
+        raise ValueError(f"unknown encoding {encoding!r}; there are: {', '.join(ENCODINGS)}")
+    if encoding == "utf-8":
+        return None
+
+    def transcode(payload: bytes) -> bytes:
+        codec = encoding
+        if encoding == "utf-16":  # Python's codec would take the byte order of this machine
+            codec = "utf-16-be" if payload.startswith(b"\xfe\xff") else "utf-16-le"
+        try:
+            text = payload.decode(codec)
+        except UnicodeDecodeError as exc:
+            detail = f"the payload is not {encoding}: {exc.reason} at byte {exc.start}"
+            raise Unmappable(Reason.UNDECODABLE, detail) from exc
+        found = text.encode()
+        if len(found) > limit:
+            detail = f"the payload has {len(found)} bytes as UTF-8, at most {limit} are allowed"
+            raise Unmappable(Reason.TOO_LARGE, detail)
+        return found
+
+    return transcode
+
+
 def decode_utf8(payload: bytes) -> str:
-    """The text, without byte order mark.
+    """The text, without byte order mark and without NULs at its end.
 
     Raises:
         Unmappable: it isn't UTF-8, or is blank.
@@ -116,6 +153,9 @@ def decode_utf8(payload: bytes) -> str:
         text = payload.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         raise Unmappable(Reason.UNDECODABLE, f"the payload is not UTF-8: {exc.reason} at byte {exc.start}") from exc
+    if "\0" in text:
+        stripped = text.rstrip(TRAILING)
+        text = stripped if "\0" in text[len(stripped) :] else text
     if not text or text.isspace():
         raise Unmappable(Reason.EMPTY, "the payload is empty")
     return text
