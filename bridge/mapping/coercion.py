@@ -57,6 +57,8 @@ def _whole(limit: int, column_type: AttributeType) -> Coercion:
 
 def _fraction(limit: float, column_type: AttributeType) -> Coercion:
     def coerce(value: Any) -> float:
+        if type(value) is float and -limit <= value <= limit:  # the usual case first: this runs for every value
+            return value
         if type(value) is int:
             if not -EXACT_DOUBLE <= value <= EXACT_DOUBLE:
                 raise _out_of_range(value, f"{column_type.value}: it would lose digits")
@@ -65,7 +67,7 @@ def _fraction(limit: float, column_type: AttributeType) -> Coercion:
             raise _mismatch(value, column_type.value)
         if not -limit <= value <= limit:
             raise _out_of_range(value, column_type.value)
-        return value if type(value) is float else float(value)
+        return float(value)
 
     return coerce
 

@@ -77,8 +77,7 @@ def compile_column(
     """
     if isinstance(value, FieldSpec):
         return compile_spec(value, captures=captures, column_type=column_type, reading=reading)
-    field = compile_field(value, captures=captures, column_type=column_type, reading=reading)
-    return field if column_type is AttributeType.STRING else with_cells(field, reading)
+    return compile_field(value, captures=captures, column_type=column_type, reading=reading)
 
 
 def compile_spec(
@@ -98,7 +97,7 @@ def compile_spec(
     if spec.map is not None:
         field = _mapped(field, spec.map, reading, column_type)
     elif column_type is not AttributeType.STRING:
-        field = with_cells(field, reading)
+        field = _with_cells(field, reading)
     if is_scaled:
         if column_type not in (*WHOLE_TYPES, *FRACTION_TYPES):
             raise ValueError(f"scale and offset give a number, but the column is {column_type.value}")
@@ -255,7 +254,7 @@ def _compile_template(
     return template
 
 
-def with_cells(field: CompiledField, reading: Reading) -> CompiledField:
+def _with_cells(field: CompiledField, reading: Reading) -> CompiledField:
     """The field, whose texts are read as for a column that is no string."""
     cell = reading.cell
     if cell is None:
@@ -344,7 +343,7 @@ def _compile_time(
         raise ValueError("time can be combined only with default, not with scale, offset or map")
     if column_type not in (AttributeType.LONG, AttributeType.DOUBLE, AttributeType.STRING):
         raise ValueError(f"a time needs a long, double or string column, not {column_type.value}")
-    field = with_cells(compile_field(spec.source, captures=captures, column_type=AttributeType.STRING), reading)
+    field = _with_cells(compile_field(spec.source, captures=captures, column_type=AttributeType.STRING), reading)
 
     def time(context: Mapping[str, Any], element: Any) -> Any:
         found = field(context, element)

@@ -21,7 +21,6 @@ from bridge.mapping.fields import (
     compile_column,
     compile_row_id,
     metadata_in,
-    with_cells,
 )
 from bridge.mapping.formats import FormatOptions, compile_decoder
 from bridge.mapping.formats.compressed import compile_decompressor
@@ -485,18 +484,18 @@ def _compile_column(attribute: Attribute, route: Route, captures: frozenset[str]
     name, column_type = attribute.name, attribute.type
     source = route.fields.get(name, f"{{{name}}}" if name in captures else None)
     field = None
-    if source is None and reading.cell is not None and column_type is not AttributeType.STRING:
-        field = with_cells(lambda _context, element: element.get(name), reading)
     if source is not None:
         field = compile_column(source, captures=captures, column_type=column_type, reading=reading)
     # A template of captures would be the same for all messages too, but it may also use metadata or paths.
     is_per_topic = isinstance(source, int | float)
     if isinstance(source, str):
         is_per_topic = source.startswith("=") or source in [f"{{{capture}}}" for capture in captures]
-    # In formats where all values are text, "21.5" is how a number is written: it is parsed in strict mode, too.
-    if route.format.name in TEXT_FORMATS and column_type is not AttributeType.STRING:
-        field = _parsed_from_text(field, name, column_type)
-    if route.format.name == "scalar" and column_type is AttributeType.STRING and _takes_text(source):
+    if column_type is not AttributeType.STRING:
+        is_text = route.format.name in TEXT_FORMATS
+        # A table's source has been read as a cell already, before it was converted; blank texts are none in any case.
+        is_read = isinstance(source, FieldSpec) or (is_text and route.format.decimal == ".")
+        field = _read_cell(field, name, column_type, None if is_read else reading.cell, is_text=is_text)
+    elif route.format.name == "scalar" and _takes_text(source):
         field = _of_text(field, name)
     coercions = COERCIONS if reading.text is as_text or is_per_topic else ROUNDED
     return Column(name, column_type, coercions[route.types][column_type], field, is_per_topic)
@@ -519,9 +518,28 @@ def _of_text(field: CompiledField | None, name: str) -> CompiledField:
     return of_text
 
 
-def _parsed_from_text(field: CompiledField | None, name: str, column_type: AttributeType) -> CompiledField:
-    def parsed(context: Mapping[str, Any], element: Any) -> Any:
-        value = element.get(name) if field is None else field(context, element)
-        return parse_text(value.strip(), column_type) if type(value) is str else value
+def _read_cell(
+    field: CompiledField | None,
+    name: str,
+    column_type: AttributeType,
+    cell: Callable[[str], str | None] | None,
+    *,
+    is_text: bool,
+) -> CompiledField | None:
+    """The field of a column that is no string, whose texts are read by ``cell``.
 
-    return parsed
+    In formats where all values are text, "21.5" is how a number is written: it is parsed in strict mode, too.
+    """
+    if cell is None and not is_text:
+        return field
+
+    def read(context: Mapping[str, Any], element: Any) -> Any:
+        value = element.get(name) if field is None else field(context, element)
+        if type(value) is not str:
+            return value
+        text = (value if cell is None else cell(value) or "").strip()
+        if not is_text:
+            return text
+        return parse_text(text, column_type) if text else None
+
+    return read

@@ -49,7 +49,7 @@ def whole_of(number: float) -> int | None:
         OverflowError: it has too many digits, or a double that may have lost some.
     """
     if type(number) is float:
-        if abs(number) > EXACT_DOUBLE:
+        if abs(number) >= EXACT_DOUBLE:
             raise OverflowError
         return int(number) if number.is_integer() else None
     try:

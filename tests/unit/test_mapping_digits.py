@@ -273,6 +273,18 @@ def test_a_written_number_is_a_number_for_expressions(written: str) -> None:
     assert jmespath.search("max([@, @])", number) == number
 
 
+def test_expressions_read_numbers_that_keep_their_digits() -> None:
+    assert one("s", b'{"v": 2.50}', when="v > `2` && v == `2.5`") == text("2.50")
+    assert one("s", b'{"v": 2.50}', when="sum([v, v]) == `5`") == text("2.50")
+    assert one("s", b'{"v": 2.50, "w": [1.50, 2.50]}', "jmespath:max(w)") == text("2.50")
+    assert one("s", b'{"v": 1e999}', when="v > `2`") == text("1e999")
+
+
+def test_a_double_that_may_have_lost_digits_is_refused_in_the_line_protocol() -> None:
+    for written in (b"9007199254740993.0", b"1.724442618569203714e18"):
+        assert one("l", b"m v=" + written, "fields.v", "influx")[0] is Reason.OUT_OF_RANGE
+
+
 def test_strict_columns_take_what_they_took() -> None:
     assert one("d", b'{"v": 1.10}', types="strict") == b"1.1"
     assert one("s", b'{"v": 1.10}', types="strict")[0] is Reason.TYPE_MISMATCH

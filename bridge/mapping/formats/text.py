@@ -35,9 +35,7 @@ class Scalar(dict[str, Any]):
 
     __slots__ = ("text",)
 
-    def __init__(self, value: Any, text: str) -> None:
-        super().__init__(value=value)
-        self.text = text
+    text: str
 
 
 def texts_of(element: Any) -> Any:
@@ -54,10 +52,13 @@ def compile_scalar(decimal: str) -> PayloadDecoder:
     A number that doesn't fit (a whole one in 64 bits, others in a double) is text, and so is one with a point if the
     decimal separator is a comma. The decoder raises ``Unmappable`` if the payload isn't UTF-8, or is blank.
     """
+    has_comma = decimal == ","
 
     def decode(payload: bytes) -> Scalar:
         text = decode_utf8(payload).strip()
-        return Scalar(text if decimal == "," and "." in text else _scalar_value(text), text)
+        scalar = Scalar(value=text if has_comma and "." in text else _scalar_value(text))
+        scalar.text = text
+        return scalar
 
     return decode
 
