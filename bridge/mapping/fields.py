@@ -285,7 +285,7 @@ def _mapped(
     field: CompiledField, values: Mapping[str, Scalar], reading: Reading, column_type: AttributeType
 ) -> CompiledField:
     as_text = reading.text
-    is_cell = reading.cell is not None and column_type is not AttributeType.STRING
+    skips_blank = column_type is not AttributeType.STRING and reading.cell is not None and reading.cell("") is None
 
     def mapped(context: Mapping[str, Any], element: Any) -> Any:
         found = field(context, element)
@@ -293,7 +293,7 @@ def _mapped(
             return None
         text = as_text(found)
         value = values.get(text, values.get("*"))
-        if is_cell and text not in values and not text.strip():
+        if skips_blank and text not in values and not text.strip():
             return None
         if value is None:
             raise Unmappable(Reason.TYPE_MISMATCH, f"{preview(text)} is not in the field's map")

@@ -237,6 +237,7 @@ def test_a_decimal_comma_changes_neither_string_columns_nor_numbers_of_json() ->
     assert values("d", b'{"v": "35,4"}', options, FieldSpec("v", scale=10)) == [354]
     assert values("i", b'{"v": "1.234"}', options) == [1234]
     assert values("d", b'{"v": "a,b"}', options, FieldSpec("v", map={"a,b": 2})) == [2]
+    assert values("d", b'{"v": ""}', options, FieldSpec("v", map={"a,b": 2}, default=1)) is Reason.TYPE_MISMATCH
 
 
 def test_a_condition_reads_a_decimal_comma_as_columns_do() -> None:

@@ -88,13 +88,14 @@ def _rewriting(parse: PayloadDecoder, options: FormatOptions, *, keep_digits: bo
     keep_digits = keep_digits or options.name not in JSON_FORMATS
     parse_json = compile_json(keep_digits=keep_digits, nan_is_null=options.nan == "null")
     substitute = compile_substitution(options, parse_json)
-    if transcode is not None:
-        encoded, to_utf8 = parse, transcode
-        parse = lambda payload: encoded(to_utf8(payload))  # noqa: E731
-    if substitute is None:
+    if transcode is None and substitute is None:
         return parse
-    decode = parse
-    return lambda payload: substitute(decode(payload))
+
+    def rewrite(payload: bytes) -> object:
+        value = parse(payload if transcode is None else transcode(payload))
+        return value if substitute is None else substitute(value)
+
+    return rewrite
 
 
 def _parser(options: FormatOptions, *, keep_digits: bool) -> PayloadDecoder:
