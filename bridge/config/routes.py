@@ -62,9 +62,9 @@ class RouteSettings(Group):
     )
     when: Text | None = Field(
         default=None,
-        description="JMESPath condition on the object that becomes a row, such as `type == 'reading'`. If it isn't "
-        "true, the next route is tried; a message that no route takes for this reason is counted as "
-        "dropped, `filtered`.",
+        description="JMESPath condition on the object that becomes a row, such as `type == 'reading'`; it may use "
+        "metadata and captures (`$retain`, `{room}`). If it isn't true, also because a member is absent, the next "
+        "route is tried; a message that no route takes for this reason is counted as dropped, `filtered`.",
     )
     format: Annotated[
         Literal["json", "scalar", "text", "csv", "msgpack", "cbor", "influx", "sparkplug", "raw"],

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 
 from bridge.mapping.coercion import COERCIONS
 from bridge.mapping.encoding import compile_encoding
+from bridge.mapping.expressions import compile_condition
 from bridge.mapping.extras import compile_extras
-from bridge.mapping.fields import FieldSpec, Scalar, compile_column, compile_row_id
+from bridge.mapping.fields import FieldSpec, Scalar, compile_column, compile_row_id, readers
 from bridge.mapping.formats import FormatOptions, compile_decoder
-from bridge.mapping.paths import compile_expression, compile_getter
+from bridge.mapping.paths import compile_getter
 from bridge.mapping.route import Route, sources
 from bridge.mapping.sparkplug import MEMBERS, require_protobuf
 from bridge.mapping.topics import FilterTree, TopicTemplate
@@ -30,6 +31,10 @@ _MEMBERS: dict[str, tuple[str, ...]] = {
     "influx": ("measurement", "tags", "fields", "time"),
     "sparkplug": MEMBERS,
 }
+
+
+# The formats that decode every text.
+_TAKE_ANY_TEXT = ("scalar", "raw")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ def check(routes: Sequence[Route], streams: Mapping[str, InputStream]) -> list[P
             if route.match == "first" and route.when is None:
                 # Levels without the group: shared or not, a topic goes to the first route that matches it.
                 earlier.add(template.levels, number)
-        problems += _check_payload(location, route)
+        problems += _check_payload(location, route, captures)
         stream = streams.get(route.stream)
         at = (*location, "stream")
         if stream is None:
@@ -105,7 +110,7 @@ def _check_reachable(
     return [Problem((*location, "topic"), text)]
 
 
-def _check_payload(location: tuple[str | int, ...], route: Route) -> list[Problem]:
+def _check_payload(location: tuple[str | int, ...], route: Route, captures: frozenset[str]) -> list[Problem]:
     problems = []
 
     def attempt(key: str, compile_: Callable[[], object]) -> None:
@@ -128,7 +133,7 @@ def _check_payload(location: tuple[str | int, ...], route: Route) -> list[Proble
         attempt("each", lambda: compile_getter(each))
     if route.when is not None:
         when = route.when
-        attempt("when", lambda: compile_expression(when))
+        attempt("when", lambda: compile_condition(when, readers(captures)))
     attempt("id", lambda: compile_row_id(route.id, outbox_name=""))  # checked even if no field uses $id
     return problems
 
@@ -248,9 +253,27 @@ def find_warnings(routes: Sequence[Route], streams: Mapping[str, InputStream]) -
                 "worker reads them"
             )
             found.append(Problem(("routes", number, "stream"), text))
+        found += _never_readable(("routes", number, "format"), route, routes[:number])
         found += _misnamed_captures(("routes", number, "topic"), route, stream)
         found += _dropped_objects(("routes", number, "stream"), route, stream)
     return found
+
+
+def _never_readable(location: tuple[str | int, ...], route: Route, earlier: Sequence[Route]) -> Iterator[Problem]:
+    """An earlier route of another format for all topics: it makes dead letters of what it can't read."""
+    levels = TopicTemplate.parse(route.topic).levels
+    for number, other in enumerate(earlier):
+        tree = FilterTree()
+        tree.add(TopicTemplate.parse(other.topic).levels, number)
+        is_refusing = other.format != route.format and other.format.name not in _TAKE_ANY_TEXT
+        if is_refusing and tree.covering(levels):
+            text = (
+                f"this route never gets what routes[{number}] can't read as {other.format.name}: that is a dead letter "
+                f"there. Put the route with format {route.format.name!r} first, if it has a condition (when) that only "
+                "its own messages meet, or use another topic"
+            )
+            yield Problem(location, text)
+            return
 
 
 def _dropped_objects(location: tuple[str | int, ...], route: Route, stream: InputStream) -> Iterator[Problem]:

@@ -10,7 +10,6 @@ import msgspec
 from bridge.mapping.fields import ROOT, ROW_ID, FieldSpec
 from bridge.mapping.mapper import Column, CompiledRoute, Mapper, elements_of
 from bridge.mapping.metadata import metadata_of
-from bridge.mapping.paths import is_true
 from bridge.mapping.route import Route
 from bridge.mapping.unmappable import NoReading, Unmappable, preview
 from bridge.message import DeadLetter, MqttMessage, Row
@@ -76,20 +75,31 @@ def _explain_route(
         decoded = compiled.decode(message)
         compression = "" if route.format.compression == "none" else f", {route.format.compression}"
         steps.append(Step(2, f"decoded as {route.format.name}{compression}: {_json(decoded)}"))
+        context = {**captures, **metadata_of(message, compiled.metadata, mapper.client), ROOT: decoded}
         elements = elements_of(decoded, compiled)
         if compiled.each is not None:
             steps.append(Step(2, f"each {compiled.each_text}: {len(elements)} found"))
         if compiled.when is not None:
-            accepted = [element for element in elements if is_true(compiled.when(element))]
-            steps.append(Step(2, f"when {route.when}: true for {len(accepted)} of {len(elements)}"))
-            elements = accepted
+            answers = [compiled.when(context, element) for element in elements]
+            elements = [element for element, answer in zip(elements, answers, strict=True) if answer]
+            steps.append(Step(2, f"when {route.when}: {_answers(answers)}"))
     except Unmappable as exc:
         steps.append(Step(2, f"{exc.reason.value}: {exc}"))
         return True
     except NoReading as exc:
         steps.append(Step(2, str(exc)))
         return True
-    context = {**captures, **metadata_of(message, compiled.metadata, mapper.client), ROOT: decoded}
+    _explain_rows(elements, route, compiled, context, steps)
+    return bool(elements)
+
+
+def _explain_rows(
+    elements: list[dict[str, Any]],
+    route: Route,
+    compiled: CompiledRoute,
+    context: dict[str, Any],
+    steps: list[Step],
+) -> None:
     for number, element in enumerate(elements[:MAX_ROWS_EXPLAINED]):
         if len(elements) > 1:
             steps.append(Step(2, f"row {number} of {len(elements)}, from {_json(element)}"))
@@ -102,7 +112,13 @@ def _explain_route(
             continue
         for column in compiled.columns:
             steps.append(Step(3, _explain_column(column, route, compiled, context, element)))
-    return bool(elements)
+
+
+def _answers(answers: Sequence[bool | None]) -> str:
+    text = f"true for {answers.count(True)} of {len(answers)}"
+    if None not in answers:
+        return text
+    return f"{text}, can't be evaluated for {answers.count(None)}: a member is absent or has another type"
 
 
 def _explain_column(

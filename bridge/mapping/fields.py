@@ -8,13 +8,15 @@ else is a dotted path such as ``sensors.0.temp`` or ``"a.b".c``. A table (``Fiel
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from decimal import Context, Decimal, InvalidOperation
+from operator import itemgetter
 from typing import Any
 
 from bridge.mapping.coercion import FRACTION_TYPES, WHOLE_TYPES, as_text, parse_text
-from bridge.mapping.paths import JMESPATH, compile_getter, compile_path, path_steps
+from bridge.mapping.expressions import JMESPATH, Readers, compile_expression, names_in
+from bridge.mapping.paths import compile_getter, compile_path, path_steps
 from bridge.mapping.payload import kind
 from bridge.mapping.times import TIME_FORMATS, iso8601, parse_time
 from bridge.mapping.unmappable import Unmappable, preview
@@ -29,6 +31,7 @@ CompiledRowId = Callable[[Any, int], str]
 
 ROW_ID = "$id"
 ROOT = "$root"
+RECEIVED_AT = "$received_at"
 USER = "$user"
 METADATA = {
     ROW_ID: "the row's id",
@@ -36,7 +39,7 @@ METADATA = {
     "$client": "the bridge's client id",
     "$qos": "0, 1 or 2",
     "$retain": "whether it was retained",
-    "$received_at": "when the bridge received it; no value if the clock wasn't set then",
+    RECEIVED_AT: "when the bridge received it; no value if the clock wasn't set then",
     ROOT: "the whole payload, where each or an array makes several rows",
     USER: "MQTT 5 user properties, as $user.name",
 }
@@ -110,7 +113,7 @@ def compile_field(value: Scalar, *, captures: frozenset[str], column_type: Attri
         text = value[1:]
         return lambda _context, _element: text
     if value.startswith(JMESPATH):
-        return _of_element(compile_getter(value))
+        return compile_expression(value, readers(captures))
     placeholders = list(_PLACEHOLDER.finditer(value))
     if not placeholders:
         if "{" in value or "}" in value:
@@ -125,10 +128,27 @@ def compile_field(value: Scalar, *, captures: frozenset[str], column_type: Attri
 
 def metadata_in(value: Scalar) -> set[str]:
     """The metadata that a source uses, by the names in ``METADATA``."""
-    if not isinstance(value, str) or value.startswith(("=", JMESPATH)):
+    if not isinstance(value, str) or value.startswith("="):
         return set()
+    if value.startswith(JMESPATH):
+        return names_in(value) & METADATA.keys()
     names = [placeholder[1] for placeholder in _PLACEHOLDER.finditer(value)] or [value]
     return {known for name in names for known in METADATA if name == known or name.startswith(f"{known}.")}
+
+
+def readers(captures: Set[str]) -> Readers:
+    """What an expression can read besides the element, by how it is written there."""
+    metadata = {name: itemgetter(name) for name in METADATA if name not in (ROW_ID, RECEIVED_AT)}
+    return {
+        **{f"{{{capture}}}": itemgetter(capture) for capture in sorted(captures)},
+        **metadata,
+        RECEIVED_AT: _received_at,
+    }
+
+
+def _received_at(context: Mapping[str, Any]) -> int | None:
+    """Milliseconds since the epoch."""
+    return None if context[RECEIVED_AT] is None else context[RECEIVED_AT] // 10**6
 
 
 def compile_row_id(path: str | None, *, outbox_name: str) -> CompiledRowId:
@@ -188,12 +208,12 @@ def _compile_metadata(name: str, column_type: AttributeType) -> CompiledField:
         )
     if head in _TEXT_METADATA and column_type is not AttributeType.STRING:
         raise ValueError(f"{head} is text, but the column is {column_type.value}")
-    if head == "$received_at":
+    if head == RECEIVED_AT:
         if column_type is AttributeType.STRING:
             return lambda context, _element: None if context[head] is None else iso8601(context[head])
         if column_type is AttributeType.INT:
             raise ValueError(f"{head} is in milliseconds since 1970, which doesn't fit int: make the column long")
-        return lambda context, _element: None if context[head] is None else context[head] // 10**6
+        return lambda context, _element: _received_at(context)
     return lambda context, _element: context[head]
 
 
