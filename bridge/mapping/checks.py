@@ -208,14 +208,23 @@ def _check_field(value: Scalar | FieldSpec, attribute: Attribute, route: Route, 
     field = compile_column(value, captures=captures, column_type=attribute.type)
     coerce = COERCIONS[route.types][attribute.type]
     if isinstance(value, FieldSpec):
-        # Mapped values that are scaled afterwards aren't what the column gets.
-        mapped = [] if value.map is None or value.scale is not None else list(value.map.values())
-        for constant in [*mapped, *([] if value.default is None else [value.default])]:
+        for constant in _constants(value):
             coerce(constant)
     elif not isinstance(value, str) or value.startswith("="):
         coerce(field({}, {}))
     elif value in ("$qos", "$retain"):
         coerce(1 if value == "$qos" else True)
+
+
+def _constants(spec: FieldSpec) -> Iterator[Scalar]:
+    """What the column gets whatever the message is."""
+    # Mapped values that are scaled afterwards aren't what the column gets.
+    if spec.map is not None and spec.scale is None:
+        yield from spec.map.values()
+    if isinstance(spec.default, FieldSpec):
+        yield from _constants(spec.default)
+    elif spec.default is not None:
+        yield spec.default
 
 
 def _members(options: FormatOptions) -> tuple[str, ...] | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import msgspec
 
-from bridge.mapping.fields import ROOT, ROW_ID, FieldSpec
+from bridge.mapping.fields import ROOT, ROW_ID, FieldSpec, Scalar
 from bridge.mapping.mapper import Column, CompiledRoute, Mapper, elements_of
 from bridge.mapping.metadata import metadata_of
 from bridge.mapping.route import Route
@@ -19,6 +20,9 @@ MAX_ROWS_EXPLAINED = 3
 
 MAX_VALUE_LENGTH = 300
 """Characters of a value in JSON."""
+
+
+_CONVERSIONS = tuple(key.name for key in fields(FieldSpec) if key.name not in ("source", "default"))
 
 
 class Step(NamedTuple):
@@ -142,17 +146,17 @@ def _source(route: Route, name: str, context: dict[str, Any]) -> str:
     """Where a column's value comes from, with its conversions."""
     if name not in route.fields:
         return "the topic" if name in context else "the payload"
-    value = route.fields[name]
+    return _described(route.fields[name])
+
+
+def _described(value: Scalar | FieldSpec) -> str:
     if not isinstance(value, FieldSpec):
         return _json(value)
-    conversions = {
-        "scale": value.scale,
-        "offset": value.offset,
-        "map": value.map,
-        "time": value.time,
-        "default": value.default,
-    }
-    parts = [f"{key} {_json(argument)}" for key, argument in conversions.items() if argument is not None]
+    options = {key: option for key in _CONVERSIONS if (option := getattr(value, key)) is not None}
+    parts = [f"{key} {_json(option)}" for key, option in options.items()]
+    if value.default is not None:
+        default = _described(value.default)
+        parts.append(f"default ({default})" if isinstance(value.default, FieldSpec) else f"default {default}")
     return ", ".join([_json(value.source), *parts])
 
 

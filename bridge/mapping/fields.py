@@ -18,7 +18,8 @@ from bridge.mapping.coercion import FRACTION_TYPES, WHOLE_TYPES, as_text, parse_
 from bridge.mapping.expressions import JMESPATH, Readers, compile_expression, names_in
 from bridge.mapping.paths import compile_getter, compile_path, path_steps
 from bridge.mapping.payload import kind
-from bridge.mapping.times import TIME_FORMATS, iso8601, parse_time
+from bridge.mapping.registers import compile_bit, compile_registers
+from bridge.mapping.times import TimeSpec, compile_time, iso8601
 from bridge.mapping.unmappable import Unmappable, preview
 from bridge.reasons import Reason
 from bridge.streamql.syntax import AttributeType
@@ -50,23 +51,42 @@ _TEXT_METADATA = (ROW_ID, "$topic", "$client")
 Scalar = str | int | float | bool
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_NAMED_PLACEHOLDER = re.compile(r"\{[$A-Za-z_][A-Za-z0-9_.]*\}")  # not "{}", nor JSON
 _DECIMALS = Context(prec=40)
 _LARGEST = Decimal(10) ** 300  # below the largest double, 1.8e308
 
 
 @dataclass(frozen=True, slots=True)
 class FieldSpec:
-    """A column's source and the conversions of its value: ``map``, then ``scale`` and ``offset``; or ``time``."""
+    """A column's source and the conversions of its value.
+
+    They are ``registers``, ``bit``, ``map``, then ``scale`` and ``offset``; or ``registers`` and a time.
+    """
 
     source: Scalar
     scale: float | None = None
     offset: float | None = None
     map: Mapping[str, Scalar] | None = None
     """Value by the source's value as text; ``*`` for all others."""
-    default: Scalar | None = None
-    """The value where the source has none."""
+    default: Scalar | FieldSpec | None = None
+    """Where the source has no value: this constant, or the value of another source."""
     time: str | None = None
-    """The value is a time in one of ``TIME_FORMATS``; the column gets milliseconds since the epoch or ISO 8601 text."""
+    """The value is a time, as in ``TimeSpec``; the column gets milliseconds since the epoch or ISO 8601 text."""
+    format: str | None = None
+    zone: str | None = None
+    dst: Mapping[str, bool] | None = None
+    unset_before: str | None = None
+    registers: str | None = None
+    """The value is a register, or an array of registers, that holds a number of this type: ``REGISTER_TYPES``."""
+    byte_order: str | None = None
+    """Of the registers."""
+    bit: int | None = None
+    """The bit of the value that counts; 0 is the least significant."""
+
+    @property
+    def is_time(self) -> bool:
+        """Whether the value is a time."""
+        return self.time is not None or self.format is not None
 
 
 def compile_column(value: Scalar | FieldSpec, *, captures: frozenset[str], column_type: AttributeType) -> CompiledField:
@@ -86,19 +106,39 @@ def compile_spec(spec: FieldSpec, *, captures: frozenset[str], column_type: Attr
     Raises:
         ValueError: it is invalid; the message says why.
     """
-    if spec.time is not None:
-        return _with_default(_compile_time(spec, captures, column_type), spec.default)
+    compile_ = _compile_time if spec.is_time else _compile_value
+    return _with_default(compile_(spec, captures, column_type), spec.default, captures, column_type)
+
+
+def _compile_value(spec: FieldSpec, captures: frozenset[str], column_type: AttributeType) -> CompiledField:
+    for name, option in {"zone": spec.zone, "dst": spec.dst, "unset_before": spec.unset_before}.items():
+        if option is not None:
+            raise ValueError(f"{name} is for a time: set time or format, too")
     is_mapped, is_scaled = spec.map is not None, spec.scale is not None or spec.offset is not None
     # The source's value is converted first, so it need not have the column's type.
     source_type = AttributeType.STRING if is_mapped else AttributeType.DOUBLE if is_scaled else column_type
-    field = compile_field(spec.source, captures=captures, column_type=source_type)
+    field = _compile_source(spec, captures, source_type)
+    if spec.bit is not None and column_type is AttributeType.BOOL and not is_mapped:
+        field = _converted(field, bool)
     if spec.map is not None:
         field = _mapped(field, spec.map)
     if is_scaled:
         if column_type not in (*WHOLE_TYPES, *FRACTION_TYPES):
             raise ValueError(f"scale and offset give a number, but the column is {column_type.value}")
         field = _scaled(field, spec.scale, spec.offset)
-    return _with_default(field, spec.default)
+    return field
+
+
+def _compile_source(spec: FieldSpec, captures: frozenset[str], source_type: AttributeType) -> CompiledField:
+    """Compile the source, and the registers and the bit that its value is in."""
+    if spec.registers is None and spec.byte_order is not None:
+        raise ValueError("byte_order is for registers: set registers, too")
+    if spec.registers is None and spec.bit is None:
+        return compile_field(spec.source, captures=captures, column_type=source_type)
+    field = compile_field(spec.source, captures=captures, column_type=AttributeType.LONG)
+    if spec.registers is not None:
+        field = _converted(field, compile_registers(spec.registers, spec.byte_order))
+    return field if spec.bit is None else _converted(field, compile_bit(spec.bit))
 
 
 def compile_field(value: Scalar, *, captures: frozenset[str], column_type: AttributeType) -> CompiledField:
@@ -264,15 +304,42 @@ def _compile_template(value: str, placeholders: list[re.Match[str]], captures: f
 # --- conversions ------------------------------------------------------------------------------------------
 
 
-def _with_default(field: CompiledField, default: Scalar | None) -> CompiledField:
+def _with_default(
+    field: CompiledField, default: Scalar | FieldSpec | None, captures: frozenset[str], column_type: AttributeType
+) -> CompiledField:
     if default is None:
         return field
+    if isinstance(default, FieldSpec):
+        other = compile_spec(default, captures=captures, column_type=column_type)
+
+        def chained(context: Mapping[str, Any], element: Any) -> Any:
+            found = field(context, element)
+            return other(context, element) if found is None else found
+
+        return chained
+    if isinstance(default, str) and _looks_like_source(default):
+        raise ValueError(
+            f"default: {default!r} is this text, not what it names; write default = {{ source = {default!r} }}, or "
+            f"{{ source = {'=' + default!r} }} for the text"
+        )
 
     def defaulted(context: Mapping[str, Any], element: Any) -> Any:
         found = field(context, element)
         return default if found is None else found
 
     return defaulted
+
+
+def _looks_like_source(text: str) -> bool:
+    return text.startswith(JMESPATH) or text.partition(".")[0] in METADATA or bool(_NAMED_PLACEHOLDER.search(text))
+
+
+def _converted(field: CompiledField, convert: Callable[[Any], Any]) -> CompiledField:
+    def converted(context: Mapping[str, Any], element: Any) -> Any:
+        found = field(context, element)
+        return None if found is None else convert(found)
+
+    return converted
 
 
 def _mapped(field: CompiledField, values: Mapping[str, Scalar]) -> CompiledField:
@@ -316,20 +383,18 @@ def _scaled(field: CompiledField, scale: float | None, offset: float | None) -> 
 
 
 def _compile_time(spec: FieldSpec, captures: frozenset[str], column_type: AttributeType) -> CompiledField:
-    format_ = spec.time
-    if format_ not in TIME_FORMATS:
-        raise ValueError(f"time must be one of {', '.join(TIME_FORMATS)}, not {format_!r}")
-    if spec.scale is not None or spec.offset is not None or spec.map is not None:
-        raise ValueError("time can be combined only with default, not with scale, offset or map")
+    if spec.scale is not None or spec.offset is not None or spec.map is not None or spec.bit is not None:
+        raise ValueError("a time can be combined only with registers and default, not with scale, offset, map or bit")
     if column_type not in (AttributeType.LONG, AttributeType.DOUBLE, AttributeType.STRING):
         raise ValueError(f"a time needs a long, double or string column, not {column_type.value}")
-    field = compile_field(spec.source, captures=captures, column_type=AttributeType.STRING)
+    parse = compile_time(TimeSpec(spec.time, spec.format, spec.zone, spec.dst, spec.unset_before))
+    field = _compile_source(spec, captures, AttributeType.STRING)
 
     def time(context: Mapping[str, Any], element: Any) -> Any:
         found = field(context, element)
-        if found is None:
+        nanoseconds = None if found is None else parse(found)
+        if nanoseconds is None:
             return None
-        nanoseconds = parse_time(found, format_)
         return iso8601(nanoseconds) if column_type is AttributeType.STRING else nanoseconds // 10**6
 
     return time
