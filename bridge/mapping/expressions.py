@@ -187,7 +187,7 @@ def _number(value: Any) -> int | float | None:
     """The value if it is a number, or as a number column reads it from text; None if it isn't one."""
     if type(value) is str:
         value = parse_text(value.strip(), AttributeType.DOUBLE)
-    return value if type(value) in (int, float) and math.isfinite(value) else None
+    return value if type(value) is int or (type(value) is float and math.isfinite(value)) else None
 
 
 def _needed_number(value: Any) -> int | float:

@@ -237,7 +237,7 @@ def _pattern_reader(pattern: str) -> _Reader:
     def read(text: str) -> tuple[datetime, int]:
         moment = datetime.strptime(text, pattern)
         # Directives take fewer digits, too: 10326 isn't the first of March, but %d%m%y takes it as the tenth.
-        if text.isdigit() and moment.strftime(pattern) != text:
+        if text.isdigit() and moment.strftime(pattern).lstrip("0") != text.lstrip("0"):  # strftime pads no year
             raise ValueError("digits are missing")
         return moment, 0
 

@@ -88,6 +88,8 @@ def utc(value: Any, **spec: Any) -> Any:
         ("2000-01-01T00:00:00Z", {"unset_before": "2000-01-01"}, "2000-01-01T00:00:00"),
         ("0000-00-00 00:00:00", {"unset_before": "2000-01-01"}, None),
         ("0000-00-00 00:00:00", {}, Reason.TYPE_MISMATCH),
+        ("0001-01-01 00:00:00", {"zone": "Asia/Kolkata", "unset_before": "2000-01-01"}, None),
+        ("00010101", {"format": "%Y%m%d", "unset_before": "2000-01-01"}, None),
         ("00.00.0000", {"format": "%d.%m.%Y", "unset_before": "2000-01-01"}, None),
         (0, {"time": "s", "unset_before": "2000-01-01"}, None),
         ("0", {"time": "ms", "unset_before": "2000-01-01T00:00:00Z"}, None),
