@@ -252,7 +252,10 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 def find_warnings(routes: Sequence[Route], streams: Mapping[str, InputStream]) -> list[Problem]:
     """Probable mistakes in valid routes: the bridge runs with them."""
     found: list[Problem] = []
+    earlier = FilterTree()
     for number, route in enumerate(routes):
+        found += _never_readable(number, routes, earlier)
+        earlier.add(TopicTemplate.parse(route.topic).levels, number)
         stream = streams.get(route.stream)
         if stream is None:
             continue
@@ -262,26 +265,23 @@ def find_warnings(routes: Sequence[Route], streams: Mapping[str, InputStream]) -
                 "worker reads them"
             )
             found.append(Problem(("routes", number, "stream"), text))
-        found += _never_readable(("routes", number, "format"), route, routes[:number])
         found += _misnamed_captures(("routes", number, "topic"), route, stream)
         found += _dropped_objects(("routes", number, "stream"), route, stream)
     return found
 
 
-def _never_readable(location: tuple[str | int, ...], route: Route, earlier: Sequence[Route]) -> Iterator[Problem]:
-    """An earlier route of another format for all topics: it makes dead letters of what it can't read."""
-    levels = TopicTemplate.parse(route.topic).levels
-    for number, other in enumerate(earlier):
-        tree = FilterTree()
-        tree.add(TopicTemplate.parse(other.topic).levels, number)
-        is_refusing = other.format != route.format and other.format.name not in _TAKE_ANY_TEXT
-        if is_refusing and tree.covering(levels):
+def _never_readable(number: int, routes: Sequence[Route], earlier: FilterTree) -> Iterator[Problem]:
+    """An earlier route of another format for all of the route's topics: it makes dead letters of what it can't read."""
+    route = routes[number]
+    for other in earlier.covering(TopicTemplate.parse(route.topic).levels):
+        name = routes[other].format.name
+        if routes[other].format != route.format and name not in _TAKE_ANY_TEXT:
             text = (
-                f"this route never gets what routes[{number}] can't read as {other.format.name}: that is a dead letter "
-                f"there. Put the route with format {route.format.name!r} first, if it has a condition (when) that only "
-                "its own messages meet, or use another topic"
+                f"this route never gets what routes[{other}] can't read as {name}: that is a dead letter there. Put "
+                f"the route with format {route.format.name!r} first, if it has a condition (when) that only its own "
+                "messages meet, or use another topic"
             )
-            yield Problem(location, text)
+            yield Problem(("routes", number, "format"), text)
             return
 
 

@@ -187,7 +187,11 @@ def _number(value: Any) -> int | float | None:
     """The value if it is a number, or as a number column reads it from text; None if it isn't one."""
     if type(value) is str:
         value = parse_text(value.strip(), AttributeType.DOUBLE)
-    return value if type(value) is int or (type(value) is float and math.isfinite(value)) else None
+    return value if _is_number(value) and (isinstance(value, int) or math.isfinite(value)) else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _needed_number(value: Any) -> int | float:
@@ -209,11 +213,11 @@ def _ranks(values: list[Any]) -> list[Any]:
 
 def _equal(left: Any, right: Any) -> bool:
     for text, other in ((left, right), (right, left)):
-        if type(text) is str and type(other) in (int, float):
+        if type(text) is str and _is_number(other):
             return bool(_number(text) == other)
         if type(text) is str and type(other) is bool:
             return bool(parse_text(text.strip(), AttributeType.BOOL) is other)
-        if type(text) is bool and type(other) in (int, float):
+        if type(text) is bool and _is_number(other):
             return False  # in Python True == 1
     return bool(left == right)
 

@@ -92,7 +92,7 @@ def _bytes(value: Any, size: int) -> bytes:
 
 def _whole(value: Any) -> int:
     number = parse_text(value.strip(), AttributeType.LONG) if type(value) is str else value
-    if type(number) is float and number.is_integer():
+    if isinstance(number, float) and number.is_integer():
         number = int(number)
     if type(number) is not int:
         raise Unmappable(Reason.TYPE_MISMATCH, f"{kind(value)} ({preview(value)}) is not a whole number")

@@ -190,6 +190,17 @@ def test_no_value_makes_a_condition_fail(condition: str, element: Any) -> None:
     assert holds(condition.format("a"), element) in (True, False, None)
 
 
+class Decoded(float):
+    """A number of a decoder that keeps more than the double."""
+
+
+@pytest.mark.parametrize(
+    "condition", ["t > `20`", "t == '21.5'", "max([t, `3`]) == t", "ceil(t) == `22`", "t != `true`"]
+)
+def test_a_number_of_a_class_of_its_own_is_a_number(condition: str) -> None:
+    assert holds(condition, {"t": Decoded(21.5)}) is True
+
+
 def test_a_deep_value_cannot_be_compared() -> None:
     deep: Any = []
     for _ in range(100_000):
