@@ -47,6 +47,7 @@ _NAME = re.compile(
     r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`|(\$[A-Za-z_]+|\{\s*[A-Za-z_][A-Za-z0-9_]*\s*\})""", re.S
 )
 _MARK = "\0"  # begins the member name that stands for metadata or a capture while JMESPath parses
+_MARKED = re.compile(r'"\\u0000([^"]*)"')
 _ORDERS = {"lt": operator.lt, "lte": operator.le, "gt": operator.gt, "gte": operator.ge}
 
 
@@ -106,6 +107,8 @@ def _evaluate(interpreter: _Interpreter, tree: _Node, element: Any) -> Any:
 def _parse(expression: str, readers: Readers) -> _Node:
     if len(expression) > MAX_EXPRESSION:
         raise ValueError(f"a JMESPath expression has at most {MAX_EXPRESSION} characters")
+    if "\\u0000" in expression:
+        raise ValueError(f"{expression!r}: a name or text can't contain NUL")
     marked = _NAME.sub(lambda found: _marked(found, readers), expression)
     try:
         tree = jmespath.compile(marked).parsed
@@ -143,7 +146,7 @@ def _with_names(node: _Node) -> _Node:
 
 
 def _in_one_line(exc: BaseException) -> str:
-    return " ".join(str(exc).split())[:300]
+    return _MARKED.sub(r"\1", " ".join(str(exc).split()))[:300]
 
 
 # --- checks before the first message ----------------------------------------------------------------------

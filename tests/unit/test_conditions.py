@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from bridge.mapping import FormatOptions, Mapper, Route, check, find_warnings
 from bridge.mapping.explain import explain
 from bridge.mapping.expressions import compile_condition
+from bridge.mapping.fields import readers
 from bridge.message import MqttMessage, Row
 from bridge.streamql import parse
 from bridge.streamql.streams import InputStream, input_streams
@@ -188,6 +189,59 @@ json_values = st.recursive(
 )
 def test_no_value_makes_a_condition_fail(condition: str, element: Any) -> None:
     assert holds(condition.format("a"), element) in (True, False, None)
+
+
+tokens = st.sampled_from(
+    [
+        "a",
+        "b",
+        ".",
+        "[",
+        "]",
+        "*",
+        "[?",
+        "&&",
+        "||",
+        "!",
+        "==",
+        "<",
+        "(",
+        ")",
+        "{",
+        "}",
+        ":",
+        ",",
+        "&",
+        "@",
+        "|",
+        "'x'",
+        "`1`",
+        "`null`",
+        '"q"',
+        "$topic",
+        "$x",
+        "{room}",
+        "{a:",
+        "max(",
+        "sort_by(",
+        "not_null(",
+        "0",
+        "[1:2]",
+        "true",
+    ]
+)
+
+
+@given(st.lists(tokens, max_size=8).map(" ".join) | st.text(max_size=20), json_values)
+def test_every_text_is_a_condition_or_refused_with_a_reason(text: str, element: Any) -> None:
+    reason, answer = "", None
+    try:
+        answer = compile_condition(text, readers(frozenset({"room"})))({"$topic": "t", "room": "200"}, element)
+    except ValueError as exc:
+        reason = str(exc)
+
+    assert answer in (True, False, None)
+    assert "\\u0000" not in reason
 
 
 class Decoded(float):

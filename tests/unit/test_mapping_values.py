@@ -492,6 +492,7 @@ def test_the_version_of_a_mapper_changes_with_its_routes() -> None:
         ([Route("t", "text", when="$retian")], (0, "when"), "unknown metadata $retian; there are: $topic"),
         ([Route("t", "text", when="$id == 'x'")], (0, "when"), "unknown metadata $id"),
         ([Route("t/{x}", "text", when="{y} == 'x'")], (0, "when"), "unknown capture {y}; there are: {x}, $topic"),
+        ([Route("t", "text", when='"\\u0000$topic"')], (0, "when"), "can't contain NUL"),
         ([Route("t", "text", when="a.$topic")], (0, "when"), "can't follow a dot"),
         ([Route("t", "text", each="jmespath:[$topic]")], (0, "each"), "can't be used here"),
         ([Route("t", "text", {"s": "jmespath:round(t)"})], (0, "fields", "s"), "unknown function round()"),
