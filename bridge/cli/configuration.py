@@ -119,7 +119,8 @@ def _field(value: FieldTable | Scalar) -> FieldSpec | Scalar:
 
 
 def _spec(table: FieldTable) -> FieldSpec:
-    return FieldSpec(table.source, table.scale, table.offset, table.map, table.default, table.time)
+    values = {name: getattr(table, name) for name in FieldTable.model_fields}
+    return FieldSpec(**{**values, "default": None if table.default is None else _field(table.default)})
 
 
 def read_worker(path: Path) -> Worker:

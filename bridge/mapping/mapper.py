@@ -10,6 +10,7 @@ from bridge.log import get_logger
 from bridge.mapping.checks import check
 from bridge.mapping.coercion import COERCIONS, ROUNDED, Coercion, Reading, as_text, parse_text, rounded_as_text
 from bridge.mapping.encoding import Encoding, Values, compile_encoding
+from bridge.mapping.expressions import JMESPATH, Condition, compile_condition
 from bridge.mapping.extras import compile_extras
 from bridge.mapping.fields import (
     ROOT,
@@ -21,6 +22,7 @@ from bridge.mapping.fields import (
     compile_column,
     compile_row_id,
     metadata_in,
+    readers,
 )
 from bridge.mapping.formats import FormatOptions, compile_decoder
 from bridge.mapping.formats.compressed import compile_decompressor
@@ -29,7 +31,7 @@ from bridge.mapping.formats.substitutions import compile_cell, with_points
 from bridge.mapping.formats.text import texts_of
 from bridge.mapping.metadata import metadata_of
 from bridge.mapping.numbers import DigitsNeeded
-from bridge.mapping.paths import JMESPATH, Getter, compile_expression, compile_getter, is_true
+from bridge.mapping.paths import Getter, compile_getter
 from bridge.mapping.payload import elements, objects
 from bridge.mapping.route import Route, sources
 from bridge.mapping.sparkplug import DEFAULT_MAX_BYTES, Sparkplug
@@ -86,7 +88,7 @@ class CompiledRoute(NamedTuple):
     decode: MessageDecoder
     each: Getter | None
     each_text: str
-    when: Getter | None
+    when: Condition | None
     columns: tuple[Column, ...]
     empty_row: dict[str, Any]
     """The columns in order, all None."""
@@ -101,7 +103,7 @@ class CompiledRoute(NamedTuple):
     row_id: CompiledRowId | None
     """None: no field uses it."""
     metadata: frozenset[str]
-    """The metadata that fields use, without the row's id."""
+    """The metadata that fields and condition use, without the row's id."""
     extras: CompiledField | None
     is_last: bool
     """Whether a message that it takes goes to no later route."""
@@ -173,6 +175,8 @@ class Mapper:
         self._outbox_name = outbox_name
         self._decoders_with_digits: dict[FormatOptions, MessageDecoder] = {}
         self._row_counts = [0] * len(routes)
+        self._conditions = [0] * len(routes)
+        self._unanswerable = [0] * len(routes)
         self.client = client
         self.streams = streams
         self._matches: dict[str, tuple[_TopicMatch, ...]] = {}
@@ -271,11 +275,27 @@ class Mapper:
 
     def rows_made(self) -> dict[tuple[str, str], int]:
         """How many rows the routes have made, by label and stream; the label is the route's name, or its topic."""
+        return self._by_label(self._row_counts)
+
+    def unanswerable(self) -> dict[tuple[str, str], int]:
+        """For how many elements a route's condition couldn't be evaluated, by label and stream."""
+        return self._by_label(self._unanswerable)
+
+    def _by_label(self, numbers: Sequence[int]) -> dict[tuple[str, str], int]:
         counts: dict[tuple[str, str], int] = {}
-        for route, count in zip(self._routes, self._row_counts, strict=True):
-            label = (route.name or route.topic)[:MAX_LABEL], route.stream
-            counts[label] = counts.get(label, 0) + count
+        for route, number in zip(self._routes, numbers, strict=True):
+            label = _label(route), route.stream
+            counts[label] = counts.get(label, 0) + number
         return counts
+
+    def notes(self) -> tuple[str, ...]:
+        """Probable mistakes that the messages have shown, as sentences."""
+        return tuple(
+            f"{_label(route)}: its condition (when) could be evaluated for none of {asked} elements; a member that it "
+            "names is absent, or has another type"
+            for route, asked, unanswerable in zip(self._routes, self._conditions, self._unanswerable, strict=True)
+            if asked and asked == unanswerable
+        )
 
     def lanes(self, topic: str) -> frozenset[str]:
         """What messages on the topic must keep their order for: their streams, and Sparkplug's state.
@@ -310,12 +330,15 @@ class Mapper:
         """The rows that one route makes; none if its condition is true for no element."""
         route = match.route
         found = elements_of(payload, route)
-        if route.when is not None:
-            when = route.when
-            found = [element for element in found if is_true(when(element))]
         context: dict[str, Any] = match.captures
         if route.metadata:  # copied only if needed: the captures are shared by all messages on the topic
             context = {**context, **metadata_of(message, route.metadata, self.client), ROOT: payload}
+        if route.when is not None:
+            when = route.when
+            answers = [when(context, element) for element in found]
+            self._conditions[route.number] += len(answers)
+            self._unanswerable[route.number] += answers.count(None)
+            found = [element for element, answer in zip(found, answers, strict=True) if answer]
         rows = []
         room = MAX_ROWS_BYTES
         for number, element in enumerate(found):
@@ -336,6 +359,10 @@ def _no_route(topic: str) -> Unmappable:
     if not _is_storable(topic):
         return Unmappable(Reason.BAD_TOPIC, "the topic is not UTF-8 or contains NUL")
     return Unmappable(Reason.NO_ROUTE, "no route matches this topic")
+
+
+def _label(route: Route) -> str:
+    return (route.name or route.topic)[:MAX_LABEL]
 
 
 def _beyond_packet_limit(message: MqttMessage) -> str:
@@ -433,7 +460,8 @@ def _compile_route(
     template = TopicTemplate.parse(route.topic)
     captures = frozenset(name for name in template.captures if name is not None)
     reading = Reading(as_text if keeps_digits else rounded_as_text, compile_cell(route.format))
-    metadata = set().union(*(metadata_in(source) for source in sources(route)))
+    condition = [] if route.when is None else [JMESPATH + route.when]
+    metadata = set().union(*(metadata_in(source) for source in [*sources(route), *condition]))
     columns = tuple(_compile_column(attribute, route, captures, reading) for attribute in encoding.columns)
     return CompiledRoute(
         number=number,
@@ -442,7 +470,7 @@ def _compile_route(
         decode=decode,
         each=None if route.each is None else compile_getter(route.each),
         each_text=route.each or "",
-        when=None if route.when is None else _compile_when(route.when, route.format),
+        when=None if route.when is None else _compile_when(route.when, route.format, captures),
         columns=columns,
         empty_row=dict.fromkeys([column.name for column in columns]),
         topic_columns=tuple((c.name, c.coerce, c.field) for c in columns if c.is_per_topic and c.field is not None),
@@ -456,10 +484,10 @@ def _compile_route(
     )
 
 
-def _compile_when(when: str, options: FormatOptions) -> Getter:
+def _compile_when(when: str, options: FormatOptions, captures: frozenset[str]) -> Condition:
     """The condition. It reads numbers with a decimal comma as columns do."""
-    evaluate = compile_expression(when)
-    return evaluate if options.decimal == "." else lambda element: evaluate(with_points(element))
+    is_true = compile_condition(when, readers(captures))
+    return is_true if options.decimal == "." else lambda context, element: is_true(context, with_points(element))
 
 
 def _compile_extras(route: Route, captures: frozenset[str], reading: Reading) -> CompiledField | None:
@@ -504,7 +532,7 @@ def _compile_column(attribute: Attribute, route: Route, captures: frozenset[str]
 def _takes_text(source: Scalar | FieldSpec | None) -> bool:
     """Whether the source's value reaches a string column without conversion."""
     if isinstance(source, FieldSpec):
-        return source.map is None and source.time is None and _takes_text(source.source)
+        return source.map is None and not source.is_time and source.registers is None and _takes_text(source.source)
     return not (isinstance(source, str) and source.startswith(JMESPATH))
 
 

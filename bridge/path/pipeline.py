@@ -111,7 +111,11 @@ class Pipeline:
         self._refuses_births = False
         self._commit_due: float | None = None  # monotonic seconds; None: no commit is due without a batch
         self._earlier_rows: Counter[tuple[str, str]] = Counter()  # made by mappers that were replaced
-        self._route_rows: Mapping[tuple[str, str], int] = mapper.rows_made()  # as of the last count
+        self._earlier_unanswerable: Counter[tuple[str, str]] = Counter()
+        # As of the last count:
+        self._route_rows: Mapping[tuple[str, str], int] = mapper.rows_made()
+        self._route_unanswerable: Mapping[tuple[str, str], int] = mapper.unanswerable()
+        self._route_notes = mapper.notes()
         self._count_at = 0.0
         self.heartbeat = clock()  # monotonic seconds of the last turn
         self.snapshot = Snapshot(outbox.books())
@@ -163,7 +167,7 @@ class Pipeline:
         self._offer(self._upkeep.purge_and_replay(self._mapper, self.senders, now))
         if now >= self._count_at:
             self._count_at = now + COUNT_EVERY
-            self._route_rows = self._rows_made()
+            self._count_routes()
         self.snapshot = self._snapshot()
 
     # --- the steps of a turn ------------------------------------------------------------------------------
@@ -205,6 +209,7 @@ class Pipeline:
         # A stream that no route feeds any more keeps its sender: its records still have to be sent.
         self.senders = {**self.senders, **added}
         self._earlier_rows.update(self._mapper.rows_made())
+        self._earlier_unanswerable.update(self._mapper.unanswerable())
         # The mapper before the subscriptions: messages of a new filter need the new routes.
         self._mapper = change.mapper
         self._intake.want(change.mapper.filters)
@@ -366,10 +371,10 @@ class Pipeline:
 
     # --- what others read ---------------------------------------------------------------------------------
 
-    def _rows_made(self) -> Mapping[tuple[str, str], int]:
-        made = Counter(self._earlier_rows)
-        made.update(self._mapper.rows_made())  # unlike a sum of counters it keeps routes that made no row
-        return made
+    def _count_routes(self) -> None:
+        self._route_rows = _total(self._earlier_rows, self._mapper.rows_made())
+        self._route_unanswerable = _total(self._earlier_unanswerable, self._mapper.unanswerable())
+        self._route_notes = self._mapper.notes()
 
     def _snapshot(self) -> Snapshot:
         outbox, intake, senders = self._outbox, self._intake, self.senders
@@ -391,6 +396,8 @@ class Pipeline:
             },
             receipt_durations={stream: sender.durations.durations for stream, sender in senders.items()},
             route_rows=self._route_rows,
+            route_unanswerable=self._route_unanswerable,
+            route_notes=self._route_notes,
             sessions_lost=outbox.counter("sessions_lost"),
             sessions_kept=outbox.counter("sessions_kept"),
             broker_dropped=intake.broker_dropped,
@@ -419,3 +426,9 @@ class Pipeline:
         # Even if the outbox has just failed: what isn't released now is sent again after the next start.
         self._store(Batch(), self._clock(), due=True, changes=SessionChanges())
         self.snapshot = self._snapshot()
+
+
+def _total(earlier: Counter[tuple[str, str]], current: Mapping[tuple[str, str], int]) -> Mapping[tuple[str, str], int]:
+    total = Counter(earlier)
+    total.update(current)  # unlike a sum of counters it keeps zeros
+    return total

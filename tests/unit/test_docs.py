@@ -48,11 +48,17 @@ def code(cell: str) -> str:
     return cell[1:-1]
 
 
+def field_of(source: Any) -> Any:
+    if not isinstance(source, dict):
+        return source
+    return FieldSpec(**{key: field_of(value) if key == "default" else value for key, value in source.items()})
+
+
 def given(source: Any, topic: str, payload: bytes, expected: Any) -> Any:
     """The value of a column of the expected value's type."""
     column = {str: "string", int: "long", float: "double", bool: "bool", dict: "object"}[type(expected)]
     definition = f"@App:name('w') @App:qlVersion('2') CREATE STREAM s (c {column});"
-    field = FieldSpec(**source) if isinstance(source, dict) else source
+    field = field_of(source)
     mapper = Mapper(routes=[Route("rooms/{roomNo}", "s", {"c": field})], streams=input_streams(parse(definition)))
     mapped = mapper.map(MqttMessage(topic, payload, 1, False, 1, 0))
     assert isinstance(mapped, list), mapped

@@ -510,3 +510,12 @@ def test_options_leave_json_as_it_is_and_constants_are_null(value: Any, constant
     assert decode(text.encode(), nan="null") == [value, None]
     assert decode(f"{json.dumps(value)}\n{constant}".encode(), "jsonl", nan="null") == [value, None]
     assert decode(json.dumps(json.dumps({"v": value})).encode(), embedded_json=("$root",)) == {"v": value}
+
+
+@pytest.mark.parametrize("when", ["v > `20`", "v == `21.5`", "max([v, '9']) == v", "v != `21`"])
+def test_a_condition_reads_numbers_alike_in_texts_of_json_cells_groups_and_scalars(when: str) -> None:
+    for name, payload in (("json", b'{"v": "21.5"}'), ("csv", b"v,w\n21.5,1"), ("text", b"v=21.5"), ("cbor", b"")):
+        options = FormatOptions(name, pattern="v=(?P<v>.*)" if name == "text" else None)
+        payload = payload or cbor2.dumps({"v": "21.5"})
+        assert values("d", payload, options, when=when) == [21.5], name
+        assert values("d", payload.replace(b"21.5", b"12.5"), options, when="v > `20`") == [], name
