@@ -16,7 +16,7 @@ from typing import Any
 
 from bridge.mapping.coercion import FRACTION_TYPES, PLAIN, WHOLE_TYPES, Reading, parse_text
 from bridge.mapping.expressions import JMESPATH, Readers, compile_expression, names_in
-from bridge.mapping.numbers import number_of
+from bridge.mapping.numbers import WrittenNumber, number_of
 from bridge.mapping.paths import compile_getter, compile_path, path_steps
 from bridge.mapping.payload import kind
 from bridge.mapping.registers import compile_bit, compile_registers
@@ -412,7 +412,7 @@ def _scaled(
             found = parse_text(text, AttributeType.DOUBLE)
             if isinstance(found, float):
                 found = number_of(text)
-        if isinstance(found, bool) or not isinstance(found, int | float):
+        if type(found) not in (int, float, WrittenNumber):
             raise Unmappable(
                 Reason.TYPE_MISMATCH, f"{kind(found)} ({preview(found)}) can't be scaled: it is not a number"
             )

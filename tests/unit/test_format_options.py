@@ -216,6 +216,7 @@ COMMA: dict[str, Any] = {"decimal": ","}
         ("1,2,3", Reason.TYPE_MISMATCH),
         (",", Reason.TYPE_MISMATCH),
         ("warm", Reason.TYPE_MISMATCH),
+        ("E0", Reason.TYPE_MISMATCH),
     ],
 )
 def test_a_decimal_comma_is_read_in_texts_of_every_format(text: str, number: Any) -> None:

@@ -27,7 +27,7 @@ _CONSTANTS = re.compile(
 _TRAILING = b"\0 \t\r\n"
 _RECORD_SEPARATOR = b"\x1e"
 _LONG = re.compile(rb"[0-9]{4300}")
-_AS_FRACTION = "e000"
+_AS_FRACTION = "e" + 40 * "0"  # no device writes it
 """Appended to whole numbers that the library would refuse (over 4,300 digits) or change (-0)."""
 
 

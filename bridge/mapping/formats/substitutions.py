@@ -23,7 +23,7 @@ WHOLE_PAYLOAD = "$root"
 
 # The same character between all groups of three digits.
 _COMMA = re.compile(
-    r"(?=[^0-9]{0,2}[0-9])(?P<whole>[+-]?(?:[0-9]{1,3}([. '\u00a0\u202f])[0-9]{3}(?:\2[0-9]{3})*|[0-9]*))"
+    r"(?=[+-]?,?[0-9])(?P<whole>[+-]?(?:[0-9]{1,3}([. '\u00a0\u202f])[0-9]{3}(?:\2[0-9]{3})*|[0-9]*))"
     r"(?:,(?P<fraction>[0-9]*))?(?P<exponent>[eE][+-]?[0-9]{1,4})?"
 )
 _POINT = re.compile(r"[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
