@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.config import FieldTable
 from bridge.mapping.registers import MAX_BIT, ORDERS, REGISTER_TYPES, compile_bit, compile_registers
 from bridge.mapping.unmappable import Unmappable
 from bridge.reasons import Reason
@@ -113,3 +114,9 @@ def test_an_unknown_type_or_order_is_refused(type_: str, order: str | None, says
 def test_there_are_64_bits() -> None:
     with pytest.raises(ValueError, match="from 0 to 63"):
         compile_bit(64)
+
+
+def test_the_setting_takes_every_type() -> None:
+    setting = FieldTable.model_fields["registers"].annotation
+
+    assert set(get_args(get_args(setting)[0])) == set(REGISTER_TYPES)
