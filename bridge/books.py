@@ -68,6 +68,10 @@ class Traffic(msgspec.Struct, frozen=True):
     """From the send of a record to its receipt, by stream."""
     route_rows: Mapping[tuple[str, str], int] = msgspec.field(default_factory=dict)
     """Rows mapped, by route and stream. Redelivered messages count again."""
+    route_unanswerable: Mapping[tuple[str, str], int] = msgspec.field(default_factory=dict)
+    """Elements for which a route's condition couldn't be evaluated, by route and stream."""
+    route_notes: tuple[str, ...] = ()
+    """Probable mistakes in routes that the messages have shown, as sentences."""
     sessions_lost: int = 0
     """How often the broker said that it had lost the session, and with it the messages queued for us. Kept in the
     outbox."""

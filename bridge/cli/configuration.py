@@ -113,6 +113,11 @@ def route_of(settings: RouteSettings) -> Route:
             pattern=settings.pattern,
             delimiter=settings.delimiter,
             columns=tuple(settings.columns),
+            encoding=settings.encoding,
+            nan=settings.nan,
+            decimal=settings.decimal,
+            null_values=tuple(settings.null_values),
+            embedded_json=tuple(settings.embedded_json),
         ),
         each=settings.each,
         when=settings.when,
@@ -133,7 +138,8 @@ def _field(value: FieldTable | Scalar) -> FieldSpec | Scalar:
 
 
 def _spec(table: FieldTable) -> FieldSpec:
-    return FieldSpec(table.source, table.scale, table.offset, table.map, table.default, table.time)
+    values = {name: getattr(table, name) for name in FieldTable.model_fields}
+    return FieldSpec(**{**values, "default": None if table.default is None else _field(table.default)})
 
 
 def read_worker(path: Path) -> Worker:

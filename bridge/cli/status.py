@@ -82,6 +82,7 @@ def lines(answer: Mapping[str, Any], url: str) -> Iterator[str]:
         streams = ", ".join(outbox["rate_limited"])
         yield printable(f"         delivery.max_rate_rows or delivery.max_rate_bytes limits, not GDN: {streams}")
     yield from _broker(answer.get("broker", {}))
+    yield from _notes("routes", answer.get("routes", {}).get("notes", []))
     yield f"far end  {', '.join(_far_end(health)) or 'not known yet'}"
     yield from _tables(health["tables"])
     yield from _checks(health["checks"])
@@ -96,8 +97,12 @@ def _broker(broker: Mapping[str, Any]) -> Iterator[str]:
         notes = [f"{dropped} messages dropped since its start, of any client", *notes]
     if broker.get("connected_to"):
         notes = [f"connected to {broker['connected_to']}", *notes]
+    yield from _notes("broker", notes)
+
+
+def _notes(name: str, notes: Sequence[str]) -> Iterator[str]:
     for n, note in enumerate(notes):
-        yield printable(f"{'         ' if n else 'broker   '}{note}")
+        yield printable(f"{'' if n else name:<9}{note}")
 
 
 def _imbalance(books: Mapping[str, Any]) -> str:

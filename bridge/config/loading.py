@@ -22,7 +22,7 @@ from bridge.config.tree import (
     field_at,
     is_group,
     is_secret,
-    suggest_key,
+    suggest_setting,
     variable,
 )
 from bridge.config.values import TABLE_TAG, VALUE_TAG
@@ -198,7 +198,7 @@ def _explained(error: ErrorDetails, location: Location, layers: Sequence[Layer],
         location = (*location, error["loc"][len(location)])
     place = _place(location, layers)
     if error["type"] == "extra_forbidden":
-        return f"{place}: there is no such setting{suggest_key(dotted(location))}"
+        return f"{place}: there is no such setting{suggest_setting(location)}"
     if error["type"] == "missing":
         return _missing(location, layers, config_file)
     if error["type"] == "value_error":

@@ -10,6 +10,25 @@ from bridge.config.values import TABLE_TAG, VALUE_TAG, Group, Text, lower
 from bridge.mapping.fields import Scalar
 
 
+def _tab(value: object) -> object:
+    """``tab`` means a tab character."""
+    return "\t" if value == "tab" else value
+
+
+_ENCODINGS = {
+    "latin1": "latin-1",
+    "iso-8859-1": "latin-1",
+    "windows-1252": "cp1252",
+    "utf8": "utf-8",
+    "utf16": "utf-16",
+}
+
+
+def _encoding(value: object) -> object:
+    """``Latin1``, ``ISO-8859-1`` and the like by the names that the setting has."""
+    return _ENCODINGS.get(value.lower(), value.lower()) if isinstance(value, str) else value
+
+
 class FieldTable(Group):
     """The source of a column's value, and how the value is converted."""
 
@@ -23,18 +42,51 @@ class FieldTable(Group):
         min_length=1,
         description="Replaces the value, as text, by another: `{ on = true, off = false }`; `*` matches all others.",
     )
-    default: Scalar | None = Field(default=None, description="Used where there is no value.")
+    default: FieldSetting | None = Field(
+        default=None,
+        description="Used where there is no value: a constant, or a table with another `source` and its conversions.",
+    )
     time: Literal["s", "ms", "us", "ns", "iso8601"] | None = Field(
         default=None,
         description="The value is a point in time: a number since 1970 in this unit, or an ISO 8601 string. A long or "
         "double column gets milliseconds since 1970, a string column ISO 8601 in UTC.",
     )
+    format: Text | None = Field(
+        default=None,
+        description="The value is a point in time, as text in this format of `strptime`, such as `%d.%m.%Y %H:%M`.",
+    )
+    zone: Text | None = Field(
+        default=None,
+        description="Time zone of texts without offset, such as `Europe/Zurich`. Not set: UTC. Without `dst`, a time "
+        "that occurs twice is the first.",
+    )
+    dst: dict[str, bool] | None = Field(
+        default=None,
+        min_length=1,
+        description="What the end of the text says of daylight saving time: `{ S = true, W = false }`.",
+    )
+    unset_before: Text | None = Field(
+        default=None,
+        description="An earlier time is no value, because the device's clock isn't set: `2020-01-01`.",
+    )
+    registers: (
+        Literal["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64"] | None
+    ) = Field(
+        default=None,
+        description="The value is a register, or an array of 16-bit registers, that holds a number of this type.",
+    )
+    byte_order: Text | None = Field(
+        default=None, description="Order of the bytes in `registers`, such as `CDAB`. Not set: `ABCD`."
+    )
+    bit: int | None = Field(default=None, ge=0, le=63, description="The bit of the number; 0 is the least significant.")
 
 
 FieldSetting = Annotated[
     Annotated[Scalar, Tag(VALUE_TAG)] | Annotated[FieldTable, Tag(TABLE_TAG)],
     Discriminator(lambda value: TABLE_TAG if isinstance(value, dict | FieldTable) else VALUE_TAG),
 ]
+
+FieldTable.model_rebuild()
 
 
 class ExampleTable(Group):
@@ -62,12 +114,12 @@ class RouteSettings(Group):
     )
     when: Text | None = Field(
         default=None,
-        description="JMESPath condition on the object that becomes a row, such as `type == 'reading'`. If it isn't "
-        "true, the next route is tried; a message that no route takes for this reason is counted as "
-        "dropped, `filtered`.",
+        description="JMESPath condition on the object that becomes a row, such as `type == 'reading'`; it may use "
+        "metadata and captures (`$retain`, `{room}`). If it isn't true, also because a member is absent, the next "
+        "route is tried; a message that no route takes for this reason is counted as dropped, `filtered`.",
     )
     format: Annotated[
-        Literal["json", "scalar", "text", "csv", "msgpack", "cbor", "influx", "sparkplug", "raw"],
+        Literal["json", "jsonl", "scalar", "text", "csv", "msgpack", "cbor", "influx", "sparkplug", "raw"],
         BeforeValidator(lower),
     ] = Field(default="json", description="Payload format. docs/mapping.md describes each.")
     compression: Annotated[Literal["none", "gzip", "zlib", "zstd", "auto"], BeforeValidator(lower)] = Field(
@@ -76,9 +128,33 @@ class RouteSettings(Group):
     pattern: Text | None = Field(
         default=None, description="Regular expression for the format `text`; its named groups become members."
     )
-    delimiter: Text = Field(default=",", description="Cell delimiter of the format `csv`, one character.")
+    delimiter: Annotated[str, BeforeValidator(_tab)] = Field(
+        default=",", description="Cell delimiter of the format `csv`: one character, or `tab`."
+    )
     columns: list[Text] = Field(
         default=[], description="Names of the cells of the format `csv`. Empty: the first line has them."
+    )
+    encoding: Annotated[
+        Literal["utf-8", "latin-1", "cp1252", "utf-16", "utf-16-le", "utf-16-be"], BeforeValidator(_encoding)
+    ] = Field(default="utf-8", description="Character encoding of the payload, in formats that are text.")
+    nan: Annotated[Literal["refuse", "null"], BeforeValidator(lower)] = Field(
+        default="refuse",
+        description="What `NaN`, `nan`, `Infinity`, `inf` and the like are in JSON: refused, because JSON has no such "
+        "values, or read as null.",
+    )
+    decimal: Literal[".", ","] = Field(
+        default=".",
+        description='Decimal separator of numbers in texts. With `","`, `"1.234,5"` in a number column is 1234.5.',
+    )
+    null_values: list[str] = Field(
+        default=[],
+        description='Texts that mean no value, such as `["", "N/A", "unavailable", "nan"]`, without the white space '
+        "around them. They become null wherever they are in the payload, also for string columns.",
+    )
+    embedded_json: list[Text] = Field(
+        default=[],
+        description="Paths to texts in the payload that are JSON themselves; each is replaced by its value. `$root` is "
+        "the whole payload.",
     )
     each: Text | None = Field(
         default=None,
@@ -90,7 +166,7 @@ class RouteSettings(Group):
         description="How to fill columns that are neither a capture of the topic nor a member of the payload with the "
         "same name: column = path (`sensors.0.temp`), `{capture}`, text with several `{…}`, metadata "
         "(`$topic`), `jmespath:…`, a constant (`=text`), a number or a boolean; or a table with `source` "
-        "and conversions (`scale`, `offset`, `map`, `default`, `time`). docs/mapping.md has the details.",
+        "and conversions (such as `scale`, `map`, `default`, `time`). docs/mapping.md has the details.",
     )
     types: Annotated[Literal["lenient", "strict"], BeforeValidator(lower)] = Field(
         default="lenient",

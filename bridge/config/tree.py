@@ -16,6 +16,8 @@ from bridge.config.routes import FieldSetting, FieldTable, RouteSettings
 from bridge.config.settings import Settings
 from bridge.mapping.fields import Scalar
 
+_SOURCES = (FieldSetting, FieldSetting | None)
+
 PREFIX = "BRIDGE_"
 FILE_SUFFIX = "_FILE"
 
@@ -30,7 +32,7 @@ def is_group(annotation: Any) -> bool:
 
 def container(annotation: Any) -> str | None:
     """What to call a setting that is a table or list, in TOML and in JSON; None for any other."""
-    annotation = annotation if annotation == FieldSetting else _unwrapped(annotation)
+    annotation = annotation if annotation in _SOURCES else _unwrapped(annotation)
     if is_group(annotation) or get_origin(annotation) is dict:
         return "table (in JSON: an object)"
     return "list" if get_origin(annotation) is list else None
@@ -38,7 +40,7 @@ def container(annotation: Any) -> str | None:
 
 def _unwrapped(annotation: Any) -> Any:
     """The type without ``| None``; of a column's source, the table."""
-    if annotation == FieldSetting:
+    if annotation in _SOURCES:
         return FieldTable
     options = [option for option in get_args(annotation) if option is not type(None)]
     return options[0] if len(options) == 1 and type(None) in get_args(annotation) else annotation
@@ -126,7 +128,7 @@ def is_path(annotation: Any) -> bool:
 
 def allowed(annotation: Any, metadata: Sequence[object] = ()) -> str:
     """The values of a type, with an article: "a whole number from 1 to 1000"."""
-    if annotation == FieldSetting:
+    if annotation in _SOURCES:
         return "a string, a number, true or false, or a table with source"
     if annotation in (Scalar, Scalar | None):
         return "a string, a number, true or false"
@@ -172,6 +174,16 @@ def suggest_key(key: str) -> str:
     number = re.search(r"\[[0-9]+\]", key)
     keys = [dotted(location).replace("[0]", number[0] if number else "[0]") for location, _ in every_setting()]
     return _suggestion(key, [*keys, "routes"], "")
+
+
+def suggest_setting(location: Location) -> str:
+    """The end of a message about an unknown setting: first those of the same table, then all."""
+    group = _unwrapped(annotation_at(location[:-1]))
+    siblings = list(group.model_fields) if is_group(group) else []
+    close = difflib.get_close_matches(str(location[-1]), siblings, n=1, cutoff=0.7)
+    if close:
+        return f"; did you mean {dotted((*location[:-1], close[0]))}?"
+    return suggest_key(dotted(location))
 
 
 def _suggestion(name: str, known: Sequence[str], prefix: str) -> str:

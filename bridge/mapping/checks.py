@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 
 from bridge.mapping.coercion import COERCIONS
 from bridge.mapping.encoding import compile_encoding
+from bridge.mapping.expressions import compile_condition
 from bridge.mapping.extras import compile_extras
-from bridge.mapping.fields import FieldSpec, Scalar, compile_column, compile_row_id
-from bridge.mapping.formats import FormatOptions, compile_decoder
-from bridge.mapping.paths import compile_expression, compile_getter
+from bridge.mapping.fields import FieldSpec, Scalar, compile_column, compile_row_id, readers
+from bridge.mapping.formats import FormatOptions, check_options, compile_decoder
+from bridge.mapping.paths import compile_getter
 from bridge.mapping.route import Route, sources
 from bridge.mapping.sparkplug import MEMBERS, require_protobuf
 from bridge.mapping.topics import FilterTree, TopicTemplate
@@ -30,6 +31,11 @@ _MEMBERS: dict[str, tuple[str, ...]] = {
     "influx": ("measurement", "tags", "fields", "time"),
     "sparkplug": MEMBERS,
 }
+
+
+_OPTIONS = ("columns", "delimiter", "compression", "encoding", "nan", "decimal", "null_values", "embedded_json")
+# The formats that decode every text.
+_TAKE_ANY_TEXT = ("scalar", "raw")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,7 @@ def check(routes: Sequence[Route], streams: Mapping[str, InputStream]) -> list[P
             if route.match == "first" and route.when is None:
                 # Levels without the group: shared or not, a topic goes to the first route that matches it.
                 earlier.add(template.levels, number)
-        problems += _check_payload(location, route)
+        problems += _check_payload(location, route, captures)
         stream = streams.get(route.stream)
         at = (*location, "stream")
         if stream is None:
@@ -105,7 +111,7 @@ def _check_reachable(
     return [Problem((*location, "topic"), text)]
 
 
-def _check_payload(location: tuple[str | int, ...], route: Route) -> list[Problem]:
+def _check_payload(location: tuple[str | int, ...], route: Route, captures: frozenset[str]) -> list[Problem]:
     problems = []
 
     def attempt(key: str, compile_: Callable[[], object]) -> None:
@@ -114,21 +120,25 @@ def _check_payload(location: tuple[str | int, ...], route: Route) -> list[Proble
         except ValueError as exc:
             problems.append(Problem((*location, key), str(exc)))
 
+    def attempt_options(compile_: Callable[[FormatOptions], object]) -> None:
+        try:
+            compile_(route.format)
+        except ValueError as exc:
+            problems.append(Problem((*location, _format_setting(route.format, str(exc))), str(exc)))
+
     if route.format.name == "sparkplug":
         attempt("format", require_protobuf)
+        attempt_options(check_options)
         if route.topic.removeprefix("$share/").split("/", 1)[0] != "spBv1.0" and "/spBv1.0/" not in route.topic:
             problems.append(Problem((*location, "topic"), f"{route.topic!r}: Sparkplug topics start with spBv1.0/"))
     else:
-        try:
-            compile_decoder(route.format)
-        except ValueError as exc:
-            problems.append(Problem((*location, _format_setting(route.format, str(exc))), str(exc)))
+        attempt_options(compile_decoder)
     if route.each is not None:
         each = route.each
         attempt("each", lambda: compile_getter(each))
     if route.when is not None:
         when = route.when
-        attempt("when", lambda: compile_expression(when))
+        attempt("when", lambda: compile_condition(when, readers(captures)))
     attempt("id", lambda: compile_row_id(route.id, outbox_name=""))  # checked even if no field uses $id
     return problems
 
@@ -137,7 +147,7 @@ def _format_setting(options: FormatOptions, problem: str) -> str:
     """The setting that a problem with the format refers to."""
     defaults = FormatOptions()
     # A problem with a pattern quotes it instead of naming the setting; the others are named in the text.
-    for key in ("pattern", "columns", "delimiter", "compression"):
+    for key in ("pattern", *_OPTIONS):
         if getattr(options, key) != getattr(defaults, key) and (key == "pattern" or key in problem):
             return key
     return "format"
@@ -203,14 +213,23 @@ def _check_field(value: Scalar | FieldSpec, attribute: Attribute, route: Route, 
     field = compile_column(value, captures=captures, column_type=attribute.type)
     coerce = COERCIONS[route.types][attribute.type]
     if isinstance(value, FieldSpec):
-        # Mapped values that are scaled afterwards aren't what the column gets.
-        mapped = [] if value.map is None or value.scale is not None else list(value.map.values())
-        for constant in [*mapped, *([] if value.default is None else [value.default])]:
+        for constant in _constants(value):
             coerce(constant)
     elif not isinstance(value, str) or value.startswith("="):
         coerce(field({}, {}))
     elif value in ("$qos", "$retain"):
         coerce(1 if value == "$qos" else True)
+
+
+def _constants(spec: FieldSpec) -> Iterator[Scalar]:
+    """What the column gets whatever the message is."""
+    # Mapped values that are scaled afterwards aren't what the column gets.
+    if spec.map is not None and spec.scale is None:
+        yield from spec.map.values()
+    if isinstance(spec.default, FieldSpec):
+        yield from _constants(spec.default)
+    elif spec.default is not None:
+        yield spec.default
 
 
 def _members(options: FormatOptions) -> tuple[str, ...] | None:
@@ -238,7 +257,10 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 def find_warnings(routes: Sequence[Route], streams: Mapping[str, InputStream]) -> list[Problem]:
     """Probable mistakes in valid routes: the bridge runs with them."""
     found: list[Problem] = []
+    earlier = FilterTree()
     for number, route in enumerate(routes):
+        found += _never_readable(number, routes, earlier)
+        earlier.add(TopicTemplate.parse(route.topic).levels, number)
         stream = streams.get(route.stream)
         if stream is None:
             continue
@@ -251,6 +273,21 @@ def find_warnings(routes: Sequence[Route], streams: Mapping[str, InputStream]) -
         found += _misnamed_captures(("routes", number, "topic"), route, stream)
         found += _dropped_objects(("routes", number, "stream"), route, stream)
     return found
+
+
+def _never_readable(number: int, routes: Sequence[Route], earlier: FilterTree) -> Iterator[Problem]:
+    """An earlier route of another format for all of the route's topics: it makes dead letters of what it can't read."""
+    route = routes[number]
+    for other in earlier.covering(TopicTemplate.parse(route.topic).levels):
+        name = routes[other].format.name
+        if routes[other].format != route.format and name not in _TAKE_ANY_TEXT:
+            text = (
+                f"this route never gets what routes[{other}] can't read as {name}: that is a dead letter there. Put "
+                f"the route with format {route.format.name!r} first, if it has a condition (when) that only its own "
+                "messages meet, or use another topic"
+            )
+            yield Problem(("routes", number, "format"), text)
+            return
 
 
 def _dropped_objects(location: tuple[str | int, ...], route: Route, stream: InputStream) -> Iterator[Problem]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+from bridge.mapping.numbers import EXACT_DOUBLE, DigitsNeeded, WrittenNumber, whole_of
 from bridge.mapping.payload import kind
 from bridge.mapping.unmappable import Unmappable, preview
 from bridge.reasons import Reason
@@ -22,16 +24,15 @@ Coercion = Callable[[Any], Any]
 
 INT_MAX = 2**31 - 1
 LONG_MAX = 2**63 - 1
-EXACT_DOUBLE = 2**53
-"""Every whole number up to this one has an exact double."""
 FLOAT_MAX = 3.4028234663852886e38
+DOUBLE_MAX = sys.float_info.max
 
 WHOLE_TYPES = (AttributeType.INT, AttributeType.LONG)
 FRACTION_TYPES = (AttributeType.FLOAT, AttributeType.DOUBLE)
 
-_WHOLE = re.compile(r"[+-]?[0-9]{1,40}")
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
-MAX_NUMBER_TEXT = 100
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,10})?")
+MAX_NUMBER_TEXT = 400
 """Characters of a number in text."""
 
 
@@ -56,15 +57,17 @@ def _whole(limit: int, column_type: AttributeType) -> Coercion:
 
 def _fraction(limit: float, column_type: AttributeType) -> Coercion:
     def coerce(value: Any) -> float:
+        if type(value) is float and -limit <= value <= limit:  # the usual case first: this runs for every value
+            return value
         if type(value) is int:
             if not -EXACT_DOUBLE <= value <= EXACT_DOUBLE:
                 raise _out_of_range(value, f"{column_type.value}: it would lose digits")
             return float(value)  # the engine's JSON mapper drops a row with 18 in a double column, and takes 18.0
-        if type(value) is not float or not math.isfinite(value):
+        if not isinstance(value, float) or math.isnan(value):
             raise _mismatch(value, column_type.value)
         if not -limit <= value <= limit:
             raise _out_of_range(value, column_type.value)
-        return value
+        return float(value)
 
     return coerce
 
@@ -92,14 +95,14 @@ STRICT: dict[AttributeType, Coercion] = {
     AttributeType.INT: _whole(INT_MAX, AttributeType.INT),
     AttributeType.LONG: _whole(LONG_MAX, AttributeType.LONG),
     AttributeType.FLOAT: _fraction(FLOAT_MAX, AttributeType.FLOAT),
-    AttributeType.DOUBLE: _fraction(math.inf, AttributeType.DOUBLE),
+    AttributeType.DOUBLE: _fraction(DOUBLE_MAX, AttributeType.DOUBLE),
     AttributeType.BOOL: _bool,
     AttributeType.OBJECT: _object,
 }
 
 
 def as_text(value: Any) -> str:
-    """The value if it is text, or a number or boolean as text.
+    """The value if it is text, or a number or boolean as text, with the digits that the device wrote.
 
     Raises:
         Unmappable: it is an object, an array or null.
@@ -113,17 +116,62 @@ def as_text(value: Any) -> str:
     raise _mismatch(value, "string")
 
 
+def rounded_as_text(value: Any) -> str:
+    """Like ``as_text``, of a value that was decoded without its digits: ``1.10`` as 1.1, ``-0`` as 0.
+
+    Raises:
+        DigitsNeeded: its text is not known.
+        Unmappable: as for ``as_text``.
+    """
+    if type(value) is str:
+        return value
+    if type(value) is float or (type(value) is int and value == 0):
+        raise DigitsNeeded
+    return as_text(value)
+
+
+class Reading(NamedTuple):
+    """How a route reads the values of its payloads."""
+
+    text: Callable[[Any], str] = as_text
+    """(value) -> the value as text."""
+    cell: Callable[[str], str | None] | None = None
+    """(text) -> the text to parse for a column that is no string, None for no value; None: as it is."""
+
+
+PLAIN = Reading()
+
+
+def _lenient_whole(column_type: AttributeType, *, rounded: bool) -> Coercion:
+    strict = STRICT[column_type]
+
+    def coerce(value: Any) -> Any:
+        if type(value) is int:  # the usual case first: this runs for every value
+            return strict(value)
+        if type(value) is str:
+            return strict(parse_text(value.strip(), column_type))
+        if rounded and type(value) is float:
+            raise DigitsNeeded
+        if isinstance(value, float) and not math.isnan(value):
+            try:
+                number = whole_of(value)  # devices also write whole numbers as 18.0
+            except OverflowError:
+                raise _out_of_range(value, f"{column_type.value}: it would lose digits") from None
+            return strict(value if number is None else number)
+        return strict(value)
+
+    return coerce
+
+
 def _lenient(column_type: AttributeType) -> Coercion:
     strict = STRICT[column_type]
-    own = {AttributeType.BOOL: bool, AttributeType.INT: int, AttributeType.LONG: int}.get(column_type, float)
+    own = bool if column_type is AttributeType.BOOL else float
 
     def coerce(value: Any) -> Any:
         if type(value) is own:  # the usual case first: this runs for every value
             return strict(value)
         if type(value) is str:
             return strict(parse_text(value.strip(), column_type))
-        if type(value) is float and value.is_integer() and column_type in WHOLE_TYPES:
-            return strict(int(value))  # devices also write whole numbers as 18.0
         if type(value) is int and value in (0, 1) and column_type is AttributeType.BOOL:
             return value == 1
         return strict(value)
@@ -132,12 +180,23 @@ def _lenient(column_type: AttributeType) -> Coercion:
 
 
 LENIENT: dict[AttributeType, Coercion] = {
-    **{column_type: _lenient(column_type) for column_type in (*WHOLE_TYPES, *FRACTION_TYPES, AttributeType.BOOL)},
+    **{column_type: _lenient(column_type) for column_type in (*FRACTION_TYPES, AttributeType.BOOL)},
+    **{column_type: _lenient_whole(column_type, rounded=False) for column_type in WHOLE_TYPES},
     AttributeType.STRING: as_text,
     AttributeType.OBJECT: _object,
 }
 
 COERCIONS = {"lenient": LENIENT, "strict": STRICT}
+
+ROUNDED = {
+    "lenient": {
+        **LENIENT,
+        **{column_type: _lenient_whole(column_type, rounded=True) for column_type in WHOLE_TYPES},
+        AttributeType.STRING: rounded_as_text,
+    },
+    "strict": STRICT,
+}
+"""Like ``COERCIONS``, of values that were decoded without their digits: they also raise ``DigitsNeeded``."""
 
 
 def parse_text(text: str, column_type: AttributeType) -> Any:
@@ -151,7 +210,10 @@ def parse_text(text: str, column_type: AttributeType) -> Any:
         return int(text)
     if column_type in FRACTION_TYPES and _NUMBER.fullmatch(text):
         # An int keeps digits that a double would lose, so that the coercion can refuse it.
-        return int(text) if _WHOLE.fullmatch(text) else float(text)
+        if _WHOLE.fullmatch(text):
+            return int(text)
+        number = float(text)
+        return number if math.isfinite(number) else WrittenNumber(text)
     if column_type is AttributeType.BOOL and text.lower() in ("true", "false"):
         return text.lower() == "true"
     return text

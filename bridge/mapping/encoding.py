@@ -7,6 +7,7 @@ whatever isn't supported here is refused by name.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from bridge.mapping.coercion import parse_text
+from bridge.mapping.numbers import WrittenNumber
 from bridge.mapping.unmappable import Unmappable, preview
 from bridge.reasons import Reason
 from bridge.streamql.properties import read_mapping_list
@@ -34,7 +36,22 @@ MAX_INDEX = 1000
 """The highest array index in a path: the elements before it are sent, too."""
 
 _TEXT_SEPARATOR = ",\n"
-_encode = msgspec.json.Encoder().encode
+
+
+def encode_number(number: object) -> msgspec.Raw:
+    """A number as it was written, for the JSON encoder.
+
+    Raises:
+        OverflowError: it is larger than a double.
+    """
+    if not isinstance(number, WrittenNumber):
+        raise TypeError(f"{type(number)} is not a JSON value")
+    if math.isinf(number):
+        raise OverflowError(f"{preview(number)} is out of range for a number in JSON")
+    return msgspec.Raw(repr(number).encode())
+
+
+_encode = msgspec.json.Encoder(enc_hook=encode_number).encode
 _decode = msgspec.json.Decoder().decode
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import msgspec
 
-from bridge.mapping.fields import ROOT, ROW_ID, FieldSpec
+from bridge.mapping.fields import ROOT, ROW_ID, FieldSpec, Scalar
 from bridge.mapping.mapper import Column, CompiledRoute, Mapper, elements_of
 from bridge.mapping.metadata import metadata_of
-from bridge.mapping.paths import is_true
 from bridge.mapping.route import Route
 from bridge.mapping.unmappable import NoReading, Unmappable, preview
 from bridge.message import DeadLetter, MqttMessage, Row
@@ -20,6 +21,10 @@ MAX_ROWS_EXPLAINED = 3
 
 MAX_VALUE_LENGTH = 300
 """Characters of a value in JSON."""
+
+
+_encode = msgspec.json.Encoder(enc_hook=lambda number: msgspec.Raw(repr(number).encode())).encode
+_CONVERSIONS = tuple(key.name for key in fields(FieldSpec) if key.name not in ("source", "default"))
 
 
 class Step(NamedTuple):
@@ -33,6 +38,7 @@ def explain(
     message: MqttMessage, routes: Sequence[Route], mapper: Mapper, mapped: list[Row] | DeadLetter
 ) -> list[Step]:
     """Explain how ``mapper``, compiled from ``routes``, maps the message to ``mapped``."""
+    mapper.keep_digits()
     steps: list[Step] = []
     for number, (route, compiled) in enumerate(zip(routes, mapper.compiled_routes, strict=True)):
         label = f"routes[{number}]{f' {route.name}' if route.name else ''} {route.topic}"
@@ -74,22 +80,32 @@ def _explain_route(
     """Append the steps of a matching route. Returns whether it takes the message, also if that makes a dead letter."""
     try:
         decoded = compiled.decode(message)
-        compression = "" if route.format.compression == "none" else f", {route.format.compression}"
-        steps.append(Step(2, f"decoded as {route.format.name}{compression}: {_json(decoded)}"))
+        steps.append(Step(2, f"decoded as {route.format.described()}: {_json(decoded)}"))
+        context = {**captures, **metadata_of(message, compiled.metadata, mapper.client), ROOT: decoded}
         elements = elements_of(decoded, compiled)
         if compiled.each is not None:
             steps.append(Step(2, f"each {compiled.each_text}: {len(elements)} found"))
         if compiled.when is not None:
-            accepted = [element for element in elements if is_true(compiled.when(element))]
-            steps.append(Step(2, f"when {route.when}: true for {len(accepted)} of {len(elements)}"))
-            elements = accepted
+            answers = [compiled.when(context, element) for element in elements]
+            elements = [element for element, answer in zip(elements, answers, strict=True) if answer]
+            steps.append(Step(2, f"when {route.when}: {_answers(answers)}"))
     except Unmappable as exc:
         steps.append(Step(2, f"{exc.reason.value}: {exc}"))
         return True
     except NoReading as exc:
         steps.append(Step(2, str(exc)))
         return True
-    context = {**captures, **metadata_of(message, compiled.metadata, mapper.client), ROOT: decoded}
+    _explain_rows(elements, route, compiled, context, steps)
+    return bool(elements)
+
+
+def _explain_rows(
+    elements: list[dict[str, Any]],
+    route: Route,
+    compiled: CompiledRoute,
+    context: dict[str, Any],
+    steps: list[Step],
+) -> None:
     for number, element in enumerate(elements[:MAX_ROWS_EXPLAINED]):
         if len(elements) > 1:
             steps.append(Step(2, f"row {number} of {len(elements)}, from {_json(element)}"))
@@ -102,7 +118,13 @@ def _explain_route(
             continue
         for column in compiled.columns:
             steps.append(Step(3, _explain_column(column, route, compiled, context, element)))
-    return bool(elements)
+
+
+def _answers(answers: Sequence[bool | None]) -> str:
+    text = f"true for {answers.count(True)} of {len(answers)}"
+    if None not in answers:
+        return text
+    return f"{text}, can't be evaluated for {answers.count(None)}: a member is absent or has another type"
 
 
 def _explain_column(
@@ -126,22 +148,25 @@ def _source(route: Route, name: str, context: dict[str, Any]) -> str:
     """Where a column's value comes from, with its conversions."""
     if name not in route.fields:
         return "the topic" if name in context else "the payload"
-    value = route.fields[name]
+    return _described(route.fields[name])
+
+
+def _described(value: Scalar | FieldSpec) -> str:
     if not isinstance(value, FieldSpec):
         return _json(value)
-    conversions = {
-        "scale": value.scale,
-        "offset": value.offset,
-        "map": value.map,
-        "time": value.time,
-        "default": value.default,
-    }
-    parts = [f"{key} {_json(argument)}" for key, argument in conversions.items() if argument is not None]
+    options = {key: option for key in _CONVERSIONS if (option := getattr(value, key)) is not None}
+    parts = [f"{key} {_json(option)}" for key, option in options.items()]
+    if value.default is not None:
+        default = _described(value.default)
+        parts.append(f"default ({default})" if isinstance(value.default, FieldSpec) else f"default {default}")
     return ", ".join([_json(value.source), *parts])
 
 
 def _json(value: Any) -> str:
     """A value in JSON, cut to a line. Control characters from devices are escaped: they could control the terminal."""
-    text = msgspec.json.encode(value).decode()
+    try:
+        text = _encode(value).decode()
+    except OverflowError:  # a whole number beyond 64 bits
+        text = json.dumps(value, ensure_ascii=False)
     text = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
     return text if len(text) <= MAX_VALUE_LENGTH else f"{text[:MAX_VALUE_LENGTH]}..."

@@ -7,10 +7,9 @@ from typing import Any
 
 import msgspec
 
-from bridge.mapping.coercion import as_text
-from bridge.mapping.fields import CompiledField, Scalar, compile_field
+from bridge.mapping.coercion import PLAIN, Reading
+from bridge.mapping.fields import RECEIVED_AT, CompiledField, FieldSpec, Scalar, compile_field, compile_spec
 from bridge.mapping.route import Route
-from bridge.mapping.times import iso8601, parse_time
 from bridge.mapping.unmappable import Unmappable
 from bridge.reasons import Reason
 from bridge.streamql.syntax import AttributeType
@@ -21,14 +20,16 @@ MAX_EXTRAS = 64 * 1024
 _encode = msgspec.json.Encoder().encode
 
 
-def compile_extras(route: Route, captures: frozenset[str]) -> CompiledField | None:
+def compile_extras(route: Route, captures: frozenset[str], reading: Reading = PLAIN) -> CompiledField | None:
     """Compile what makes a row's ``extras``; None if the route sets none.
 
     Raises:
         ValueError: a part is invalid; the message says which and why.
     """
-    key = None if route.key is None else _text("key", route.key, captures)
-    properties = {name: _text(f"properties.{name}", value, captures) for name, value in route.properties.items()}
+    key = None if route.key is None else _text("key", route.key, captures, reading)
+    properties = {
+        name: _text(f"properties.{name}", value, captures, reading) for name, value in route.properties.items()
+    }
     time = _event_time(route, captures)
     if key is None and not properties and time is None:
         return None
@@ -57,11 +58,12 @@ def _required(value: Any, what: str) -> Any:
     return value
 
 
-def _text(what: str, source: Scalar, captures: frozenset[str]) -> CompiledField:
+def _text(what: str, source: Scalar, captures: frozenset[str], reading: Reading) -> CompiledField:
     try:
-        field = compile_field(source, captures=captures, column_type=AttributeType.STRING)
+        field = compile_field(source, captures=captures, column_type=AttributeType.STRING, reading=reading)
     except ValueError as exc:
         raise ValueError(f"{what}: {exc}") from exc
+    as_text = reading.text
 
     def text(context: Mapping[str, Any], element: Any) -> str | None:
         found = field(context, element)
@@ -77,19 +79,26 @@ def _event_time(route: Route, captures: frozenset[str]) -> CompiledField | None:
     spec = route.event_time
     if spec is None:
         return None
-    format_ = spec.time
-    if format_ is None:
-        raise ValueError('event_time: set its time, such as time = "ms"')
     try:
-        field = compile_field(spec.source, captures=captures, column_type=AttributeType.STRING)
+        _require_time(spec)
+        field = compile_spec(spec, captures=captures, column_type=AttributeType.STRING)
     except ValueError as exc:
         raise ValueError(f"event_time: {exc}") from exc
 
     def time(context: Mapping[str, Any], element: Any) -> str | None:
-        found = field(context, element)
         try:
-            return None if found is None else iso8601(parse_time(found, format_))
+            found: str | None = field(context, element)
         except Unmappable as exc:
             raise Unmappable(exc.reason, f"event_time: {exc}") from None
+        return found
 
     return time
+
+
+def _require_time(spec: FieldSpec) -> None:
+    if not spec.is_time and spec.source != RECEIVED_AT:
+        raise ValueError('set its time, such as time = "ms"')
+    if isinstance(spec.default, FieldSpec):
+        _require_time(spec.default)
+    elif spec.default is not None:
+        raise ValueError('default must be a time, as in default = { source = "$received_at" }')

@@ -8,15 +8,19 @@ else is a dotted path such as ``sensors.0.temp`` or ``"a.b".c``. A table (``Fiel
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from decimal import Context, Decimal, InvalidOperation
+from operator import itemgetter
 from typing import Any
 
-from bridge.mapping.coercion import FRACTION_TYPES, WHOLE_TYPES, as_text, parse_text
-from bridge.mapping.paths import JMESPATH, compile_getter, compile_path, path_steps
+from bridge.mapping.coercion import FRACTION_TYPES, PLAIN, WHOLE_TYPES, Reading, parse_text
+from bridge.mapping.expressions import JMESPATH, Readers, compile_expression, names_in
+from bridge.mapping.numbers import WrittenNumber, number_of
+from bridge.mapping.paths import compile_getter, compile_path, path_steps
 from bridge.mapping.payload import kind
-from bridge.mapping.times import TIME_FORMATS, iso8601, parse_time
+from bridge.mapping.registers import compile_bit, compile_registers
+from bridge.mapping.times import TimeSpec, compile_time, iso8601
 from bridge.mapping.unmappable import Unmappable, preview
 from bridge.reasons import Reason
 from bridge.streamql.syntax import AttributeType
@@ -29,6 +33,7 @@ CompiledRowId = Callable[[Any, int], str]
 
 ROW_ID = "$id"
 ROOT = "$root"
+RECEIVED_AT = "$received_at"
 USER = "$user"
 METADATA = {
     ROW_ID: "the row's id",
@@ -36,7 +41,7 @@ METADATA = {
     "$client": "the bridge's client id",
     "$qos": "0, 1 or 2",
     "$retain": "whether it was retained",
-    "$received_at": "when the bridge received it; no value if the clock wasn't set then",
+    RECEIVED_AT: "when the bridge received it; no value if the clock wasn't set then",
     ROOT: "the whole payload, where each or an array makes several rows",
     USER: "MQTT 5 user properties, as $user.name",
 }
@@ -47,58 +52,110 @@ _TEXT_METADATA = (ROW_ID, "$topic", "$client")
 Scalar = str | int | float | bool
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_NAMED_PLACEHOLDER = re.compile(r"\{[$A-Za-z_][A-Za-z0-9_.]*\}")  # not "{}", nor JSON
 _DECIMALS = Context(prec=40)
 _LARGEST = Decimal(10) ** 300  # below the largest double, 1.8e308
 
 
 @dataclass(frozen=True, slots=True)
 class FieldSpec:
-    """A column's source and the conversions of its value: ``map``, then ``scale`` and ``offset``; or ``time``."""
+    """A column's source and the conversions of its value.
+
+    They are ``registers``, ``bit``, ``map``, then ``scale`` and ``offset``; or ``registers`` and a time.
+    """
 
     source: Scalar
     scale: float | None = None
     offset: float | None = None
     map: Mapping[str, Scalar] | None = None
     """Value by the source's value as text; ``*`` for all others."""
-    default: Scalar | None = None
-    """The value where the source has none."""
+    default: Scalar | FieldSpec | None = None
+    """Where the source has no value: this constant, or the value of another source."""
     time: str | None = None
-    """The value is a time in one of ``TIME_FORMATS``; the column gets milliseconds since the epoch or ISO 8601 text."""
+    """The value is a time, as in ``TimeSpec``; the column gets milliseconds since the epoch or ISO 8601 text."""
+    format: str | None = None
+    zone: str | None = None
+    dst: Mapping[str, bool] | None = None
+    unset_before: str | None = None
+    registers: str | None = None
+    """The value is a register, or an array of registers, that holds a number of this type: ``REGISTER_TYPES``."""
+    byte_order: str | None = None
+    """Of the registers."""
+    bit: int | None = None
+    """The bit of the value that counts; 0 is the least significant."""
+
+    @property
+    def is_time(self) -> bool:
+        """Whether the value is a time."""
+        return self.time is not None or self.format is not None
 
 
-def compile_column(value: Scalar | FieldSpec, *, captures: frozenset[str], column_type: AttributeType) -> CompiledField:
+def compile_column(
+    value: Scalar | FieldSpec, *, captures: frozenset[str], column_type: AttributeType, reading: Reading = PLAIN
+) -> CompiledField:
     """Compile an entry of ``fields`` for a column of this type.
 
     Raises:
         ValueError: it is invalid; the message says why.
     """
     if isinstance(value, FieldSpec):
-        return compile_spec(value, captures=captures, column_type=column_type)
-    return compile_field(value, captures=captures, column_type=column_type)
+        return compile_spec(value, captures=captures, column_type=column_type, reading=reading)
+    return compile_field(value, captures=captures, column_type=column_type, reading=reading)
 
 
-def compile_spec(spec: FieldSpec, *, captures: frozenset[str], column_type: AttributeType) -> CompiledField:
+def compile_spec(
+    spec: FieldSpec, *, captures: frozenset[str], column_type: AttributeType, reading: Reading = PLAIN
+) -> CompiledField:
     """Compile a source with conversions for a column of this type.
 
     Raises:
         ValueError: it is invalid; the message says why.
     """
-    if spec.time is not None:
-        return _with_default(_compile_time(spec, captures, column_type), spec.default)
+    compile_ = _compile_time if spec.is_time else _compile_value
+    return _with_default(compile_(spec, captures, column_type, reading), spec.default, captures, column_type, reading)
+
+
+def _compile_value(
+    spec: FieldSpec, captures: frozenset[str], column_type: AttributeType, reading: Reading
+) -> CompiledField:
+    for name, option in {"zone": spec.zone, "dst": spec.dst, "unset_before": spec.unset_before}.items():
+        if option is not None:
+            raise ValueError(f"{name} is for a time: set time or format, too")
     is_mapped, is_scaled = spec.map is not None, spec.scale is not None or spec.offset is not None
     # The source's value is converted first, so it need not have the column's type.
     source_type = AttributeType.STRING if is_mapped else AttributeType.DOUBLE if is_scaled else column_type
-    field = compile_field(spec.source, captures=captures, column_type=source_type)
+    field = _compile_source(spec, captures, source_type, reading)
+    if spec.bit is not None and column_type is AttributeType.BOOL and not is_mapped:
+        field = _converted(field, bool)
     if spec.map is not None:
-        field = _mapped(field, spec.map)
+        field = _mapped(field, spec.map, reading, column_type)
+    elif column_type is not AttributeType.STRING:
+        field = _with_cells(field, reading)
     if is_scaled:
         if column_type not in (*WHOLE_TYPES, *FRACTION_TYPES):
             raise ValueError(f"scale and offset give a number, but the column is {column_type.value}")
-        field = _scaled(field, spec.scale, spec.offset)
-    return _with_default(field, spec.default)
+        digits = reading.text if column_type in WHOLE_TYPES else repr
+        field = _scaled(field, spec.scale, spec.offset, digits)
+    return field
 
 
-def compile_field(value: Scalar, *, captures: frozenset[str], column_type: AttributeType) -> CompiledField:
+def _compile_source(
+    spec: FieldSpec, captures: frozenset[str], source_type: AttributeType, reading: Reading
+) -> CompiledField:
+    """Compile the source, and the registers and the bit that its value is in."""
+    if spec.registers is None and spec.byte_order is not None:
+        raise ValueError("byte_order is for registers: set registers, too")
+    if spec.registers is None and spec.bit is None:
+        return compile_field(spec.source, captures=captures, column_type=source_type, reading=reading)
+    field = _with_cells(compile_field(spec.source, captures=captures, column_type=AttributeType.LONG), reading)
+    if spec.registers is not None:
+        field = _converted(field, compile_registers(spec.registers, spec.byte_order))
+    return field if spec.bit is None else _converted(field, compile_bit(spec.bit))
+
+
+def compile_field(
+    value: Scalar, *, captures: frozenset[str], column_type: AttributeType, reading: Reading = PLAIN
+) -> CompiledField:
     """Compile a source for a column of this type.
 
     Raises:
@@ -110,7 +167,7 @@ def compile_field(value: Scalar, *, captures: frozenset[str], column_type: Attri
         text = value[1:]
         return lambda _context, _element: text
     if value.startswith(JMESPATH):
-        return _of_element(compile_getter(value))
+        return compile_expression(value, readers(captures))
     placeholders = list(_PLACEHOLDER.finditer(value))
     if not placeholders:
         if "{" in value or "}" in value:
@@ -120,15 +177,32 @@ def compile_field(value: Scalar, *, captures: frozenset[str], column_type: Attri
         return _compile_name(placeholders[0][1], captures, column_type)
     if column_type is AttributeType.OBJECT:
         raise ValueError(f"{value!r} gives text, but the column is object")
-    return _compile_template(value, placeholders, captures)
+    return _compile_template(value, placeholders, captures, reading)
 
 
 def metadata_in(value: Scalar) -> set[str]:
     """The metadata that a source uses, by the names in ``METADATA``."""
-    if not isinstance(value, str) or value.startswith(("=", JMESPATH)):
+    if not isinstance(value, str) or value.startswith("="):
         return set()
+    if value.startswith(JMESPATH):
+        return names_in(value) & METADATA.keys()
     names = [placeholder[1] for placeholder in _PLACEHOLDER.finditer(value)] or [value]
     return {known for name in names for known in METADATA if name == known or name.startswith(f"{known}.")}
+
+
+def readers(captures: Set[str]) -> Readers:
+    """What an expression can read besides the element, by how it is written there."""
+    metadata = {name: itemgetter(name) for name in METADATA if name not in (ROW_ID, RECEIVED_AT)}
+    return {
+        **{f"{{{capture}}}": itemgetter(capture) for capture in sorted(captures)},
+        **metadata,
+        RECEIVED_AT: _received_at,
+    }
+
+
+def _received_at(context: Mapping[str, Any]) -> int | None:
+    """Milliseconds since the epoch."""
+    return None if context[RECEIVED_AT] is None else context[RECEIVED_AT] // 10**6
 
 
 def compile_row_id(path: str | None, *, outbox_name: str) -> CompiledRowId:
@@ -188,12 +262,12 @@ def _compile_metadata(name: str, column_type: AttributeType) -> CompiledField:
         )
     if head in _TEXT_METADATA and column_type is not AttributeType.STRING:
         raise ValueError(f"{head} is text, but the column is {column_type.value}")
-    if head == "$received_at":
+    if head == RECEIVED_AT:
         if column_type is AttributeType.STRING:
             return lambda context, _element: None if context[head] is None else iso8601(context[head])
         if column_type is AttributeType.INT:
             raise ValueError(f"{head} is in milliseconds since 1970, which doesn't fit int: make the column long")
-        return lambda context, _element: None if context[head] is None else context[head] // 10**6
+        return lambda context, _element: _received_at(context)
     return lambda context, _element: context[head]
 
 
@@ -214,7 +288,10 @@ def _compile_user_property(name: str, path: str, column_type: AttributeType) -> 
     )
 
 
-def _compile_template(value: str, placeholders: list[re.Match[str]], captures: frozenset[str]) -> CompiledField:
+def _compile_template(
+    value: str, placeholders: list[re.Match[str]], captures: frozenset[str], reading: Reading
+) -> CompiledField:
+    as_text = reading.text
     parts: list[str | CompiledField] = []
     at = 0
     for placeholder in placeholders:
@@ -241,12 +318,44 @@ def _compile_template(value: str, placeholders: list[re.Match[str]], captures: f
     return template
 
 
+def _with_cells(field: CompiledField, reading: Reading) -> CompiledField:
+    """The field, whose texts are read as for a column that is no string."""
+    cell = reading.cell
+    if cell is None:
+        return field
+
+    def read(context: Mapping[str, Any], element: Any) -> Any:
+        found = field(context, element)
+        return cell(found) if type(found) is str else found
+
+    return read
+
+
 # --- conversions ------------------------------------------------------------------------------------------
 
 
-def _with_default(field: CompiledField, default: Scalar | None) -> CompiledField:
+def _with_default(
+    field: CompiledField,
+    default: Scalar | FieldSpec | None,
+    captures: frozenset[str],
+    column_type: AttributeType,
+    reading: Reading,
+) -> CompiledField:
     if default is None:
         return field
+    if isinstance(default, FieldSpec):
+        other = compile_spec(default, captures=captures, column_type=column_type, reading=reading)
+
+        def chained(context: Mapping[str, Any], element: Any) -> Any:
+            found = field(context, element)
+            return other(context, element) if found is None else found
+
+        return chained
+    if isinstance(default, str) and _looks_like_source(default):
+        raise ValueError(
+            f"default: {default!r} is this text, not what it names; write default = {{ source = {default!r} }}, or "
+            f"{{ source = {'=' + default!r} }} for the text"
+        )
 
     def defaulted(context: Mapping[str, Any], element: Any) -> Any:
         found = field(context, element)
@@ -255,13 +364,32 @@ def _with_default(field: CompiledField, default: Scalar | None) -> CompiledField
     return defaulted
 
 
-def _mapped(field: CompiledField, values: Mapping[str, Scalar]) -> CompiledField:
+def _looks_like_source(text: str) -> bool:
+    return text.startswith(JMESPATH) or text.partition(".")[0] in METADATA or bool(_NAMED_PLACEHOLDER.search(text))
+
+
+def _converted(field: CompiledField, convert: Callable[[Any], Any]) -> CompiledField:
+    def converted(context: Mapping[str, Any], element: Any) -> Any:
+        found = field(context, element)
+        return None if found is None else convert(found)
+
+    return converted
+
+
+def _mapped(
+    field: CompiledField, values: Mapping[str, Scalar], reading: Reading, column_type: AttributeType
+) -> CompiledField:
+    as_text = reading.text
+    skips_blank = column_type is not AttributeType.STRING and reading.cell is not None and reading.cell("") is None
+
     def mapped(context: Mapping[str, Any], element: Any) -> Any:
         found = field(context, element)
         if found is None:
             return None
         text = as_text(found)
         value = values.get(text, values.get("*"))
+        if skips_blank and text not in values and not text.strip():
+            return None
         if value is None:
             raise Unmappable(Reason.TYPE_MISMATCH, f"{preview(text)} is not in the field's map")
         return value
@@ -269,7 +397,9 @@ def _mapped(field: CompiledField, values: Mapping[str, Scalar]) -> CompiledField
     return mapped
 
 
-def _scaled(field: CompiledField, scale: float | None, offset: float | None) -> CompiledField:
+def _scaled(
+    field: CompiledField, scale: float | None, offset: float | None, digits: Callable[[Any], str]
+) -> CompiledField:
     factor = Decimal(1) if scale is None else Decimal(repr(scale))
     summand = Decimal(0) if offset is None else Decimal(repr(offset))
 
@@ -278,14 +408,17 @@ def _scaled(field: CompiledField, scale: float | None, offset: float | None) -> 
         if found is None:
             return None
         if type(found) is str:
-            found = parse_text(found.strip(), AttributeType.DOUBLE)
-        if type(found) not in (int, float):
+            text = found.strip()
+            found = parse_text(text, AttributeType.DOUBLE)
+            if isinstance(found, float):
+                found = number_of(text)
+        if type(found) not in (int, float, WrittenNumber):
             raise Unmappable(
                 Reason.TYPE_MISMATCH, f"{kind(found)} ({preview(found)}) can't be scaled: it is not a number"
             )
         try:
             # In decimals: 217 times 0.1 is 21.7, not 21.700000000000003.
-            number = _DECIMALS.add(_DECIMALS.multiply(Decimal(repr(found)), factor), summand)
+            number = _DECIMALS.add(_DECIMALS.multiply(Decimal(digits(found)), factor), summand)
         except InvalidOperation as exc:
             raise Unmappable(Reason.TYPE_MISMATCH, f"{preview(found)} can't be scaled: it is not a number") from exc
         if not number.is_finite() or abs(number) > _LARGEST:
@@ -295,21 +428,21 @@ def _scaled(field: CompiledField, scale: float | None, offset: float | None) -> 
     return scaled
 
 
-def _compile_time(spec: FieldSpec, captures: frozenset[str], column_type: AttributeType) -> CompiledField:
-    format_ = spec.time
-    if format_ not in TIME_FORMATS:
-        raise ValueError(f"time must be one of {', '.join(TIME_FORMATS)}, not {format_!r}")
-    if spec.scale is not None or spec.offset is not None or spec.map is not None:
-        raise ValueError("time can be combined only with default, not with scale, offset or map")
+def _compile_time(
+    spec: FieldSpec, captures: frozenset[str], column_type: AttributeType, reading: Reading
+) -> CompiledField:
+    if spec.scale is not None or spec.offset is not None or spec.map is not None or spec.bit is not None:
+        raise ValueError("a time can be combined only with registers and default, not with scale, offset, map or bit")
     if column_type not in (AttributeType.LONG, AttributeType.DOUBLE, AttributeType.STRING):
         raise ValueError(f"a time needs a long, double or string column, not {column_type.value}")
-    field = compile_field(spec.source, captures=captures, column_type=AttributeType.STRING)
+    parse = compile_time(TimeSpec(spec.time, spec.format, spec.zone, spec.dst, spec.unset_before))
+    field = _with_cells(_compile_source(spec, captures, AttributeType.STRING, reading), reading)
 
     def time(context: Mapping[str, Any], element: Any) -> Any:
         found = field(context, element)
-        if found is None:
+        nanoseconds = None if found is None else parse(found)
+        if nanoseconds is None:
             return None
-        nanoseconds = parse_time(found, format_)
         return iso8601(nanoseconds) if column_type is AttributeType.STRING else nanoseconds // 10**6
 
     return time

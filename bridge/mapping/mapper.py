@@ -9,23 +9,30 @@ from typing import Any, NamedTuple
 
 from bridge.log import get_logger
 from bridge.mapping.checks import check
-from bridge.mapping.coercion import COERCIONS, Coercion, parse_text
+from bridge.mapping.coercion import COERCIONS, ROUNDED, Coercion, Reading, as_text, parse_text, rounded_as_text
 from bridge.mapping.encoding import Encoding, Values, compile_encoding
+from bridge.mapping.expressions import JMESPATH, Condition, compile_condition
 from bridge.mapping.extras import compile_extras
 from bridge.mapping.fields import (
     ROOT,
     ROW_ID,
     CompiledField,
     CompiledRowId,
+    FieldSpec,
+    Scalar,
     compile_column,
     compile_row_id,
     metadata_in,
+    readers,
 )
 from bridge.mapping.formats import FormatOptions, compile_decoder
 from bridge.mapping.formats.compressed import compile_decompressor
-from bridge.mapping.formats.options import TEXT_FORMATS
+from bridge.mapping.formats.options import JSON_FORMATS, TEXT_FORMATS
+from bridge.mapping.formats.substitutions import compile_cell, with_points
+from bridge.mapping.formats.text import texts_of
 from bridge.mapping.metadata import metadata_of
-from bridge.mapping.paths import Getter, compile_expression, compile_getter, is_true
+from bridge.mapping.numbers import DigitsNeeded
+from bridge.mapping.paths import Getter, compile_getter
 from bridge.mapping.payload import elements, objects
 from bridge.mapping.route import Route, sources
 from bridge.mapping.sparkplug import DEFAULT_MAX_BYTES, Sparkplug
@@ -82,7 +89,7 @@ class CompiledRoute(NamedTuple):
     decode: MessageDecoder
     each: Getter | None
     each_text: str
-    when: Getter | None
+    when: Condition | None
     columns: tuple[Column, ...]
     empty_row: dict[str, Any]
     """The columns in order, all None."""
@@ -97,7 +104,7 @@ class CompiledRoute(NamedTuple):
     row_id: CompiledRowId | None
     """None: no field uses it."""
     metadata: frozenset[str]
-    """The metadata that fields use, without the row's id."""
+    """The metadata that fields and condition use, without the row's id."""
     extras: CompiledField | None
     is_last: bool
     """Whether a message that it takes goes to no later route."""
@@ -152,15 +159,26 @@ class Mapper:
         decoders = {route.format: _decoder(route.format, self.sparkplug) for route in routes}
         self._encodings = {name: compile_encoding(streams[name]) for name in {route.stream for route in routes}}
         self.compiled_routes = [
-            _compile_route(number, route, self._encodings[route.stream], decoders[route.format], outbox_name)
+            _compile_route(
+                number,
+                route,
+                self._encodings[route.stream],
+                decoders[route.format],
+                outbox_name,
+                keeps_digits=route.format.name not in JSON_FORMATS,
+            )
             for number, route in enumerate(routes)
         ]
         self._tree = FilterTree()
         for route in self.compiled_routes:
             self._tree.add(route.template.levels, route.number)
         self._routes = tuple(routes)
+        self._outbox_name = outbox_name
+        self._decoders_with_digits: dict[FormatOptions, MessageDecoder] = {}
         self._row_counts = [0] * len(routes)
         self._stream: str | None = None  # whose rows are made; None: of all
+        self._conditions = [0] * len(routes)
+        self._unanswerable = [0] * len(routes)
         self.client = client
         self.streams = streams
         self._matches: dict[str, tuple[_TopicMatch, ...]] = {}
@@ -192,7 +210,7 @@ class Mapper:
         """
         mapper = copy.copy(self)
         mapper._stream = stream
-        mapper._row_counts = [0] * len(self._routes)
+        mapper._row_counts, mapper._conditions, mapper._unanswerable = ([0] * len(self._routes) for _ in range(3))
         own = [route.template.filter for route in self.compiled_routes if route.stream == stream]
         mapper.filters = minimal_filters(own)
         return mapper
@@ -219,26 +237,24 @@ class Mapper:
             if message.omitted:
                 match = matches[0] if matches else None
                 raise Unmappable(Reason.TOO_LARGE, _beyond_packet_limit(message))
-            if not matches:
-                if not _is_storable(message.topic):
-                    raise Unmappable(Reason.BAD_TOPIC, "the topic is not UTF-8 or contains NUL")
-                raise Unmappable(Reason.NO_ROUTE, "no route matches this topic")
             if len(matches) == 1:
                 match = matches[0]
                 return self._rows(match, message, match.route.decode(message), next_id)
+            if not matches:
+                raise _no_route(message.topic)
             rows: list[Row] = []
             # Routes of the same format must share one decoding of the message: decoding Sparkplug changes its state.
             decoded: dict[MessageDecoder, Any] = {}
             for match in matches:
-                decode = match.route.decode
-                if decode not in decoded:
-                    decoded[decode] = decode(message)
                 stored = rows if self._stream is None else _of_stream(rows, self._stream)
-                route_rows = self._rows(match, message, decoded[decode], next_id + len(stored))
+                route_rows = self._rows_of_shared(match, message, decoded, next_id + len(stored))
                 rows += route_rows
                 # A route whose condition is false for all elements doesn't take the message.
                 if route_rows and match.route.is_last:
                     break
+        except DigitsNeeded:
+            self._keep_digits(matches[0].route.number)
+            return self._map(message, next_id)
         except NoReading:
             return []
         except Unmappable as exc:
@@ -246,19 +262,72 @@ class Mapper:
             return DeadLetter.of(message, route=route, reason=exc.reason.value, detail=str(exc), mapping=self.version)
         return rows
 
+    def _rows_of_shared(
+        self, match: _TopicMatch, message: MqttMessage, decoded: dict[MessageDecoder, Any], next_id: int
+    ) -> list[Row]:
+        """The rows that one route makes of a message whose payload others may have decoded."""
+        decode = match.route.decode
+        if decode not in decoded:
+            decoded[decode] = decode(message)
+        try:
+            return self._rows(match, message, decoded[decode], next_id)
+        except DigitsNeeded:
+            number = match.route.number
+            self._keep_digits(number)
+            match = next(match for match in self._match(message.topic) if match.route.number == number)
+            return self._rows_of_shared(match, message, decoded, next_id)
+
+    def keep_digits(self) -> None:
+        """Keep all digits of numbers in all routes now, not only in those whose messages turn out to need them."""
+        for number in range(len(self._routes)):
+            self._keep_digits(number)
+
+    def _keep_digits(self, number: int) -> None:
+        """Compile a route again with the decoder that keeps all digits of numbers, which takes more time."""
+        route = self._routes[number]
+        if route.format.name not in JSON_FORMATS:
+            return
+        if route.format not in self._decoders_with_digits:
+            self._decoders_with_digits[route.format] = _decoder(route.format, None, keep_digits=True)
+        self.compiled_routes[number] = _compile_route(
+            number,
+            route,
+            self._encodings[route.stream],
+            self._decoders_with_digits[route.format],
+            self._outbox_name,
+            keeps_digits=True,
+        )
+        self._matches.clear()
+
     def columns_of(self, row: Row) -> dict[str, Any]:
         """The columns of a row that this mapper made, whatever form the worker's source takes."""
         return self._encodings[row.stream].decode(row.payload)
 
     def rows_made(self) -> dict[tuple[str, str], int]:
         """How many rows the routes have made, by label and stream; the label is the route's name, or its topic."""
+        return self._by_label(self._row_counts)
+
+    def unanswerable(self) -> dict[tuple[str, str], int]:
+        """For how many elements a route's condition couldn't be evaluated, by label and stream."""
+        return self._by_label(self._unanswerable)
+
+    def _by_label(self, numbers: Sequence[int]) -> dict[tuple[str, str], int]:
         counts: dict[tuple[str, str], int] = {}
-        for route, count in zip(self._routes, self._row_counts, strict=True):
+        for route, number in zip(self._routes, numbers, strict=True):
             if self._stream is not None and self._stream != route.stream:
                 continue
-            label = (route.name or route.topic)[:MAX_LABEL], route.stream
-            counts[label] = counts.get(label, 0) + count
+            label = _label(route), route.stream
+            counts[label] = counts.get(label, 0) + number
         return counts
+
+    def notes(self) -> tuple[str, ...]:
+        """Probable mistakes that the messages have shown, as sentences."""
+        return tuple(
+            f"{_label(route)}: its condition (when) could be evaluated for none of {asked} elements; a member that it "
+            "names is absent, or has another type"
+            for route, asked, unanswerable in zip(self._routes, self._conditions, self._unanswerable, strict=True)
+            if asked and asked == unanswerable and self._stream in (None, route.stream)
+        )
 
     def lanes(self, topic: str) -> frozenset[str]:
         """What messages on the topic must keep their order for: their streams, and Sparkplug's state.
@@ -293,12 +362,15 @@ class Mapper:
         """The rows that one route makes; none if its condition is true for no element."""
         route = match.route
         found = elements_of(payload, route)
-        if route.when is not None:
-            when = route.when
-            found = [element for element in found if is_true(when(element))]
         context: dict[str, Any] = match.captures
         if route.metadata:  # copied only if needed: the captures are shared by all messages on the topic
             context = {**context, **metadata_of(message, route.metadata, self.client), ROOT: payload}
+        if route.when is not None:
+            when = route.when
+            answers = [when(context, element) for element in found]
+            self._conditions[route.number] += len(answers)
+            self._unanswerable[route.number] += answers.count(None)
+            found = [element for element, answer in zip(found, answers, strict=True) if answer]
         rows = []
         room = MAX_ROWS_BYTES
         for number, element in enumerate(found):
@@ -317,6 +389,16 @@ class Mapper:
 
 def _of_stream(rows: Sequence[Row], stream: str) -> list[Row]:
     return [row for row in rows if row.stream == stream]
+
+
+def _no_route(topic: str) -> Unmappable:
+    if not _is_storable(topic):
+        return Unmappable(Reason.BAD_TOPIC, "the topic is not UTF-8 or contains NUL")
+    return Unmappable(Reason.NO_ROUTE, "no route matches this topic")
+
+
+def _label(route: Route) -> str:
+    return (route.name or route.topic)[:MAX_LABEL]
 
 
 def _beyond_packet_limit(message: MqttMessage) -> str:
@@ -356,7 +438,9 @@ def _row(match: _TopicMatch, context: dict[str, Any], element: dict[str, Any], r
             raise Unmappable(exc.reason, f"column {name}: {exc}") from None
     try:
         payload = route.encode(values)
-    except (UnicodeEncodeError, OverflowError, ValueError) as exc:
+    except OverflowError as exc:
+        raise _beyond_json(route, values, exc) from exc
+    except ValueError as exc:
         raise Unmappable(Reason.TYPE_MISMATCH, f"the row can't be written: {exc}") from exc
     if len(payload) > MAX_ROW:
         raise Unmappable(Reason.TOO_LARGE, f"the row has {len(payload)} bytes, at most {MAX_ROW} can be sent")
@@ -365,6 +449,16 @@ def _row(match: _TopicMatch, context: dict[str, Any], element: dict[str, Any], r
         if route.extras is None
         else Row(route.stream, payload, route.extras(context, element))
     )
+
+
+def _beyond_json(route: CompiledRoute, values: dict[str, Any], exc: OverflowError) -> Unmappable:
+    """What a number in an object column that is too large for JSON becomes."""
+    for column in route.columns:
+        try:
+            route.encode({**route.empty_row, column.name: values[column.name]})
+        except OverflowError:
+            return Unmappable(Reason.OUT_OF_RANGE, f"column {column.name}: {exc}")
+    return Unmappable(Reason.OUT_OF_RANGE, str(exc))
 
 
 def _topic_match(route: CompiledRoute, captures: dict[str, str]) -> _TopicMatch:
@@ -396,12 +490,15 @@ def _is_storable(topic: str) -> bool:
 
 
 def _compile_route(
-    number: int, route: Route, encoding: Encoding, decode: MessageDecoder, outbox_name: str
+    number: int, route: Route, encoding: Encoding, decode: MessageDecoder, outbox_name: str, *, keeps_digits: bool
 ) -> CompiledRoute:
+    """Compile a route. One that doesn't keep digits raises ``DigitsNeeded`` where it needs them."""
     template = TopicTemplate.parse(route.topic)
     captures = frozenset(name for name in template.captures if name is not None)
-    metadata = set().union(*(metadata_in(source) for source in sources(route)))
-    columns = tuple(_compile_column(attribute, route, captures) for attribute in encoding.columns)
+    reading = Reading(as_text if keeps_digits else rounded_as_text, compile_cell(route.format))
+    condition = [] if route.when is None else [JMESPATH + route.when]
+    metadata = set().union(*(metadata_in(source) for source in [*sources(route), *condition]))
+    columns = tuple(_compile_column(attribute, route, captures, reading) for attribute in encoding.columns)
     return CompiledRoute(
         number=number,
         template=template,
@@ -409,7 +506,7 @@ def _compile_route(
         decode=decode,
         each=None if route.each is None else compile_getter(route.each),
         each_text=route.each or "",
-        when=None if route.when is None else compile_expression(route.when),
+        when=None if route.when is None else _compile_when(route.when, route.format, captures),
         columns=columns,
         empty_row=dict.fromkeys([column.name for column in columns]),
         topic_columns=tuple((c.name, c.coerce, c.field) for c in columns if c.is_per_topic and c.field is not None),
@@ -418,39 +515,95 @@ def _compile_route(
         encode=encoding.encode,
         row_id=compile_row_id(route.id, outbox_name=outbox_name) if ROW_ID in metadata else None,
         metadata=frozenset(metadata - {ROW_ID}),
-        extras=compile_extras(route, captures),
+        extras=_compile_extras(route, captures, reading),
         is_last=route.match == "first",
     )
 
 
-def _decoder(options: FormatOptions, sparkplug: Sparkplug | None) -> MessageDecoder:
+def _compile_when(when: str, options: FormatOptions, captures: frozenset[str]) -> Condition:
+    """The condition. It reads numbers with a decimal comma as columns do."""
+    is_true = compile_condition(when, readers(captures))
+    return is_true if options.decimal == "." else lambda context, element: is_true(context, with_points(element))
+
+
+def _compile_extras(route: Route, captures: frozenset[str], reading: Reading) -> CompiledField | None:
+    extras = compile_extras(route, captures, reading)
+    if extras is None or route.format.name != "scalar":
+        return extras
+    return lambda context, element: extras(context, texts_of(element))
+
+
+def _decoder(options: FormatOptions, sparkplug: Sparkplug | None, *, keep_digits: bool = False) -> MessageDecoder:
     if options.name == "sparkplug" and sparkplug is not None:
         state = sparkplug
         decompress = compile_decompressor(options.compression, options.max_payload)
         if decompress is None:
             return lambda message: state.decode(message.topic, message.payload, is_replay=message.is_replay)
         return lambda message: state.decode(message.topic, decompress(message.payload), is_replay=message.is_replay)
-    decode = compile_decoder(options)
+    decode = compile_decoder(options, keep_digits=keep_digits)
     return lambda message: decode(message.payload)
 
 
-def _compile_column(attribute: Attribute, route: Route, captures: frozenset[str]) -> Column:
+def _compile_column(attribute: Attribute, route: Route, captures: frozenset[str], reading: Reading) -> Column:
     name, column_type = attribute.name, attribute.type
     source = route.fields.get(name, f"{{{name}}}" if name in captures else None)
-    field = None if source is None else compile_column(source, captures=captures, column_type=column_type)
+    field = None
+    if source is not None:
+        field = compile_column(source, captures=captures, column_type=column_type, reading=reading)
     # A template of captures would be the same for all messages too, but it may also use metadata or paths.
     is_per_topic = isinstance(source, int | float)
     if isinstance(source, str):
         is_per_topic = source.startswith("=") or source in [f"{{{capture}}}" for capture in captures]
-    # In formats where all values are text, "21.5" is how a number is written: it is parsed in strict mode, too.
-    if route.format.name in TEXT_FORMATS and column_type is not AttributeType.STRING:
-        field = _parsed_from_text(field, name, column_type)
-    return Column(name, column_type, COERCIONS[route.types][column_type], field, is_per_topic)
+    if column_type is not AttributeType.STRING:
+        is_text = route.format.name in TEXT_FORMATS
+        # A table's source has been read as a cell already, before it was converted; blank texts are none in any case.
+        is_read = isinstance(source, FieldSpec) or (is_text and route.format.decimal == ".")
+        field = _read_cell(field, name, column_type, None if is_read else reading.cell, is_text=is_text)
+    elif route.format.name == "scalar" and _takes_text(source):
+        field = _of_text(field, name)
+    coercions = COERCIONS if reading.text is as_text or is_per_topic else ROUNDED
+    return Column(name, column_type, coercions[route.types][column_type], field, is_per_topic)
 
 
-def _parsed_from_text(field: CompiledField | None, name: str, column_type: AttributeType) -> CompiledField:
-    def parsed(context: Mapping[str, Any], element: Any) -> Any:
+def _takes_text(source: Scalar | FieldSpec | None) -> bool:
+    """Whether the source's value reaches a string column without conversion."""
+    if isinstance(source, FieldSpec):
+        return source.map is None and not source.is_time and source.registers is None and _takes_text(source.source)
+    return not (isinstance(source, str) and source.startswith(JMESPATH))
+
+
+def _of_text(field: CompiledField | None, name: str) -> CompiledField:
+    """The field, of a scalar as text."""
+
+    def of_text(context: Mapping[str, Any], element: Any) -> Any:
+        element = texts_of(element)
+        return element.get(name) if field is None else field(context, element)
+
+    return of_text
+
+
+def _read_cell(
+    field: CompiledField | None,
+    name: str,
+    column_type: AttributeType,
+    cell: Callable[[str], str | None] | None,
+    *,
+    is_text: bool,
+) -> CompiledField | None:
+    """The field of a column that is no string, whose texts are read by ``cell``.
+
+    In formats where all values are text, "21.5" is how a number is written: it is parsed in strict mode, too.
+    """
+    if cell is None and not is_text:
+        return field
+
+    def read(context: Mapping[str, Any], element: Any) -> Any:
         value = element.get(name) if field is None else field(context, element)
-        return parse_text(value.strip(), column_type) if type(value) is str else value
+        if type(value) is not str:
+            return value
+        text = (value if cell is None else cell(value) or "").strip()
+        if not is_text:
+            return text
+        return parse_text(text, column_type) if text else None
 
-    return parsed
+    return read

@@ -20,7 +20,7 @@ def objects(decoded: Any) -> list[dict[str, Any]]:
     Raises:
         Unmappable: there is none, or there are too many.
     """
-    if type(decoded) is dict:
+    if type(decoded) is dict or isinstance(decoded, dict):
         return [decoded]
     if not isinstance(decoded, list):
         raise Unmappable(Reason.NOT_AN_OBJECT, f"the payload is {kind(decoded)}, not an object or an array of objects")
@@ -58,4 +58,5 @@ def kind(value: object) -> str:
     if value is None:
         return "null"
     kinds: dict[type, str] = {bool: "a boolean", int: "a whole number", float: "a number", str: "a string"}
-    return kinds.get(type(value), "an array" if isinstance(value, list) else "an object")
+    found = next((name for type_, name in kinds.items() if isinstance(value, type_)), None)
+    return found or ("an array" if isinstance(value, list) else "an object")

@@ -53,5 +53,11 @@ class Route:
 def sources(route: Route) -> list[Scalar]:
     """Every source in the route, of columns, key, properties and event time."""
     specs = [*route.fields.values(), *([route.event_time] if route.event_time else [])]
-    in_fields = [spec.source if isinstance(spec, FieldSpec) else spec for spec in specs]
+    in_fields = [source for spec in specs for source in _of_field(spec)]
     return [*in_fields, *([] if route.key is None else [route.key]), *route.properties.values()]
+
+
+def _of_field(field_: Scalar | FieldSpec) -> list[Scalar]:
+    if not isinstance(field_, FieldSpec):
+        return [field_]
+    return [field_.source, *(_of_field(field_.default) if isinstance(field_.default, FieldSpec) else [])]

@@ -95,10 +95,21 @@ class Intakes:
 
     def rows_made(self) -> Counter[tuple[str, str]]:
         """How many rows the routes have made by the current mappers, by label and stream."""
-        made: Counter[tuple[str, str]] = Counter()
+        return self._total(Mapper.rows_made)
+
+    def unanswerable(self) -> Counter[tuple[str, str]]:
+        """For how many elements a route's condition couldn't be evaluated, likewise."""
+        return self._total(Mapper.unanswerable)
+
+    def _total(self, counts_of: Callable[[Mapper], Mapping[tuple[str, str], int]]) -> Counter[tuple[str, str]]:
+        total: Counter[tuple[str, str]] = Counter()
         for mapper in self._mappers.values():
-            made.update(mapper.rows_made())  # unlike a sum of counters it keeps routes that made no row
-        return made
+            total.update(counts_of(mapper))  # unlike a sum of counters it keeps routes that made no row
+        return total
+
+    def route_notes(self) -> tuple[str, ...]:
+        """Probable mistakes in routes that the messages have shown, as sentences."""
+        return tuple(note for mapper in self._mappers.values() for note in mapper.notes())
 
     def prepare(self, streams: Sequence[str]) -> list[Intake]:
         """The intakes that are missing for these streams.

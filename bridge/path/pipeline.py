@@ -113,7 +113,11 @@ class Pipeline:
         self._refuses_births = False
         self._commit_due: float | None = None  # monotonic seconds; None: no commit is due without a batch
         self._earlier_rows: Counter[tuple[str, str]] = Counter()  # made by mappers that were replaced
-        self._route_rows: Mapping[tuple[str, str], int] = intakes.rows_made()  # as of the last count
+        self._earlier_unanswerable: Counter[tuple[str, str]] = Counter()
+        # As of the last count:
+        self._route_rows: Mapping[tuple[str, str], int] = intakes.rows_made()
+        self._route_unanswerable: Mapping[tuple[str, str], int] = intakes.unanswerable()
+        self._route_notes = intakes.route_notes()
         self._count_at = 0.0
         self.heartbeat = clock()  # monotonic seconds of the last turn
         self.snapshot = Snapshot(outbox.books())
@@ -164,7 +168,7 @@ class Pipeline:
         self._offer(self._upkeep.purge_and_replay(self._mapper, self.senders, now))
         if now >= self._count_at:
             self._count_at = now + COUNT_EVERY
-            self._route_rows = self._rows_made()
+            self._count_routes()
         self.snapshot = self._snapshot()
 
     # --- the steps of a turn ------------------------------------------------------------------------------
@@ -218,6 +222,7 @@ class Pipeline:
         # A stream that no route feeds any more keeps its sender: its records still have to be sent.
         self.senders = {**self.senders, **added}
         self._earlier_rows.update(self._intakes.rows_made())
+        self._earlier_unanswerable.update(self._intakes.unanswerable())
         self._mapper = change.mapper
         self._intakes.use(change.mapper, change.streams, intakes)
         self._outbox.divide(change.shares)
@@ -385,10 +390,10 @@ class Pipeline:
 
     # --- what others read ---------------------------------------------------------------------------------
 
-    def _rows_made(self) -> Mapping[tuple[str, str], int]:
-        made = Counter(self._earlier_rows)
-        made.update(self._intakes.rows_made())
-        return made
+    def _count_routes(self) -> None:
+        self._route_rows = _total(self._earlier_rows, self._intakes.rows_made())
+        self._route_unanswerable = _total(self._earlier_unanswerable, self._intakes.unanswerable())
+        self._route_notes = self._intakes.route_notes()
 
     def _snapshot(self) -> Snapshot:
         outbox, intake, senders = self._outbox, self._intakes.figures, self.senders
@@ -410,6 +415,8 @@ class Pipeline:
             },
             receipt_durations={stream: sender.durations.durations for stream, sender in senders.items()},
             route_rows=self._route_rows,
+            route_unanswerable=self._route_unanswerable,
+            route_notes=self._route_notes,
             sessions_lost=outbox.counter("sessions_lost"),
             sessions_kept=outbox.counter("sessions_kept"),
             broker_dropped=intake.broker_dropped,
@@ -438,3 +445,9 @@ class Pipeline:
         # Even if the outbox has just failed: what isn't released now is sent again after the next start.
         self._store(Batch(), self._clock(), due=True, changes=SessionChanges())
         self.snapshot = self._snapshot()
+
+
+def _total(earlier: Counter[tuple[str, str]], current: Mapping[tuple[str, str], int]) -> Mapping[tuple[str, str], int]:
+    total = Counter(earlier)
+    total.update(current)  # unlike a sum of counters it keeps zeros
+    return total

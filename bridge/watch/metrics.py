@@ -111,6 +111,13 @@ DEFINITIONS = (
         "Rows mapped since the start; redelivered messages count again. A route is identified by its name or topic.",
         ("route", "stream"),
     ),
+    Definition(
+        "route_unanswerable",
+        "counter",
+        "Elements since the start for which the route's condition (when) couldn't be evaluated, because a member was "
+        "absent or had another type: they went to the next route.",
+        ("route", "stream"),
+    ),
     Definition("sends", "counter", "Records sent to GDN since the start, resent ones included."),
     Definition("receipts", "counter", "Receipts from GDN since the start, refusals included."),
     Definition("receipt_seconds", "histogram", "Time from the send of a record to its receipt.", ("stream",)),
@@ -291,6 +298,7 @@ def _samples(reading: Reading) -> dict[str, Samples]:
         "sparkplug_births_refused": _single(traffic.sparkplug_refused),
         "broker_dropped": _single(traffic.broker_dropped),
         "route_rows": sorted(traffic.route_rows.items()),
+        "route_unanswerable": sorted(traffic.route_unanswerable.items()),
         "sends": _single(traffic.sends),
         "receipts": _single(traffic.receipts),
         "receipt_seconds": _by_label(traffic.receipt_durations),

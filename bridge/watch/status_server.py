@@ -156,6 +156,7 @@ class StatusServer:
                 "messages_dropped": snapshot.traffic.broker_dropped,
                 "notes": list(snapshot.traffic.broker_notes),
             },
+            "routes": {"notes": list(snapshot.traffic.route_notes)},
             "health": self._health(snapshot),
         }
 

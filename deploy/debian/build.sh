@@ -59,7 +59,7 @@ Section: net
 Priority: optional
 Installed-Size: $(du -ks --exclude DEBIAN "$root" | cut -f1)
 Depends: python3 (>= 3.$minor~), python3 (<< 3.$((minor + 1))~), libc6, ca-certificates, init-system-helpers
-Recommends: systemd
+Recommends: systemd, tzdata
 Suggests: mosquitto
 Description: feeds Macrometa GDN stream workers from MQTT devices
  Takes what devices publish to an MQTT broker, stores it durably, and delivers it to the

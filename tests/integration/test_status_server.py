@@ -55,6 +55,7 @@ def server(state: State) -> Iterator[StatusServer]:
                 sessions_lost=1,
                 broker_dropped=7,
                 broker_notes=("keeps no session",),
+                route_notes=("rooms: never evaluated",),
             ),
             OutboxStatus(bytes=300, oldest_age=2.5, dead_letters=2, holding="the outbox is <full>"),
         ),
@@ -283,6 +284,7 @@ def test_status_prints_the_status_as_text(
     assert "10 received = 5 delivered + 3 in the outbox + 2 dead-lettered + 0 dropped\n" in text
     assert "holding, disconnected from the broker: the outbox is <full>" in text
     assert "broker   7 messages dropped since its start, of any client\n         keeps no session\n" in text
+    assert "routes   rooms: never evaluated\n" in text
     assert "the worker is active, the health query returned 42, 3 rows behind" in text
 
     state.parts = [PartStatus("mqtt", "waiting", 5.0, "the broker is \x1b[31maway", 6.5)]

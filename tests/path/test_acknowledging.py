@@ -11,6 +11,8 @@ from bridge.mapping import Route
 from bridge.mqtt.packets import KEPT_BYTES
 from bridge.mqtt.redelivery import PATIENCE
 from bridge.outbox import Bounds
+from bridge.path.inbox import Change
+from bridge.path.pipeline import COUNT_EVERY
 from tests.faults.mqtt_packets import publish
 from tests.path.harness import READINGS, DataPath
 
@@ -50,6 +52,29 @@ def test_a_filtered_message_is_counted_and_acknowledged_only_after_the_commit(ma
     assert path.events == [("commit begins", None), ("committed", ([7], ())), ("puback", [1, 2, 7])]
     assert path.outbox.books().dropped == {"filtered": 2}
     assert path.outbox.books().balanced
+
+
+def test_conditions_that_cannot_be_evaluated_are_counted_across_a_change_of_routes(make_path: MakePath) -> None:
+    misspelt = Route("d/{device}", "readings", when="m > `5`")
+    path = make_path(routes=(misspelt,))
+    broker = path.connect_broker()
+
+    def unanswerable() -> dict[tuple[str, str], int]:
+        path.clock.now += COUNT_EVERY
+        path.turn()
+        return dict(path.pipeline.snapshot.traffic.route_unanswerable)
+
+    broker.publish(1, 2)
+    path.turn()
+    assert unanswerable() == {(misspelt.topic, "readings"): 2}
+    assert len(list(path.pipeline.snapshot.traffic.route_notes)) == 1
+
+    path.inbox.change(Change(path.mapper(Route("d/{device}", "readings", when="n > `5`")), (), {}, lambda: None))
+    broker.publish(3, 7)
+    path.turn()
+    assert unanswerable() == {(misspelt.topic, "readings"): 2}
+    assert not list(path.pipeline.snapshot.traffic.route_notes)
+    assert path.outbox.books().dropped == {"filtered": 3}
 
 
 def test_messages_are_acknowledged_in_arrival_order_whatever_they_became(path: DataPath) -> None:

@@ -129,7 +129,7 @@ def test_a_message_for_two_streams_becomes_each_row_once_and_is_acknowledged_in_
     assert (readings.acknowledged, others.acknowledged) == ([1, 2], [1, 2])
     assert path.outbox.books().received == 4
     path.turn(4)
-    assert path.pipeline._rows_made() == {("d/{device}", "readings"): 2, ("d/{device}", "others"): 2}
+    assert path.intakes.rows_made() == {("d/{device}", "readings"): 2, ("d/{device}", "others"): 2}
 
 
 def test_the_first_route_takes_a_message_whatever_session_it_came_in(make_path: MakePath) -> None:

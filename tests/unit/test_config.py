@@ -409,6 +409,23 @@ def test_a_gap_between_numbered_routes_is_named(environ: dict[str, str]) -> None
             '[{"topic": "a", "stream": "s", "feilds": {}}]',
             "BRIDGE_ROUTES, [0].feilds: there is no such setting; did you mean routes[0].fields?",
         ),
+        (
+            '[{"topic": "a", "stream": "s", "fields": {"x": {"source": "a", "zoen": "UTC"}}}]',
+            "BRIDGE_ROUTES, [0].fields.x.zoen: there is no such setting; did you mean routes[0].fields.x.zone?",
+        ),
+        (
+            '[{"topic": "a", "stream": "s", "fields": {"x": {"source": "a", "default": {"source": "b", "bitt": 1}}}}]',
+            "BRIDGE_ROUTES, [0].fields.x.default.bitt: there is no such setting; did you mean "
+            "routes[0].fields.x.default.bit?",
+        ),
+        (
+            '[{"topic": "a", "stream": "s", "fields": {"x": {"source": "a", "default": [1]}}}]',
+            "BRIDGE_ROUTES, [0].fields.x.default: must be a string, a number, true or false, or a table with source",
+        ),
+        (
+            '[{"topic": "a", "stream": "s", "event_time": {"source": "a", "tmie": "s"}}]',
+            "BRIDGE_ROUTES, [0].event_time.tmie: there is no such setting; did you mean routes[0].event_time.time?",
+        ),
         ("[" * 100_000, "BRIDGE_ROUTES: must be a list, written as JSON"),
     ],
 )

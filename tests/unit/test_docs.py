@@ -48,11 +48,17 @@ def code(cell: str) -> str:
     return cell[1:-1]
 
 
+def field_of(source: Any) -> Any:
+    if not isinstance(source, dict):
+        return source
+    return FieldSpec(**{key: field_of(value) if key == "default" else value for key, value in source.items()})
+
+
 def given(source: Any, topic: str, payload: bytes, expected: Any) -> Any:
     """The value of a column of the expected value's type."""
     column = {str: "string", int: "long", float: "double", bool: "bool", dict: "object"}[type(expected)]
     definition = f"@App:name('w') @App:qlVersion('2') CREATE STREAM s (c {column});"
-    field = FieldSpec(**source) if isinstance(source, dict) else source
+    field = field_of(source)
     mapper = Mapper(routes=[Route("rooms/{roomNo}", "s", {"c": field})], streams=input_streams(parse(definition)))
     mapped = mapper.map(MqttMessage(topic, payload, 1, False, 1, 0))
     assert isinstance(mapped, list), mapped
@@ -92,6 +98,22 @@ def test_formats_are_as_in_the_mapping_guide() -> None:
         assert compile_decoder(FormatOptions(name, **arguments))(sent_bytes) == json.loads(code(value)), format_
     assert documented == set(FORMATS)
     assert set(TEXT_FORMATS) == only_text - {"raw"}, "values that are all text are parsed; base64 is no such text"
+
+
+def test_options_of_formats_are_as_in_the_mapping_guide() -> None:
+    examples = table("with | format | payload")
+    for with_, format_, payload, value in examples:
+        options: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in tomllib.loads(code(with_)).items()
+        }
+        sent = code(payload.removeprefix("hex "))
+        sent_bytes = bytes.fromhex(sent) if payload.startswith("hex ") else sent.encode()
+
+        decoded = compile_decoder(FormatOptions(code(format_), **options))(sent_bytes)
+
+        assert decoded == json.loads(code(value)), with_
+    assert len(examples) == 6
+    assert 'double column gets 35.4 of `"35,4"` and 1234.5 of `"1.234,5"`' in MAPPING
 
 
 def leaves(value: Any) -> list[Any]:

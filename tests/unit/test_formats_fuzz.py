@@ -19,7 +19,10 @@ import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bridge.mapping.encoding import encode_number
 from bridge.mapping.formats import FORMATS, MAX_DEPTH, FormatOptions, compile_decoder
+from bridge.mapping.formats.options import JSON_FORMATS
+from bridge.mapping.numbers import WrittenNumber
 from bridge.mapping.unmappable import Unmappable
 from bridge.reasons import Reason
 
@@ -27,7 +30,15 @@ VALUE = {"id": "AD11", "t": [21.5, -7, None, True, {"é": b"\0\xff", "n": 2**63}
 
 SEEDS: dict[str, tuple[FormatOptions, bytes]] = {
     "json": (FormatOptions(), b'{"id": "AD11", "t": [21.5, -7, null, true, {"\xc3\xa9": "\\u00e9", "n": 1e300}]}'),
+    "jsonl": (FormatOptions("jsonl"), b'{"id": "AD11"}\n{"t": [21.5, -0]}{"t": 1e999}'),
+    "json as devices write it": (
+        FormatOptions(nan="null", null_values=("", "N/A"), embedded_json=("p", "p.q"), decimal=","),
+        b'{"t": -nan, "u": "N/A", "p": "{\\"q\\": \\"[1, NaN, 2.50]\\"}", "i": [inf, 1.10]}\0\0',
+    ),
+    "utf-16": (FormatOptions("jsonl", encoding="utf-16"), '\ufeff{"é": "\U0001f600"}\n[1]'.encode("utf-16-le")),
+    "cp1252": (FormatOptions("csv", encoding="cp1252", null_values=("-",)), b"a,b\n\xfc,-"),
     "scalar": (FormatOptions("scalar"), b"-21.5e+3"),
+    "scalar with a comma": (FormatOptions("scalar", decimal=",", null_values=("7",)), b"-1.5,0"),
     "text": (FormatOptions("text", pattern=r"(?P<a>-?\d+(\.\d+)?)\s*(?P<b>[CFé])?(?P<rest>(.*,)*)"), b"-21.5 F,x,"),
     "csv": (FormatOptions("csv"), b'id;x,t\r\n"a ""b""\n",21.5\r\nc,\xc3\xa9'),
     "csv with columns": (FormatOptions("csv", delimiter=";", columns=("a", "b")), b"1;2\n3;4"),
@@ -51,10 +62,12 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 
 def is_json(value: Any, room: int = MAX_DEPTH) -> bool:
     """Whether it is a JSON value within the bound on nesting."""
-    if type(value) is dict:
+    if isinstance(value, dict):
         return room > 0 and all(type(name) is str and is_json(member, room - 1) for name, member in value.items())
     if type(value) is list:
         return room > 0 and all(is_json(element, room - 1) for element in value)
+    if isinstance(value, WrittenNumber):
+        return float(repr(value)) == value
     return value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value))
 
 
@@ -63,21 +76,27 @@ def judge(options: FormatOptions, payload: bytes) -> None:
     value, refusal = outcome(options, payload)
 
     assert time.process_time() - started < 0.5
+    if options.name in JSON_FORMATS:
+        exact, again = outcome(options, payload, keep_digits=True)
+        assert (exact, str(again)) == (value, str(refusal)), "the digits that are kept change no value"
     if refusal is not None:
-        own = Reason.NOT_JSON if options.name == "json" else Reason.UNDECODABLE
-        assert refusal.reason in {Reason.EMPTY, Reason.TOO_LARGE, own}
+        own = {Reason.NOT_JSON if options.name in JSON_FORMATS else Reason.UNDECODABLE}
+        own |= {Reason.NOT_JSON} if options.embedded_json else set()
+        own |= {Reason.UNDECODABLE} if options.encoding != "utf-8" else set()
+        assert refusal.reason in {Reason.EMPTY, Reason.TOO_LARGE, *own}
         assert len(str(refusal)) < 400
         return
     assert is_json(value)
     try:
-        msgspec.json.encode(value)
+        msgspec.json.encode(value, enc_hook=encode_number)
     except OverflowError:
-        assert options.name == "json"  # whole numbers beyond 64 bits stay exact there
+        # Numbers beyond 64 bits or a double stay exact there.
+        assert options.name in ("cbor", *JSON_FORMATS)
 
 
-def outcome(options: FormatOptions, payload: bytes) -> tuple[Any, Unmappable | None]:
+def outcome(options: FormatOptions, payload: bytes, *, keep_digits: bool = False) -> tuple[Any, Unmappable | None]:
     try:
-        return compile_decoder(options)(payload), None
+        return compile_decoder(options, keep_digits=keep_digits)(payload), None
     except Unmappable as exc:
         return None, exc
 
@@ -206,6 +225,7 @@ JSON = st.recursive(
 @given(JSON)
 def test_json_msgpack_and_cbor_give_what_others_have_written(value: Any) -> None:
     assert value == compile_decoder(FormatOptions())(msgspec.json.encode(value))
+    assert value == compile_decoder(FormatOptions(), keep_digits=True)(msgspec.json.encode(value))
     assert value == compile_decoder(FormatOptions("msgpack"))(msgspec.msgpack.encode(value))
     assert value == compile_decoder(FormatOptions("cbor"))(cbor2.dumps(value))
     assert value == compile_decoder(FormatOptions("cbor"))(cbor2.dumps(value, indefinite_containers=True))

@@ -41,6 +41,7 @@ FULL = Reading(
             rate_limited={"s": True},
             receipt_durations={"s": DURATIONS},
             route_rows={('a/"b"\n\\', "s"): 5},
+            route_unanswerable={("a", "s"): 2},
         ),
         OutboxStatus(seconds_left=60.0, stream_bytes={"s": 9}),
     ),

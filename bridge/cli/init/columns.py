@@ -193,7 +193,7 @@ def _parsed(cell: str) -> Any:
 
 
 def _time_formats(value: Any) -> set[str]:
-    if type(value) in (int, float):
+    if isinstance(value, int | float) and not isinstance(value, bool):
         return {unit for unit, (first, last) in _EPOCHS.items() if first <= value < last}
     if isinstance(value, str) and _ISO.fullmatch(value):
         try:

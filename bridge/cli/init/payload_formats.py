@@ -128,7 +128,8 @@ def _plain(payload: bytes) -> GuessedFormat:
         value = rows_of(_SCALAR, None, payload)[0]["value"]
     except Unmappable:
         return _raw()
-    return GuessedFormat(_SCALAR, None, frozenset({"number" if type(value) in (int, float) else type(value).__name__}))
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return GuessedFormat(_SCALAR, None, frozenset({"number" if is_number else type(value).__name__}))
 
 
 def _raw() -> GuessedFormat:

@@ -11,10 +11,13 @@ import math
 import re
 import struct
 import uuid
+from contextlib import suppress
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from bridge.mapping.formats.options import MAX_DEPTH
 from bridge.mapping.formats.values import as_base64, whole
+from bridge.mapping.numbers import number_of
 from bridge.mapping.unmappable import Unmappable
 from bridge.reasons import Reason
 
@@ -180,13 +183,12 @@ def _bignum(data: bytes, *, negative: bool) -> int | str:
 
 
 def _decimal(content: Any) -> float:
-    """Mantissa times a power of ten (RFC 8949, 3.4.4), as a double, like a number in JSON."""
+    """Mantissa times a power of ten (RFC 8949, 3.4.4), like a number in JSON."""
     match content:
         # A boolean is an int to Python. A mantissa that is a string is a bignum, or a text in its place.
         case [int() as power, int() | str() as digits] if type(power) is int and _WHOLE.fullmatch(str(digits)):
-            value = float(f"{digits}e{power}")
-            if math.isfinite(value):
-                return value
+            with suppress(InvalidOperation):
+                return number_of(str(Decimal(f"{digits}e{power}")))
     raise _undecodable("a decimal fraction is malformed or too large")
 
 

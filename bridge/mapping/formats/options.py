@@ -9,9 +9,12 @@ from typing import Any
 
 from bridge.mapping.payload import MAX_PAYLOAD
 
-FORMATS = ("json", "scalar", "text", "csv", "msgpack", "cbor", "influx", "raw")
+FORMATS = ("json", "scalar", "text", "csv", "jsonl", "msgpack", "cbor", "influx", "raw")
+JSON_FORMATS = ("json", "jsonl")
+"""Formats that decode numbers without their digits first: see ``compile_decoder``."""
 TEXT_FORMATS = ("text", "csv")
 """Formats whose values are all text, which is parsed as the type it looks like, as captures are."""
+ENCODINGS = ("utf-8", "latin-1", "cp1252", "utf-16", "utf-16-le", "utf-16-be")
 COMPRESSIONS = ("none", "gzip", "zlib", "zstd", "auto")
 
 MAX_DEPTH = 100
@@ -35,8 +38,32 @@ class FormatOptions:
     """csv: one character."""
     columns: tuple[str, ...] = ()
     """csv: the names of the columns; empty: the first line has them."""
+    encoding: str = "utf-8"
+    """Of texts, one of ``ENCODINGS``; ``utf-16`` without byte order mark is little-endian."""
+    nan: str = "refuse"
+    """json, jsonl: ``null`` reads NaN and the infinities as null."""
+    decimal: str = "."
+    """The decimal separator of numbers in texts, ``.`` or ``,``."""
+    null_values: tuple[str, ...] = ()
+    """Texts that mean no value."""
+    embedded_json: tuple[str, ...] = ()
+    """Paths to texts that contain JSON; ``$root`` is the whole payload."""
     max_payload: int = MAX_PAYLOAD
-    """Bytes, both as received and decompressed."""
+    """Bytes, as received, decompressed, and as UTF-8."""
+
+    def described(self) -> str:
+        """The format, and the options that differ from the defaults."""
+        parts = [self.name, *([] if self.compression == "none" else [self.compression])]
+        for option, value, default in (
+            ("encoding", self.encoding, "utf-8"),
+            ("nan", self.nan, "refuse"),
+            ("decimal", self.decimal, "."),
+            ("null_values", list(self.null_values), []),
+            ("embedded_json", list(self.embedded_json), []),
+        ):
+            if value != default:
+                parts.append(f"{option} {value!a}")
+        return ", ".join(parts)
 
 
 class MissingExtra(ValueError):

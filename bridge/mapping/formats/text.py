@@ -1,15 +1,15 @@
-"""Text formats: JSON, a single value, and text matched by a pattern."""
+"""Text formats: a single value, and text matched by a pattern."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
-from bridge.mapping.formats.options import MAX_DEPTH, PayloadDecoder, load_extra
-from bridge.mapping.formats.values import nests_deeper, whole
+from bridge.mapping.formats.options import ENCODINGS, PayloadDecoder, load_extra
+from bridge.mapping.formats.values import whole
+from bridge.mapping.numbers import EXACT_DOUBLE, number_of
 from bridge.mapping.unmappable import Unmappable, preview
 from bridge.reasons import Reason
 
@@ -23,52 +23,56 @@ PATTERN_MEMORY = 1024 * 1024
 """Bytes that RE2 may use for a pattern. It refuses patterns that need more, so also slow ones: see compile_text."""
 
 _MAX_NUMBER = 100  # characters; longer ones are text
-_BOM = b"\xef\xbb\xbf"
+_EXACT_DIGITS = 15  # characters of a number in the range of exact whole numbers that a double holds exactly
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")  # RFC 8259, 6
+TRAILING = "\0 \t\r\n"
+"""Padding after a text, if there is a NUL in it."""
 _BOOLEANS = {"true": True, "false": False}
 
-_parse_json = msgspec.json.Decoder().decode
+
+class Scalar(dict[str, Any]):
+    """A decoded scalar, which keeps its text."""
+
+    __slots__ = ("text",)
+
+    text: str
 
 
-def decode_json(payload: bytes) -> Any:
-    """Decode JSON (RFC 8259, so without NaN and Infinity). A byte order mark is skipped.
+def texts_of(element: Any) -> Any:
+    """A decoded scalar as the text that came; anything else is returned unchanged."""
+    if not isinstance(element, Scalar):
+        return element
+    return {"value": None if element["value"] is None else element.text}
 
-    Whole numbers are exact, also beyond 64 bits (msgspec refuses more than 4,300 digits): the column's coercion refuses
-    one that doesn't fit. The other formats give such numbers as text.
 
-    Raises:
-        Unmappable: it isn't JSON, or nests too deeply.
+def compile_scalar(decimal: str) -> PayloadDecoder:
+    """Make the decoder of a single value: an object with the member ``value``.
+
+    That is a number in JSON's syntax, ``true`` or ``false`` in any case, else the text without surrounding white space.
+    A number that doesn't fit (a whole one in 64 bits, others in a double) is text, and so is one with a point if the
+    decimal separator is a comma. The decoder raises ``Unmappable`` if the payload isn't UTF-8, or is blank.
     """
-    if payload.startswith(_BOM):
-        payload = payload[len(_BOM) :]
-    try:
-        decoded = _parse_json(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        if not payload or payload.isspace():
-            raise Unmappable(Reason.EMPTY, "the payload is empty") from None
-        raise Unmappable(Reason.NOT_JSON, f"the payload is not JSON: {exc}") from exc
-    # Only a payload with more brackets than allowed levels can nest too deeply: few need the walk.
-    if payload.count(b"[") + payload.count(b"{") > MAX_DEPTH and nests_deeper(decoded, MAX_DEPTH):
-        raise Unmappable(Reason.NOT_JSON, f"the payload nests deeper than {MAX_DEPTH} levels")
-    return decoded
+    has_comma = decimal == ","
+
+    def decode(payload: bytes) -> Scalar:
+        text = decode_utf8(payload).strip()
+        scalar = Scalar(value=text if has_comma and "." in text else _scalar_value(text))
+        scalar.text = text
+        return scalar
+
+    return decode
 
 
-def decode_scalar(payload: bytes) -> dict[str, Any]:
-    """An object with the member ``value``: a number in JSON's syntax, ``true`` or ``false`` in any case, else the text.
-
-    Surrounding white space is skipped. A number that doesn't fit (a whole one in 64 bits, others in a double) is text.
-
-    Raises:
-        Unmappable: it isn't UTF-8, or is blank.
-    """
-    text = decode_utf8(payload).strip()
+def _scalar_value(text: str) -> Any:
     number = _NUMBER.fullmatch(text) if len(text) <= _MAX_NUMBER else None
     if number is None:
-        return {"value": _BOOLEANS.get(text.lower(), text) if len(text) <= len("false") else text}
+        return _BOOLEANS.get(text.lower(), text) if len(text) <= len("false") else text
     if number[1] is None and number[2] is None:
-        return {"value": whole(int(text))}
+        return whole(int(text))
     value = float(text)
-    return {"value": value if math.isfinite(value) else text}
+    if not math.isfinite(value):
+        return text
+    return value if len(text) <= _EXACT_DIGITS and abs(value) < EXACT_DOUBLE else number_of(text)
 
 
 def compile_text(pattern: str | None) -> PayloadDecoder:
@@ -111,8 +115,37 @@ def compile_text(pattern: str | None) -> PayloadDecoder:
     return decode
 
 
+def compile_transcoder(encoding: str, limit: int) -> Callable[[bytes], bytes] | None:
+    """Make what converts a payload to UTF-8, of at most ``limit`` bytes; None if it is UTF-8 already.
+
+    Raises:
+        ValueError: the encoding is unknown.
+    """
+    if encoding not in ENCODINGS:
+        raise ValueError(f"unknown encoding {encoding!r}; there are: {', '.join(ENCODINGS)}")
+    if encoding == "utf-8":
+        return None
+
+    def transcode(payload: bytes) -> bytes:
+        codec = encoding
+        if encoding == "utf-16":  # Python's codec would take the byte order of this machine
+            codec = "utf-16-be" if payload.startswith(b"\xfe\xff") else "utf-16-le"
+        try:
+            text = payload.decode(codec)
+        except UnicodeDecodeError as exc:
+            detail = f"the payload is not {encoding}: {exc.reason} at byte {exc.start}"
+            raise Unmappable(Reason.UNDECODABLE, detail) from exc
+        found = text.encode()
+        if len(found) > limit:
+            detail = f"the payload has {len(found)} bytes as UTF-8, at most {limit} are allowed"
+            raise Unmappable(Reason.TOO_LARGE, detail)
+        return found
+
+    return transcode
+
+
 def decode_utf8(payload: bytes) -> str:
-    """The text, without byte order mark.
+    """The text, without byte order mark and without NULs at its end.
 
     Raises:
         Unmappable: it isn't UTF-8, or is blank.
@@ -121,6 +154,9 @@ def decode_utf8(payload: bytes) -> str:
         text = payload.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         raise Unmappable(Reason.UNDECODABLE, f"the payload is not UTF-8: {exc.reason} at byte {exc.start}") from exc
+    if "\0" in text:
+        stripped = text.rstrip(TRAILING)
+        text = stripped if "\0" in text[len(stripped) :] else text
     if not text or text.isspace():
         raise Unmappable(Reason.EMPTY, "the payload is empty")
     return text
