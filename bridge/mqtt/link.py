@@ -41,6 +41,10 @@ MAX_OTHER = 128 * 1024
 """Bytes of packets other than PUBLISH in one read. No sensible packet comes near it, and paho takes seconds for the
 properties of larger ones."""
 
+MAX_ANSWER = 512
+"""Bytes that each unanswered SUBSCRIBE and UNSUBSCRIBE adds to ``MAX_OTHER``: the answers to thousands of them come in
+one read, and each may explain its reasons."""
+
 MAX_DIGITS = 20
 """Digits of the broker's counter of dropped messages: a longer text isn't a counter, and slow to parse."""
 
@@ -249,23 +253,23 @@ class MqttLink(Link):
 
     @property
     def held(self) -> tuple[str, ...]:
-        """Filters that the session holds now: see ``Subscriptions``."""
-        return self._subscriptions.held
+        """Filters that the session holds now: see ``Results``."""
+        return self._subscriptions.results.held
 
     @property
     def refused(self) -> Mapping[str, str]:
-        """Wanted filters that are refused or granted at QoS 0, each with the reason: see ``Subscriptions``."""
-        return self._subscriptions.refused
+        """Wanted filters that are refused or granted at QoS 0, each with the reason: see ``Results``."""
+        return self._subscriptions.results.refused
 
     @property
     def downgraded(self) -> frozenset[str]:
         """Those of ``refused`` that the broker granted at QoS 0."""
-        return self._subscriptions.downgraded
+        return self._subscriptions.results.downgraded
 
     @property
     def granted(self) -> Mapping[str, int]:
-        """Wanted filters that the broker granted on this connection, each with its QoS: see ``Subscriptions``."""
-        return self._subscriptions.granted
+        """Wanted filters that the broker granted on this connection, each with its QoS: see ``Results``."""
+        return self._subscriptions.results.granted
 
     @property
     def qos(self) -> int:
@@ -275,7 +279,7 @@ class MqttLink(Link):
     @property
     def advice(self) -> Mapping[str, str]:
         """What to do about each of ``refused``."""
-        return self._subscriptions.advice
+        return self._subscriptions.results.advice
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -330,6 +334,8 @@ class MqttLink(Link):
         self._send(self._subscriptions.take_suback(mid, [_reason(code) for code in codes]))
         if not self._subscriptions.has_unanswered:
             self._suback.stop()
+        elif self._suback.is_waiting:
+            self._suback.start(self._clock())  # for the next one: a broker that answers one by one is not late
         self._silence.heard()
 
     def _on_unsubscribe(self, _client: Any, _data: Any, mid: int, codes: list[ReasonCode], _properties: Any) -> None:
@@ -443,8 +449,9 @@ class MqttLink(Link):
 
     def _check_bounds(self, block: packets.Block, data: bytes) -> None:
         is_rest_other = block.needed > 0 and data[block.consumed] & 0xF0 != packets.PUBLISH
-        if len(block.other) > MAX_OTHER or (is_rest_other and block.needed > MAX_OTHER):
-            raise RemoteProtocolError(f"the broker sent over {MAX_OTHER} bytes of packets other than PUBLISH")
+        limit = MAX_OTHER + MAX_ANSWER * self._subscriptions.pending
+        if len(block.other) > limit or (is_rest_other and block.needed > MAX_OTHER):
+            raise RemoteProtocolError(f"the broker sent over {limit} bytes of packets other than PUBLISH")
 
     def _without_counter(self, messages: Iterable[MqttMessage]) -> list[MqttMessage]:
         """Read the broker's counter of dropped messages; returns the messages to process.

@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -206,12 +206,13 @@ def mqtt(
     *,
     known: tuple[str, ...] = (),
     keepalive: int = 0,
+    clock: Callable[[], float] = time.monotonic,
     **options: Any,
 ) -> MqttLink:
     asked = MqttOptions(
         client_id="c", version=version, keepalive=keepalive, session_expiry=3600, receive_maximum=100, **options
     )
-    return MqttLink(sock=sock, options=asked, filters=filters, known=known)
+    return MqttLink(sock=sock, options=asked, filters=filters, known=known, clock=clock)
 
 
 def packet(head: int, body: bytes) -> bytes:
@@ -990,6 +991,49 @@ def test_less_than_the_least_rate_before_the_suback_is_no_progress(pair: Pair) -
     assert link.error is None
     arrive(link, pair[1], now, rate=500, seconds=5)
     assert "did not answer SUBSCRIBE" in (link.error or "")
+
+
+def test_a_broker_that_answers_many_subscribes_one_by_one_is_not_late(pair: Pair) -> None:
+    now = 1000.0
+    link = connected(pair, 4, filters=tuple(f"f{n}" for n in range(40)), clock=lambda: now)
+    link.tick(now)
+    for request in range(1, 6):
+        assert not link.subscribed
+        now += 0.9 * ANSWER_TIMEOUT
+        receive(link, pair[1], suback(4, request, *[1] * 8))
+        link.tick(now)
+        assert link.error is None
+
+    assert link.subscribed
+    assert len(link.granted) == 40
+
+
+def test_the_last_of_many_subscribes_must_be_answered_too(pair: Pair) -> None:
+    now = 1000.0
+    link = connected(pair, 4, filters=tuple(f"f{n}" for n in range(9)), clock=lambda: now)
+    link.tick(now)
+    receive(link, pair[1], suback(4, 1, *[1] * 8))
+    link.tick(now)
+
+    now += ANSWER_TIMEOUT + 1
+    link.tick(now)
+
+    assert "did not answer SUBSCRIBE" in (link.error or "")
+
+
+def test_the_refusals_of_thousands_of_filters_may_explain_themselves_in_one_read(pair: Pair) -> None:
+    filters = tuple(f"site/{n}" for n in range(4000))
+    link = connected(pair, 5, filters=filters)
+    why = b"\x1f" + text("not allowed for this client, see the access rules of the broker. " * 4)
+    body = bytes([len(why) & 0x7F | 0x80, len(why) >> 7]) + why + b"\x87" * 8
+    answers = b"".join(packet(0x90, id_of(n) + body) for n in range(1, 501))
+    pair[1].setblocking(False)
+    while answers:
+        answers = answers[pair[1].send(answers) :]
+        link.read(0)
+
+    assert link.subscribed
+    assert len(link.refused) == 4000
 
 
 def test_bytes_before_the_connack_give_a_broker_no_time(pair: Pair) -> None:
