@@ -114,6 +114,13 @@ class MqttSettings(Group):
         validate_default=True,
         description="PEM file with the private key of `cert_file`, without a passphrase.",
     )
+    alpn: Text | None = Field(
+        default=None,
+        max_length=255,
+        pattern=r"^[!-~]+$",
+        description="Protocol name for ALPN (a TLS extension), for brokers that take several protocols on one port, "
+        "such as `x-amzn-mqtt-ca` for AWS IoT Core on port 443. Only for `mqtts://`. Not set: no ALPN.",
+    )
     connect_timeout: float = Field(
         default=10,
         ge=1,
@@ -154,6 +161,14 @@ class MqttSettings(Group):
                 raise ValueError(f"doesn't belong to mqtt.cert_file, or is damaged: {exc}") from None
         return checked
 
+    @field_validator("alpn")
+    @classmethod
+    def _check_alpn(cls, alpn: str | None, info: ValidationInfo) -> str | None:
+        urls = info.data.get("url")
+        if alpn is not None and urls is not None and not mqtt_endpoint(urls[0]).tls:
+            raise ValueError("is for TLS, but mqtt.url starts with mqtt://; use mqtts:// or remove this setting")
+        return alpn
+
     @property
     def brokers(self) -> list[BrokerAddress]:
         """In the order in which they are tried; all with TLS or all without."""
@@ -167,7 +182,7 @@ class MqttSettings(Group):
     @property
     def tls_files(self) -> Tls | None:
         """The files for TLS connections; None: the URLs' scheme is ``mqtt``."""
-        return Tls(self.ca_file, self.cert_file, self.key_file) if self.tls else None
+        return Tls(self.ca_file, self.cert_file, self.key_file, self.alpn) if self.tls else None
 
     @property
     def tls(self) -> bool:

@@ -29,6 +29,7 @@ from bridge.links.tls import Tls, UnusableFile, open_socket
 from bridge.message import MqttMessage
 from bridge.mqtt import grants, packets, refusals
 from bridge.mqtt.grants import Limits
+from bridge.mqtt.hosted import HostedBroker, hosted_broker
 from bridge.mqtt.refusals import BrokerReason, Code
 from bridge.mqtt.silence import ANSWER_TIMEOUT, MIN_RATE, Patience, Silence
 from bridge.mqtt.subscriptions import DROPPED_TOPIC, RequestKind, SubscriptionRequest, Subscriptions
@@ -154,6 +155,7 @@ class MqttLink(Link):
             nothing is known.
         known_qos: the QoS at which ``known`` were requested.
         client_not_after: see ``Link``.
+        hosted: the vendor, if it is a hosted broker.
         clock: monotonic seconds.
     """
 
@@ -166,6 +168,7 @@ class MqttLink(Link):
         known: Sequence[str],
         known_qos: int = 1,
         client_not_after: float | None = None,
+        hosted: HostedBroker | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(
@@ -185,11 +188,12 @@ class MqttLink(Link):
         self._pings = 0  # PINGREQs sent
         self._connection_notes: list[str] = []
         self._options = options
+        self._hosted = hosted
         self._subscriptions = Subscriptions(
             filters,
             known=known,
             version=options.version,
-            watch_drops=options.watch_drops,
+            watch_drops=options.watch_drops and (hosted is None or hosted.has_sys),
             same_qos=known_qos == options.qos,
         )
         self._pubrels: list[int] = []
@@ -294,9 +298,12 @@ class MqttLink(Link):
         return tuple(notes)
 
     @property
-    def counter_unanswered(self) -> bool:
-        """Whether the broker was asked for its counter of dropped messages and has not answered yet."""
-        return self._subscriptions.counter_unanswered
+    def ended_by_counter(self) -> bool:
+        """Whether the broker ended the link, with a reason or without, instead of answering the request for its counter
+        of dropped messages.
+        """
+        is_ended_by_peer = self.end in {LinkEnd.CLOSED_BY_PEER, LinkEnd.DISCONNECTED, LinkEnd.FAILED}
+        return is_ended_by_peer and self._subscriptions.counter_unanswered
 
     @property
     def is_auth_error(self) -> bool:
@@ -596,7 +603,7 @@ class MqttLink(Link):
     # --- the end ------------------------------------------------------------------------------------------
 
     def fail(self, error: str, end: LinkEnd) -> None:
-        """See ``Link``. Adds a hint if the connection breaks before the CONNACK."""
+        """See ``Link``. Adds what may be the reason if the broker gives none."""
         if self.session_present is None and end in {LinkEnd.FAILED, LinkEnd.CLOSED_BY_PEER}:
             error += " before it answered"
             if not isinstance(self.sock, ssl.SSLSocket):
@@ -605,6 +612,11 @@ class MqttLink(Link):
                 error += ". If the broker requires a client certificate, set mqtt.cert_file and mqtt.key_file"
             else:
                 error += ". Perhaps the broker doesn't trust the authority that issued mqtt.cert_file"
+        is_connected = self.session_present is not None
+        is_silent = end is LinkEnd.CLOSED_BY_PEER or (end is LinkEnd.FAILED and not is_connected)
+        if self._hosted is not None and is_silent:
+            advice = self._hosted.closing_advice(client_id=self._options.client_id, is_connected=is_connected)
+            error += f". {advice}" if advice else ""
         super().fail(error, end)
 
     def close(self) -> None:
@@ -662,7 +674,9 @@ def dial(
     except UnusableFile as exc:
         raise MqttUnavailable(str(exc)) from exc
     except ssl.SSLError as exc:
-        raise MqttUnavailable(f"the broker at {host}:{port} can't be used: {exc}") from exc
+        is_alpn = tls is not None and tls.alpn is not None and not isinstance(exc, ssl.SSLCertVerificationError)
+        advice = ". Check mqtt.alpn" if is_alpn else ""
+        raise MqttUnavailable(f"the broker at {host}:{port} can't be used: {exc}{advice}") from exc
     except OSError as exc:
         advice = "Check mqtt.url, and that the broker listens there"
         raise MqttUnavailable(f"the broker at {host}:{port} can't be reached: {exc}. {advice}") from exc
@@ -673,4 +687,5 @@ def dial(
         known=known,
         known_qos=known_qos,
         client_not_after=client_not_after,
+        hosted=hosted_broker(host),
     )

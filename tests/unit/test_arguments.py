@@ -181,3 +181,15 @@ def test_a_warning_between_the_output_is_no_json(
     assert "a.warning" in error
     assert "an.event" not in error
     assert "{" not in error
+
+
+def test_check_names_settings_beyond_a_hosted_brokers_limits(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    aws = "mqtt.url=mqtts://a1-ats.iot.eu-central-1.amazonaws.com:443"
+    routes = [{"topic": f"site{n}/t", "stream": "tutorialAppInputStream"} for n in range(51)]
+
+    assert main(["check", "--config", config, "--set", aws, "--set", f"routes={json.dumps(routes)}"]) == 0
+
+    output = capsys.readouterr().out
+    assert "amazonaws.com:443: AWS IoT Core allows 50 subscriptions a connection, and the routes need 51" in output
+    assert 'Set mqtt.alpn = "x-amzn-mqtt-ca"' in output
+    assert "no problems found" not in output
