@@ -104,16 +104,25 @@ def _hosted_remarks(configuration: Configuration) -> Iterator[str]:
         if hosted is not None:
             remarks = hosted.remarks(
                 port=broker.port,
-                subscriptions=len(_filters(configuration)),
+                subscriptions=max(len(_filters(routes)) for routes in _routes_of_sessions(configuration)),
                 qos=mqtt.qos,
+                is_websocket=broker.path is not None,
                 alpn=mqtt.alpn,
             )
             yield from (f"broker {broker}: {remark}" for remark in remarks)
 
 
-def _filters(configuration: Configuration) -> tuple[str, ...]:
-    """The topic filters that the bridge subscribes to."""
-    return minimal_filters([TopicTemplate.parse(route.topic).filter for route in configuration.routes])
+def _routes_of_sessions(configuration: Configuration) -> list[list[Route]]:
+    """The routes of each MQTT session."""
+    routes = list(configuration.routes)
+    if not configuration.settings.mqtt.session_per_stream:
+        return [routes]
+    return [[route for route in routes if route.stream == stream] for stream in {route.stream for route in routes}]
+
+
+def _filters(routes: Iterable[Route]) -> tuple[str, ...]:
+    """The topic filters that a session with these routes subscribes to."""
+    return minimal_filters([TopicTemplate.parse(route.topic).filter for route in routes])
 
 
 def _share_warnings(configuration: Configuration) -> Iterator[tuple[Location, str]]:
@@ -209,7 +218,7 @@ def _check_broker(configuration: Configuration, broker: BrokerAddress) -> Iterat
     at = f" at {broker}" if len(mqtt.brokers) > 1 else ""
     user = "without user" if mqtt.username is None else f"as {mqtt.username}"
     login = f"login {user}, with a temporary client id{at}"
-    wanted = _filters(configuration)
+    wanted = _filters(configuration.routes)
     subscriptions = {f"subscription {filter_}{at}": _in_another_group(filter_) for filter_ in wanted}
     try:
         with temporary_link(mqtt, list(subscriptions.values()), [broker]) as link:

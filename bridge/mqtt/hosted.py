@@ -38,13 +38,16 @@ class HostedBroker:
         text = self.closes_later if is_connected else self.closes_unanswered
         return text.format(client_id=repr(client_id))
 
-    def remarks(self, *, port: int, subscriptions: int, qos: int, alpn: str | None) -> Iterator[str]:
+    def remarks(
+        self, *, port: int, subscriptions: int, qos: int, is_websocket: bool, alpn: str | None
+    ) -> Iterator[str]:
         """In what the settings don't fit this broker: sentences.
 
         Args:
             port: in the URL.
             subscriptions: how many topic filters the routes need.
             qos: ``mqtt.qos``.
+            is_websocket: whether the URL is for MQTT over WebSocket.
             alpn: ``mqtt.alpn``.
         """
         if self.max_subscriptions is not None and subscriptions > self.max_subscriptions:
@@ -54,7 +57,7 @@ class HostedBroker:
             )
         if qos > self.max_qos:
             yield f"{self.name} doesn't support QoS 2. Set mqtt.qos = 1"
-        if port == 443 and self.alpn_on_443 is not None and alpn is None:
+        if port == 443 and not is_websocket and self.alpn_on_443 is not None and alpn is None:
             yield f'{self.name} takes MQTT on port 443 only with ALPN. Set mqtt.alpn = "{self.alpn_on_443}"'
 
 

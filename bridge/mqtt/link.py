@@ -26,6 +26,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from bridge.errors import MqttUnavailable, RemoteProtocolError
 from bridge.links.link import Link, LinkEnd
 from bridge.links.tls import Tls, UnusableFile, open_socket
+from bridge.links.websocket import UpgradeError, WebSocketStream, upgrade
 from bridge.message import MqttMessage
 from bridge.mqtt import grants, packets, refusals
 from bridge.mqtt.grants import Limits
@@ -155,6 +156,7 @@ class MqttLink(Link):
             nothing is known.
         known_qos: the QoS at which ``known`` were requested.
         client_not_after: see ``Link``.
+        stream: see ``Link``; for MQTT over WebSocket.
         hosted: the vendor, if it is a hosted broker.
         clock: monotonic seconds.
     """
@@ -168,6 +170,7 @@ class MqttLink(Link):
         known: Sequence[str],
         known_qos: int = 1,
         client_not_after: float | None = None,
+        stream: WebSocketStream | None = None,
         hosted: HostedBroker | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -176,6 +179,7 @@ class MqttLink(Link):
             failed="the connection to the broker failed",
             closed="the broker closed the connection",
             client_not_after=client_not_after,
+            stream=stream,
         )
         self.session_present: bool | None = None
         """Whether the broker had kept the session; None before its CONNACK."""
@@ -606,7 +610,9 @@ class MqttLink(Link):
         """See ``Link``. Adds what may be the reason if the broker gives none."""
         if self.session_present is None and end in {LinkEnd.FAILED, LinkEnd.CLOSED_BY_PEER}:
             error += " before it answered"
-            if not isinstance(self.sock, ssl.SSLSocket):
+            if self._stream is not None:
+                error += ". Check that the path in mqtt.url is the broker's for MQTT"
+            elif not isinstance(self.sock, ssl.SSLSocket):
                 error += ". If this port speaks TLS, write mqtts:// in mqtt.url"
             elif "own" not in self.certificate_ends:
                 error += ". If the broker requires a client certificate, set mqtt.cert_file and mqtt.key_file"
@@ -624,6 +630,8 @@ class MqttLink(Link):
         # Before the CONNACK nothing is sent: a CONNECT that still waits might begin a session unknown to us.
         if self.end is None and self.session_present is not None:
             self._client.disconnect()
+            if self._stream is not None:
+                self._stream.close(self._outgoing)
             self.flush()
         self.sock.close()
 
@@ -646,6 +654,7 @@ def dial(
     *,
     host: str,
     port: int,
+    path: str | None = None,
     tls: Tls | None,
     connect_timeout: float,
     options: MqttOptions,
@@ -658,6 +667,7 @@ def dial(
     Args:
         host: of the broker.
         port: of the broker.
+        path: of the URL for MQTT over WebSocket; None: plain MQTT.
         tls: None connects without TLS.
         connect_timeout: seconds.
         options: see ``MqttLink``.
@@ -680,6 +690,8 @@ def dial(
     except OSError as exc:
         advice = "Check mqtt.url, and that the broker listens there"
         raise MqttUnavailable(f"the broker at {host}:{port} can't be reached: {exc}. {advice}") from exc
+    if path is not None:
+        _upgrade(sock, host=host, port=port, path=path, secure=tls is not None, timeout=connect_timeout)
     return MqttLink(
         sock=sock,
         options=options,
@@ -687,5 +699,16 @@ def dial(
         known=known,
         known_qos=known_qos,
         client_not_after=client_not_after,
+        stream=None if path is None else WebSocketStream(),
         hosted=hosted_broker(host),
     )
+
+
+def _upgrade(sock: socket.socket, *, host: str, port: int, path: str, secure: bool, timeout: float) -> None:
+    shown_host = f"[{host}]" if ":" in host else host
+    url = f"{'wss' if secure else 'ws'}://{shown_host}:{port}{path}"
+    try:
+        upgrade(sock, url, subprotocols=["mqtt"], timeout=timeout)
+    except UpgradeError as exc:
+        advice = "Check port and path in mqtt.url, and that the broker takes MQTT over WebSocket there"
+        raise MqttUnavailable(f"the broker at {url} did not upgrade to WebSocket: {exc}. {advice}") from exc

@@ -33,8 +33,17 @@ def test_a_hosted_broker_is_recognised_by_its_host_name(host: str, broker: Hoste
     assert hosted_broker(host) is broker
 
 
-def remarks(broker: HostedBroker, *, port: int = 8883, subscriptions: int = 1, qos: int = 1, alpn: str = "") -> str:
-    return " / ".join(broker.remarks(port=port, subscriptions=subscriptions, qos=qos, alpn=alpn or None))
+def remarks(
+    broker: HostedBroker,
+    *,
+    port: int = 8883,
+    subscriptions: int = 1,
+    qos: int = 1,
+    is_websocket: bool = False,
+    alpn: str | None = None,
+) -> str:
+    found = broker.remarks(port=port, subscriptions=subscriptions, qos=qos, is_websocket=is_websocket, alpn=alpn)
+    return " / ".join(found)
 
 
 @pytest.mark.parametrize("broker", HOSTED, ids=lambda broker: broker.name)
@@ -51,6 +60,7 @@ def test_each_limit_is_named_with_what_to_do() -> None:
 
 def test_alpn_is_asked_for_only_where_it_is_needed() -> None:
     assert remarks(AWS, port=443, alpn="mqtt") == ""
+    assert remarks(AWS, port=443, is_websocket=True) == ""
     assert remarks(AZURE, port=443) == ""
 
 
