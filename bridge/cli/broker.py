@@ -63,7 +63,8 @@ def _dial(mqtt: MqttSettings, filters: Sequence[str], brokers: Sequence[BrokerAd
             return dial(
                 host=broker.host,
                 port=broker.port,
-                tls=mqtt.tls_files,
+                path=broker.path,
+                tls=mqtt.tls_files(broker),
                 connect_timeout=mqtt.connect_timeout,
                 options=options,
                 filters=filters,

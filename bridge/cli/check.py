@@ -26,6 +26,7 @@ from bridge.links.tls import Tls
 from bridge.log import redacted, register_secret
 from bridge.mapping import Route, find_warnings
 from bridge.mapping.topics import TopicTemplate, minimal_filters
+from bridge.mqtt.hosted import hosted_broker
 from bridge.outbox import check_path
 from bridge.service.reload import Configuration
 from bridge.timing import Deadline
@@ -38,6 +39,11 @@ if TYPE_CHECKING:
 
 SUBSCRIBE_TIMEOUT = 30.0
 """Seconds from the connection to the broker's last answer. Each answer also has a timeout of its own."""
+
+_TEMPORARY_ID = (
+    ". This check connects with a temporary client id, gdn-bridge-visit- and eight hex digits: if the broker's policy "
+    "allows only the bridge's client id, only the bridge itself can connect"
+)
 
 Outcome = Literal["ok", "note", "failed", "skipped"]
 
@@ -80,12 +86,43 @@ def _offline(configuration: Configuration) -> Iterator[str]:
     found = find_warnings(configuration.routes, configuration.streams)
     warnings = [(warning.location, warning.text) for warning in found] + list(_share_warnings(configuration))
     yield from (f"{configuration.place(location)}: {text}" for location, text in warnings)
+    remarks = list(_hosted_remarks(configuration))
+    yield from remarks
     unwatched = unwatched_streams(configuration.settings, configuration.worker, configuration.routes)
     if unwatched:
         yield unwatched_sentence(unwatched)
     if configuration.unset:
         yield f"not set: {', '.join(configuration.unset)}; `run` and `check --online` need them"
-    yield "no errors found in the settings" if warnings or unwatched else "no problems found in the settings"
+    yield "no errors found in the settings" if warnings or remarks or unwatched else "no problems found in the settings"
+
+
+def _hosted_remarks(configuration: Configuration) -> Iterator[str]:
+    """In what the settings don't fit a hosted broker."""
+    mqtt = configuration.settings.mqtt
+    for broker in mqtt.brokers:
+        hosted = hosted_broker(broker.host)
+        if hosted is not None:
+            remarks = hosted.remarks(
+                port=broker.port,
+                subscriptions=max(len(_filters(routes)) for routes in _routes_of_sessions(configuration)),
+                qos=mqtt.qos,
+                is_websocket=broker.path is not None,
+                alpn=mqtt.alpn,
+            )
+            yield from (f"broker {broker}: {remark}" for remark in remarks)
+
+
+def _routes_of_sessions(configuration: Configuration) -> list[list[Route]]:
+    """The routes of each MQTT session."""
+    routes = list(configuration.routes)
+    if not configuration.settings.mqtt.session_per_stream:
+        return [routes]
+    return [[route for route in routes if route.stream == stream] for stream in {route.stream for route in routes}]
+
+
+def _filters(routes: Iterable[Route]) -> tuple[str, ...]:
+    """The topic filters that a session with these routes subscribes to."""
+    return minimal_filters([TopicTemplate.parse(route.topic).filter for route in routes])
 
 
 def _share_warnings(configuration: Configuration) -> Iterator[tuple[Location, str]]:
@@ -181,7 +218,7 @@ def _check_broker(configuration: Configuration, broker: BrokerAddress) -> Iterat
     at = f" at {broker}" if len(mqtt.brokers) > 1 else ""
     user = "without user" if mqtt.username is None else f"as {mqtt.username}"
     login = f"login {user}, with a temporary client id{at}"
-    wanted = minimal_filters([TopicTemplate.parse(route.topic).filter for route in configuration.routes])
+    wanted = _filters(configuration.routes)
     subscriptions = {f"subscription {filter_}{at}": _in_another_group(filter_) for filter_ in wanted}
     try:
         with temporary_link(mqtt, list(subscriptions.values()), [broker]) as link:
@@ -192,7 +229,7 @@ def _check_broker(configuration: Configuration, broker: BrokerAddress) -> Iterat
         return
     yield Finding(place, "ok", "connected with TLS" if mqtt.tls else "connected")
     if link.session_present is None:
-        yield Finding(login, "failed", error)
+        yield Finding(login, "failed", f"{error}{_TEMPORARY_ID}" if hosted_broker(broker.host) else error)
         yield from _skipped(subscriptions, "the login failed")
         return
     yield Finding(login, "ok", "accepted")

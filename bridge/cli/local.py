@@ -131,20 +131,22 @@ def devices(arguments: argparse.Namespace) -> int:
     from bridge.local.devices import publish_until  # noqa: PLC0415 - the other verbs start faster without paho
 
     try:
-        secure, host, port = mqtt_endpoint(arguments.url)
+        broker = mqtt_endpoint(arguments.url)
     except ValueError as exc:
         raise ConfigError(f"--url: {exc}") from None
+    if broker.path is not None:
+        raise ConfigError("--url: the simulated devices don't use WebSocket; give the broker's mqtt:// or mqtts:// URL")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda _signum, _frame: stop.set())
     published, acknowledged = publish_until(
         stop,
-        host=host,
-        port=port,
+        host=broker.host,
+        port=broker.port,
         rate=arguments.rate,
         username=arguments.username,
         password=_password(arguments.password_file),
-        tls=_context(arguments) if secure else None,
+        tls=_context(arguments) if broker.tls else None,
         report=sys.stderr if arguments.json else sys.stdout,
     )
     if arguments.json:

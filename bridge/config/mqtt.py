@@ -18,7 +18,9 @@ class MqttSettings(Group):
 
     url: str | list[str] = Field(
         description="Broker URL: `mqtt://host[:port]` (default port 1883) or `mqtts://host[:port]` (TLS, default port "
-        "8883). User name and password have settings of their own. Or a list of up to 16 URLs (in the environment: "
+        "8883); `ws://host[:port][/path]` (default port 80) or `wss://host[:port][/path]` (TLS, default port 443) for "
+        "MQTT over WebSocket, default path `/mqtt`. HTTP proxies are not used for the broker. User name and password "
+        "have settings of their own. Or a list of up to 16 URLs (in the environment: "
         "separated by commas, or JSON): the bridge connects to the first broker that works, stays there, and tries the "
         "next one when it fails. All other settings apply to every broker. Each broker has a session of its own."
     )
@@ -103,8 +105,7 @@ class MqttSettings(Group):
     )
     ca_file: Path | None = Field(
         default=None,
-        description="PEM file with the CA certificates to verify the broker with, for `mqtts://`. Not set: the "
-        "system's.",
+        description="PEM file with the CA certificates to verify the broker with, for TLS URLs. Not set: the system's.",
     )
     cert_file: Path | None = Field(
         default=None, description="PEM file with the bridge's client certificate, for brokers that require one."
@@ -113,6 +114,13 @@ class MqttSettings(Group):
         default=None,
         validate_default=True,
         description="PEM file with the private key of `cert_file`, without a passphrase.",
+    )
+    alpn: Text | None = Field(
+        default=None,
+        max_length=255,
+        pattern=r"^[!-~]+$",
+        description="Protocol name for ALPN (a TLS extension), for brokers that take several protocols on one port, "
+        "such as `x-amzn-mqtt-ca` for AWS IoT Core on port 443. Only for `mqtts://`. Not set: no ALPN.",
     )
     connect_timeout: float = Field(
         default=10,
@@ -139,7 +147,7 @@ class MqttSettings(Group):
     def _check_file(cls, path: Path | None, info: ValidationInfo) -> Path | None:
         urls = info.data.get("url")
         if path is not None and urls is not None and not mqtt_endpoint(urls[0]).tls:
-            raise ValueError("is for TLS, but mqtt.url starts with mqtt://; use mqtts:// or remove this setting")
+            raise ValueError("is for TLS, but mqtt.url is without; use mqtts:// or wss://, or remove this setting")
         if info.field_name == "key_file" and "cert_file" in info.data:
             if path is None and info.data["cert_file"] is not None:
                 raise ValueError("is required with mqtt.cert_file")
@@ -154,6 +162,14 @@ class MqttSettings(Group):
                 raise ValueError(f"doesn't belong to mqtt.cert_file, or is damaged: {exc}") from None
         return checked
 
+    @field_validator("alpn")
+    @classmethod
+    def _check_alpn(cls, alpn: str | None, info: ValidationInfo) -> str | None:
+        urls = info.data.get("url")
+        if alpn is not None and urls is not None and not any(_takes_alpn(mqtt_endpoint(url)) for url in urls):
+            raise ValueError("is for mqtts://, which mqtt.url doesn't use; remove this setting")
+        return alpn
+
     @property
     def brokers(self) -> list[BrokerAddress]:
         """In the order in which they are tried; all with TLS or all without."""
@@ -164,12 +180,16 @@ class MqttSettings(Group):
         """The number of ``protocol`` on the wire: 5, or 4 for 3.1.1."""
         return 5 if self.protocol == "5" else 4
 
-    @property
-    def tls_files(self) -> Tls | None:
-        """The files for TLS connections; None: the URLs' scheme is ``mqtt``."""
-        return Tls(self.ca_file, self.cert_file, self.key_file) if self.tls else None
+    def tls_files(self, broker: BrokerAddress) -> Tls | None:
+        """The files for a TLS connection to the broker, and its ALPN; None: without TLS."""
+        alpn = self.alpn if _takes_alpn(broker) else None
+        return Tls(self.ca_file, self.cert_file, self.key_file, alpn) if broker.tls else None
 
     @property
     def tls(self) -> bool:
-        """Whether the URLs' scheme is ``mqtts``."""
+        """Whether the brokers' URLs are with TLS."""
         return self.brokers[0].tls
+
+
+def _takes_alpn(broker: BrokerAddress) -> bool:
+    return broker.tls and broker.path is None

@@ -15,7 +15,13 @@ from bridge.links.certificates import ENCRYPTED_KEY
 MAX_PEM = 4 << 20
 """Bytes of a file that are searched for a certificate or key; a system's bundle of authorities has 200 KB."""
 
-MQTT_PORT, MQTTS_PORT = 1883, 8883
+DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+"""By the scheme of a broker's URL."""
+
+DEFAULT_PATH = "/mqtt"
+"""Of a URL for MQTT over WebSocket: the usual one."""
+
+_PATH = re.compile(r"/[!-~]*")
 
 SHOWN_SUFFIXES = frozenset({".sql", ".siddhi", ".txt", ".pem", ".crt", ".cer", ".cert", ".key"})
 """A path is named in a message only if it has one of these suffixes: other values may be misplaced secrets."""
@@ -79,6 +85,8 @@ class BrokerAddress(NamedTuple):
     host: str
     """Name or address; an IPv6 address without brackets."""
     port: int
+    path: str | None = None
+    """For MQTT over WebSocket; None: plain MQTT."""
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
@@ -91,15 +99,26 @@ def mqtt_endpoint(url: str) -> BrokerAddress:
         ValueError: it isn't a broker's URL.
     """
     scheme, separator, rest = url.partition("://")
-    if not separator or scheme.lower() not in {"mqtt", "mqtts"}:
-        raise ValueError("must start with mqtt:// or mqtts:// (TLS), such as mqtts://broker.example.com")
+    scheme = scheme.lower()
+    if not separator or scheme not in DEFAULT_PORTS:
+        raise ValueError(
+            "must start with mqtt:// or mqtts:// (TLS), such as mqtts://broker.example.com, or with ws:// or wss:// "
+            "for MQTT over WebSocket"
+        )
     if "@" in rest:
         raise ValueError("must not contain a user or password; put them in mqtt.username and mqtt.password")
-    host, port = _endpoint(f"//{rest}", f"must be mqtt://host or mqtt://host:port, or the same with mqtts://; {PORTS}")
+    path = None
+    if scheme in {"ws", "wss"}:
+        rest, slash, tail = rest.partition("/")
+        path = slash + tail or DEFAULT_PATH
+        if not _PATH.fullmatch(path) or "?" in path or "#" in path:
+            raise ValueError(
+                f"must be {scheme}://host[:port][/path], without a query; the default path is {DEFAULT_PATH}"
+            )
+    host, port = _endpoint(f"//{rest}", f"must be {scheme}://host or {scheme}://host:port; {PORTS}")
     if port == 0:
         raise ValueError(f"must not have port 0; {PORTS}")
-    tls = scheme.lower() == "mqtts"
-    return BrokerAddress(tls, host, port or (MQTTS_PORT if tls else MQTT_PORT))
+    return BrokerAddress(scheme in {"mqtts", "wss"}, host, port or DEFAULT_PORTS[scheme], path)
 
 
 MAX_BROKERS = 16
@@ -120,7 +139,10 @@ def broker_urls(value: object) -> list[str]:
         raise ValueError(f"must name at least one broker and at most {MAX_BROKERS}")
     addresses = [mqtt_endpoint(url) for url in value]
     if len({address.tls for address in addresses}) > 1:
-        raise ValueError("mixes mqtt:// and mqtts://; the settings for TLS are for all brokers, so use one of the two")
+        raise ValueError(
+            "mixes URLs with TLS (mqtts://, wss://) and without (mqtt://, ws://); the settings for TLS are for all "
+            "brokers, so use one of the two"
+        )
     if len({(address.host, address.port) for address in addresses}) < len(addresses):
         raise ValueError("names a broker twice")
     return value

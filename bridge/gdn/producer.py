@@ -1,7 +1,6 @@
 """One WebSocket connection to a stream: runs the producer protocol, reads and writes frames in batches.
 
-The only module that imports websocket-client, and only for the handshake: after the upgrade the socket is ours and
-non-blocking.
+After the upgrade (``links/websocket.py``) the socket is non-blocking.
 """
 
 from __future__ import annotations
@@ -15,24 +14,19 @@ from http import HTTPStatus
 from queue import SimpleQueue
 from urllib.parse import urlsplit
 
-import websocket
-
 from bridge.errors import GdnAuthError, GdnError, GdnRejected, GdnUnavailable, RemoteProtocolError
 from bridge.gdn.answers import seconds_to_wait
-from bridge.gdn.bounds import PATIENCE, BoundedSocket
-from bridge.gdn.frames import FrameParser, Opcode, encode
 from bridge.gdn.protocol import ProducerProtocol, Receipts, token_response
 from bridge.gdn.proxy import Proxies, open_socket_to
+from bridge.links.frames import FrameParser, Opcode, encode
 from bridge.links.link import Link, LinkEnd
 from bridge.links.tls import Tls
+from bridge.links.websocket import UpgradeError, upgrade
 from bridge.message import OutboxRecord
 from bridge.timing import Pace
 
 OUTGOING_BYTES = 1024 * 1024
 """No more records are framed while this many bytes wait for the socket: a slow link must not fill memory."""
-
-UPGRADE_BYTES = 64 * 1024
-"""Maximum bytes of the answer to the upgrade, an error's text included."""
 
 NO_RECEIPTS = Receipts([], 0, [], 0)
 
@@ -198,18 +192,9 @@ def dial(
     except OSError as exc:
         raise GdnUnavailable(f"{place} can't be reached: {exc}") from exc
     try:
-        upgraded = websocket.WebSocket(enable_multithread=False)
-        bounded = BoundedSocket(sock, limit=UPGRADE_BYTES, seconds=PATIENCE * connect_timeout)
-        # No redirects: the library would follow them itself, and send the credentials along.
-        upgraded.connect(url, socket=bounded, header=list(headers), suppress_origin=True, redirect_limit=0)  # type: ignore[no-untyped-call]  # it has no types here
-    except websocket.WebSocketBadStatusException as exc:
-        sock.close()
+        upgrade(sock, url, headers=headers, timeout=connect_timeout)
+    except UpgradeError as exc:
         raise _refused(place, exc) from exc
-    # MemoryError, OverflowError: it asks the socket for as many bytes as the answer announces.
-    except (websocket.WebSocketException, OSError, ValueError, MemoryError, OverflowError) as exc:
-        sock.close()
-        raise GdnUnavailable(f"{place} did not upgrade to WebSocket: {_cause(exc)}") from exc
-    # The library reads the answer's head byte by byte, so the first frames are still in the socket.
     return ProducerLink(
         sock=sock,
         window=window,
@@ -220,13 +205,10 @@ def dial(
     )
 
 
-def _cause(exc: Exception) -> str:
-    """The reason, without the far end's text, which the library quotes."""
-    return str(exc) if isinstance(exc, OSError) else type(exc).__name__
-
-
-def _refused(place: str, exc: websocket.WebSocketBadStatusException) -> GdnError:
-    status = exc.status_code
+def _refused(place: str, exc: UpgradeError) -> GdnError:
+    status = exc.status
+    if status is None:
+        return GdnUnavailable(f"{place} did not upgrade to WebSocket: {exc}")
     message = f"{place}: the upgrade was answered with HTTP {status}"
     if status == HTTPStatus.UNAUTHORIZED:
         return GdnAuthError(f"{message}. Check the credentials, and that they belong to the tenant", status=status)
@@ -246,5 +228,5 @@ def _refused(place: str, exc: websocket.WebSocketBadStatusException) -> GdnError
         pace = Pace.NAME_TAKEN
     elif status == HTTPStatus.TOO_MANY_REQUESTS:
         pace = Pace.LIMITED
-    retry_after = seconds_to_wait((exc.resp_headers or {}).get("retry-after"), now=time.time())
+    retry_after = seconds_to_wait(exc.retry_after, now=time.time())
     return GdnUnavailable(message, pace=pace, retry_after=retry_after, status=status)

@@ -10,6 +10,8 @@ import socket
 import ssl
 from enum import Enum, auto
 
+from bridge.links.websocket import WebSocketStream
+
 READ_SIZE = 256 * 1024
 """Bytes that one read takes at most: bounds a batch."""
 
@@ -50,9 +52,18 @@ class Link:
         failed: how ``error`` begins when the socket fails.
         closed: what ``error`` says when the peer closes the connection.
         client_not_after: when the client certificate expires, in seconds since the epoch; None without one.
+        stream: the byte stream over the socket's WebSocket frames; None: the socket's bytes are the stream.
     """
 
-    def __init__(self, sock: socket.socket, *, failed: str, closed: str, client_not_after: float | None = None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        failed: str,
+        closed: str,
+        client_not_after: float | None = None,
+        stream: WebSocketStream | None = None,
+    ) -> None:
         sock.setblocking(False)
         self.sock = sock
         self.error: str | None = None
@@ -69,15 +80,18 @@ class Link:
         self._failed = failed
         self._closed = closed
         self._outgoing = bytearray()
+        self._stream = stream
 
     @property
     def wants_write(self) -> bool:
         """Whether bytes wait for the socket."""
-        return bool(self._outgoing)
+        return bool(self._outgoing) or (self._stream is not None and bool(self._stream.outgoing))
 
     @property
     def has_buffered(self) -> bool:
-        """Whether TLS holds decrypted bytes, which no selector reports."""
+        """Whether there is something to read that no selector reports: bytes decrypted by TLS, a WebSocket's end."""
+        if self._stream is not None and self._stream.closed is not None:
+            return True
         return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
 
     @property
@@ -102,6 +116,9 @@ class Link:
     def flush(self) -> None:
         """Write what the socket takes now."""
         outgoing = self._outgoing
+        if self._stream is not None:
+            self._stream.send(outgoing)
+            outgoing = self._stream.outgoing
         while outgoing and self.end is None:
             try:
                 sent = self.sock.send(outgoing)
@@ -116,7 +133,15 @@ class Link:
             del outgoing[:sent]
 
     def _receive(self) -> bytes:
-        """The bytes that have arrived; empty if there are none or the link is over."""
+        """The bytes that have arrived; empty if there are none or the link is over.
+
+        Raises:
+            RemoteProtocolError: the peer broke the WebSocket protocol.
+        """
+        if self._stream is not None and self._stream.closed is not None:
+            # What came before the Close frame was returned by the last call.
+            self.fail(f"{self._closed}: {self._stream.closed}", LinkEnd.CLOSED_BY_PEER)
+            return b""
         try:
             data = self.sock.recv(READ_SIZE)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -126,7 +151,7 @@ class Link:
             return b""
         if not data:
             self.fail(self._closed, LinkEnd.CLOSED_BY_PEER)
-        return data
+        return data if self._stream is None else self._stream.receive(data)
 
     def _socket_failed(self, exc: OSError) -> None:
         # If the peer closes while bytes are under way, the socket reports ECONNRESET or EPIPE, not an end of stream.

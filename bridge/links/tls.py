@@ -26,11 +26,16 @@ class UnusableFile(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """The files of a TLS connection. None: the system's certificate authorities; no client certificate."""
+    """The files of a TLS connection, and its application protocol.
+
+    None: the system's certificate authorities; no client certificate; no ALPN.
+    """
 
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
+    alpn: str | None = None
+    """The only protocol that is offered (RFC 7301)."""
 
     def context(self) -> ssl.SSLContext:
         """A verifying client context. Reads the files, so that each attempt uses their current content.
@@ -48,6 +53,8 @@ class Tls:
             except OSError as exc:
                 files = f"cert_file {self.cert_file} and key_file {self.key_file}"
                 raise UnusableFile(f"{files} can't be used: {exc}") from exc
+        if self.alpn is not None:
+            context.set_alpn_protocols([self.alpn])
         return context
 
     def client_not_after(self) -> float | None:

@@ -26,9 +26,11 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from bridge.errors import MqttUnavailable, RemoteProtocolError
 from bridge.links.link import Link, LinkEnd
 from bridge.links.tls import Tls, UnusableFile, open_socket
+from bridge.links.websocket import UpgradeError, WebSocketStream, upgrade
 from bridge.message import MqttMessage
 from bridge.mqtt import grants, packets, refusals
 from bridge.mqtt.grants import Limits
+from bridge.mqtt.hosted import HostedBroker, hosted_broker
 from bridge.mqtt.refusals import BrokerReason, Code
 from bridge.mqtt.silence import ANSWER_TIMEOUT, MIN_RATE, Patience, Silence
 from bridge.mqtt.subscriptions import DROPPED_TOPIC, RequestKind, SubscriptionRequest, Subscriptions
@@ -40,6 +42,10 @@ MAX_PACKET = 16 * 1024 * 1024
 MAX_OTHER = 128 * 1024
 """Bytes of packets other than PUBLISH in one read. No sensible packet comes near it, and paho takes seconds for the
 properties of larger ones."""
+
+MAX_ANSWER = 512
+"""Bytes that each unanswered SUBSCRIBE and UNSUBSCRIBE adds to ``MAX_OTHER``: the answers to thousands of them come in
+one read, and each may explain its reasons."""
 
 MAX_DIGITS = 20
 """Digits of the broker's counter of dropped messages: a longer text isn't a counter, and slow to parse."""
@@ -150,6 +156,8 @@ class MqttLink(Link):
             nothing is known.
         known_qos: the QoS at which ``known`` were requested.
         client_not_after: see ``Link``.
+        stream: see ``Link``; for MQTT over WebSocket.
+        hosted: the vendor, if it is a hosted broker.
         clock: monotonic seconds.
     """
 
@@ -162,6 +170,8 @@ class MqttLink(Link):
         known: Sequence[str],
         known_qos: int = 1,
         client_not_after: float | None = None,
+        stream: WebSocketStream | None = None,
+        hosted: HostedBroker | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(
@@ -169,6 +179,7 @@ class MqttLink(Link):
             failed="the connection to the broker failed",
             closed="the broker closed the connection",
             client_not_after=client_not_after,
+            stream=stream,
         )
         self.session_present: bool | None = None
         """Whether the broker had kept the session; None before its CONNACK."""
@@ -181,11 +192,12 @@ class MqttLink(Link):
         self._pings = 0  # PINGREQs sent
         self._connection_notes: list[str] = []
         self._options = options
+        self._hosted = hosted
         self._subscriptions = Subscriptions(
             filters,
             known=known,
             version=options.version,
-            watch_drops=options.watch_drops,
+            watch_drops=options.watch_drops and (hosted is None or hosted.has_sys),
             same_qos=known_qos == options.qos,
         )
         self._pubrels: list[int] = []
@@ -249,23 +261,23 @@ class MqttLink(Link):
 
     @property
     def held(self) -> tuple[str, ...]:
-        """Filters that the session holds now: see ``Subscriptions``."""
-        return self._subscriptions.held
+        """Filters that the session holds now: see ``Results``."""
+        return self._subscriptions.results.held
 
     @property
     def refused(self) -> Mapping[str, str]:
-        """Wanted filters that are refused or granted at QoS 0, each with the reason: see ``Subscriptions``."""
-        return self._subscriptions.refused
+        """Wanted filters that are refused or granted at QoS 0, each with the reason: see ``Results``."""
+        return self._subscriptions.results.refused
 
     @property
     def downgraded(self) -> frozenset[str]:
         """Those of ``refused`` that the broker granted at QoS 0."""
-        return self._subscriptions.downgraded
+        return self._subscriptions.results.downgraded
 
     @property
     def granted(self) -> Mapping[str, int]:
-        """Wanted filters that the broker granted on this connection, each with its QoS: see ``Subscriptions``."""
-        return self._subscriptions.granted
+        """Wanted filters that the broker granted on this connection, each with its QoS: see ``Results``."""
+        return self._subscriptions.results.granted
 
     @property
     def qos(self) -> int:
@@ -275,7 +287,7 @@ class MqttLink(Link):
     @property
     def advice(self) -> Mapping[str, str]:
         """What to do about each of ``refused``."""
-        return self._subscriptions.advice
+        return self._subscriptions.results.advice
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -290,9 +302,12 @@ class MqttLink(Link):
         return tuple(notes)
 
     @property
-    def counter_unanswered(self) -> bool:
-        """Whether the broker was asked for its counter of dropped messages and has not answered yet."""
-        return self._subscriptions.counter_unanswered
+    def ended_by_counter(self) -> bool:
+        """Whether the broker ended the link, with a reason or without, instead of answering the request for its counter
+        of dropped messages.
+        """
+        is_ended_by_peer = self.end in {LinkEnd.CLOSED_BY_PEER, LinkEnd.DISCONNECTED, LinkEnd.FAILED}
+        return is_ended_by_peer and self._subscriptions.counter_unanswered
 
     @property
     def is_auth_error(self) -> bool:
@@ -330,6 +345,8 @@ class MqttLink(Link):
         self._send(self._subscriptions.take_suback(mid, [_reason(code) for code in codes]))
         if not self._subscriptions.has_unanswered:
             self._suback.stop()
+        elif self._suback.is_waiting:
+            self._suback.start(self._clock())  # for the next one: a broker that answers one by one is not late
         self._silence.heard()
 
     def _on_unsubscribe(self, _client: Any, _data: Any, mid: int, codes: list[ReasonCode], _properties: Any) -> None:
@@ -443,8 +460,9 @@ class MqttLink(Link):
 
     def _check_bounds(self, block: packets.Block, data: bytes) -> None:
         is_rest_other = block.needed > 0 and data[block.consumed] & 0xF0 != packets.PUBLISH
-        if len(block.other) > MAX_OTHER or (is_rest_other and block.needed > MAX_OTHER):
-            raise RemoteProtocolError(f"the broker sent over {MAX_OTHER} bytes of packets other than PUBLISH")
+        limit = MAX_OTHER + MAX_ANSWER * self._subscriptions.pending
+        if len(block.other) > limit or (is_rest_other and block.needed > MAX_OTHER):
+            raise RemoteProtocolError(f"the broker sent over {limit} bytes of packets other than PUBLISH")
 
     def _without_counter(self, messages: Iterable[MqttMessage]) -> list[MqttMessage]:
         """Read the broker's counter of dropped messages; returns the messages to process.
@@ -589,15 +607,22 @@ class MqttLink(Link):
     # --- the end ------------------------------------------------------------------------------------------
 
     def fail(self, error: str, end: LinkEnd) -> None:
-        """See ``Link``. Adds a hint if the connection breaks before the CONNACK."""
+        """See ``Link``. Adds what may be the reason if the broker gives none."""
         if self.session_present is None and end in {LinkEnd.FAILED, LinkEnd.CLOSED_BY_PEER}:
             error += " before it answered"
-            if not isinstance(self.sock, ssl.SSLSocket):
+            if self._stream is not None:
+                error += ". Check that the path in mqtt.url is the broker's for MQTT"
+            elif not isinstance(self.sock, ssl.SSLSocket):
                 error += ". If this port speaks TLS, write mqtts:// in mqtt.url"
             elif "own" not in self.certificate_ends:
                 error += ". If the broker requires a client certificate, set mqtt.cert_file and mqtt.key_file"
             else:
                 error += ". Perhaps the broker doesn't trust the authority that issued mqtt.cert_file"
+        is_connected = self.session_present is not None
+        is_silent = end is LinkEnd.CLOSED_BY_PEER or (end is LinkEnd.FAILED and not is_connected)
+        if self._hosted is not None and is_silent:
+            advice = self._hosted.closing_advice(client_id=self._options.client_id, is_connected=is_connected)
+            error += f". {advice}" if advice else ""
         super().fail(error, end)
 
     def close(self) -> None:
@@ -605,6 +630,8 @@ class MqttLink(Link):
         # Before the CONNACK nothing is sent: a CONNECT that still waits might begin a session unknown to us.
         if self.end is None and self.session_present is not None:
             self._client.disconnect()
+            if self._stream is not None:
+                self._stream.close(self._outgoing)
             self.flush()
         self.sock.close()
 
@@ -627,6 +654,7 @@ def dial(
     *,
     host: str,
     port: int,
+    path: str | None = None,
     tls: Tls | None,
     connect_timeout: float,
     options: MqttOptions,
@@ -639,6 +667,7 @@ def dial(
     Args:
         host: of the broker.
         port: of the broker.
+        path: of the URL for MQTT over WebSocket; None: plain MQTT.
         tls: None connects without TLS.
         connect_timeout: seconds.
         options: see ``MqttLink``.
@@ -655,10 +684,14 @@ def dial(
     except UnusableFile as exc:
         raise MqttUnavailable(str(exc)) from exc
     except ssl.SSLError as exc:
-        raise MqttUnavailable(f"the broker at {host}:{port} can't be used: {exc}") from exc
+        is_alpn = tls is not None and tls.alpn is not None and not isinstance(exc, ssl.SSLCertVerificationError)
+        advice = ". Check mqtt.alpn" if is_alpn else ""
+        raise MqttUnavailable(f"the broker at {host}:{port} can't be used: {exc}{advice}") from exc
     except OSError as exc:
         advice = "Check mqtt.url, and that the broker listens there"
         raise MqttUnavailable(f"the broker at {host}:{port} can't be reached: {exc}. {advice}") from exc
+    if path is not None:
+        _upgrade(sock, host=host, port=port, path=path, secure=tls is not None, timeout=connect_timeout)
     return MqttLink(
         sock=sock,
         options=options,
@@ -666,4 +699,16 @@ def dial(
         known=known,
         known_qos=known_qos,
         client_not_after=client_not_after,
+        stream=None if path is None else WebSocketStream(),
+        hosted=hosted_broker(host),
     )
+
+
+def _upgrade(sock: socket.socket, *, host: str, port: int, path: str, secure: bool, timeout: float) -> None:
+    shown_host = f"[{host}]" if ":" in host else host
+    url = f"{'wss' if secure else 'ws'}://{shown_host}:{port}{path}"
+    try:
+        upgrade(sock, url, subprotocols=["mqtt"], timeout=timeout)
+    except UpgradeError as exc:
+        advice = "Check port and path in mqtt.url, and that the broker takes MQTT over WebSocket there"
+        raise MqttUnavailable(f"the broker at {url} did not upgrade to WebSocket: {exc}. {advice}") from exc

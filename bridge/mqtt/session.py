@@ -206,7 +206,7 @@ class MqttSession:
             self.redelivery.link_ended()
         if link.is_auth_error:
             return error, Pace.CREDENTIALS
-        if link.counter_unanswered and link.closed_silently:
+        if link.ended_by_counter:
             self.watch_drops = False
             log.info(
                 "mqtt.no_drop_counter",

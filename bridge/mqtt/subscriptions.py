@@ -20,8 +20,12 @@ DROPPED_TOPIC = "$SYS/broker/publish/messages/dropped"
 NO_ANSWER = "not answered in the broker's SUBACK"
 DOWNGRADED = "granted at QoS 0: messages may be lost"
 
+MAX_FILTERS = 8
+"""Filters in one SUBSCRIBE or UNSUBSCRIBE. AWS IoT Core closes the connection at 9. Smaller packets cost little
+(docs/decisions/0014-subscriptions.md)."""
+
 MAX_REPEATED = 8
-"""Maximum requests of one connection that are repeated because their packet id was in use."""
+"""How often a request is repeated because its packet id was in use."""
 
 _SYS_FILTER = re.compile(r"(\$share/[^/]+/)?\$SYS/")
 
@@ -41,10 +45,29 @@ class SubscriptionRequest(NamedTuple):
 
     kind: RequestKind
     filters: list[str]
+    repeats: int = 0
+    """How many requests for these filters were refused because the packet id was in use."""
+
+
+class Results(NamedTuple):
+    """What the answers so far mean."""
+
+    held: tuple[str, ...]
+    """Filters that the session holds now, sorted, for ``known`` of the next connection: those granted, and those
+    no longer wanted until the broker has confirmed that they are gone. With 3.1.1 not those granted at QoS 0: the
+    next connection must request them again, so that they are granted at QoS 1 or named in ``refused``."""
+    refused: Mapping[str, str]
+    """Wanted filters that the broker refused or granted at QoS 0, each with the reason."""
+    advice: Mapping[str, str]
+    """What to do about each of ``refused``."""
+    downgraded: frozenset[str]
+    """Those of ``refused`` that the broker granted at QoS 0."""
+    granted: Mapping[str, int]
+    """Wanted filters that the broker granted on this connection, each with its QoS."""
 
 
 class Subscriptions:
-    """The subscriptions of one link. ``held``, ``refused`` and ``downgraded`` are replaced as a whole.
+    """The subscriptions of one link. At most ``MAX_FILTERS`` go into one packet; the packets don't wait for each other.
 
     Args:
         wanted: filters of the routes.
@@ -61,18 +84,6 @@ class Subscriptions:
         """Whether the first SUBSCRIBE is due or sent."""
         self.is_answered = False
         """Whether every wanted filter was answered, granted or refused."""
-        self.held: tuple[str, ...] = ()
-        """Filters that the session holds now, sorted, for ``known`` of the next connection: those granted, and those
-        no longer wanted until the broker has confirmed that they are gone. With 3.1.1 not those granted at QoS 0: the
-        next connection must request them again, so that they are granted at QoS 1 or named in ``refused``."""
-        self.refused: Mapping[str, str] = {}
-        """Wanted filters that the broker refused or granted at QoS 0, each with the reason; as of the last SUBACK."""
-        self.advice: Mapping[str, str] = {}
-        """What to do about each of ``refused``."""
-        self.downgraded: frozenset[str] = frozenset()
-        """Those of ``refused`` that the broker granted at QoS 0."""
-        self.granted: Mapping[str, int] = {}
-        """Wanted filters that the broker granted on this connection, each with its QoS."""
         self.includes_sys = _includes_sys(wanted)
         """Whether a wanted filter is one for the broker's own topics."""
         self._wanted = dict.fromkeys(wanted)  # a set in order
@@ -87,9 +98,28 @@ class Subscriptions:
         self._advice: dict[str, str] = {}  # for each of _reasons
         self._granted: dict[str, int] = {}
         self._downgraded: set[str] = set()
-        self._repeats_left = MAX_REPEATED
+        self._results: Results | None = None  # None: something has changed since they were last asked for
         self._subscribes: dict[int, SubscriptionRequest] = {}  # by packet id, until the SUBACK
         self._unsubscribes: dict[int, SubscriptionRequest] = {}  # by packet id, until the UNSUBACK
+
+    @property
+    def results(self) -> Results:
+        """What the answers so far mean; the same object until that changes."""
+        if self._results is None:
+            refused = {f: self._reasons[f] for f in self._wanted if f in self._reasons}
+            self._results = Results(
+                held=tuple(sorted(self._held)),
+                refused=refused,
+                advice={f: self._advice[f] for f in refused},
+                downgraded=frozenset(self._downgraded.intersection(refused)),
+                granted={f: self._granted[f] for f in self._wanted if f in self._granted},
+            )
+        return self._results
+
+    @property
+    def pending(self) -> int:
+        """How many requests have no answer yet."""
+        return len(self._subscribes) + len(self._unsubscribes)
 
     @property
     def has_unanswered(self) -> bool:
@@ -114,26 +144,24 @@ class Subscriptions:
         if not session_present:
             return []
         self._held.update(self._known)
-        self._update_results()
+        self._results = None
         return self._unsubscribe(self._known)
 
     def request(self) -> list[SubscriptionRequest]:
         """Request the wanted filters for the first time; only after the CONNACK.
 
-        With MQTT 5 all of them are requested at each connect: that costs one packet and repairs a session that lost
+        With MQTT 5 all of them are requested at each connect: that costs little and repairs a session that lost
         some. 3.1.1 has no Retain Handling: each SUBSCRIBE brings all retained messages again, so only filters that the
         session doesn't hold, or holds at another QoS, are requested.
         """
         self.is_requested = True
         kept = frozenset() if self._requests_all else self._held - self._leaving
         missing = [f for f in self._wanted if f not in kept]
-        if missing:
-            return [SubscriptionRequest(RequestKind.SUBSCRIBE, missing)]
-        return self._answered()
+        return _requests(RequestKind.SUBSCRIBE, missing) or self._answered()
 
     def repeat(self) -> list[SubscriptionRequest]:
         """Request all wanted filters again. With 3.1.1 this brings retained messages again."""
-        return [SubscriptionRequest(RequestKind.SUBSCRIBE, list(self._wanted))] if self._wanted else []
+        return _requests(RequestKind.SUBSCRIBE, self._wanted)
 
     def change(self, wanted: Sequence[str]) -> list[SubscriptionRequest]:
         """Replace the wanted filters.
@@ -149,10 +177,8 @@ class Subscriptions:
         candidates = [*self._held, *(self._wanted if self.is_requested else self._known)]
         self._wanted = dict.fromkeys(wanted)
         self.includes_sys = _includes_sys(wanted)
-        self._update_results()
-        requests = []
-        if new and self.is_requested:
-            requests.append(SubscriptionRequest(RequestKind.SUBSCRIBE, new))
+        self._results = None
+        requests = _requests(RequestKind.SUBSCRIBE, new) if self.is_requested else []
         if self._is_connected:
             requests += self._unsubscribe(candidates)
         return requests
@@ -180,10 +206,10 @@ class Subscriptions:
         for filter_, reason in zip_longest(request.filters, reasons[: len(request.filters)]):
             if filter_ not in again:
                 self._take_answer(filter_, reason)
-        self._update_results()
+        self._results = None
         if again:
-            return [SubscriptionRequest(request.kind, again)]
-        return [] if is_counter else self._answered()
+            return [SubscriptionRequest(request.kind, again, request.repeats + 1)]
+        return [] if is_counter or self.has_unanswered else self._answered()
 
     def take_unsuback(self, packet_id: int, reasons: Sequence[BrokerReason]) -> list[SubscriptionRequest]:
         """Note an UNSUBACK; with 3.1.1 it has no reasons. Returns the requests that follow.
@@ -200,21 +226,19 @@ class Subscriptions:
         if self._is_v5:
             gone = [f for f, reason in zip(gone, reasons, strict=False) if not reason.is_failure]
         self._held.difference_update(gone)
-        self._update_results()
+        self._results = None
         again = [f for f in self._in_use(request, reasons) if f not in self._wanted]
-        return [SubscriptionRequest(request.kind, again)] if again else []
+        return [SubscriptionRequest(request.kind, again, request.repeats + 1)] if again else []
 
     def _in_use(self, request: SubscriptionRequest, reasons: Sequence[BrokerReason]) -> list[str]:
         """The filters to request once more with another packet id.
 
         Some brokers have one space of packet ids for both directions, and refuse one that a message in flight has.
         """
-        pairs = zip(request.filters, reasons, strict=False)
-        found = [filter_ for filter_, reason in pairs if reason.code == Code.PACKET_IDENTIFIER_IN_USE]
-        if not found or not self._repeats_left:
+        if request.repeats == MAX_REPEATED:
             return []
-        self._repeats_left -= 1
-        return found
+        pairs = zip(request.filters, reasons, strict=False)
+        return [filter_ for filter_, reason in pairs if reason.code == Code.PACKET_IDENTIFIER_IN_USE]
 
     def _take_answer(self, filter_: str, reason: BrokerReason | None) -> None:
         self._held.discard(filter_)
@@ -244,15 +268,12 @@ class Subscriptions:
     def _unsubscribe(self, candidates: Iterable[str]) -> list[SubscriptionRequest]:
         # A session that gets no messages needs no counter of dropped ones.
         kept = {*self._wanted, *([DROPPED_TOPIC] if self._watches_drops and self._wanted else [])}
-        gone = [f for f in dict.fromkeys(candidates) if f not in kept]
-        return [SubscriptionRequest(RequestKind.UNSUBSCRIBE, gone)] if gone else []
+        return _requests(RequestKind.UNSUBSCRIBE, [f for f in dict.fromkeys(candidates) if f not in kept])
 
-    def _update_results(self) -> None:
-        self.held = tuple(sorted(self._held))
-        self.refused = {f: self._reasons[f] for f in self._wanted if f in self._reasons}
-        self.advice = {f: self._advice[f] for f in self.refused}
-        self.granted = {f: self._granted[f] for f in self._wanted if f in self._granted}
-        self.downgraded = frozenset(self._downgraded.intersection(self.refused))
+
+def _requests(kind: RequestKind, filters: Iterable[str]) -> list[SubscriptionRequest]:
+    rest = list(filters)
+    return [SubscriptionRequest(kind, rest[at : at + MAX_FILTERS]) for at in range(0, len(rest), MAX_FILTERS)]
 
 
 def _includes_sys(filters: Iterable[str]) -> bool:

@@ -92,7 +92,8 @@ class Connections:
         return dial_broker(
             host=address.host,
             port=address.port,
-            tls=mqtt.tls_files,
+            path=address.path,
+            tls=mqtt.tls_files(address),
             connect_timeout=mqtt.connect_timeout,
             options=options,
             filters=filters,

@@ -71,6 +71,7 @@ def test_devices_publish_with_a_password_until_stopped_and_survive_a_broker_rest
     ("arguments", "says"),
     [
         (["--url", "http://x"], "--url: must start with mqtt://"),
+        (["--url", "wss://x"], "--url: the simulated devices don't use WebSocket"),
         (["--password-file", "/nowhere/password"], "--password-file: /nowhere/password can't be read"),
         (["--url", "mqtts://x", "--ca-file", "/nowhere/ca"], "the TLS files can't be used"),
     ],

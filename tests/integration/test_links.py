@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -24,6 +24,7 @@ from bridge.errors import RemoteProtocolError
 from bridge.gdn.producer import ProducerLink
 from bridge.links.link import LinkEnd
 from bridge.message import MqttMessage, OutboxRecord
+from bridge.mqtt.hosted import HostedBroker, hosted_broker
 from bridge.mqtt.link import MAX_OTHER, MAX_PACKET, MqttLink, MqttOptions, packet_id
 from bridge.mqtt.packets import KEPT_BYTES
 from bridge.mqtt.silence import ANSWER_TIMEOUT
@@ -198,6 +199,8 @@ def test_a_close_by_the_peer_and_a_socket_error_are_distinguished(raised: OSErro
 
 Pair = tuple[socket.socket, socket.socket]
 
+AWS = "a1b2c3-ats.iot.eu-central-1.amazonaws.com"
+
 
 def mqtt(
     sock: Any,
@@ -206,12 +209,14 @@ def mqtt(
     *,
     known: tuple[str, ...] = (),
     keepalive: int = 0,
+    clock: Callable[[], float] = time.monotonic,
+    hosted: HostedBroker | None = None,
     **options: Any,
 ) -> MqttLink:
     asked = MqttOptions(
         client_id="c", version=version, keepalive=keepalive, session_expiry=3600, receive_maximum=100, **options
     )
-    return MqttLink(sock=sock, options=asked, filters=filters, known=known)
+    return MqttLink(sock=sock, options=asked, filters=filters, known=known, hosted=hosted, clock=clock)
 
 
 def packet(head: int, body: bytes) -> bytes:
@@ -509,10 +514,11 @@ def test_the_counter_has_its_own_subscribe_and_the_link_does_not_wait_for_it(pai
     assert link.subscribed
     assert list(link.held) == ["a/+", "b"]
     assert sent(link, pair[1]) == subscribe(version, 2, DROPPED_TOPIC, options=0)
-    assert link.counter_unanswered
     receive(link, pair[1], suback(version, 2, 0))
     assert (link.held, link.refused) == ((DROPPED_TOPIC, "a/+", "b"), {})
-    assert not link.counter_unanswered
+    pair[1].close()
+    link.read(0)
+    assert not link.ended_by_counter
 
 
 @both_versions
@@ -531,8 +537,46 @@ def test_a_broker_that_closes_the_connection_because_of_the_counter_is_recognise
     pair[1].close()
     link.read(0)
 
-    assert link.counter_unanswered
-    assert link.closed_silently
+    assert link.ended_by_counter
+
+
+def test_a_broker_that_gives_a_reason_when_asked_for_the_counter_is_recognised(pair: Pair) -> None:
+    link = connected(pair, 5, suback(5, 1, 1, 1), watch_drops=True)
+    assert not link.ended_by_counter
+
+    receive(link, pair[1], packet(0xE0, b"\x8f\0"))
+
+    assert link.end is LinkEnd.DISCONNECTED
+    assert link.ended_by_counter
+
+
+def test_aws_is_not_asked_for_the_counter(pair: Pair) -> None:
+    link = connected(pair, 5, suback(5, 1, 1, 1), watch_drops=True, hosted=hosted_broker(AWS))
+
+    assert link.subscribed
+    assert link.held == ("a/+", "b")
+    pair[1].close()
+    link.read(0)
+    assert not link.ended_by_counter
+
+
+def test_a_hosted_broker_that_closes_without_a_reason_has_what_to_check(pair: Pair) -> None:
+    link = mqtt(pair[0], hosted=hosted_broker(AWS))
+    sent(link, pair[1])
+    pair[1].close()
+    link.read(0)
+
+    assert "iot:Connect for the client id 'c'" in (link.error or "")
+    assert "iot:Subscribe" not in (link.error or "")
+
+
+def test_a_hosted_broker_that_closes_later_has_other_things_to_check(pair: Pair) -> None:
+    link = connected(pair, 4, hosted=hosted_broker(AWS))
+    pair[1].close()
+    link.read(0)
+
+    assert "iot:Subscribe" in (link.error or "")
+    assert "iot:Connect" not in (link.error or "")
 
 
 @both_versions
@@ -990,6 +1034,49 @@ def test_less_than_the_least_rate_before_the_suback_is_no_progress(pair: Pair) -
     assert link.error is None
     arrive(link, pair[1], now, rate=500, seconds=5)
     assert "did not answer SUBSCRIBE" in (link.error or "")
+
+
+def test_a_broker_that_answers_many_subscribes_one_by_one_is_not_late(pair: Pair) -> None:
+    now = 1000.0
+    link = connected(pair, 4, filters=tuple(f"f{n}" for n in range(40)), clock=lambda: now)
+    link.tick(now)
+    for request in range(1, 6):
+        assert not link.subscribed
+        now += 0.9 * ANSWER_TIMEOUT
+        receive(link, pair[1], suback(4, request, *[1] * 8))
+        link.tick(now)
+        assert link.error is None
+
+    assert link.subscribed
+    assert len(link.granted) == 40
+
+
+def test_the_last_of_many_subscribes_must_be_answered_too(pair: Pair) -> None:
+    now = 1000.0
+    link = connected(pair, 4, filters=tuple(f"f{n}" for n in range(9)), clock=lambda: now)
+    link.tick(now)
+    receive(link, pair[1], suback(4, 1, *[1] * 8))
+    link.tick(now)
+
+    now += ANSWER_TIMEOUT + 1
+    link.tick(now)
+
+    assert "did not answer SUBSCRIBE" in (link.error or "")
+
+
+def test_the_refusals_of_thousands_of_filters_may_explain_themselves_in_one_read(pair: Pair) -> None:
+    filters = tuple(f"site/{n}" for n in range(4000))
+    link = connected(pair, 5, filters=filters)
+    why = b"\x1f" + text("not allowed for this client, see the access rules of the broker. " * 4)
+    body = bytes([len(why) & 0x7F | 0x80, len(why) >> 7]) + why + b"\x87" * 8
+    answers = b"".join(packet(0x90, id_of(n) + body) for n in range(1, 501))
+    pair[1].setblocking(False)
+    while answers:
+        answers = answers[pair[1].send(answers) :]
+        link.read(0)
+
+    assert link.subscribed
+    assert len(link.refused) == 4000
 
 
 def test_bytes_before_the_connack_give_a_broker_no_time(pair: Pair) -> None:

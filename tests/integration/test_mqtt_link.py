@@ -131,6 +131,20 @@ def test_a_new_filter_gets_its_retained_messages_and_the_known_ones_do_not_again
 
 
 @both_versions
+def test_ten_thousand_filters_are_subscribed_and_unsubscribed_in_seconds(connect: Connect, version: int) -> None:
+    filters = tuple(f"site/{n % 100}/device-{n}/+" for n in range(10_000))
+    began = time.monotonic()
+    first = subscribed(connect(*filters, version=version))
+    assert (len(first.granted), first.refused) == (10_000, {})
+    first.close()
+
+    again = connect("other", version=version, known=first.held)
+    run(again, lambda _: again.held == ("other",))
+
+    assert time.monotonic() - began < 15  # about 2 s
+
+
+@both_versions
 def test_a_removed_subscription_is_unsubscribed_at_the_reconnect(
     connect: Connect, mosquitto: Mosquitto, version: int
 ) -> None:

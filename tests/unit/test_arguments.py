@@ -6,12 +6,16 @@ import argparse
 import importlib
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from bridge.cli import _parser, main
 from bridge.log import get_logger
+from bridge.mapping import Route
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -181,3 +185,46 @@ def test_a_warning_between_the_output_is_no_json(
     assert "a.warning" in error
     assert "an.event" not in error
     assert "{" not in error
+
+
+def test_check_names_settings_beyond_a_hosted_brokers_limits(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    aws = "mqtt.url=mqtts://a1-ats.iot.eu-central-1.amazonaws.com:443"
+    routes = [{"topic": f"site{n}/t", "stream": "tutorialAppInputStream"} for n in range(51)]
+
+    assert main(["check", "--config", config, "--set", aws, "--set", f"routes={json.dumps(routes)}"]) == 0
+
+    output = capsys.readouterr().out
+    assert "amazonaws.com:443: AWS IoT Core allows 50 subscriptions a connection, and the routes need 51" in output
+    assert 'Set mqtt.alpn = "x-amzn-mqtt-ca"' in output
+    assert "no problems found" not in output
+
+
+@pytest.mark.parametrize(
+    ("host", "names_it"), [("a1-ats.iot.eu-central-1.amazonaws.com", True), ("broker.example.com", False)]
+)
+def test_a_hosted_broker_that_refuses_the_checks_temporary_client_id_may_take_the_bridges(
+    config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, host: str, names_it: bool
+) -> None:
+    module = importlib.import_module("bridge.cli.check")
+    monkeypatch.setenv("BRIDGE_GDN__URL", "https://gdn.example")
+    monkeypatch.setenv("BRIDGE_GDN__API_KEY", "tenant.key.secret")
+    refused = nullcontext(SimpleNamespace(session_present=None))
+    monkeypatch.setattr("bridge.cli.broker.temporary_link", lambda *_: refused)
+    monkeypatch.setattr(module, "_wait_until_subscribed", lambda _: "the broker closed the connection")
+    monkeypatch.setattr(module, "gdn_rest", lambda _: SimpleNamespace(close=lambda: None))
+    monkeypatch.setattr(module, "_check_gdn", lambda *_: ())
+
+    main(["check", "--online", "--config", config, "--set", f"mqtt.url=mqtts://{host}"])
+
+    assert ("temporary client id, gdn-bridge-visit-" in capsys.readouterr().out) is names_it
+
+
+@pytest.mark.parametrize(("per_stream", "sessions"), [(False, [["a", "b", "c"]]), (True, [["a", "c"], ["b"]])])
+def test_subscriptions_are_counted_for_each_session(per_stream: bool, sessions: list[list[str]]) -> None:
+    routes = [Route("a", "s"), Route("b", "t"), Route("c", "s")]
+    settings = SimpleNamespace(mqtt=SimpleNamespace(session_per_stream=per_stream))
+    count: Any = importlib.import_module("bridge.cli.check")._routes_of_sessions
+
+    found = count(SimpleNamespace(routes=routes, settings=settings))
+
+    assert sorted([route.topic for route in group] for group in found) == sessions

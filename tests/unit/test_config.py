@@ -54,7 +54,7 @@ def toml(tmp_path: Path, text: str) -> Path:
 def test_the_least_configuration_has_safe_defaults(environ: dict[str, str]) -> None:
     settings = read(environ)
 
-    assert settings.mqtt.brokers == [(False, "broker", 1883)]
+    assert settings.mqtt.brokers == [(False, "broker", 1883, None)]
     assert settings.gdn.api_key is not None
     assert settings.gdn.api_key.get_secret_value() == "tenant.key.secret"
     assert (settings.status.host, settings.status.port) == ("127.0.0.1", 8080)
@@ -79,14 +79,17 @@ def test_settings_cannot_be_changed(environ: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("mqtt://broker:1884", (False, "broker", 1884)),
-        ("mqtts://broker", (True, "broker", 8883)),
-        ("MQTT://broker/", (False, "broker", 1883)),
-        ("mqtts://[::1]:18883", (True, "::1", 18883)),
+        ("mqtt://broker:1884", (False, "broker", 1884, None)),
+        ("mqtts://broker", (True, "broker", 8883, None)),
+        ("MQTT://broker/", (False, "broker", 1883, None)),
+        ("mqtts://[::1]:18883", (True, "::1", 18883, None)),
+        ("ws://broker", (False, "broker", 80, "/mqtt")),
+        ("wss://broker/", (True, "broker", 443, "/")),
+        ("WSS://[::1]:8084/a/b", (True, "::1", 8084, "/a/b")),
     ],
 )
-def test_the_broker_url_is_split_into_tls_host_and_port(
-    environ: dict[str, str], url: str, expected: tuple[bool, str, int]
+def test_the_broker_url_is_split_into_tls_host_port_and_path(
+    environ: dict[str, str], url: str, expected: tuple[bool, str, int, str | None]
 ) -> None:
     mqtt = read(environ, BRIDGE_MQTT__URL=url).mqtt
 
@@ -107,6 +110,13 @@ def test_the_broker_url_is_split_into_tls_host_and_port(
         "mqtt://broker?x=1",
         "mqtt://[::1",
         "mqtt://bro ker",
+        "ws://",
+        "ws://broker:0/mqtt",
+        "ws://broker/mqtt?x=1",
+        "ws://broker/mqtt#x",
+        "ws://broker/mq tt",
+        "ws://broker/mqtt\u00e9",
+        "wss://user@broker/mqtt",
         "mqtt://\u2100broker",
     ],
 )
@@ -116,7 +126,7 @@ def test_a_wrong_broker_url_is_refused_by_its_variable(environ: dict[str, str], 
     assert problem.startswith("BRIDGE_MQTT__URL: ")
 
 
-BROKERS = [(False, "a", 1883), (False, "b", 1884)]
+BROKERS = [(False, "a", 1883, None), (False, "b", 1884, None)]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +146,9 @@ def test_several_brokers_are_a_list_in_the_file_and_commas_or_json_in_a_variable
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("mqtt://a,mqtts://b", "mixes mqtt:// and mqtts://"),
+        ("mqtt://a,mqtts://b", "mixes URLs with TLS (mqtts://, wss://) and without"),
+        ("ws://a,wss://b", "mixes URLs with TLS"),
+        ("wss://a/mqtt,wss://a/other", "names a broker twice"),
         ("mqtt://a,mqtt://a:1883", "names a broker twice"),
         ("mqtt://a,", "must start with mqtt:// or mqtts://"),
         ("mqtt://a,mqtt://user:hunter2@b", "mqtt.username and mqtt.password"),
@@ -692,7 +704,22 @@ def test_offline_a_value_that_is_set_is_still_checked(environ: dict[str, str]) -
     assert problem.startswith("BRIDGE_GDN__URL: must be https://host")
 
 
-@pytest.mark.parametrize(("group", "url"), [("MQTT", "mqtt://broker"), ("GDN", "http://gdn.example")])
+@pytest.mark.parametrize("url", ["mqtt://broker", "ws://broker", "wss://broker"])
+def test_alpn_without_a_url_that_takes_it_is_refused(environ: dict[str, str], url: str) -> None:
+    (problem,) = problems(environ | {"BRIDGE_MQTT__URL": url, "BRIDGE_MQTT__ALPN": "mqtt"})
+
+    assert problem.startswith("BRIDGE_MQTT__ALPN: is for mqtts://")
+
+
+def test_alpn_is_only_for_mqtt_without_websocket(environ: dict[str, str]) -> None:
+    mqtt = read(environ, BRIDGE_MQTT__URL="mqtts://a,wss://b", BRIDGE_MQTT__ALPN="mqtt").mqtt
+
+    assert [tls.alpn for broker in mqtt.brokers if (tls := mqtt.tls_files(broker))] == ["mqtt", None]
+
+
+@pytest.mark.parametrize(
+    ("group", "url"), [("MQTT", "mqtt://broker"), ("MQTT", "ws://broker"), ("GDN", "http://gdn.example")]
+)
 def test_tls_files_without_tls_are_refused(environ: dict[str, str], group: str, url: str) -> None:
     (problem,) = problems(environ | {f"BRIDGE_{group}__URL": url, f"BRIDGE_{group}__CA_FILE": __file__})
 

@@ -55,7 +55,7 @@ class EndedLink:
     is_auth_error: bool = False
     taken_over: bool = False
     closed_silently: bool = True
-    counter_unanswered: bool = False
+    ended_by_counter: bool = False
 
 
 def session(store: Store, *, broker: str = "broker:1883", deduplicates: bool = False) -> MqttSession:
@@ -98,8 +98,8 @@ def test_refused_credentials_and_a_known_take_over_have_their_own_pace() -> None
 @pytest.mark.parametrize(
     ("link", "asks_again"),
     [
-        (EndedLink(counter_unanswered=True), False),
-        (EndedLink(counter_unanswered=True, closed_silently=False), True),
+        (EndedLink(ended_by_counter=True), False),
+        (EndedLink(ended_by_counter=True, closed_silently=False), False),
         (EndedLink(), True),
     ],
 )

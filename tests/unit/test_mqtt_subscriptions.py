@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from bridge.errors import RemoteProtocolError
 from bridge.mqtt.refusals import BrokerReason
-from bridge.mqtt.subscriptions import DROPPED_TOPIC, MAX_REPEATED, RequestKind, SubscriptionRequest, Subscriptions
+from bridge.mqtt.subscriptions import (
+    DROPPED_TOPIC,
+    MAX_FILTERS,
+    MAX_REPEATED,
+    RequestKind,
+    SubscriptionRequest,
+    Subscriptions,
+)
 
 SUBSCRIBE, COUNTER, UNSUBSCRIBE = RequestKind.SUBSCRIBE, RequestKind.SUBSCRIBE_COUNTER, RequestKind.UNSUBSCRIBE
 
@@ -71,7 +78,7 @@ def test_a_new_session_is_asked_for_everything(version: int) -> None:
     assert made.connected(session_present=False) == []
     assert not made.is_requested
     assert made.request() == [SubscriptionRequest(SUBSCRIBE, ["a", "b"])]
-    assert (made.is_requested, made.is_answered, made.held) == (True, False, ())
+    assert (made.is_requested, made.is_answered, made.results.held) == (True, False, ())
 
 
 @pytest.mark.parametrize(("version", "asked"), [(5, ["a", "b"]), (4, ["b"])])
@@ -79,7 +86,7 @@ def test_a_kept_session_is_cleaned_up_and_with_3_1_1_asked_only_for_what_is_new(
     made = subscriptions(version=version, known=("old", "a", "older", "old"))
 
     assert made.connected(session_present=True) == [SubscriptionRequest(UNSUBSCRIBE, ["old", "older"])]
-    assert made.held == ("a", "old", "older")
+    assert made.results.held == ("a", "old", "older")
     assert made.request() == [SubscriptionRequest(SUBSCRIBE, asked)]
 
 
@@ -93,7 +100,7 @@ def test_3_1_1_a_filter_that_comes_back_while_it_is_being_unsubscribed_is_asked_
 
     assert made.request() == [SubscriptionRequest(SUBSCRIBE, ["b"])]
     made.take_unsuback(1, [])
-    assert made.held == ("a",)
+    assert made.results.held == ("a",)
 
 
 def test_3_1_1_with_nothing_new_is_answered_at_once() -> None:
@@ -108,7 +115,12 @@ def test_3_1_1_with_nothing_new_is_answered_at_once() -> None:
 def test_granted_filters_are_held(version: int) -> None:
     made = subscribed(version=version)
 
-    assert (made.is_answered, made.held, made.refused, made.downgraded) == (True, ("a", "b"), {}, frozenset())
+    assert (made.is_answered, made.results.held, made.results.refused, made.results.downgraded) == (
+        True,
+        ("a", "b"),
+        {},
+        frozenset(),
+    )
 
 
 @both_versions
@@ -116,18 +128,18 @@ def test_each_filter_that_is_not_granted_has_its_reason(version: int) -> None:
     made = subscribed(DENIED, version=version)
 
     assert made.is_answered
-    assert made.held == ()
-    assert made.refused == {"a": "Not authorized", "b": "not answered in the broker's SUBACK"}
-    assert made.downgraded == frozenset()
+    assert made.results.held == ()
+    assert made.results.refused == {"a": "Not authorized", "b": "not answered in the broker's SUBACK"}
+    assert made.results.downgraded == frozenset()
 
 
 @pytest.mark.parametrize(("version", "held"), [(5, ("a", "b")), (4, ("a",))])
 def test_a_filter_granted_at_qos_0_is_named_and_3_1_1_requests_it_again(version: int, held: tuple[str, ...]) -> None:
     made = subscribed(QOS_1, QOS_0, version=version)
 
-    assert made.held == held
-    assert made.refused == {"b": "granted at QoS 0: messages may be lost"}
-    assert made.downgraded == {"b"}
+    assert made.results.held == held
+    assert made.results.refused == {"b": "granted at QoS 0: messages may be lost"}
+    assert made.results.downgraded == {"b"}
 
 
 def test_a_later_answer_replaces_the_earlier_one() -> None:
@@ -136,12 +148,16 @@ def test_a_later_answer_replaces_the_earlier_one() -> None:
     made.sent(9, again)
 
     assert made.take_suback(9, (DENIED, QOS_1)) == []
-    assert (made.held, made.refused, made.downgraded) == (("b",), {"a": "Not authorized"}, frozenset())
+    assert (made.results.held, made.results.refused, made.results.downgraded) == (
+        ("b",),
+        {"a": "Not authorized"},
+        frozenset(),
+    )
 
 
 @both_versions
 def test_more_reasons_than_filters_are_ignored(version: int) -> None:
-    assert subscribed(QOS_1, QOS_1, DENIED, version=version).held == ("a", "b")
+    assert subscribed(QOS_1, QOS_1, DENIED, version=version).results.held == ("a", "b")
 
 
 # --- the counter ----------------------------------------------------------------------------------------
@@ -154,7 +170,11 @@ def test_the_counter_is_requested_once_and_after_all_others(version: int) -> Non
 
     assert made.take_suback(2, (QOS_0,)) == []
     assert not made.counter_unanswered
-    assert (made.held, made.refused, made.downgraded) == ((DROPPED_TOPIC, "a", "b"), {}, frozenset())
+    assert (made.results.held, made.results.refused, made.results.downgraded) == (
+        (DROPPED_TOPIC, "a", "b"),
+        {},
+        frozenset(),
+    )
     (again,) = made.repeat()
     made.sent(3, again)
     assert made.take_suback(3, (QOS_1, QOS_1)) == []
@@ -189,7 +209,7 @@ def test_new_filters_are_subscribed_before_old_ones_are_unsubscribed(version: in
     made = subscribed(version=version)
 
     assert made.change(["b", "c"]) == [SubscriptionRequest(SUBSCRIBE, ["c"]), SubscriptionRequest(UNSUBSCRIBE, ["a"])]
-    assert made.held == ("a", "b")
+    assert made.results.held == ("a", "b")
 
 
 def test_the_same_filters_are_no_change() -> None:
@@ -217,9 +237,9 @@ def test_a_refused_filter_that_is_no_longer_wanted_is_not_named() -> None:
     made = subscribed(DENIED, QOS_0)
 
     made.change(["b"])
-    assert list(made.refused) == ["b"]
+    assert list(made.results.refused) == ["b"]
     made.change(["c"])
-    assert (made.refused, made.downgraded) == ({}, frozenset())
+    assert (made.results.refused, made.results.downgraded) == ({}, frozenset())
 
 
 # --- answers --------------------------------------------------------------------------------------------
@@ -243,7 +263,7 @@ def test_a_filter_is_held_until_the_broker_confirms_that_it_is_gone(
 
     made.take_unsuback(1, reasons)
 
-    assert made.held == held
+    assert made.results.held == held
 
 
 @both_versions
@@ -253,9 +273,11 @@ def test_the_cost_of_filters_grows_with_their_number_and_not_with_its_square(ver
         began = time.process_time()
         made = subscriptions(*filters, version=version, known=tuple(filters[::2]))
         made.connected(session_present=True)
-        (request,) = made.request()
-        made.sent(1, request)
-        made.take_suback(1, [QOS_0] * len(request.filters))
+        for packet_id, request in enumerate(made.request(), start=1):
+            made.sent(packet_id, request)
+        for packet_id in range(1, made.pending + 1):
+            made.take_suback(packet_id, [QOS_0] * MAX_FILTERS)
+        assert made.is_answered
         made.change([f"new{n}/t" for n in range(count)])
         return time.process_time() - began
 
@@ -322,8 +344,66 @@ def test_once_all_is_answered_what_the_session_holds_is_known(
         answer()
 
     assert made.is_answered
-    assert session == set(made.held) == {*wanted, *([DROPPED_TOPIC] if watch_drops else [])}
-    assert made.refused == {}
+    assert session == set(made.results.held) == {*wanted, *([DROPPED_TOPIC] if watch_drops else [])}
+    assert made.results.refused == {}
+
+
+# --- many filters ---------------------------------------------------------------------------------------
+
+
+TWENTY = tuple(f"f{n:02}" for n in range(20))
+EIGHT, NEXT_EIGHT, REST = list(TWENTY[:8]), list(TWENTY[8:16]), list(TWENTY[16:])
+
+
+def in_packets(kind: RequestKind) -> list[SubscriptionRequest]:
+    return [SubscriptionRequest(kind, filters) for filters in (EIGHT, NEXT_EIGHT, REST)]
+
+
+@both_versions
+def test_no_packet_has_more_than_8_filters(version: int) -> None:
+    """AWS IoT Core closes the connection at 9, each time."""
+    made = subscriptions("other", version=version, known=TWENTY)
+    assert made.connected(session_present=True) == in_packets(UNSUBSCRIBE)
+
+    made = subscriptions(*TWENTY, version=version)
+    made.connected(session_present=False)
+    assert made.request() == in_packets(SUBSCRIBE) == made.repeat()
+
+    made = subscribed(version=version)
+    assert made.change([*TWENTY, "a", "b"]) == in_packets(SUBSCRIBE)
+
+
+@both_versions
+def test_filters_in_several_packets_are_answered_once_each_packet_is_and_in_any_order(version: int) -> None:
+    made = subscriptions(*TWENTY, version=version, watch_drops=True)
+    made.connected(session_present=False)
+    for packet_id, request in enumerate(made.request(), start=1):
+        made.sent(packet_id, request)
+
+    assert made.take_suback(2, [DENIED] + [QOS_1] * 7) == []
+    assert made.take_suback(1, [QOS_1] * 8) == []
+    assert (made.is_answered, made.has_unanswered, made.pending) == (False, True, 1)
+
+    assert made.take_suback(3, [QOS_1] * 4) == [SubscriptionRequest(COUNTER, [DROPPED_TOPIC])]
+    assert made.is_answered
+    assert made.results.held == tuple(f for f in TWENTY if f != "f08")
+    assert list(made.results.refused) == ["f08"]
+
+
+def test_each_of_many_requests_may_find_its_packet_id_in_use() -> None:
+    """A thousand packet ids of messages in flight: among a thousand requests some have one of them."""
+    made = subscriptions(*[f"f{n}" for n in range(20 * MAX_FILTERS)])
+    made.connected(session_present=False)
+    pending = made.request()
+    for packet_id, request in enumerate(pending, start=1):
+        made.sent(packet_id, request)
+        (again,) = made.take_suback(packet_id, [IN_USE] * MAX_FILTERS)
+        made.sent(100 + packet_id, again)
+    for packet_id in range(101, 121):
+        made.take_suback(packet_id, [QOS_1] * MAX_FILTERS)
+
+    assert made.is_answered
+    assert made.results.refused == {}
 
 
 # --- packet ids in use ----------------------------------------------------------------------------------------
@@ -337,19 +417,19 @@ def test_filters_whose_packet_id_is_in_use_are_requested_again_and_not_named_as_
 
     again = made.take_suback(1, (IN_USE, QOS_1, DENIED))
 
-    assert again == [SubscriptionRequest(SUBSCRIBE, ["a"])]
+    assert again == [SubscriptionRequest(SUBSCRIBE, ["a"], repeats=1)]
     assert not made.is_answered
-    assert list(made.refused) == ["c"]
+    assert list(made.results.refused) == ["c"]
     made.sent(2, again[0])
     assert made.take_suback(2, (QOS_1,)) == []
     assert made.is_answered
-    assert (made.held, list(made.refused)) == (("a", "b"), ["c"])
+    assert (made.results.held, list(made.results.refused)) == (("a", "b"), ["c"])
 
 
 def test_the_counter_is_requested_again_too() -> None:
     made = subscribed(watch_drops=True)
 
-    assert made.take_suback(2, (IN_USE,)) == [SubscriptionRequest(COUNTER, [DROPPED_TOPIC])]
+    assert made.take_suback(2, (IN_USE,)) == [SubscriptionRequest(COUNTER, [DROPPED_TOPIC], repeats=1)]
 
 
 def test_a_filter_that_is_no_longer_wanted_is_not_requested_again() -> None:
@@ -358,7 +438,7 @@ def test_a_filter_that_is_no_longer_wanted_is_not_requested_again() -> None:
     made.sent(1, made.request()[0])
     made.change(["a"])
 
-    assert made.take_suback(1, (IN_USE, IN_USE)) == [SubscriptionRequest(SUBSCRIBE, ["a"])]
+    assert made.take_suback(1, (IN_USE, IN_USE)) == [SubscriptionRequest(SUBSCRIBE, ["a"], repeats=1)]
 
 
 def test_an_unsubscribe_is_made_again_unless_the_filter_is_wanted_again() -> None:
@@ -367,7 +447,7 @@ def test_an_unsubscribe_is_made_again_unless_the_filter_is_wanted_again() -> Non
     made.sent(1, request)
     made.change(["a", "b", "older"])
 
-    assert made.take_unsuback(1, (IN_USE, IN_USE)) == [SubscriptionRequest(UNSUBSCRIBE, ["old"])]
+    assert made.take_unsuback(1, (IN_USE, IN_USE)) == [SubscriptionRequest(UNSUBSCRIBE, ["old"], repeats=1)]
 
 
 def test_a_broker_that_finds_every_packet_id_in_use_has_refused_the_filter() -> None:
@@ -380,7 +460,7 @@ def test_a_broker_that_finds_every_packet_id_in_use_has_refused_the_filter() -> 
 
     assert requests == []
     assert made.is_answered
-    assert made.refused == {"a": "Packet identifier in use"}
+    assert made.results.refused == {"a": "Packet identifier in use"}
 
 
 @both_versions

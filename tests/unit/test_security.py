@@ -153,10 +153,10 @@ def test_the_bounds_in_the_document_are_those_in_the_code() -> None:
     from bridge.gdn.answers import MAX_DEPTH
     from bridge.gdn.bounds import ANSWER_BYTES
     from bridge.gdn.client import ANSWER_LIMIT
-    from bridge.gdn.frames import MAX_MESSAGE
-    from bridge.gdn.producer import UPGRADE_BYTES
     from bridge.gdn.rest import CURSOR_LIMIT
+    from bridge.links.frames import MAX_MESSAGE
     from bridge.links.link import UNREAD_BYTES
+    from bridge.links.websocket import UPGRADE_BYTES
     from bridge.mqtt.link import MAX_OTHER, MAX_PACKET
     from bridge.mqtt.packets import KEPT_BYTES
     from bridge.watch.status_server import CONNECTION_SECONDS, MAX_LOCAL, MAX_REMOTE

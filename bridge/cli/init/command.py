@@ -65,7 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from-topic", metavar="FILTER", help="subscribe to this topic filter at the broker for samples: devices/#"
     )
-    parser.add_argument("--broker", metavar="URL", help="mqtt://host[:port] (default: $BRIDGE_MQTT__URL)")
+    parser.add_argument(
+        "--broker", metavar="URL", help="mqtt://host[:port], or as mqtt.url (default: $BRIDGE_MQTT__URL)"
+    )
     parser.add_argument(
         "--seconds",
         type=number_between(0.1, MAX_SECONDS),
