@@ -73,7 +73,7 @@ def test_lists_and_tables_follow_a_blank_line(page: Path) -> None:
 def test_every_decision_has_a_number_of_its_own_which_its_title_begins_with() -> None:
     pages = sorted(page for page in Path("docs/decisions").glob("*.md") if page.name != "index.md")
 
-    assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
+    assert len({page.name[:4] for page in pages}) == len(pages)
     for page in pages:
         assert page.read_text().startswith(f"# {int(page.name[:4])}. "), page
 
