@@ -27,28 +27,30 @@ MAX_WAIT = 0.5
 
 @contextmanager
 def temporary_link(
-    mqtt: MqttSettings, filters: Sequence[str], brokers: Sequence[BrokerAddress] = ()
+    mqtt: MqttSettings, filters: Sequence[str], brokers: Sequence[BrokerAddress] = (), client_id: str | None = None
 ) -> Iterator[MqttLink]:
-    """A link with a temporary client id that subscribes to ``filters``; it is closed at the end.
+    """A link that subscribes to ``filters``; it is closed at the end and leaves no session behind.
 
     Args:
         mqtt: the settings.
         filters: topic filters.
         brokers: the first that can be reached is used; none: those of the settings.
+        client_id: of this link; None: a temporary one.
 
     Raises:
         MqttUnavailable: no broker can be reached.
     """
-    link = _dial(mqtt, filters, brokers or mqtt.brokers)
+    client_id = client_id or f"gdn-bridge-visit-{secrets.token_hex(4)}"
+    link = _dial(mqtt, filters, brokers or mqtt.brokers, client_id)
     try:
         yield link
     finally:
         link.close()
 
 
-def _dial(mqtt: MqttSettings, filters: Sequence[str], brokers: Sequence[BrokerAddress]) -> MqttLink:
+def _dial(mqtt: MqttSettings, filters: Sequence[str], brokers: Sequence[BrokerAddress], client_id: str) -> MqttLink:
     options = MqttOptions(
-        client_id=f"gdn-bridge-visit-{secrets.token_hex(4)}",
+        client_id=client_id,
         version=mqtt.version,
         username=mqtt.username,
         password=None if mqtt.password is None else mqtt.password.get_secret_value(),

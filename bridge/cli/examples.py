@@ -9,6 +9,7 @@ import difflib
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +111,18 @@ def _difference(mapper: Mapper, example: Example, place: str) -> str:
         actual: Any = mapped.reason
         detail = f"  {mapped.reason}: {mapped.detail}\n"
     else:
-        actual = [mapper.columns_of(row) for row in mapped]
+        actual = [without_nulls(mapper.columns_of(row)) for row in mapped]
         detail = ""
     expected = [example.expect] if isinstance(example.expect, dict) else example.expect
     if actual == expected and _booleans(actual) == _booleans(expected):
         return ""
     lines = difflib.unified_diff(_lines(expected), _lines(actual), "expected", "actual", lineterm="", n=20)
     return detail + "\n".join(f"  {line}" for line in lines)
+
+
+def without_nulls(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row as an example expects it: TOML has no null, so a column without a value is not named."""
+    return {name: value for name, value in row.items() if value is not None}
 
 
 def _booleans(value: Any) -> Any:

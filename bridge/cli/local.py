@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.cli import exits
-from bridge.cli.arguments import number_between, whole_number_between
+from bridge.cli.arguments import number_between, read_password, whole_number_between
 from bridge.cli.exits import CommandError
 from bridge.config.values import mqtt_endpoint
 from bridge.errors import ConfigError
@@ -145,7 +145,7 @@ def devices(arguments: argparse.Namespace) -> int:
         port=broker.port,
         rate=arguments.rate,
         username=arguments.username,
-        password=_password(arguments.password_file),
+        password=read_password(arguments.password_file),
         tls=_context(arguments) if broker.tls else None,
         report=sys.stderr if arguments.json else sys.stdout,
     )
@@ -154,15 +154,6 @@ def devices(arguments: argparse.Namespace) -> int:
     else:
         print(f"devices: published {published}, acknowledged {acknowledged}; stopped", flush=True)
     return 0
-
-
-def _password(file: Path | None) -> str | None:
-    if file is None:
-        return None
-    try:
-        return file.read_text().rstrip("\r\n")
-    except (OSError, ValueError) as exc:
-        raise ConfigError(f"--password-file: {file} can't be read: {exc}") from exc
 
 
 def _context(arguments: argparse.Namespace) -> ssl.SSLContext:

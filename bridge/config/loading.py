@@ -58,6 +58,7 @@ def load(
     config_file: Path | None,
     environ: Mapping[str, str],
     overrides: Mapping[str, str] | None = None,
+    options: Mapping[str, str] | None = None,
     secret_directories: Sequence[Path] = SECRET_DIRECTORIES,
     offline: bool = False,
 ) -> Settings:
@@ -67,6 +68,7 @@ def load(
         config_file: the TOML file, or None.
         environ: environment variables. Each one that starts with BRIDGE_ must be a setting.
         overrides: dotted keys and their values as text, such as ``{"log.level": "debug"}``.
+        options: the command line options that gave overrides, by key; problems name them: ``{"mqtt.url": "--broker"}``.
         secret_directories: searched after $CREDENTIALS_DIRECTORY.
         offline: for a command that connects to nothing: the settings in ``OFFLINE`` aren't required.
 
@@ -77,6 +79,7 @@ def load(
         config_file=config_file,
         environ=environ,
         overrides=overrides,
+        options=options,
         secret_directories=secret_directories,
         offline=offline,
     ).settings
@@ -87,12 +90,13 @@ def load_placed(
     config_file: Path | None,
     environ: Mapping[str, str],
     overrides: Mapping[str, str] | None = None,
+    options: Mapping[str, str] | None = None,
     secret_directories: Sequence[Path] = SECRET_DIRECTORIES,
     offline: bool = False,
 ) -> Loaded:
     """Like ``load``, with what else is known about the settings."""
     problems = Problems()
-    layers = _layers(config_file, environ, overrides or {}, secret_directories, problems)
+    layers = _layers(config_file, environ, overrides or {}, options or {}, secret_directories, problems)
     settings, errors = _merged(layers)
     unset = [loc for error in errors if error["type"] == "missing" and (loc := error["loc"]) in OFFLINE]
     if offline and unset:
@@ -121,13 +125,14 @@ def places(
     Raises:
         ConfigError: the TOML file can't be read any more.
     """
-    return _places(_layers(config_file, environ, overrides or {}, secret_directories, Problems()))
+    return _places(_layers(config_file, environ, overrides or {}, {}, secret_directories, Problems()))
 
 
 def _layers(
     config_file: Path | None,
     environ: Mapping[str, str],
     overrides: Mapping[str, str],
+    options: Mapping[str, str],
     secret_directories: Sequence[Path],
     problems: Problems,
 ) -> list[Layer]:
@@ -138,7 +143,7 @@ def _layers(
     """
     here = Path()
     layers = [
-        layer_of(command_line(overrides, problems), base=here, problems=problems),
+        layer_of(command_line(overrides, options, problems), base=here, problems=problems),
         layer_of(environment(environ, problems), base=here, problems=problems),
         layer_of(secret_files(environ, secret_directories, problems), base=here, problems=problems),
     ]

@@ -100,14 +100,14 @@ def _secret(path: Path, *, place: str, location: Location, problems: Problems) -
     return None
 
 
-def command_line(overrides: Mapping[str, str], problems: Problems) -> Iterator[Entry]:
-    """``--set``: dotted keys and their values as text."""
+def command_line(overrides: Mapping[str, str], options: Mapping[str, str], problems: Problems) -> Iterator[Entry]:
+    """``--set``: dotted keys and their values as text. ``options``: the options that gave some of them, by key."""
     for key, value in overrides.items():
         location = resolve(key.split("."))
         if location is None:
             problems.add(f"{key}, on the command line: there is no such setting{suggest_key(key)}")
         else:
-            yield Entry(f"{key}, on the command line", location, value)
+            yield Entry(options.get(key, f"{key}, on the command line"), location, value)
 
 
 def toml(file: Path) -> Layer:

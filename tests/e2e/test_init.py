@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import msgspec
@@ -91,12 +93,18 @@ def test_files_from_a_brokers_messages_carry_messages_to_the_table(
     try:
         wait_for(lambda: gdn.count("devices_telemetry_rows") == 2, what="the retained messages' rows")
         wait_for(lambda: gdn.count("devices_packed_rows") == 1, what="the row of the binary message")
-        publish_all(mosquitto.port, [("devices/AD13/telemetry", b'{"temperature": 1, "meta": {"site": "roof"}}')])
-        wait_for(lambda: gdn.count("devices_telemetry_rows") == 3, what="a row of another device")
+        publish_all(
+            mosquitto.port,
+            [
+                ("devices/AD13/telemetry", b'{"temperature": 1, "meta": {"site": "roof"}}'),
+                ("devices/AD14/telemetry", b'{"temperature": -0.5}'),
+            ],
+        )
+        wait_for(lambda: gdn.count("devices_telemetry_rows") == 4, what="rows of other devices")
     finally:
         bridge.end()
-    rows = gdn.query("FOR row IN devices_telemetry_rows FILTER row.device == 'AD13' RETURN row")
-    assert [(row["temperature"], row["meta_site"]) for row in rows] == [(1, "roof")]
+    rows = gdn.query("FOR row IN devices_telemetry_rows FILTER row.device IN ['AD13', 'AD14'] RETURN row")
+    assert {(row["temperature"], row.get("meta_site")) for row in rows} == {(1, "roof"), (-0.5, None)}
 
 
 @both_versions
@@ -113,7 +121,7 @@ def test_a_temporary_link_leaves_no_session_behind(
         assert link.refused == {}
 
 
-def test_the_user_and_the_password_file_are_taken_from_the_environment(tmp_path: Path) -> None:
+def test_the_user_and_the_password_file_are_taken_from_the_environment_or_from_options(tmp_path: Path) -> None:
     broker = guarded(tmp_path)
     secret = tmp_path / "secret"
     secret.write_text("correct horse\n")
@@ -125,6 +133,11 @@ def test_the_user_and_the_password_file_are_taken_from_the_environment(tmp_path:
             "BRIDGE_MQTT__PASSWORD_FILE": str(secret),
         }
         ended = cli("init", str(tmp_path / "made"), "--from-topic", "t/#", "--seconds", "1", **environ)
+        by_options = cli(
+            *("init", str(tmp_path / "options"), "--from-topic", "t/#", "--seconds", "1"),
+            *("--broker", environ["BRIDGE_MQTT__URL"], "--username", "bridge", "--password-file", str(secret)),
+            *("--client-id", "visitor"),
+        )
         refused = cli(
             *("init", str(tmp_path / "other"), "--from-topic", "t/#", "--seconds", "1"),
             BRIDGE_MQTT__URL=environ["BRIDGE_MQTT__URL"],
@@ -136,6 +149,10 @@ def test_the_user_and_the_password_file_are_taken_from_the_environment(tmp_path:
     written = (tmp_path / "made" / "bridge.toml").read_text()
     assert f'url = "{environ["BRIDGE_MQTT__URL"]}"' in written
     assert "correct horse" not in written + ended.stdout + ended.stderr
+    assert by_options.returncode == 0, by_options.stderr
+    settings = tomllib.loads((tmp_path / "options" / "bridge.toml").read_text())["mqtt"]
+    assert settings == {"url": environ["BRIDGE_MQTT__URL"], "username": "bridge", "client_id": "visitor"}
+    assert re.search(r"as visitor \(", broker.text()), "the broker's log names the client"
     assert refused.returncode == 69
     assert "mqtt.username" in refused.stderr
     assert not (tmp_path / "other").exists()

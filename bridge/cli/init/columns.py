@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bridge.cli.init.names import join_name, safe_name
+from bridge.cli.init.texts import has_decimal_comma, is_local_time, is_word, number_in, time_formats
 from bridge.mapping import FieldSpec
 from bridge.mapping.fields import Scalar
-from bridge.mapping.times import NANOSECONDS, parse_time
-from bridge.mapping.unmappable import Unmappable, preview
+from bridge.mapping.unmappable import preview
 from bridge.streamql.syntax import Attribute, AttributeType
 
 MAX_COLUMNS = 100
@@ -26,22 +26,29 @@ MAX_NOTES = 50
 FLATTENED = 2
 """Levels of nested objects whose members become columns: ``meta_site`` for ``meta.site``."""
 
-NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
-"""A number written as text."""
-
-_EPOCHS = {unit: (10**9 * 10**9 // size, 4 * 10**9 * 10**9 // size) for unit, size in NANOSECONDS.items()}
-"""The years 2001 to 2096 in each unit: such large numbers are rarely anything but times."""
-
-_WHOLE = re.compile(r"-?(?:0|[1-9][0-9]*)")
-_ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}.{0,20}")
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _PLAIN_STEP = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _EXACT_DOUBLE = 2**53
-_DEFAULTS: dict[AttributeType, Scalar] = {
-    AttributeType.STRING: "",
-    AttributeType.LONG: 0,
-    AttributeType.DOUBLE: 0.0,
-    AttributeType.BOOL: False,
-}
+_KINDS = {"bool": bool, "int": int, "float": float, "str": str, "list": list, "dict": dict}
+"""Names of types; the first that fits counts."""
+
+_BOOLEANS = {"true": True, "false": False}
+_COUNTERS = frozenset(
+    [
+        *("id", "uid", "counter", "count", "cnt", "fcnt", "fport", "port", "seq", "seqno", "sequence", "number", "num"),
+        *("index", "uptime", "uptimesec", "version", "code", "mid", "pid", "starts", "restarts", "boots", "reboots"),
+        *("reconnects", "heap", "unit", "channel"),
+    ]
+)
+"""Last words of names whose whole numbers stay whole."""
+
+_TEXTS = frozenset(
+    [
+        *("id", "uid", "uuid", "eui", "mac", "serial", "sn", "version", "ver", "fw", "firmware", "sw", "hw", "model"),
+        *("code", "phone", "imei", "imsi", "iccid", "address", "addr", "name", "ssid", "tag", "card", "barcode", "ip"),
+    ]
+)
+"""Last words of names whose texts stay texts, also those that look like numbers: 1.10 is another version than 1.1."""
 
 
 @dataclass(slots=True)
@@ -50,19 +57,22 @@ class Member:
 
     seen: int = 0
     kinds: set[str] = field(default_factory=set)
+    texts: set[str] = field(default_factory=set)
+    """What the values that are text stand for, as ``_meaning`` says."""
+    has_fractions: bool = False
     is_huge: bool = False
     """Whether a whole number doesn't fit in 64 bits."""
     is_inexact: bool = False
     """Whether a whole number would lose digits in a double."""
     has_objects: bool = False
-    times: set[str] | None = None
+    times: frozenset[str] | None = None
     """Time formats that fit all values; None before the first value."""
     inner: dict[str, Member] = field(default_factory=dict)
     room: int = MAX_MEMBERS
     is_full: bool = False
 
     def add(self, row: dict[str, Any], *, is_text: bool) -> None:
-        """Record a row. ``is_text``: its values are text, parsed as the type they look like."""
+        """Record a row. ``is_text``: its values are text, so that booleans are, too."""
         self.seen += 1
         pending: list[tuple[Member, dict[str, Any], int]] = [(self, row, 0)]
         while pending:
@@ -75,7 +85,7 @@ class Member:
                         continue
                     self.room -= 1
                     inner = member.inner[name] = Member()
-                inner.record(_parsed(value) if is_text else value)
+                inner.record(_BOOLEANS.get(value.strip().lower(), value) if is_text else value)
                 if isinstance(value, dict) and depth < FLATTENED:
                     pending.append((inner, value, depth + 1))
 
@@ -84,28 +94,62 @@ class Member:
         if value is None:
             return
         self.seen += 1
-        self.kinds.add(type(value).__name__)
-        if type(value) is int:
-            self.is_huge = self.is_huge or not -(2**63) <= value < 2**63
-            self.is_inexact = self.is_inexact or abs(value) > _EXACT_DOUBLE
-        elif isinstance(value, list):
+        self.kinds.add(next(name for name, type_ in _KINDS.items() if isinstance(value, type_)))
+        if isinstance(value, list):
             self.has_objects = self.has_objects or bool(value and isinstance(value[0], dict))
         if self.times is None or self.times:
-            formats = _time_formats(value)
+            formats = time_formats(value)
             self.times = formats if self.times is None else self.times & formats
+        if isinstance(value, str):
+            self.texts.add(_meaning(value))
+            value = number_in(value)
+        if isinstance(value, int) and not isinstance(value, bool):
+            self.is_huge = self.is_huge or not -(2**63) <= value < 2**63
+            self.is_inexact = self.is_inexact or abs(value) > _EXACT_DOUBLE
+        elif isinstance(value, float):
+            self.has_fractions = True
 
     @property
-    def type(self) -> AttributeType | None:
-        """The column type that takes every value; None if there is none."""
+    def is_incomplete(self) -> bool:
+        """Whether a row lacks a member that others have, or has null for it."""
+        return any(inner.seen < self.seen for inner in self.inner.values())
+
+    def type_for(self, name: str) -> AttributeType | None:
+        """The type of a column for every value of the member with this name; None if there is none."""
         if self.kinds & {"dict", "list"}:
             return AttributeType.OBJECT if self.kinds <= {"dict", "list"} else None
         if self.kinds == {"bool"}:
             return AttributeType.BOOL
-        if self.kinds == {"int"} and not self.is_huge:
+        if self.is_time_text:
             return AttributeType.LONG
-        if self.kinds and self.kinds <= {"int", "float"} and not self.is_inexact:
-            return AttributeType.DOUBLE
-        return AttributeType.STRING
+        if not self.kinds or not self.kinds <= {"int", "float", "str"} or self.texts - {"number"} or self.is_huge:
+            return AttributeType.STRING
+        if "number" in self.texts and _last_word(name) in _TEXTS:
+            return AttributeType.STRING
+        if self.has_fractions:
+            return AttributeType.STRING if self.is_inexact else AttributeType.DOUBLE
+        is_counted = self.is_inexact or self.times or _last_word(name) in _COUNTERS
+        return AttributeType.LONG if is_counted else AttributeType.DOUBLE
+
+    @property
+    def is_time_text(self) -> bool:
+        """Whether every value is a time in text, with an offset."""
+        return self.kinds == {"str"} and self.texts == {"time"}
+
+
+def _meaning(text: str) -> str:
+    if number_in(text) is not None:
+        return "number"
+    if time_formats(text):
+        return "local time" if is_local_time(text) else "time"
+    if has_decimal_comma(text):
+        return "comma"
+    return "word" if is_word(text) else "text"
+
+
+def _last_word(name: str) -> str:
+    words = _WORD.findall(name)
+    return words[-1].lower() if words else ""
 
 
 @dataclass(slots=True)
@@ -114,31 +158,33 @@ class Columns:
 
     names: set[str]
     columns: list[Attribute]
+    is_text: bool = False
+    """Whether all values of the format are text."""
     fields: dict[str, Scalar | FieldSpec] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def take(self, tree: Member) -> None:
-        """Add columns for all members, including those of nested objects."""
-        self._take(tree, tree.seen, ())
+    def take(self, tree: Member, *, root: bool = False) -> None:
+        """Add columns for all members, including those of nested objects. ``root``: they are outside the rows."""
+        self._take(tree, tree.seen, (), "$root." if root else "")
 
-    def _take(self, member: Member, rows: int, path: tuple[str, ...]) -> None:
+    def _take(self, member: Member, rows: int, path: tuple[str, ...], prefix: str) -> None:
         for name, inner in member.inner.items():
             inner_path = (*path, name)
             if inner.kinds == {"dict"} and inner.inner:
-                self._take(inner, rows, inner_path)
+                self._take(inner, rows, inner_path, prefix)
                 continue
-            text, source = preview(".".join(inner_path)), source_of(inner_path)
-            wanted = inner.type
-            is_missing = inner.seen < rows
+            text, source = preview(".".join(inner_path)), prefix + source_of(inner_path)
+            wanted = inner.type_for(name)
             if wanted is None:
                 self.note(f"{text}: left out: no column type takes both its plain values and its objects or arrays")
-            elif wanted is AttributeType.OBJECT and is_missing:
-                self.note(f"{text}: left out: not in every message, and an object can't have a default")
             elif len(self.columns) >= MAX_COLUMNS:
                 self.note(f"{text}: left out: there are already {MAX_COLUMNS} columns")
             else:
-                column = self.add_column(inner_path, wanted, source, is_missing=is_missing)
-                self._note(column, inner, text, wanted, source, is_missing)
+                time = "iso8601" if inner.is_time_text else None
+                column = self.add_column(inner_path, wanted, source, time=time)
+                self._note(column, inner, text, wanted, source)
+                if inner.seen and inner.seen < rows:
+                    self.note(f"{column}: {text} isn't in every sample; the column is null without it")
             if inner.has_objects:
                 self.note(f"{text}: an array of objects; each = {json.dumps(source)} makes each of them a row")
 
@@ -149,22 +195,32 @@ class Columns:
         elif len(self.notes) == MAX_NOTES:
             self.notes.append("further notes are left out")
 
-    def add_column(self, path: tuple[str, ...], wanted: AttributeType, source: str, *, is_missing: bool) -> str:
+    def add_column(self, path: tuple[str, ...], wanted: AttributeType, source: str, *, time: str | None = None) -> str:
         """Add a column for the member at ``path``; returns the column's name."""
         name = safe_name(join_name(path), self.names)
         self.columns.append(Attribute(name, wanted))
-        if is_missing:
-            self.fields[name] = FieldSpec(source, default=_DEFAULTS[wanted])
-        elif path != (name,):
+        if time is not None:
+            self.fields[name] = FieldSpec(source, time=time)
+        elif (name,) != path or source.startswith("$root."):
             self.fields[name] = source
         return name
 
-    def _note(self, name: str, member: Member, text: str, wanted: AttributeType, source: str, is_missing: bool) -> None:
+    def _note(self, name: str, member: Member, text: str, wanted: AttributeType, source: str) -> None:
         if not member.seen:
-            self.note(f"{name}: {text} is null or missing in every sample; its type is a guess")
-        elif is_missing:
-            self.note(f"{name}: {text} isn't in every sample; choose the default to use without it")
-        if member.times and wanted is not AttributeType.BOOL:
+            self.note(f"{name}: {text} is null in every sample; its type is a guess")
+        elif member.is_time_text:
+            self.note(f"{name}: {text} is a time in text; the column gets milliseconds since 1970")
+        elif "local time" in member.texts:
+            self.note(
+                f'{name}: {text} is a local time without an offset, kept as text: time = "iso8601" would read it as UTC'
+            )
+        elif "comma" in member.texts:
+            self.note(f"{name}: {text} has a decimal comma, so it is kept as text")
+        elif "number" in member.texts and not self.is_text and wanted is not AttributeType.STRING:
+            self.note(f"{name}: {text} is a number in text; the column is {wanted.value}")
+        elif wanted is AttributeType.STRING and len(member.kinds) > 1:
+            self.note(f"{name}: {text} has values of several types, so the column is string")
+        if member.times and not member.is_time_text and "local time" not in member.texts:
             (format_,) = member.times  # the units' ranges don't overlap
             entry = f"{{ source = {json.dumps(source)}, time = {json.dumps(format_)} }}"
             self.note(f"{name}: looks like a point in time; to convert it, use {entry} in fields or as event_time")
@@ -178,27 +234,3 @@ def source_of(path: tuple[str, ...]) -> str:
     return ".".join(
         step if _PLAIN_STEP.fullmatch(step) else '"' + re.sub(r'(["\\])', r"\\\1", step) + '"' for step in path
     )
-
-
-def _parsed(cell: str) -> Any:
-    """A text cell as the type it looks like."""
-    text = cell.strip()
-    if len(text) > 40:
-        return cell
-    if _WHOLE.fullmatch(text):
-        return int(text)
-    if NUMBER.fullmatch(text):
-        return float(text)
-    return {"true": True, "false": False}.get(text.lower(), cell)
-
-
-def _time_formats(value: Any) -> set[str]:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return {unit for unit, (first, last) in _EPOCHS.items() if first <= value < last}
-    if isinstance(value, str) and _ISO.fullmatch(value):
-        try:
-            parse_time(value, "iso8601")
-        except Unmappable:
-            return set()
-        return {"iso8601"}
-    return set()

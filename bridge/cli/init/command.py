@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bridge.cli import exits
-from bridge.cli.arguments import number_between
+from bridge.cli.arguments import number_between, read_password
 from bridge.cli.configuration import read_worker, route_of
 from bridge.cli.exits import CommandError, UsageError
 from bridge.cli.init.files import CONFIG_FILE, WORKER_FILE, configuration_text, definition_text
@@ -29,7 +29,6 @@ from bridge.mapping.payload import MAX_PAYLOAD
 from bridge.mapping.topics import TopicTemplate
 from bridge.message import DeadLetter, MqttMessage
 from bridge.streamql import input_streams
-from bridge.streamql.syntax import AttributeType
 from bridge.text import printable
 from bridge.timing import Deadline
 
@@ -39,6 +38,17 @@ if TYPE_CHECKING:
 
 BROKER = "mqtt://127.0.0.1:1883"
 """The broker's URL in the configuration if neither option nor variable gives one."""
+
+_OPTIONS = {
+    "mqtt.url": "--broker",
+    "mqtt.username": "--username",
+    "mqtt.client_id": "--client-id",
+    "mqtt.protocol": "--protocol",
+    "mqtt.ca_file": "--ca-file",
+    "mqtt.cert_file": "--cert-file",
+    "mqtt.key_file": "--key-file",
+}
+"""The options that give settings of the broker. They are written to the configuration; the password isn't."""
 
 MAX_SECONDS = 3600.0
 SHOWN_LEFT_OUT = 5
@@ -68,6 +78,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--broker", metavar="URL", help="mqtt://host[:port], or as mqtt.url (default: $BRIDGE_MQTT__URL)"
     )
+    parser.add_argument("--username", metavar="NAME", help="user name for the broker (default: $BRIDGE_MQTT__USERNAME)")
+    parser.add_argument(
+        "--password-file",
+        type=Path,
+        metavar="FILE",
+        help="file with the password for the broker (default: $BRIDGE_MQTT__PASSWORD or $BRIDGE_MQTT__PASSWORD_FILE)",
+    )
+    parser.add_argument(
+        "--ca-file", metavar="FILE", help="CA certificates for mqtts:// (default: $BRIDGE_MQTT__CA_FILE)"
+    )
+    parser.add_argument("--cert-file", metavar="FILE", help="client certificate (default: $BRIDGE_MQTT__CERT_FILE)")
+    parser.add_argument("--key-file", metavar="FILE", help="its private key (default: $BRIDGE_MQTT__KEY_FILE)")
+    parser.add_argument(
+        "--client-id",
+        metavar="ID",
+        help="client id, also of the bridge; another client with it is disconnected (default: a temporary one)",
+    )
     parser.add_argument(
         "--seconds",
         type=number_between(0.1, MAX_SECONDS),
@@ -96,17 +123,18 @@ def init(arguments: argparse.Namespace) -> int:
     if not arguments.force and (existing := [path for path in paths if path.exists()]):
         raise ConfigError(*(f"{path}: exists already; use --force to overwrite it" for path in existing))
     samples = [Sample(topic, _payload(payload)) for topic, payload in arguments.sample]
-    broker, protocol = arguments.broker or os.environ.get("BRIDGE_MQTT__URL") or BROKER, arguments.protocol
+    broker = arguments.broker or os.environ.get("BRIDGE_MQTT__URL") or BROKER
+    given = _given(arguments)
     if arguments.from_topic is not None:
         filter_ = _filter(arguments.from_topic)
         mqtt = _mqtt(arguments)
-        protocol = mqtt.protocol
+        given["mqtt.protocol"] = mqtt.protocol
         print(
             f"subscribing to {arguments.from_topic} at {broker} for at most {arguments.seconds:g} s …",
             file=sys.stderr,
         )
         try:
-            samples += listen(mqtt, filter_, arguments.seconds)
+            samples += listen(mqtt, filter_, arguments.seconds, arguments.client_id)
         except MqttUnavailable as exc:
             raise CommandError(exits.UNAVAILABLE, str(exc)) from exc
         if not samples:
@@ -117,7 +145,7 @@ def init(arguments: argparse.Namespace) -> int:
     inference = infer(samples)
     if not inference.routes:
         raise ConfigError(*(f"{printable(topic)}: {reason}" for topic, reason in inference.left_out[:SHOWN_LEFT_OUT]))
-    files = files_of(inference, broker=broker, protocol=protocol or "5")
+    files = files_of(inference, mqtt={**given, "mqtt.url": broker})
     _write(directory, files, replace=arguments.force)
     if arguments.json:
         print(json.dumps(_as_json(inference, paths)))
@@ -126,8 +154,10 @@ def init(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def listen(mqtt: MqttSettings, filter_: str, seconds: float) -> list[Sample]:
+def listen(mqtt: MqttSettings, filter_: str, seconds: float, client_id: str | None = None) -> list[Sample]:
     """The messages received in this time, retained ones first; at most as many as ``infer`` uses.
+
+    ``client_id``: None: a temporary one.
 
     Raises:
         MqttUnavailable: the broker can't be reached, or refuses.
@@ -136,7 +166,7 @@ def listen(mqtt: MqttSettings, filter_: str, seconds: float) -> list[Sample]:
 
     samples: list[Sample] = []
     room = MAX_BYTES
-    with temporary_link(mqtt, [filter_]) as link:
+    with temporary_link(mqtt, [filter_], client_id=client_id) as link:
         deadline = Deadline(mqtt.connect_timeout + seconds)
         while not link.subscribed and deadline.left():
             samples += _samples(receive(link, deadline))
@@ -150,14 +180,14 @@ def listen(mqtt: MqttSettings, filter_: str, seconds: float) -> list[Sample]:
     return samples[:MAX_SAMPLES]
 
 
-def files_of(inference: Inference, *, broker: str, protocol: str) -> dict[str, str]:
-    """The files' contents by name, tested.
+def files_of(inference: Inference, *, mqtt: Mapping[str, str]) -> dict[str, str]:
+    """The files' contents by name, tested. ``mqtt``: settings of the broker, with ``mqtt.url``.
 
     Raises:
         ConfigError: the files don't work.
     """
     files = {
-        CONFIG_FILE: configuration_text(inference.routes, broker=broker, protocol=protocol),
+        CONFIG_FILE: configuration_text(inference.routes, mqtt=mqtt),
         WORKER_FILE: definition_text(inference.routes),
     }
     if problems := _problems(files, inference.taken):
@@ -220,15 +250,28 @@ def _mqtt(arguments: argparse.Namespace) -> MqttSettings:
     if not (arguments.broker or os.environ.get("BRIDGE_MQTT__URL")):
         raise ConfigError("--from-topic needs a broker: give --broker mqtt://host, or set BRIDGE_MQTT__URL")
     names = ("BRIDGE_MQTT__", "CREDENTIALS_DIRECTORY")
-    overrides = {"mqtt.url": arguments.broker, "mqtt.protocol": arguments.protocol}
+    overrides = _given(arguments)
+    if (password := read_password(arguments.password_file)) is not None:
+        overrides["mqtt.password"] = password
     # Placeholders for required settings that aren't used here.
     others = {"worker.definition": os.devnull, "routes": '[{"topic": "-", "stream": "-"}]'}
     return load(
         config_file=None,
         environ={name: value for name, value in os.environ.items() if name.startswith(names)},
-        overrides={**{key: value for key, value in overrides.items() if value is not None}, **others},
+        overrides={**overrides, **others},
+        options={**_OPTIONS, "mqtt.password": "--password-file"},
         offline=True,
     ).mqtt
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, str]:
+    """The settings that options give. Files have absolute paths: the configuration file may be in another directory."""
+    given = {}
+    for setting, option in _OPTIONS.items():
+        value = getattr(arguments, option.removeprefix("--").replace("-", "_"))
+        if value is not None:
+            given[setting] = str(Path(value).absolute()) if setting.endswith("_file") else value
+    return given
 
 
 def _filter(text: str) -> str:
@@ -275,6 +318,7 @@ def _as_json(inference: Inference, paths: Sequence[Path]) -> dict[str, object]:
                 "columns": {column.name: column.type.value for column in inferred.columns},
                 "format": inferred.route.format.name,
                 "compression": inferred.route.format.compression,
+                "when": inferred.route.when,
                 "samples": inferred.samples,
                 "notes": list(inferred.notes),
             }
@@ -292,10 +336,10 @@ def _report(inference: Inference, paths: Sequence[Path], *, unset: Sequence[str]
         count = f"{inferred.samples} sample{'s' if inferred.samples != 1 else ''}"
         compression = "" if route.format.compression == "none" else f", {route.format.compression}"
         print(f"route {route.topic} -> {route.stream} ({columns}), {route.format.name}{compression}, from {count}")
+        if route.when is not None:
+            print(f"  when {route.when}")
         for note in inferred.notes:
             print(f"  {note}")
-        if inferred.samples == 1 and any(column.type is AttributeType.LONG for column in inferred.columns):
-            print("  based on a single sample: numbers that are whole in it became columns of whole numbers")
     reasons = Counter(one.reason for one in inference.left_out)
     for reason, number in reasons.most_common(SHOWN_LEFT_OUT):
         first = next(one.topic for one in inference.left_out if one.reason == reason)

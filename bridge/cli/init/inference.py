@@ -1,26 +1,39 @@
 """Infers routes, streams and columns from sample messages. Pure.
 
-Samples are grouped by the shape of their topics and the format of their payloads; each group becomes a route and a
-stream. The routes are then tested with the real mapper: a group that fails on its own samples falls back to a simpler
+Samples are grouped by the shape of their topics, the format of their payloads and the members of their rows; each group
+becomes a route and a stream. Groups on the same topics get conditions (``when``). The routes are then tested with the
+real mapper: samples that fail are left out, and a group that fails on most of its own samples falls back to a simpler
 format, down to ``raw``, which takes any bytes.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from bridge.cli.init import sparkplug
 from bridge.cli.init.columns import MAX_MEMBERS, Columns, Member
-from bridge.cli.init.names import capture_name, join_name, safe_name
+from bridge.cli.init.groups import (
+    TEXTUAL,
+    Group,
+    Part,
+    convert,
+    drop,
+    holds,
+    no_reading,
+    parts_of,
+    place_all,
+    samples_of,
+    settled,
+)
+from bridge.cli.init.names import join_name, safe_name
 from bridge.cli.init.payload_formats import (
+    EVERY_ELEMENT,
+    STRUCTURED,
     UNMARKED,
     GuessedFormat,
-    common_format,
     guess_format,
-    rows_of,
     simpler_format,
 )
 from bridge.cli.init.results import (
@@ -33,10 +46,16 @@ from bridge.cli.init.results import (
     mapper_of,
     table_of,
 )
-from bridge.mapping import Example, FormatOptions, Mapper, Route
+from bridge.cli.init.shapes import condition, guard
+from bridge.cli.init.topics import (
+    Levels,
+    is_writable,
+    named,
+    stream_words,
+)
+from bridge.mapping import Example, Mapper, Route
 from bridge.mapping.formats import MissingExtra
 from bridge.mapping.payload import MAX_PAYLOAD
-from bridge.mapping.unmappable import Unmappable
 from bridge.message import DeadLetter
 from bridge.streamql.syntax import Attribute, AttributeType
 
@@ -48,9 +67,11 @@ MAX_TOPIC = 1000
 """Characters. Samples with longer topics are left out."""
 
 MAX_LEVELS = 32
-MAX_ROUTES = 50
 
-_VERSION = re.compile(r"[vV][0-9]+(?:\.[0-9]+)*")
+MAX_FALL_BACKS = 10
+"""Rounds in which groups may change to a simpler format; later, samples that fail are only left out. A group may be
+changed back for others with the same topics, so that without this bound there may be no end.
+"""
 
 
 def infer(samples: Iterable[Sample]) -> Inference:
@@ -58,50 +79,30 @@ def infer(samples: Iterable[Sample]) -> Inference:
 
     Samples beyond ``MAX_SAMPLES`` or ``MAX_BYTES`` are ignored.
     """
-    parsed, from_edge_nodes, left_out = _parse_all(samples)
+    usable, from_edge_nodes, left_out = _usable(samples)
     edge_nodes = sparkplug.infer(from_edge_nodes)
-    groups, ungrouped = _groups(parsed)
-    left_out += (*edge_nodes.left_out, *ungrouped)
-    while groups:
-        groups = _disjoint(groups)
-        inferred = _named(groups)
+    left_out += list(edge_nodes.left_out)
+    parts, with_words = _without_words([part for sample, guess in usable for part in parts_of(sample, guess)], left_out)
+    groups: list[Group] = []
+    place_all(parts, groups, left_out)
+    fall_backs = MAX_FALL_BACKS
+    while groups := settled(groups, with_words, left_out):
+        inferred = _named(groups, with_words)
         mapper = mapper_of(inferred)
-        failed: dict[int, list[tuple[_ParsedSample, DeadLetter]]] = {}
-        for number, group in enumerate(groups):
-            for one in group.samples:
-                mapped = mapper.map(one.sample.message)
-                if isinstance(mapped, DeadLetter):
-                    failed.setdefault(number, []).append((one, mapped))
-        if not failed:
-            inferred = [_with_examples(i, g, mapper) for i, g in zip(inferred, groups, strict=True)]
-            taken = (one.sample for group in groups for one in group.samples)
+        fall_backs -= 1
+        if not _corrected(groups, inferred, mapper, left_out, may_fall_back=fall_backs > 0):
+            routes = _with_examples(inferred, groups, mapper)
             # The first route that matches takes a message; no group has topics in Sparkplug's namespace.
-            return Inference((*edge_nodes.routes, *inferred), left_out, (*edge_nodes.taken, *taken))
-        for number, failures in failed.items():
-            if groups[number].fall_back():
-                continue
-            left_out += tuple(LeftOut(one.sample.topic, dead_letter.detail) for one, dead_letter in failures)
-            groups[number].drop([one for one, _ in failures])
-        groups = [group for group in groups if group.samples]
-    return Inference(edge_nodes.routes, left_out, edge_nodes.taken)
+            return Inference((*edge_nodes.routes, *routes), tuple(left_out), (*edge_nodes.taken, *samples_of(groups)))
+    return Inference(edge_nodes.routes, tuple(left_out), edge_nodes.taken)
 
 
 # --- samples ----------------------------------------------------------------------------------------------
 
 
-class _ParsedSample(NamedTuple):
-    """A sample with its topic's levels and its payload's format."""
-
-    sample: Sample
-    levels: tuple[str, ...]
-    shape: tuple[str | None, ...]
-    """The levels, with None for those that are captures whatever the other samples are."""
-    format: GuessedFormat
-
-
-def _parse_all(samples: Iterable[Sample]) -> tuple[list[_ParsedSample], list[Sample], tuple[LeftOut, ...]]:
-    """The usable samples, then those of Sparkplug edge nodes, then those left out."""
-    parsed: list[_ParsedSample] = []
+def _usable(samples: Iterable[Sample]) -> tuple[list[tuple[Sample, GuessedFormat]], list[Sample], list[LeftOut]]:
+    """The usable samples with their formats, then those of Sparkplug edge nodes, then those left out."""
+    usable: list[tuple[Sample, GuessedFormat]] = []
     from_edge_nodes: list[Sample] = []
     left_out: list[LeftOut] = []
     room = MAX_BYTES
@@ -109,21 +110,28 @@ def _parse_all(samples: Iterable[Sample]) -> tuple[list[_ParsedSample], list[Sam
         room -= len(sample.topic) + len(sample.payload)
         if number == MAX_SAMPLES or room < 0:
             break
-        problem = _topic_problem(sample.topic)
-        if problem is None and not 0 < len(sample.payload) <= MAX_PAYLOAD:
-            problem = f"the payload has more than {MAX_PAYLOAD} bytes" if sample.payload else "the payload is empty"
+        problem = _problem(sample)
         if problem is not None:
             left_out.append(LeftOut(sample.topic, problem))
-            continue
-        if sparkplug.is_sparkplug(sample):
+        elif sparkplug.is_sparkplug(sample):
             from_edge_nodes.append(sample)
-            continue
-        levels = tuple(sample.topic.split("/"))
-        try:
-            parsed.append(_ParsedSample(sample, levels, _shape(levels), guess_format(sample.payload)))
-        except MissingExtra as exc:
-            left_out.append(LeftOut(sample.topic, str(exc)))
-    return parsed, from_edge_nodes, tuple(left_out)
+        else:
+            try:
+                guess = guess_format(sample.payload)
+                usable.append((Sample(*sample), guess))  # a copy: samples are compared by identity
+            except MissingExtra as exc:
+                left_out.append(LeftOut(sample.topic, str(exc)))
+    return usable, from_edge_nodes, left_out
+
+
+def _problem(sample: Sample) -> str | None:
+    if (problem := _topic_problem(sample.topic)) is not None:
+        return problem
+    if not sample.payload:
+        return "the payload is empty: it clears a retained message (MQTT 5, 3.3.1.3), and is no reading"
+    if len(sample.payload) > MAX_PAYLOAD:
+        return f"the payload has more than {MAX_PAYLOAD} bytes"
+    return None
 
 
 def _topic_problem(topic: str) -> str | None:
@@ -139,200 +147,149 @@ def _topic_problem(topic: str) -> str | None:
         return "this is a shared subscription, not the topic of a message"
     if len(topic) > MAX_TOPIC or topic.count("/") >= MAX_LEVELS:
         return f"the topic has more than {MAX_TOPIC} characters or {MAX_LEVELS} levels"
-    if topic.startswith("$") and not _is_writable(topic.split("/", 1)[0]):
+    if topic.startswith("$") and not is_writable(topic.split("/", 1)[0]):
         return "its first level can't be written in a route, and no wildcard matches it (MQTT 5, 4.7.2)"
     return None
 
 
-# --- groups -----------------------------------------------------------------------------------------------
-
-
-@dataclass(eq=False, slots=True)
-class _Group:
-    """Samples for one route. ``levels`` are those of its topics, with None where they differ."""
-
-    levels: tuple[str | None, ...]
-    samples: list[_ParsedSample]
-    options: FormatOptions
-    each: str | None
-    signature: frozenset[str]
-
-    @classmethod
-    def of(cls, one: _ParsedSample) -> _Group:
-        return cls(one.shape, [one], *one.format)
-
-    def merged_levels(self, levels: Sequence[str | None]) -> tuple[str | None, ...]:
-        """The levels that both have in common."""
-        return tuple(mine if mine == other else None for mine, other in zip(self.levels, levels, strict=True))
-
-    def takes(self, one: _ParsedSample) -> bool:
-        """Whether a sample's payload is like this group's, and at least one topic level is the same."""
-        if len(one.levels) != len(self.levels) or one.format.options != self.options:
-            return False
-        if self.signature != one.format.signature:
-            both, all_ = len(self.signature & one.format.signature), len(self.signature | one.format.signature)
-            if self.options.name in ("scalar", "csv") or 2 * both < all_:
-                return False
-        return one.shape == self.levels or any(level is not None for level in self.merged_levels(one.shape))
-
-    def distance(self, one: _ParsedSample) -> int:
-        """How many more levels would differ if the sample were added."""
-        return sum(mine is not None and mine != other for mine, other in zip(self.levels, one.shape, strict=True))
-
-    def add(self, other: _Group) -> None:
-        """Add another group's samples, and choose a format that fits both."""
-        self.levels = self.merged_levels(other.levels)
-        self.samples += other.samples
-        if len(self.signature) < MAX_MEMBERS:
-            self.signature |= other.signature
-        self.options = common_format(self.options, other.options)
-        self.each = (self.each or other.each) if self.options.name == "json" else None
-
-    def fall_back(self) -> bool:
-        """Change to the next simpler format; False if there is none."""
-        options = simpler_format(self.options)
-        if options is None:
-            return False
-        self.options, self.each = options, None
-        return True
-
-    def drop(self, dropped: Sequence[_ParsedSample]) -> None:
-        """Remove samples."""
-        self.samples = [one for one in self.samples if not any(one is other for other in dropped)]
-
-
-def _groups(parsed: Iterable[_ParsedSample]) -> tuple[list[_Group], tuple[LeftOut, ...]]:
-    groups: list[_Group] = []
-    by_topic: dict[str, _Group] = {}  # all messages of a topic go to one route
-    ungrouped: list[LeftOut] = []
-    for one in parsed:
-        group = by_topic.get(one.sample.topic)
-        if group is None and (near := [group for group in groups if group.takes(one)]):
-            group = min(near, key=lambda group: group.distance(one))
-        if group is not None:
-            group.add(_Group.of(one))
-        elif len(groups) < MAX_ROUTES:
-            group = _Group.of(one)
-            groups.append(group)
-        if group is not None:
-            by_topic[one.sample.topic] = group
+def _without_words(parts: Sequence[Part], left_out: list[LeftOut]) -> tuple[list[Part], set[Levels]]:
+    """The parts without texts such as ``offline`` on topics that have readings, then these topics."""
+    readings = {part.levels for part in parts if part.shape.kind not in TEXTUAL or part.guess.options.name == "raw"}
+    shapes = Counter(id(part.sample) for part in parts)
+    kept, with_words = [], set()
+    for part in parts:
+        if part.shape.kind == "word" and part.levels in readings and shapes[id(part.sample)] == 1:
+            left_out.append(LeftOut(part.sample.topic, no_reading(part.sample)))
+            with_words.add(part.levels)
         else:
-            ungrouped.append(LeftOut(one.sample.topic, f"it needs another route, but there are already {MAX_ROUTES}"))
-    return groups, tuple(ungrouped)
+            kept.append(part)
+    return kept, with_words
 
 
-def _disjoint(groups: list[_Group]) -> list[_Group]:
-    """The groups in an order in which each gets its own samples; groups for which no order works are merged."""
-    while True:
-        # Groups with more literal levels go first, so that no group takes the samples of a later one.
-        groups.sort(key=lambda group: -sum(level is not None for level in group.levels))
-        overlap = _overlap(groups)
-        if overlap is None:
-            return groups
-        earlier, later = overlap
-        earlier.add(later)
-        groups.remove(later)
+# --- the test with the mapper -----------------------------------------------------------------------------
 
 
-def _overlap(groups: Sequence[_Group]) -> tuple[_Group, _Group] | None:
-    """A group that would take samples of a later one, and that one."""
-    for number, group in enumerate(groups):
-        for earlier in groups[:number]:
-            if len(earlier.levels) != len(group.levels):
-                continue
-            if any(_matches(earlier.levels, one.levels) for one in group.samples):
-                return earlier, group
-    return None
-
-
-def _matches(levels: Sequence[str | None], topic: Sequence[str]) -> bool:
-    if levels[0] is None and topic[0].startswith("$"):
+def _corrected(
+    groups: list[Group],
+    inferred: Sequence[InferredRoute],
+    mapper: Mapper,
+    left_out: list[LeftOut],
+    *,
+    may_fall_back: bool,
+) -> bool:
+    """Whether samples didn't become their rows, and the groups were changed for it."""
+    failed: dict[int, tuple[Sample, str]] = {}
+    for sample in samples_of(groups):
+        mapped = mapper.map(sample.message)
+        if isinstance(mapped, DeadLetter):
+            failed[id(sample)] = (sample, f"{mapped.reason}: {mapped.detail}")
+            continue
+        expected = Counter[str]()
+        for group, one in zip(groups, inferred, strict=True):
+            expected[one.route.stream] += sum(len(part.rows) for part in group.parts if part.sample is sample)
+        if Counter(row.stream for row in mapped) != +expected:
+            failed[id(sample)] = (sample, "other routes would take a part of its rows")
+    if not failed:
         return False
-    return all(level in (None, given) for level, given in zip(levels, topic, strict=True))
-
-
-def _shape(levels: tuple[str, ...]) -> tuple[str | None, ...]:
-    """The literal levels; None for those that look like an identifier of a device or can't be written in a route."""
-    shape = tuple(
-        level
-        if _is_writable(level) and (not _is_identifier(level) or (number == 0 and level.startswith("$")))
-        else None
-        for number, level in enumerate(levels)
-    )
-    if any(level is not None for level in shape):
-        return shape
-    return tuple(level if _is_writable(level) else None for level in levels)
-
-
-def _is_writable(level: str) -> bool:
-    return level.isprintable() and "{" not in level and "}" not in level
-
-
-def _is_identifier(level: str) -> bool:
-    """Whether the level contains a digit, like ``AD11`` or ``200``, and isn't a version such as ``v1``."""
-    return any(character.isdigit() for character in level) and not _VERSION.fullmatch(level)
+    for group in list(groups) if may_fall_back else ():
+        bad = [sample for sample in group.samples if id(sample) in failed]
+        options = simpler_format(group.guess.options)
+        if options is not None and 2 * len(bad) > len(group.samples):
+            samples = {id(sample) for sample in group.samples}
+            convert([group], GuessedFormat(options), groups, left_out)
+            failed = {key: value for key, value in failed.items() if key not in samples}
+    left_out += [LeftOut(sample.topic, reason) for sample, reason in failed.values()]
+    drop([sample for sample, _ in failed.values()], groups)
+    return True
 
 
 # --- routes and columns -----------------------------------------------------------------------------------
 
 
-def _named(groups: Sequence[_Group]) -> list[InferredRoute]:
+def _named(groups: Sequence[Group], with_words: set[Levels]) -> list[InferredRoute]:
     inferred: list[InferredRoute] = []
     taken = {sparkplug.STREAM, table_of(sparkplug.STREAM)}
+    shared = Counter(id(sample) for group in groups for sample in group.samples)
     for group in groups:
-        literals = [level for level in group.levels if level is not None]
-        stream = safe_name(join_name(literals) or "messages", taken)
+        words = stream_words(group.template, list(group.topics))
+        suffix = [group.when.word] if group.when is not None else []
+        stream = safe_name(join_name([*words, *suffix]) or "messages", taken)
         while table_of(stream).casefold() in taken:
             stream = safe_name(stream, taken)
         taken.add(table_of(stream).casefold())
-        inferred.append(_inferred(group, stream))
+        is_shared = any(shared[id(sample)] > 1 for sample in group.samples)
+        one = _inferred(group, stream, is_shared=is_shared)
+        if one.route.when is None and with_words & group.topics.keys():
+            when = condition(group.shape, [], group.guess.options.name)
+            one = replace(one, route=replace(one.route, when=None if when is None else when.expression))
+        inferred.append(one)
     return inferred
 
 
-def _inferred(group: _Group, stream: str) -> InferredRoute:
+def _inferred(group: Group, stream: str, *, is_shared: bool) -> InferredRoute:
+    options = group.guess.options
     names: set[str] = set()
-    levels, columns = [], []
-    for number, level in enumerate(group.levels):
-        if level is None:
-            name = capture_name(number, group.levels[number - 1] if number else None, names)
-            levels.append(f"{{{name}}}")
-            columns.append(Attribute(name, AttributeType.STRING))
-        else:
-            levels.append(level)
-    draft = Columns(names, columns)
-    if group.options.name in UNMARKED:
+    topics = [topic for one in group.cluster for topic in one.topics]  # so that all give the captures the same names
+    is_value = all(len(one.shape.paths) == 1 for one in group.cluster)
+    levels = named(group.template, topics, is_value=is_value, taken=names)
+    columns = [Attribute(level[1:-1], AttributeType.STRING) for level in levels if level.startswith("{")]
+    captures = len(columns)
+    draft = Columns(names, columns, is_text=options.name == "csv", notes=list(group.notes))
+    if group.is_broken_json:
+        draft.note("the payloads look like JSON, but can't be read as such")
+    if options.name in UNMARKED:
         draft.note(
-            f"every sample can be decoded as {UNMARKED[group.options.name]}, which may be chance: check that the "
-            "values make sense"
+            f"every sample can be decoded as {UNMARKED[options.name]}, which may be chance: check that the values "
+            "make sense"
         )
-    tree = Member()
-    for one in group.samples:
-        try:
-            rows = rows_of(group.options, group.each, one.sample.payload)
-        except Unmappable:
-            continue  # the mapper fails too, and the group falls back to a simpler format
-        for row in rows:
-            tree.add(row, is_text=group.options.name == "csv")
+    tree, root = Member(), Member()
+    for part in group.parts:
+        if part.root is not None:
+            root.add(part.root, is_text=False)
+        for row in part.rows:
+            tree.add(row, is_text=options.name == "csv")
+    draft.take(root, root=True)
     draft.take(tree)
+    takes_nulls = options.name in STRUCTURED and (len(draft.columns) - captures > 1 or tree.is_incomplete)
     if not draft.columns:
-        draft.add_column(("$topic",), AttributeType.STRING, "$topic", is_missing=False)
+        draft.add_column(("$topic",), AttributeType.STRING, "$topic")
     if tree.is_full:
         draft.note(f"there are more than {MAX_MEMBERS} different members; the others were ignored")
     route = Route(
-        topic="/".join(levels), stream=stream, fields=draft.fields, format=group.options, each=group.each, name=stream
+        topic="/".join(levels),
+        stream=stream,
+        fields=draft.fields,
+        format=options,
+        each=group.guess.each,
+        when=group.when.expression if group.when is not None else _guard(group) if takes_nulls else None,
+        match="all" if is_shared and not group.is_general else "first",
+        name=stream,
     )
-    return InferredRoute(route, tuple(draft.columns), tuple(draft.notes), len(group.samples))
+    return InferredRoute(route, tuple(draft.columns), tuple(draft.notes), len(group.samples), takes_nulls)
+
+
+def _guard(group: Group) -> str | None:
+    """A condition that keeps messages without any known reading from becoming rows of nulls."""
+    if group.guess.options.name not in ("json", "msgpack", "cbor") or group.guess.each == EVERY_ELEMENT:
+        return None
+    expression = guard(group.shape)
+    return expression if expression is not None and holds(expression, group) else None
 
 
 # --- examples ---------------------------------------------------------------------------------------------
 
 
-def _with_examples(inferred: InferredRoute, group: _Group, mapper: Mapper) -> InferredRoute:
-    examples: list[Example] = []
-    for one in group.samples:
-        if len(examples) == MAX_EXAMPLES:
-            break
-        example = example_of(one.sample, mapper)
-        if example is not None and example not in examples:
-            examples.append(example)
-    return replace(inferred, route=replace(inferred.route, examples=tuple(examples)))
+def _with_examples(
+    inferred: Sequence[InferredRoute], groups: Sequence[Group], mapper: Mapper
+) -> Iterator[InferredRoute]:
+    written: set[int] = set()  # a sample with rows of several routes is an example of the first
+    for one, group in zip(inferred, groups, strict=True):
+        examples: list[Example] = []
+        for sample in group.samples:
+            if len(examples) == MAX_EXAMPLES:
+                break
+            example = example_of(sample, mapper) if id(sample) not in written else None
+            if example is not None and example not in examples:
+                examples.append(example)
+                written.add(id(sample))
+        yield replace(one, route=replace(one.route, examples=tuple(examples)))

@@ -33,7 +33,7 @@ def safe_name(text: str, taken: set[str]) -> str:
     It differs from the names taken in more than case. It doesn't begin with an underscore, which is reserved for the
     collection's own attributes, such as ``_key``.
     """
-    name = re.sub(r"[^A-Za-z0-9_]+", "_", text).strip("_")[:MAX_NAME].rstrip("_") or "member"
+    name = re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")[:MAX_NAME].rstrip("_") or "member"
     if name[0].isdigit():
         name = f"n{name}"
     if name.lower() in _KEYWORDS:
@@ -46,17 +46,8 @@ def safe_name(text: str, taken: set[str]) -> str:
     return found
 
 
-def capture_name(number: int, before: str | None, taken: set[str]) -> str:
-    """A name for the topic level ``number``, counted from 0: the singular of the level before it, if that has letters.
-
-    ``devices/AD11`` gives ``device``.
-    """
-    if before is None or not re.search("[A-Za-z]", before):
-        return safe_name(f"level_{number + 1}", taken)
-    return safe_name(_singular(before), taken)
-
-
-def _singular(word: str) -> str:
+def singular(word: str) -> str:
+    """The singular of an English plural; other words unchanged."""
     lower = word.lower()
     if lower.endswith("ies") and len(word) > 4:
         return f"{word[:-3]}y"

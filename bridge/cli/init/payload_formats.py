@@ -8,30 +8,36 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import Any, NamedTuple
 
-from bridge.cli.init.columns import MAX_COLUMNS, MAX_MEMBERS, NUMBER
+from bridge.cli.init.columns import MAX_COLUMNS, source_of
+from bridge.cli.init.shapes import has_readings
+from bridge.cli.init.texts import has_decimal_comma, number_in, time_formats
 from bridge.mapping import FormatOptions
 from bridge.mapping.formats import MissingExtra, compile_decoder
 from bridge.mapping.formats.compressed import compile_decompressor, compression_of
 from bridge.mapping.payload import MAX_PAYLOAD, elements, objects
 from bridge.mapping.unmappable import Unmappable
+from bridge.reasons import Reason
 
 EVERY_ELEMENT = "jmespath:@"
 """``each`` for arrays whose elements aren't objects."""
 
-DELIMITERS = (",", ";", "|")
+DELIMITERS = (";", "|", ",")
+"""In this order: with semicolons, commas are usually those of decimals."""
 
 UNMARKED = {"msgpack": "MessagePack", "cbor": "CBOR", "influx": "InfluxDB line protocol"}
 """Formats without magic bytes: a payload may be decodable by chance."""
+
+STRUCTURED = ("json", "msgpack", "cbor", "csv", "influx")
+"""Formats whose rows may have several members."""
 
 RAW = FormatOptions(name="raw")
 
 _JSON, _SCALAR, _INFLUX = FormatOptions(), FormatOptions(name="scalar"), FormatOptions(name="influx")
 _BINARY = (FormatOptions(name="msgpack"), FormatOptions(name="cbor"))
+_WORD_NAME = re.compile(r"[A-Za-z_]+")  # a name with a digit or a space may be that of one device
 _HEADER = re.compile(r"[^\W\d][\w .()/%°-]*")
 
 # Measurement, tags and first field of the first point in line protocol; white space and punctuation may be escaped.
@@ -44,12 +50,10 @@ _POINT = re.compile(
 
 
 class GuessedFormat(NamedTuple):
-    """A payload's format, as guessed."""
+    """A payload's format, as guessed, and the path to the values that become rows."""
 
     options: FormatOptions
-    each: str | None
-    signature: frozenset[str]
-    """What similar payloads have in common: names of members, or the type of a single value."""
+    each: str | None = None
 
 
 def guess_format(payload: bytes) -> GuessedFormat:
@@ -64,8 +68,10 @@ def guess_format(payload: bytes) -> GuessedFormat:
         decompress = compile_decompressor(compression, MAX_PAYLOAD)
         assert decompress is not None
         try:
-            guess = _plain(decompress(payload))
-            return guess._replace(options=replace(guess.options, compression=compression))
+            plain = decompress(payload)
+            if plain:
+                guess = _plain(plain)
+                return guess._replace(options=replace(guess.options, compression=compression))
         except Unmappable:
             pass
     return _plain(payload)
@@ -101,14 +107,29 @@ def simpler_format(options: FormatOptions) -> FormatOptions | None:
     return replace(_SCALAR, compression=options.compression)
 
 
-def rows_of(options: FormatOptions, each: str | None, payload: bytes) -> list[dict[str, Any]]:
+class Decoded(NamedTuple):
+    """A payload's rows, and the members beside them if they are in an array."""
+
+    rows: list[dict[str, Any]]
+    root: dict[str, Any] | None = None
+
+
+def decode(guess: GuessedFormat, payload: bytes) -> Decoded:
     """The objects in the payload that become one row each.
 
     Raises:
         Unmappable: the payload doesn't have this format.
     """
+    options, each = guess
     decoded = compile_decoder(options)(payload)
-    return objects(decoded) if each is None else elements(decoded, each)
+    if each is None:
+        return Decoded(objects(decoded))
+    if each == EVERY_ELEMENT:
+        return Decoded(elements(decoded, each))
+    name = _list_of_rows(decoded)
+    if name is None:
+        raise Unmappable(Reason.MISSING_FIELD, f"there is no array of objects at {each}")
+    return Decoded(elements(decoded[name], each), {key: value for key, value in decoded.items() if key != name})
 
 
 def _plain(payload: bytes) -> GuessedFormat:
@@ -118,59 +139,65 @@ def _plain(payload: bytes) -> GuessedFormat:
     try:
         text = payload.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return next((guess for options in _BINARY if (guess := _structured(options, payload))), _raw())
+        return next((guess for options in _BINARY if (guess := _structured(options, payload))), GuessedFormat(RAW))
     if _POINT.match(text) and (guess := _structured(_INFLUX, payload)):
         return guess
     table = _csv(text)
     if table is not None:
-        return GuessedFormat(table[0], None, frozenset(table[1]))
+        return GuessedFormat(table)
     try:
-        value = rows_of(_SCALAR, None, payload)[0]["value"]
+        compile_decoder(_SCALAR)(payload)
     except Unmappable:
-        return _raw()
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return GuessedFormat(_SCALAR, None, frozenset({"number" if is_number else type(value).__name__}))
-
-
-def _raw() -> GuessedFormat:
-    return GuessedFormat(RAW, None, frozenset())
+        return GuessedFormat(RAW)
+    return GuessedFormat(_SCALAR)
 
 
 def _json(payload: bytes) -> GuessedFormat | None:
     try:
         decoded = compile_decoder(_JSON)(payload)
+        name = _list_of_rows(decoded)
+        if name is not None:
+            return GuessedFormat(_JSON, source_of((name,)))
         try:
-            return GuessedFormat(_JSON, None, _names(objects(decoded)))
+            objects(decoded)
         except Unmappable:
-            if isinstance(decoded, list):
-                elements(decoded, EVERY_ELEMENT)
-                return GuessedFormat(_JSON, EVERY_ELEMENT, frozenset({"value"}))
+            if not isinstance(decoded, list):
+                return None
+            elements(decoded, EVERY_ELEMENT)
+            return GuessedFormat(_JSON, EVERY_ELEMENT)
     except Unmappable:
-        pass
-    return None
+        return None
+    return GuessedFormat(_JSON)
+
+
+def _list_of_rows(decoded: Any) -> str | None:
+    """The only array in an object whose other members describe readings but are none; None if there is no such."""
+    if not isinstance(decoded, dict):
+        return None
+    names = [name for name, value in decoded.items() if isinstance(value, list)]
+    if len(names) != 1 or not _WORD_NAME.fullmatch(names[0]) or not decoded[names[0]]:
+        return None
+    if not all(isinstance(one, dict) for one in decoded[names[0]]):
+        return None
+    beside = {name: value for name, value in decoded.items() if name != names[0]}
+    is_described = not any(isinstance(value, dict) for value in beside.values()) and not has_readings(beside)
+    return names[0] if is_described else None
 
 
 def _structured(options: FormatOptions, payload: bytes) -> GuessedFormat | None:
     """The guess, if the payload is one or more objects and none is empty."""
+    guess = GuessedFormat(options)
     try:
-        found = rows_of(options, None, payload)
+        found = decode(guess, payload).rows
     except Unmappable:
         return None
-    if not all(found):
+    return guess if all(found) else None
+
+
+def _csv(text: str) -> FormatOptions | None:
+    """The format, if every line has the same number of cells and the first is a header or has a number."""
+    if has_decimal_comma(text):
         return None
-    if options.name == "influx":  # all points have the same members: only the names of their fields differ
-        return GuessedFormat(
-            options, None, _names([f"{one['measurement']} {name}" for name in one["fields"]] for one in found)
-        )
-    return GuessedFormat(options, None, _names(found))
-
-
-def _names(found: Iterable[Iterable[str]]) -> frozenset[str]:
-    return frozenset(islice(dict.fromkeys(name for names in found for name in names), MAX_MEMBERS))
-
-
-def _csv(text: str) -> tuple[FormatOptions, Sequence[str]] | None:
-    """The format and columns, if every line has the same number of cells and the first is a header or has a number."""
     for delimiter in DELIMITERS:
         if delimiter not in text:
             continue
@@ -183,8 +210,10 @@ def _csv(text: str) -> tuple[FormatOptions, Sequence[str]] | None:
             continue
         head, body = lines[0], lines[1:]
         if body and all(_HEADER.fullmatch(cell.strip()) for cell in head) and len(set(head)) == len(head):
-            return FormatOptions(name="csv", delimiter=delimiter), head
-        if any(NUMBER.fullmatch(cell.strip()) for cell in head):
+            return FormatOptions(name="csv", delimiter=delimiter)
+        if any(number_in(cell) is not None or has_decimal_comma(cell) for cell in head):
             names = tuple(f"cell_{number}" for number in range(1, len(head) + 1))
-            return FormatOptions(name="csv", delimiter=delimiter, columns=names), names
+            if time_formats(head[0]):
+                names = ("time", *names[1:])
+            return FormatOptions(name="csv", delimiter=delimiter, columns=names)
     return None

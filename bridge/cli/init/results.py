@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from bridge.cli.examples import without_nulls
 from bridge.mapping import Example, Mapper, Route
 from bridge.message import DeadLetter, MqttMessage
 from bridge.streamql.streams import InputStream
@@ -33,12 +34,16 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class InferredRoute:
-    """A route with its stream's columns, and the number of samples it takes. ``notes`` are one-line remarks."""
+    """A route with its stream's columns, and the number of samples it takes. ``notes`` are one-line remarks.
+
+    ``takes_nulls``: a column without a value is null, so the worker's source must allow it.
+    """
 
     route: Route
     columns: tuple[Attribute, ...]
     notes: tuple[str, ...]
     samples: int
+    takes_nulls: bool = False
 
 
 class LeftOut(NamedTuple):
@@ -73,7 +78,7 @@ def mapper_of(inferred: Iterable[InferredRoute]) -> Mapper:
             attributes=one.columns,
             read_by_worker=True,
             place=Place(1, 1),
-            fail_on_missing=True,
+            fail_on_missing=not one.takes_nulls,
         )
         for one in inferred
     }
@@ -85,7 +90,7 @@ def example_of(sample: Sample, mapper: Mapper) -> Example | None:
     mapped = mapper.map(sample.message)
     if isinstance(mapped, DeadLetter) or not sample.topic.isprintable() or len(sample.payload) > MAX_EXAMPLE_BYTES:
         return None
-    rows = [mapper.columns_of(row) for row in mapped]
+    rows = [without_nulls(mapper.columns_of(row)) for row in mapped]
     if not rows or sum(len(row.payload) for row in mapped) > MAX_EXAMPLE_BYTES or _has_null(rows):
         return None
     expected = rows[0] if len(rows) == 1 else rows

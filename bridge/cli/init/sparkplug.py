@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from bridge.cli.init.results import MAX_EXAMPLES, Inference, InferredRoute, LeftOut, Sample, example_of, mapper_of
-from bridge.mapping import Example, FieldSpec, FormatOptions, Route
+from bridge.mapping import Example, FormatOptions, Route
 from bridge.mapping.formats import MissingExtra
 from bridge.mapping.sparkplug import NAMESPACE, Sparkplug
 from bridge.mapping.unmappable import NoReading, Unmappable, preview
@@ -100,7 +100,7 @@ def _inferred(rows: Sequence[dict[str, Any]]) -> InferredRoute:
         stream=STREAM,
         format=FormatOptions(name="sparkplug"),
         when=f"type(value) == '{kind}' && metric != 'bdSeq'",
-        fields={"device_id": FieldSpec("device", default=""), "timestamp": FieldSpec("timestamp", default=0)},
+        fields={"device_id": "device"},
         name=STREAM,
     )
     columns = [
@@ -108,7 +108,9 @@ def _inferred(rows: Sequence[dict[str, Any]]) -> InferredRoute:
         ("value", wanted),
         ("timestamp", AttributeType.LONG),
     ]
-    return InferredRoute(route, tuple(Attribute(name, type_) for name, type_ in columns), tuple(notes), 0)
+    return InferredRoute(
+        route, tuple(Attribute(name, type_) for name, type_ in columns), tuple(notes), 0, takes_nulls=True
+    )
 
 
 def _examples(inferred: InferredRoute, taken: Sequence[Sample]) -> tuple[Example, ...]:
