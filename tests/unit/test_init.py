@@ -266,7 +266,12 @@ def test_the_format_is_recognised(payload: bytes, name: str) -> None:
         (["21.5", 3], "double"),
         (["0.1234567890123456789"], "string"),
         (["007"], "string"),
-        (["21,5"], "string"),
+        (["21,5"], "double"),
+        (["21,5", "7"], "double"),
+        (["21,5", "21.5"], "string"),
+        (["unavailable"], "string"),
+        (["unavailable", 21.5], "double"),
+        (["unavailable", "open"], "string"),
         (["2026-01-02T03:04:05Z", "2026-01-02 03:04:05.123+01:00"], "long"),
         (["2026-01-02T03:04:05"], "string"),
         (["1700000000"], "long"),
@@ -295,7 +300,7 @@ def test_texts_that_look_like_numbers_stay_texts_if_they_name_something(name: st
         ("21.5", "is a number in text; the column is double"),
         ("2026-01-02T03:04:05Z", "is a time in text; the column gets milliseconds since 1970"),
         ("2026-01-02T03:04:05", "is a local time without an offset, kept as text"),
-        ("35,4", "has a decimal comma, so it is kept as text"),
+        ("35,4", "has a decimal comma; the column is double"),
     ],
 )
 def test_a_text_that_stands_for_something_else_is_noted(value: str, says: str) -> None:
@@ -385,7 +390,29 @@ def test_a_lone_decimal_comma_is_no_csv(payload: bytes, name: str) -> None:
     found = the_one(("heat/flow", payload))
 
     assert found.route.format.name == name
-    assert "has a decimal comma, so it is kept as text" in found.notes[0]
+    assert found.route.format.decimal == ","
+    assert "has a decimal comma; the column is double" in found.notes[0]
+
+
+def test_a_device_that_sends_one_or_several_lines_of_json_has_one_route() -> None:
+    found = the_one(("t", {"t": 1}), ("t", {"t": 2}), ("t", b'{"t":1}\n{"t":2}\n'))
+
+    assert (found.route.format.name, found.samples) == ("jsonl", 3)
+
+
+def test_texts_for_no_value_among_numbers_become_null_values() -> None:
+    found = the_one(("t", {"t": 21.5, "s": "none", "o": 1}), ("t", {"t": "unavailable", "s": "x", "o": "N/A"}))
+
+    assert found.route.format.null_values == ("N/A", "unavailable")
+    assert rows(found) == [{"t": 21.5, "s": "none", "o": 1}, {"s": "x"}]
+
+
+@pytest.mark.parametrize(("payload", "name"), [(b'{"t":1}\n{"t":2}\n', "jsonl"), (b"t\th\n1\t2\n", "csv")])
+def test_json_lines_and_tabs_are_recognised(payload: bytes, name: str) -> None:
+    inference = infer([Sample("t", payload)])
+
+    assert inference.routes[0].route.format.name == name
+    files_of(inference, mqtt={"mqtt.url": "mqtt://b"})
 
 
 def test_csv_without_a_header_gets_column_names() -> None:

@@ -559,7 +559,7 @@ DEVICES = {
     ),
     "csv with semicolons and decimal commas": Device(
         [("logger/roof", b"35,4;50,1\n36,2;50,0\n")],
-        [("logger/yard", b"-0,5;1\n", {"logger": "yard", "cell_1": "-0,5", "cell_2": "1"})],
+        [("logger/yard", b"-0,5;1\n", {"logger": "yard", "cell_1": -0.5, "cell_2": 1.0})],
     ),
     "csv with a header": Device(
         [("plant/a/export", b"id,temp,state\n007,21,ok\n"), ("plant/b/export", b"id,temp,state\n008,22,ok\n")],
@@ -567,7 +567,7 @@ DEVICES = {
     ),
     "a lone decimal comma": Device(
         [("heat/flow", b"-0,5")],
-        [("heat/flow", b"35,04", {"value": "35,04"})],
+        [("heat/flow", b"35,04", {"value": 35.04})],
     ),
     "influx": Device(
         [

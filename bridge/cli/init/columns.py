@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from bridge.cli.init.names import join_name, safe_name
-from bridge.cli.init.texts import has_decimal_comma, is_local_time, is_word, number_in, time_formats
+from bridge.cli.init.texts import has_decimal_comma, is_local_time, is_no_value, number_in, time_formats
 from bridge.mapping import FieldSpec
 from bridge.mapping.fields import Scalar
 from bridge.mapping.unmappable import preview
@@ -20,6 +21,9 @@ MAX_COLUMNS = 100
 MAX_MEMBERS = 1000
 """Members of a group's payloads that are examined: a device may use ever new names."""
 
+MAX_NULL_VALUES = 10
+"""Texts for no value, per member."""
+
 MAX_NOTES = 50
 """Per route."""
 
@@ -28,6 +32,7 @@ FLATTENED = 2
 
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _PLAIN_STEP = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_NUMBERS = (AttributeType.DOUBLE, AttributeType.LONG)
 _EXACT_DOUBLE = 2**53
 _KINDS = {"bool": bool, "int": int, "float": float, "str": str, "list": list, "dict": dict}
 """Names of types; the first that fits counts."""
@@ -59,6 +64,10 @@ class Member:
     kinds: set[str] = field(default_factory=set)
     texts: set[str] = field(default_factory=set)
     """What the values that are text stand for, as ``_meaning`` says."""
+    no_values: set[str] = field(default_factory=set)
+    """The texts that say that there is no value, up to ``MAX_NULL_VALUES``."""
+    has_point: bool = False
+    """Whether a number in text has a decimal point."""
     has_fractions: bool = False
     is_huge: bool = False
     """Whether a whole number doesn't fit in 64 bits."""
@@ -101,13 +110,42 @@ class Member:
             formats = time_formats(value)
             self.times = formats if self.times is None else self.times & formats
         if isinstance(value, str):
-            self.texts.add(_meaning(value))
-            value = number_in(value)
+            value = self._record_text(value)
         if isinstance(value, int) and not isinstance(value, bool):
             self.is_huge = self.is_huge or not -(2**63) <= value < 2**63
             self.is_inexact = self.is_inexact or abs(value) > _EXACT_DOUBLE
         elif isinstance(value, float):
             self.has_fractions = True
+
+    def _record_text(self, text: str) -> int | float | None:
+        """Record a text; returns the number that it spells, if any."""
+        meaning = _meaning(text)
+        if meaning == "no value" and len(self.no_values) < MAX_NULL_VALUES:
+            self.no_values.add(text.strip())
+        elif meaning == "no value":
+            meaning = "text"
+        self.texts.add(meaning)
+        self.has_point = self.has_point or (meaning == "number" and "." in text)
+        self.has_fractions = self.has_fractions or meaning == "comma"
+        return number_in(text)
+
+    def leaves(self) -> Iterator[tuple[str, Member]]:
+        """The members without inner ones, with their names."""
+        for name, inner in self.inner.items():
+            if inner.inner:
+                yield from inner.leaves()
+            else:
+                yield name, inner
+
+    def text_options(self) -> dict[str, Any]:
+        """The options of the format that make numbers of what is not written as JSON writes it."""
+        numbers = [one for name, one in self.leaves() if one.type_for(name) in _NUMBERS]
+        options: dict[str, Any] = {}
+        if any("comma" in one.texts for one in numbers):
+            options["decimal"] = ","
+        if found := set[str]().union(*(one.no_values for one in numbers)):
+            options["null_values"] = tuple(sorted(found))
+        return options
 
     @property
     def is_incomplete(self) -> bool:
@@ -122,7 +160,10 @@ class Member:
             return AttributeType.BOOL
         if self.is_time_text:
             return AttributeType.LONG
-        if not self.kinds or not self.kinds <= {"int", "float", "str"} or self.texts - {"number"} or self.is_huge:
+        if not self.kinds <= {"int", "float", "str"} or self.texts - {"number", "comma", "no value"} or self.is_huge:
+            return AttributeType.STRING
+        is_number = self.kinds & {"int", "float"} or self.texts & {"number", "comma"}
+        if not is_number or (self.has_point and "comma" in self.texts):
             return AttributeType.STRING
         if "number" in self.texts and _last_word(name) in _TEXTS:
             return AttributeType.STRING
@@ -144,7 +185,7 @@ def _meaning(text: str) -> str:
         return "local time" if is_local_time(text) else "time"
     if has_decimal_comma(text):
         return "comma"
-    return "word" if is_word(text) else "text"
+    return "no value" if is_no_value(text) else "text"
 
 
 def _last_word(name: str) -> str:
@@ -214,8 +255,10 @@ class Columns:
             self.note(
                 f'{name}: {text} is a local time without an offset, kept as text: time = "iso8601" would read it as UTC'
             )
+        elif "comma" in member.texts and wanted is AttributeType.STRING:
+            self.note(f"{name}: {text} has a decimal comma in some samples, a decimal point in others: kept as text")
         elif "comma" in member.texts:
-            self.note(f"{name}: {text} has a decimal comma, so it is kept as text")
+            self.note(f"{name}: {text} has a decimal comma; the column is {wanted.value}")
         elif "number" in member.texts and not self.is_text and wanted is not AttributeType.STRING:
             self.note(f"{name}: {text} is a number in text; the column is {wanted.value}")
         elif wanted is AttributeType.STRING and len(member.kinds) > 1:

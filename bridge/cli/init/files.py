@@ -84,6 +84,10 @@ def _format(options: FormatOptions) -> Iterator[str]:
         yield f"format = {_string(options.name)}"
     if options.compression != "none":
         yield f"compression = {_string(options.compression)}"
+    if options.decimal != ".":
+        yield f"decimal = {_string(options.decimal)}"
+    if options.null_values:
+        yield f"null_values = {_value(list(options.null_values))}"
     if options.name == "csv":
         if options.delimiter != ",":
             yield f"delimiter = {_string(options.delimiter)}"

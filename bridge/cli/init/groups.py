@@ -23,6 +23,9 @@ MAX_ROUTES = 50
 MAX_SHAPES = 8
 """Shapes of rows in a message or on a topic; more of them are rather one, of which each row has some members."""
 
+_LINES = {"json", "jsonl"}
+"""A payload of one line has both formats."""
+
 TEXTUAL = ("string", "word")
 """Kinds of shapes that any text has."""
 
@@ -290,7 +293,7 @@ def _reconciled(groups: list[Group], left_out: list[LeftOut]) -> bool:
         if _pin(small, large):
             return True
         formats = [replace(group.guess.options, compression="none") for group in (small, large)]
-        is_sure = large.guess.options.name not in (*UNMARKED, "raw")
+        is_sure = large.guess.options.name not in (*UNMARKED, "raw") and {one.name for one in formats} != _LINES
         if is_sure and formats[0] != formats[1] and (small.is_broken_json or len(small.samples) < len(large.samples)):
             _leave_out(small, large.guess, groups, left_out)
         else:

@@ -73,6 +73,9 @@ MAX_FALL_BACKS = 10
 changed back for others with the same topics, so that without this bound there may be no end.
 """
 
+_TEXT_OPTIONS = ("json", "jsonl", "scalar", "csv")
+"""Formats with the options ``decimal`` and ``null_values``."""
+
 
 def infer(samples: Iterable[Sample]) -> Inference:
     """Routes that take the samples, except those left out with a reason.
@@ -250,7 +253,10 @@ def _inferred(group: Group, stream: str, *, is_shared: bool) -> InferredRoute:
             tree.add(row, is_text=options.name == "csv")
     draft.take(root, root=True)
     draft.take(tree)
-    takes_nulls = options.name in STRUCTURED and (len(draft.columns) - captures > 1 or tree.is_incomplete)
+    if options.name in _TEXT_OPTIONS:
+        options = replace(options, **tree.text_options())
+    is_incomplete = tree.is_incomplete or bool(options.null_values)
+    takes_nulls = options.name in STRUCTURED and (len(draft.columns) - captures > 1 or is_incomplete)
     if not draft.columns:
         draft.add_column(("$topic",), AttributeType.STRING, "$topic")
     if tree.is_full:
@@ -270,7 +276,7 @@ def _inferred(group: Group, stream: str, *, is_shared: bool) -> InferredRoute:
 
 def _guard(group: Group) -> str | None:
     """A condition that keeps messages without any known reading from becoming rows of nulls."""
-    if group.guess.options.name not in ("json", "msgpack", "cbor") or group.guess.each == EVERY_ELEMENT:
+    if group.guess.options.name not in ("json", "jsonl", "msgpack", "cbor") or group.guess.each == EVERY_ELEMENT:
         return None
     expression = guard(group.shape)
     return expression if expression is not None and holds(expression, group) else None

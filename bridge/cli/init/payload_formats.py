@@ -24,18 +24,19 @@ from bridge.reasons import Reason
 EVERY_ELEMENT = "jmespath:@"
 """``each`` for arrays whose elements aren't objects."""
 
-DELIMITERS = (";", "|", ",")
+DELIMITERS = ("\t", ";", "|", ",")
 """In this order: with semicolons, commas are usually those of decimals."""
 
 UNMARKED = {"msgpack": "MessagePack", "cbor": "CBOR", "influx": "InfluxDB line protocol"}
 """Formats without magic bytes: a payload may be decodable by chance."""
 
-STRUCTURED = ("json", "msgpack", "cbor", "csv", "influx")
+STRUCTURED = ("json", "jsonl", "msgpack", "cbor", "csv", "influx")
 """Formats whose rows may have several members."""
 
 RAW = FormatOptions(name="raw")
 
 _JSON, _SCALAR, _INFLUX = FormatOptions(), FormatOptions(name="scalar"), FormatOptions(name="influx")
+_JSONL = FormatOptions(name="jsonl")
 _BINARY = (FormatOptions(name="msgpack"), FormatOptions(name="cbor"))
 _WORD_NAME = re.compile(r"[A-Za-z_]+")  # a name with a digit or a space may be that of one device
 _HEADER = re.compile(r"[^\W\d][\w .()/%°-]*")
@@ -84,6 +85,8 @@ def common_format(one: FormatOptions, other: FormatOptions) -> FormatOptions:
     compression = one.compression if one.compression == other.compression else "auto"
     if replace(one, compression="none") == replace(other, compression="none"):
         both = replace(one, compression=compression)
+    elif {one.name, other.name} == {"json", "jsonl"}:
+        both = replace(_JSONL, compression=compression)  # one line is JSON
     elif {one.name, other.name} & {"raw", *(options.name for options in _BINARY)}:
         both = replace(RAW, compression=compression)
     else:
@@ -140,6 +143,8 @@ def _plain(payload: bytes) -> GuessedFormat:
         text = payload.decode("utf-8-sig")
     except UnicodeDecodeError:
         return next((guess for options in _BINARY if (guess := _structured(options, payload))), GuessedFormat(RAW))
+    if text.lstrip().startswith("{") and (guess := _structured(_JSONL, payload)):
+        return guess
     if _POINT.match(text) and (guess := _structured(_INFLUX, payload)):
         return guess
     table = _csv(text)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from bridge.cli.init.texts import is_time, is_word, number_in
+from bridge.cli.init.texts import has_decimal_comma, is_time, is_word, number_in
 
 Path = tuple[str, ...]
 """A member by the names on the way to it."""
@@ -146,7 +146,7 @@ def _kind(value: Any) -> str:
         return ""
     if is_word(value):
         return "word"
-    return "number in text" if number_in(value) is not None else "string"
+    return "number in text" if number_in(value) is not None or has_decimal_comma(value) else "string"
 
 
 # --- conditions -------------------------------------------------------------------------------------------
