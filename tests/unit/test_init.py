@@ -619,7 +619,7 @@ def test_a_payload_can_be_read_from_a_file(run: Callable[..., int], tmp_path: Pa
         (("--from-topic", "a", "--broker", "mqtt://h", "--username", ""), "--username: must not be empty"),
         (
             ("--from-topic", "a", "--broker", "mqtt://h", "--ca-file", "/x"),
-            "--ca-file: is for TLS, but mqtt.url starts",
+            "--ca-file: is for TLS, but mqtt.url is without",
         ),
         (("--from-topic", "a", "--broker", "mqtts://h", "--ca-file", "/nowhere"), "--ca-file: "),
         (("--from-topic", "a", "--broker", "mqtts://h", "--key-file", "/x"), "--key-file: is set, but mqtt.cert_file"),
