@@ -30,6 +30,7 @@ CompiledRowId = Callable[[Any, int], str]
 ROW_ID = "$id"
 ROOT = "$root"
 USER = "$user"
+KEY = "$key"
 METADATA = {
     ROW_ID: "the row's id",
     "$topic": "the topic",
@@ -39,6 +40,7 @@ METADATA = {
     "$received_at": "when the bridge received it; no value if the clock wasn't set then",
     ROOT: "the whole payload, where each or an array makes several rows",
     USER: "MQTT 5 user properties, as $user.name",
+    KEY: "the name of the member that * in each stands for; $key.1 of the first *",
 }
 """Names of metadata, with their meaning. In the context they can't clash with captures: those have no dollar sign."""
 
@@ -125,10 +127,15 @@ def compile_field(value: Scalar, *, captures: frozenset[str], column_type: Attri
 
 def metadata_in(value: Scalar) -> set[str]:
     """The metadata that a source uses, by the names in ``METADATA``."""
-    if not isinstance(value, str) or value.startswith(("=", JMESPATH)):
-        return set()
-    names = [placeholder[1] for placeholder in _PLACEHOLDER.finditer(value)] or [value]
+    names = names_in(value)
     return {known for name in names for known in METADATA if name == known or name.startswith(f"{known}.")}
+
+
+def names_in(value: Scalar) -> list[str]:
+    """What a source reads: paths, captures and metadata."""
+    if not isinstance(value, str) or value.startswith(("=", JMESPATH)):
+        return []
+    return [placeholder[1] for placeholder in _PLACEHOLDER.finditer(value)] or [value]
 
 
 def compile_row_id(path: str | None, *, outbox_name: str) -> CompiledRowId:
@@ -181,6 +188,8 @@ def _compile_metadata(name: str, column_type: AttributeType) -> CompiledField:
         return _compile_root(rest)
     if head == USER and rest:
         return _compile_user_property(name, rest, column_type)
+    if head == KEY:
+        return _compile_key(name, rest, column_type)
     if head not in METADATA or rest or head == USER:
         raise ValueError(
             f"unknown metadata {name}; there are: {', '.join(METADATA)}.NAME; to read a payload member of that name, "
@@ -202,6 +211,24 @@ def _compile_root(path: str) -> CompiledField:
         return lambda context, _element: context[ROOT]
     get = compile_path(path)
     return lambda context, _element: get(context[ROOT])
+
+
+def _compile_key(name: str, position: str, column_type: AttributeType) -> CompiledField:
+    index = key_position(name, position)
+    return lambda context, element: parse_text(context[KEY][id(element)][index], column_type)
+
+
+def key_position(name: str, position: str) -> int:
+    """The index in an element's names that ``$key.POSITION`` reads; without a position it is the last.
+
+    Raises:
+        ValueError: the position is no whole number from 1.
+    """
+    if not position:
+        return -1
+    if not re.fullmatch("[1-9][0-9]?", position):
+        raise ValueError(f"{name}: after {KEY} stands the number of a * in each, as in {KEY}.1")
+    return int(position) - 1
 
 
 def _compile_user_property(name: str, path: str, column_type: AttributeType) -> CompiledField:

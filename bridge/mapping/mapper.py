@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from bridge.log import get_logger
 from bridge.mapping.checks import check
 from bridge.mapping.coercion import COERCIONS, Coercion, parse_text
+from bridge.mapping.each import Each, Elements, Members, compile_each
 from bridge.mapping.encoding import Encoding, Values, compile_encoding
 from bridge.mapping.extras import compile_extras
 from bridge.mapping.fields import (
+    KEY,
     ROOT,
     ROW_ID,
     CompiledField,
@@ -25,13 +27,14 @@ from bridge.mapping.formats import FormatOptions, compile_decoder
 from bridge.mapping.formats.compressed import compile_decompressor
 from bridge.mapping.formats.options import TEXT_FORMATS
 from bridge.mapping.metadata import metadata_of
-from bridge.mapping.paths import Getter, compile_expression, compile_getter, is_true
-from bridge.mapping.payload import elements, objects
+from bridge.mapping.paths import Getter, compile_expression
+from bridge.mapping.reports import MESSAGE, REPORTS, Report, Reports, Unchanged, compile_report
 from bridge.mapping.route import Route, sources
+from bridge.mapping.sharing import UNREADABLE, Group, MessageDecoder, Sharing, elements_taken
 from bridge.mapping.sparkplug import DEFAULT_MAX_BYTES, Sparkplug
 from bridge.mapping.topics import FilterTree, TopicTemplate, minimal_filters
 from bridge.mapping.unmappable import NoReading, Unmappable
-from bridge.message import DeadLetter, MqttMessage, Row
+from bridge.message import DeadLetter, MqttMessage, Row, Rows
 from bridge.reasons import Reason
 from bridge.streamql.streams import InputStream
 from bridge.streamql.syntax import Attribute, AttributeType
@@ -53,9 +56,6 @@ MAX_LABEL = 100
 
 SPARKPLUG_LANE = "$sparkplug"
 """Lane of all Sparkplug messages: see ``Mapper.lanes``. No stream has a ``$`` in its name."""
-
-MessageDecoder = Callable[[MqttMessage], Any]
-"""(message) -> its decoded payload; raises Unmappable or NoReading."""
 
 log = get_logger(__name__)
 
@@ -80,8 +80,9 @@ class CompiledRoute(NamedTuple):
     template: TopicTemplate
     stream: str
     decode: MessageDecoder
-    each: Getter | None
+    each: Each
     each_text: str
+    """Empty: not configured."""
     when: Getter | None
     columns: tuple[Column, ...]
     empty_row: dict[str, Any]
@@ -98,9 +99,15 @@ class CompiledRoute(NamedTuple):
     """None: no field uses it."""
     metadata: frozenset[str]
     """The metadata that fields use, without the row's id."""
+    report: Report | None
+    """Holds back rows; None: none is held back."""
     extras: CompiledField | None
     is_last: bool
-    """Whether a message that it takes goes to no later route."""
+    """Whether what it takes is not offered to later routes."""
+    takes_all: bool
+    """Whether later routes get nothing of a message that it can read."""
+    passes_on: frozenset[Reason]
+    """Why a message that it can't read goes on to the next route."""
 
 
 class _TopicMatch(NamedTuple):
@@ -150,6 +157,7 @@ class Mapper:
             self.sparkplug = Sparkplug(births, max_bytes=sparkplug_bytes)
         # One decoder for each format, so that routes with the same format share it: see _map.
         decoders = {route.format: _decoder(route.format, self.sparkplug) for route in routes}
+        self._reports = Reports()
         self._encodings = {name: compile_encoding(streams[name]) for name in {route.stream for route in routes}}
         self.compiled_routes = [
             _compile_route(number, route, self._encodings[route.stream], decoders[route.format], outbox_name)
@@ -172,8 +180,8 @@ class Mapper:
     def map(self, message: MqttMessage, next_id: int = 0) -> list[Row] | DeadLetter:
         """The message's rows, or the dead letter that it becomes; raises nothing.
 
-        The list is empty if the conditions (``when``) of all matching routes are false, or if the message carries no
-        reading.
+        They are ``Rows`` if no route takes some of its elements, if the message carries no reading, or if rows are
+        held back. Rows that the caller stores must be followed by ``committed`` or ``rolled_back``.
 
         ``next_id`` is the record id that the first row will get in the outbox; the others follow on.
         """
@@ -181,6 +189,7 @@ class Mapper:
             return self._map(message, next_id)
         except Exception as exc:  # a bug in the mapping affects only this message
             log.exception("mapping.failed", topic=message.topic)
+            self._reports.discard(message)
             return DeadLetter.of(
                 message, route=None, reason=Reason.INTERNAL_ERROR.value, detail=repr(exc), mapping=self.version
             )
@@ -193,6 +202,7 @@ class Mapper:
         mapper = copy.copy(self)
         mapper._stream = stream
         mapper._row_counts = [0] * len(self._routes)
+        mapper._reports = Reports()
         own = [route.template.filter for route in self.compiled_routes if route.stream == stream]
         mapper.filters = minimal_filters(own)
         return mapper
@@ -201,20 +211,25 @@ class Mapper:
         """What the message becomes in the session of one stream: see ``of_stream``.
 
         Several sessions may get the message. Each tries all routes in order and keeps the rows of its own stream. What
-        becomes no row, a dead letter or a filtered message, belongs to one of them: the session of the first route
-        whose topic filter matches. None: it belongs to another session.
+        becomes no row, a dead letter or what no route takes, belongs to one of them: the session of the first route
+        whose topic filter matches. None: all of it belongs to other sessions.
         """
         assert self._stream is not None
         mapped = self.map(message, next_id)
-        if mapped and not isinstance(mapped, DeadLetter):
+        if type(mapped) is list:
             return _of_stream(mapped, self._stream) or None
         matching = self._tree.covering(message.topic.split("/"))
         is_own = not matching or self._routes[matching[0]].stream == self._stream
-        return mapped if is_own else None
+        if isinstance(mapped, DeadLetter):
+            return mapped if is_own else None
+        filtered = mapped.filtered if is_own and isinstance(mapped, Rows) else 0
+        rows = _counted(_of_stream(mapped, self._stream), filtered=filtered, unchanged=_unchanged(mapped))
+        return rows if rows or isinstance(rows, Rows) else None
 
     def _map(self, message: MqttMessage, next_id: int) -> list[Row] | DeadLetter:
         matches = self._match(message.topic)
-        match = None  # the route in progress: a dead letter names it
+        match = None  # a dead letter names its route
+        elements: Elements | None = None
         try:
             if message.omitted:
                 match = matches[0] if matches else None
@@ -223,28 +238,71 @@ class Mapper:
                 if not _is_storable(message.topic):
                     raise Unmappable(Reason.BAD_TOPIC, "the topic is not UTF-8 or contains NUL")
                 raise Unmappable(Reason.NO_ROUTE, "no route matches this topic")
-            if len(matches) == 1:
-                match = matches[0]
-                return self._rows(match, message, match.route.decode(message), next_id)
-            rows: list[Row] = []
-            # Routes of the same format must share one decoding of the message: decoding Sparkplug changes its state.
-            decoded: dict[MessageDecoder, Any] = {}
-            for match in matches:
-                decode = match.route.decode
-                if decode not in decoded:
-                    decoded[decode] = decode(message)
-                stored = rows if self._stream is None else _of_stream(rows, self._stream)
-                route_rows = self._rows(match, message, decoded[decode], next_id + len(stored))
-                rows += route_rows
-                # A route whose condition is false for all elements doesn't take the message.
-                if route_rows and match.route.is_last:
-                    break
+            match = matches[0]
+            if len(matches) > 1 and not match.route.takes_all:
+                return self._map_shared(matches, message, next_id)
+            route = match.route
+            payload = route.decode(message)
+            elements = route.each(payload)
+            if route.when is None:
+                return self._rows(match, message, payload, elements, elements, next_id)
+            taken = elements_taken(elements, route.when)
+            rows = self._rows(match, message, payload, elements, taken, next_id)
         except NoReading:
-            return []
+            return Rows(filtered=1)
         except Unmappable as exc:
-            route = None if match is None else match.route.template.text
-            return DeadLetter.of(message, route=route, reason=exc.reason.value, detail=str(exc), mapping=self.version)
-        return rows
+            if elements is None and match is not None and exc.reason in match.route.passes_on:
+                return self._map_shared(matches[1:], message, next_id, unread=(match, exc))
+            return self._dead_letter(message, match, exc)
+        if len(taken) == len(elements):
+            return rows
+        return _counted(rows, filtered=len(elements) - len(taken), unchanged=_unchanged(rows))
+
+    def _map_shared(
+        self,
+        matches: Sequence[_TopicMatch],
+        message: MqttMessage,
+        next_id: int,
+        unread: tuple[_TopicMatch, Unmappable] | None = None,
+    ) -> list[Row] | DeadLetter:
+        """The rows of a message that several routes may take. ``unread``: the earlier route that could not read it."""
+        rows: list[Row] = []
+        unchanged = 0
+        failed, why = unread or (None, None)
+        sharing = Sharing(why)
+        for match in matches:
+            route = match.route
+            try:
+                group = sharing.offer(route, message)
+                if not isinstance(group, Group):
+                    failed = match if group is sharing.unreadable else failed
+                    continue
+                taken = elements_taken(group.offered, route.when)
+                stored = rows if self._stream is None else _of_stream(rows, self._stream)
+                made = self._rows(match, message, group.payload, group.found, taken, next_id + len(stored))
+            except Unmappable as exc:
+                return self._dead_letter(message, match, exc)
+            rows += made
+            unchanged += _unchanged(made)
+            group.take(taken, is_last=route.is_last)
+            if not group.offered:
+                break
+        if sharing.unreadable is not None:
+            return self._dead_letter(message, failed, sharing.unreadable)
+        return _counted(rows, filtered=sharing.filtered(), unchanged=unchanged)
+
+    def _dead_letter(self, message: MqttMessage, match: _TopicMatch | None, why: Unmappable) -> DeadLetter:
+        self._reports.discard(message)
+        route = None if match is None else match.route.template.text
+        return DeadLetter.of(message, route=route, reason=why.reason.value, detail=str(why), mapping=self.version)
+
+    def committed(self, rejected: Collection[str]) -> None:
+        """Note that all rows made so far are stored, except those for the streams ``rejected``."""
+        self._reports.committed(rejected)
+
+    def rolled_back(self) -> None:
+        """Note that the rows made since the last ``committed`` are not stored."""
+        self._reports.rolled_back()
 
     def columns_of(self, row: Row) -> dict[str, Any]:
         """The columns of a row that this mapper made, whatever form the worker's source takes."""
@@ -289,30 +347,54 @@ class Mapper:
             self._matches[topic] = found
         return found
 
-    def _rows(self, match: _TopicMatch, message: MqttMessage, payload: Any, next_id: int) -> list[Row]:
-        """The rows that one route makes; none if its condition is true for no element."""
+    def _rows(
+        self,
+        match: _TopicMatch,
+        message: MqttMessage,
+        payload: Any,
+        elements: Elements,
+        taken: Elements,
+        next_id: int,
+    ) -> list[Row]:
+        """The rows that a route makes of the elements that it takes."""
         route = match.route
-        found = elements_of(payload, route)
-        if route.when is not None:
-            when = route.when
-            found = [element for element in found if is_true(when(element))]
         context: dict[str, Any] = match.captures
         if route.metadata:  # copied only if needed: the captures are shared by all messages on the topic
             context = {**context, **metadata_of(message, route.metadata, self.client), ROOT: payload}
+            if isinstance(elements, Members):
+                context[KEY] = elements.names
+            context[MESSAGE], context[REPORTS] = message, self._reports
         rows = []
+        unchanged = 0
         room = MAX_ROWS_BYTES
-        for number, element in enumerate(found):
+        for number, element in enumerate(taken):
             try:
                 row = _row(match, context, element, next_id + number)
             except Unmappable as exc:
-                where = f"element {number}, " if len(found) > 1 else ""
+                where = f"element {_position(element, elements)}, " if len(elements) > 1 else ""
                 raise Unmappable(exc.reason, f"{where}{exc}") from None
+            except Unchanged:
+                next_id -= 1  # the following rows get the ids before
+                unchanged += self._stream in (None, route.stream)
+                continue
             room -= len(row.payload) + len(row.extras)
             if room < 0:
                 raise Unmappable(Reason.TOO_LARGE, f"the message's rows have more than {MAX_ROWS_BYTES} bytes in total")
             rows.append(row)
         self._row_counts[route.number] += len(rows)
-        return rows
+        return Rows(rows, unchanged=unchanged) if unchanged else rows
+
+
+def _unchanged(rows: list[Row]) -> int:
+    return rows.unchanged if isinstance(rows, Rows) else 0
+
+
+def _counted(rows: list[Row], *, filtered: int, unchanged: int) -> list[Row]:
+    return Rows(rows, filtered=filtered, unchanged=unchanged) if filtered or unchanged else rows
+
+
+def _position(element: dict[str, Any], elements: Elements) -> int:
+    return next(n for n, other in enumerate(elements) if other is element)
 
 
 def _of_stream(rows: Sequence[Row], stream: str) -> list[Row]:
@@ -325,15 +407,6 @@ def _beyond_packet_limit(message: MqttMessage) -> str:
         f"the payload has {kept + message.omitted} bytes, too many to receive: only the first {kept} were kept. "
         "Limit the message size in the device or the broker"
     )
-
-
-def elements_of(payload: Any, route: CompiledRoute) -> list[dict[str, Any]]:
-    """The elements of a decoded payload that become a row each if the route's condition is true for them.
-
-    Raises:
-        Unmappable: there is none, or there are too many.
-    """
-    return objects(payload) if route.each is None else elements(route.each(payload), route.each_text)
 
 
 def _row(match: _TopicMatch, context: dict[str, Any], element: dict[str, Any], record_id: int) -> Row:
@@ -360,6 +433,8 @@ def _row(match: _TopicMatch, context: dict[str, Any], element: dict[str, Any], r
         raise Unmappable(Reason.TYPE_MISMATCH, f"the row can't be written: {exc}") from exc
     if len(payload) > MAX_ROW:
         raise Unmappable(Reason.TOO_LARGE, f"the row has {len(payload)} bytes, at most {MAX_ROW} can be sent")
+    if route.report is not None:
+        route.report(context, element, values)
     return (
         Row(route.stream, payload)
         if route.extras is None
@@ -407,7 +482,7 @@ def _compile_route(
         template=template,
         stream=route.stream,
         decode=decode,
-        each=None if route.each is None else compile_getter(route.each),
+        each=compile_each(route.each),
         each_text=route.each or "",
         when=None if route.when is None else compile_expression(route.when),
         columns=columns,
@@ -417,10 +492,22 @@ def _compile_route(
         takes_nulls=encoding.takes_nulls,
         encode=encoding.encode,
         row_id=compile_row_id(route.id, outbox_name=outbox_name) if ROW_ID in metadata else None,
-        metadata=frozenset(metadata - {ROW_ID}),
+        metadata=frozenset(metadata - {ROW_ID}) | (frozenset() if route.every is None else {MESSAGE}),
+        report=compile_report(number, route, encoding.columns, captures),
         extras=compile_extras(route, captures),
         is_last=route.match == "first",
+        takes_all=route.match == "first" and route.when is None and route.format.name != "sparkplug",
+        passes_on=_passes_on(route),
     )
+
+
+def _passes_on(route: Route) -> frozenset[Reason]:
+    reasons: list[Iterable[Reason]] = [
+        [Reason.EMPTY] if route.on_empty == "next" else [],
+        [Reason.MISSING_FIELD] if route.on_absent == "next" else [],
+        UNREADABLE if route.on_unreadable == "next" else [],
+    ]
+    return frozenset().union(*reasons)
 
 
 def _decoder(options: FormatOptions, sparkplug: Sparkplug | None) -> MessageDecoder:
