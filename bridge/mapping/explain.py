@@ -70,16 +70,19 @@ def _result(mapped: list[Row] | DeadLetter, sharing: Sharing) -> list[Step]:
 
 def _filtered(mapped: Rows, sharing: Sharing) -> list[Step]:
     """The elements that no route takes."""
-    named = [
-        f"{f'each {each}, ' if each else ''}element {_json(element)}"
-        for each, left in sharing.untaken()
-        for element in left
-    ]
+    named = [_name(group, element) for group in sharing.untaken() for element in group.untaken]
     if not named and mapped.filtered:
         return [Step(0, f"no row: {NOT_TAKEN}, it is empty, or it has no reading; counted as dropped, filtered")]
     steps = [Step(0, f"no row for {text}: {NOT_TAKEN}") for text in named[:MAX_FILTERED]]
     more = f"{len(named) - MAX_FILTERED} more of these; " if len(named) > MAX_FILTERED else ""
-    return [*steps, Step(0, f"{more}{len(named)} elements counted as dropped, filtered")] if named else []
+    count = f"{len(named)} element{'s' * (len(named) != 1)}"
+    return [*steps, Step(0, f"{more}{count} counted as dropped, filtered")] if named else []
+
+
+def _name(group: Group, element: dict[str, Any]) -> str:
+    names = group.found.names[id(element)] if isinstance(group.found, Members) else ()
+    key = f" {'.'.join(map(preview, names))}" if names else ""
+    return f"{f'each {group.each}, ' if group.each else ''}element{key} {_json(element)}"
 
 
 def _explain_route(

@@ -138,16 +138,16 @@ class Sharing:
                 return group.payload
         return route.decode(message)
 
-    def untaken(self) -> list[tuple[str, Elements]]:
-        """The elements that no route has taken, each group's with its ``each``."""
+    def untaken(self) -> list[Group]:
+        """The groups with elements that no route has taken, and that count."""
         if any(group.is_whole and not group.untaken for group in self._groups):
             return []
-        return [(group.each, group.untaken) for group in self._groups if not group.is_whole and group.untaken]
+        return [group for group in self._groups if not group.is_whole and group.untaken]
 
     def filtered(self) -> int:
         """How many elements no route has taken; 1 if that is the whole message."""
         if len(self._groups) == 1:  # the usual case
             return len(self._groups[0].untaken)
-        count = sum([len(left) for _, left in self.untaken()])
+        count = sum([len(group.untaken) for group in self.untaken()])
         is_taken = any(len(group.untaken) < len(group.found) for group in self._groups)
         return count or (0 if is_taken else 1)

@@ -82,7 +82,7 @@ class CanaryTracker:
         canary.arrive(now)
         if isinstance(mapped, DeadLetter):
             canary.fail(f"became a dead letter: {mapped.reason}: {mapped.detail}")
-        elif isinstance(mapped, Rows) and mapped.unchanged:
+        elif not mapped and isinstance(mapped, Rows) and mapped.unchanged:
             canary.fail("was held back: its route has `every`, and no column that `change` compares has changed")
         elif not mapped:
             canary.fail("was filtered: no route's `when` was true for it")

@@ -98,6 +98,27 @@ def test_explain_names_the_elements_that_no_route_takes(run: Run) -> None:
     assert json.loads(run("explain", "rooms/7", json.dumps(elements), "--json")[1])["filtered"] == 22
 
 
+def test_explain_names_members_that_no_route_takes_and_says_what_is_held_back(run: Run) -> None:
+    members = SETTINGS.replace('when = "t != null"', 'when = "t != null"\neach = "*"\nevery = "10s"')
+
+    exit_code, out, _ = run("explain", "rooms/7", '{"a": {"t": 1}, "b": {"x": 2}}', settings=members)
+
+    assert exit_code == 0
+    assert "every 10s: held back within this time unless one changes: room, t, who" in out
+    assert "no row for each *, element 'b' {\"x\":2}: no route's condition (when) is true for it" in out
+    assert "1 element counted as dropped, filtered" in out
+
+
+def test_explain_says_why_a_message_goes_on_to_the_next_route(run: Run) -> None:
+    passing = SETTINGS.replace('when = "t != null"', 'when = "t != null"\non_unreadable = "next"')
+
+    exit_code, out, _ = run("explain", "rooms/7", "offline", settings=passing)
+
+    assert exit_code == 1
+    assert "goes on to the next route: " in out
+    assert "dead letter, not_json: " in out
+
+
 def test_explain_shows_what_earlier_routes_have_taken(run: Run) -> None:
     second = """
 [[routes]]
