@@ -1,8 +1,9 @@
 """The books: counts of what was received and what became of it, as immutable snapshots.
 
-The unit is the record: one for each row that a message maps to, and one for a message that became a dead letter or was
-dropped. Each snapshot is built as a whole, so its figures are consistent with each other. That happens in every turn of
-the data path, so these are ``msgspec.Struct`` like the values of ``message.py``.
+The unit is the record: one for each row that a message maps to, one for each of its elements that no route takes
+(``filtered``), one for each row that is held back (``unchanged``), and one for a message that became a dead letter.
+Each snapshot is built as a whole, so its figures are consistent with each other. That happens in every turn of the data
+path, so these are ``msgspec.Struct`` like the values of ``message.py``.
 """
 
 from __future__ import annotations

@@ -46,6 +46,19 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     """Further members of the JSON frame that is sent, such as ``,"key":"AD11"`` (gdn-api.md C.5); UTF-8."""
 
 
+class Rows(list[Row]):
+    """The rows of a message of which some elements became no row; a plain list if all became one."""
+
+    __slots__ = ("filtered", "unchanged")
+
+    def __init__(self, rows: Iterable[Row] = (), *, filtered: int = 0, unchanged: int = 0) -> None:
+        super().__init__(rows)
+        self.filtered = filtered
+        """Elements that no route takes; 1 for a message without elements."""
+        self.unchanged = unchanged
+        """Rows held back because their values haven't changed (``every``)."""
+
+
 class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     """A message that can't become rows, kept whole with the reason."""
 

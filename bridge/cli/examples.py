@@ -18,7 +18,7 @@ from bridge.cli.configuration import read_configuration
 from bridge.errors import ConfigError
 from bridge.mapping import Example, Mapper
 from bridge.mapping.explain import explain
-from bridge.message import DeadLetter, MqttMessage, Row
+from bridge.message import DeadLetter, MqttMessage, Row, Rows
 from bridge.service.reload import Configuration
 
 OUTBOX = "outbox"
@@ -101,7 +101,11 @@ def _user_property(name: str, value: str) -> bytes:
 def _outcome(mapper: Mapper, mapped: list[Row] | DeadLetter) -> dict[str, Any]:
     if isinstance(mapped, DeadLetter):
         return {"rows": [], "reason": mapped.reason, "detail": mapped.detail}
-    return {"rows": [{"stream": row.stream, "row": mapper.columns_of(row)} for row in mapped], "reason": None}
+    return {
+        "rows": [{"stream": row.stream, "row": mapper.columns_of(row)} for row in mapped],
+        "filtered": mapped.filtered if isinstance(mapped, Rows) else 0,
+        "reason": None,
+    }
 
 
 def _difference(mapper: Mapper, example: Example, place: str) -> str:

@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from bridge.config.values import TABLE_TAG, VALUE_TAG, Group, Text, lower
+from bridge.config.values import TABLE_TAG, VALUE_TAG, Group, Text, duration, lower
 from bridge.mapping.fields import Scalar
+
+Otherwise = Annotated[Literal["next", "dead_letter"], BeforeValidator(lower)]
 
 
 def _tab(value: object) -> object:
@@ -89,6 +91,11 @@ FieldSetting = Annotated[
 FieldTable.model_rebuild()
 
 
+_Difference = Annotated[float, Field(ge=0)]
+
+Change = Annotated[_Difference, Tag(VALUE_TAG)] | Annotated[dict[str, _Difference], Tag(TABLE_TAG)]
+
+
 class ExampleTable(Group):
     """A message and its expected result."""
 
@@ -110,13 +117,13 @@ class RouteSettings(Group):
     name: Text | None = Field(default=None, description="A name for people to recognise the route by.")
     match: Annotated[Literal["first", "all"], BeforeValidator(lower)] = Field(
         default="first",
-        description="`first`: a message that this route takes is not offered to later routes. `all`: it is.",
+        description="`first`: what this route takes of a message is not offered to later routes. `all`: it is.",
     )
     when: Text | None = Field(
         default=None,
         description="JMESPath condition on the object that becomes a row, such as `type == 'reading'`; it may use "
-        "metadata and captures (`$retain`, `{room}`). If it isn't true, also because a member is absent, the next "
-        "route is tried; a message that no route takes for this reason is counted as dropped, `filtered`.",
+        "metadata and captures (`$retain`, `{room}`). What it isn't true for, also because a member is absent, goes on "
+        "to the next route, of an array each element by itself; what no route takes is counted as dropped, `filtered`.",
     )
     format: Annotated[
         Literal["json", "jsonl", "scalar", "text", "csv", "msgpack", "cbor", "influx", "sparkplug", "raw"],
@@ -159,7 +166,22 @@ class RouteSettings(Group):
     each: Text | None = Field(
         default=None,
         description="Path to the objects that become one row each. Not set: the payload, or each object if it is an "
-        "array.",
+        "array. A step `*` is every member of an object, `$key` in `fields` its name.",
+    )
+    on_empty: Otherwise = Field(
+        default="next",
+        description="What becomes of an empty payload, as when a retained message is cleared, and of an empty array or "
+        "object at `each`. `next`: the next route is tried; if none takes it, it is counted as dropped, `filtered`. "
+        "`dead_letter`: it is kept.",
+    )
+    on_absent: Otherwise = Field(
+        default="dead_letter",
+        description="The same for a payload without a value at `each`.",
+    )
+    on_unreadable: Otherwise = Field(
+        default="dead_letter",
+        description="The same for a payload that isn't in this format, or is neither an object nor an array of "
+        "objects, except that one that no route can read is a dead letter in any case.",
     )
     fields: dict[str, FieldSetting] = Field(
         default={},
@@ -177,6 +199,23 @@ class RouteSettings(Group):
         default=None,
         description="Path to a string or whole number in the payload that identifies a row, for `$id` in `fields`. "
         "Not set: `$id` is the outbox's name and the record's id, which is new for a redelivered message.",
+    )
+    every: Annotated[float | None, BeforeValidator(duration)] = Field(
+        default=None,
+        ge=0.001,
+        le=86400,
+        description="Report by exception: within this time after a device's last row, in seconds or as `10s`, `5m`, "
+        "its next rows are held back while their values don't change. What is held back is counted as dropped, "
+        "`unchanged`. Not set: every row is sent.",
+    )
+    change: Annotated[Change, Discriminator(lambda value: TABLE_TAG if isinstance(value, dict) else VALUE_TAG)] = Field(
+        default=0.0,
+        description="With `every`: numbers that differ from the last row's by no more than this count as unchanged. As "
+        "a table, for each column; other columns then aren't compared.",
+    )
+    device: Text | None = Field(
+        default=None,
+        description="With `every`: source of the device's name, as in `fields`. Not set: the topic, and `$key`.",
     )
     key: Scalar | None = Field(default=None, description="Pulsar key of the rows, written as in `fields`.")
     properties: dict[str, Scalar] = Field(

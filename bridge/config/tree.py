@@ -12,7 +12,7 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from bridge.config.routes import FieldSetting, FieldTable, RouteSettings
+from bridge.config.routes import Change, FieldSetting, FieldTable, RouteSettings
 from bridge.config.settings import Settings
 from bridge.mapping.fields import Scalar
 
@@ -130,6 +130,8 @@ def allowed(annotation: Any, metadata: Sequence[object] = ()) -> str:
     """The values of a type, with an article: "a whole number from 1 to 1000"."""
     if annotation in _SOURCES:
         return "a string, a number, true or false, or a table with source"
+    if annotation == Change:
+        return "a number from 0, or a table of such numbers by column"
     if annotation in (Scalar, Scalar | None):
         return "a string, a number, true or false"
     inner = _unwrapped(annotation)

@@ -49,6 +49,16 @@ def lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
+_DURATION = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h)\s*")
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+
+
+def duration(value: object) -> object:
+    """Text such as ``10s`` in seconds; anything else as it is."""
+    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    return float(found[1]) * _SECONDS[found[2]] if found else value
+
+
 Text = Annotated[str, StringConstraints(min_length=1), AfterValidator(_printable)]
 
 VALUE_TAG, TABLE_TAG = "<value>", "<table>"

@@ -8,12 +8,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bridge.mapping.coercion import COERCIONS
+from bridge.mapping.each import compile_each, count_names
 from bridge.mapping.encoding import compile_encoding
 from bridge.mapping.expressions import compile_condition
 from bridge.mapping.extras import compile_extras
-from bridge.mapping.fields import FieldSpec, Scalar, compile_column, compile_row_id, readers
+from bridge.mapping.fields import (
+    KEY,
+    FieldSpec,
+    Scalar,
+    compile_column,
+    compile_row_id,
+    key_position,
+    named_in,
+    readers,
+)
 from bridge.mapping.formats import FormatOptions, check_options, compile_decoder
-from bridge.mapping.paths import compile_getter
+from bridge.mapping.reports import compared_columns, compile_report
 from bridge.mapping.route import Route, sources
 from bridge.mapping.sparkplug import MEMBERS, require_protobuf
 from bridge.mapping.topics import FilterTree, TopicTemplate
@@ -66,7 +76,8 @@ def check(routes: Sequence[Route], streams: Mapping[str, InputStream]) -> list[P
         else:
             captures = frozenset(name for name in template.captures if name is not None)
             problems += _check_reachable(location, template, earlier, routes)
-            if route.match == "first" and route.when is None:
+            passes_on = "next" in (route.on_unreadable, route.on_absent)
+            if route.match == "first" and route.when is None and not passes_on:
                 # Levels without the group: shared or not, a topic goes to the first route that matches it.
                 earlier.add(template.levels, number)
         problems += _check_payload(location, route, captures)
@@ -133,14 +144,28 @@ def _check_payload(location: tuple[str | int, ...], route: Route, captures: froz
             problems.append(Problem((*location, "topic"), f"{route.topic!r}: Sparkplug topics start with spBv1.0/"))
     else:
         attempt_options(compile_decoder)
-    if route.each is not None:
-        each = route.each
-        attempt("each", lambda: compile_getter(each))
+    attempt("each", lambda: compile_each(route.each))
+    if route.on_absent == "next" and route.each is None:
+        problems.append(Problem((*location, "on_absent"), "this route has no each that could be absent: remove it"))
+    attempt("fields", lambda: _check_keys(route))
     if route.when is not None:
         when = route.when
         attempt("when", lambda: compile_condition(when, readers(captures)))
     attempt("id", lambda: compile_row_id(route.id, outbox_name=""))  # checked even if no field uses $id
     return problems
+
+
+def _check_keys(route: Route) -> None:
+    """Raise ValueError if ``each`` doesn't have the names that sources use as ``$key``."""
+    try:
+        count = count_names(route.each)
+    except ValueError:  # reported where each is compiled
+        return
+    for source in sources(route):
+        for name in named_in(source):
+            head, _, position = name.partition(".")
+            if head == KEY and count <= max(0, key_position(name, position)):
+                raise ValueError(f'{name} is not the name of a member: each has {count} steps *, as in each = "*"')
 
 
 def _format_setting(options: FormatOptions, problem: str) -> str:
@@ -172,6 +197,7 @@ def _check_columns(
             problems.append(Problem(at, f"this value never fits the column: {exc}"))
         except ValueError as exc:
             problems.append(Problem(at, str(exc)))
+    problems += _check_report(location, route, stream, captures)
     problems += _check_extras(location, route, captures)
     # With `each`, rows are made of inner elements, whose members depend on the message.
     members = None if route.each is not None else _members(route.format)
@@ -183,6 +209,28 @@ def _check_columns(
                     f"{suggestion(name, members)}. Set its source in fields"
                 )
                 problems.append(Problem(location, text))
+    return problems
+
+
+def _check_report(
+    location: tuple[str | int, ...], route: Route, stream: InputStream, captures: frozenset[str]
+) -> list[Problem]:
+    if route.every is None:
+        keys = [key for key in ("change", "device") if getattr(route, key)]
+        return [Problem((*location, key), f'{key} needs every, such as every = "10s"') for key in keys]
+    columns = stream.attributes or ()
+    names = [column.name for column in columns]
+    problems = [
+        Problem((*location, "change", name), f"stream {route.stream} has no such column{suggestion(name, names)}", True)
+        for name in (route.change if isinstance(route.change, Mapping) else ())
+        if name not in names
+    ]
+    try:
+        compile_report(0, route, columns, captures)
+    except ValueError as exc:
+        problems.append(Problem((*location, "device"), str(exc)))
+    if not problems and not compared_columns(route, columns, captures):
+        problems.append(Problem((*location, "every"), "there is no column to compare: name them in change"))
     return problems
 
 

@@ -9,15 +9,23 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from bridge.mapping.fields import ROOT, ROW_ID, FieldSpec, Scalar
-from bridge.mapping.mapper import Column, CompiledRoute, Mapper, elements_of
+from bridge.mapping.each import Elements, Members
+from bridge.mapping.fields import KEY, ROOT, ROW_ID, FieldSpec, Scalar
+from bridge.mapping.mapper import Column, CompiledRoute, Mapper
 from bridge.mapping.metadata import metadata_of
+from bridge.mapping.reports import compared_columns
 from bridge.mapping.route import Route
-from bridge.mapping.unmappable import NoReading, Unmappable, preview
-from bridge.message import DeadLetter, MqttMessage, Row
+from bridge.mapping.sharing import Group, Sharing
+from bridge.mapping.unmappable import Unmappable, preview
+from bridge.message import DeadLetter, MqttMessage, Row, Rows
 
 MAX_ROWS_EXPLAINED = 3
 """Rows whose columns are explained one by one."""
+
+MAX_FILTERED = 20
+"""Filtered elements that are named."""
+
+NOT_TAKEN = "no route's condition (when) is true for it"
 
 MAX_VALUE_LENGTH = 300
 """Characters of a value in JSON."""
@@ -40,6 +48,7 @@ def explain(
     """Explain how ``mapper``, compiled from ``routes``, maps the message to ``mapped``."""
     mapper.keep_digits()
     steps: list[Step] = []
+    sharing = Sharing()
     for number, (route, compiled) in enumerate(zip(routes, mapper.compiled_routes, strict=True)):
         label = f"routes[{number}]{f' {route.name}' if route.name else ''} {route.topic}"
         captures = compiled.template.match(message.topic)
@@ -48,25 +57,39 @@ def explain(
             continue
         levels = "".join(f", {name} = {preview(value)}" for name, value in captures.items())
         steps.append(Step(1, f"{label}: matches{levels}"))
-        takes_message = _explain_route(message, route, compiled, captures, mapper, steps)
-        if takes_message and compiled.is_last:
+        if _explain_route(message, route, compiled, captures, mapper, sharing, steps):
             break
-    return [*steps, *_result(mapped)]
+    return [*steps, *_result(mapped, sharing)]
 
 
-def _result(mapped: list[Row] | DeadLetter) -> list[Step]:
+def _result(mapped: list[Row] | DeadLetter, sharing: Sharing) -> list[Step]:
     if isinstance(mapped, DeadLetter):
         return [Step(0, f"dead letter, {mapped.reason}: {mapped.detail}")]
-    if not mapped:
-        why = "no route's condition (when) is true for it, or it carries no reading"
-        return [Step(0, f"no row: {why}; counted as dropped, filtered")]
-    return [
+    rows = [
         Step(
             0,
             f"row for {row.stream}: {row.payload.decode()}{f', with {row.extras[1:].decode()}' if row.extras else ''}",
         )
         for row in mapped
     ]
+    return rows + _filtered(mapped, sharing) if isinstance(mapped, Rows) else rows
+
+
+def _filtered(mapped: Rows, sharing: Sharing) -> list[Step]:
+    """The elements that no route takes."""
+    named = [_name(group, element) for group in sharing.untaken() for element in group.untaken]
+    if not named and mapped.filtered:
+        return [Step(0, f"no row: {NOT_TAKEN}, it is empty, or it has no reading; counted as dropped, filtered")]
+    steps = [Step(0, f"no row for {text}: {NOT_TAKEN}") for text in named[:MAX_FILTERED]]
+    more = f"{len(named) - MAX_FILTERED} more of these; " if len(named) > MAX_FILTERED else ""
+    count = f"{len(named)} element{'s' * (len(named) != 1)}"
+    return [*steps, Step(0, f"{more}{count} counted as dropped, filtered")] if named else []
+
+
+def _name(group: Group, element: dict[str, Any]) -> str:
+    names = group.found.names[id(element)] if isinstance(group.found, Members) else ()
+    key = f" {'.'.join(map(preview, names))}" if names else ""
+    return f"{f'each {group.each}, ' if group.each else ''}element{key} {_json(element)}"
 
 
 def _explain_route(
@@ -75,36 +98,41 @@ def _explain_route(
     compiled: CompiledRoute,
     captures: dict[str, Any],
     mapper: Mapper,
+    sharing: Sharing,
     steps: list[Step],
 ) -> bool:
-    """Append the steps of a matching route. Returns whether it takes the message, also if that makes a dead letter."""
+    """Append the steps of a matching route. Returns whether later routes get nothing of the message."""
     try:
-        decoded = compiled.decode(message)
-        steps.append(Step(2, f"decoded as {route.format.described()}: {_json(decoded)}"))
-        context = {**captures, **metadata_of(message, compiled.metadata, mapper.client), ROOT: decoded}
-        elements = elements_of(decoded, compiled)
-        if compiled.each is not None:
-            steps.append(Step(2, f"each {compiled.each_text}: {len(elements)} found"))
+        group = sharing.offer(compiled, message)
+        if not isinstance(group, Group):
+            steps.append(Step(2, f"goes on to the next route: {group}"))
+            return False
+        steps.append(Step(2, f"decoded as {route.format.described()}: {_json(group.payload)}"))
+        context = {**captures, **metadata_of(message, compiled.metadata, mapper.client), ROOT: group.payload}
+        if isinstance(group.found, Members):
+            context[KEY] = group.found.names
+        if compiled.each_text:
+            steps.append(Step(2, f"each {compiled.each_text}: {len(group.found)} found"))
+        if len(group.offered) < len(group.found):
+            steps.append(Step(2, f"{len(group.found) - len(group.offered)} of them taken by earlier routes"))
+        taken = group.offered
         if compiled.when is not None:
-            answers = [compiled.when(context, element) for element in elements]
-            elements = [element for element, answer in zip(elements, answers, strict=True) if answer]
+            answers = [compiled.when(context, element) for element in group.offered]
+            taken = [element for element, answer in zip(group.offered, answers, strict=True) if answer]
             steps.append(Step(2, f"when {route.when}: {_answers(answers)}"))
     except Unmappable as exc:
         steps.append(Step(2, f"{exc.reason.value}: {exc}"))
         return True
-    except NoReading as exc:
-        steps.append(Step(2, str(exc)))
-        return True
-    _explain_rows(elements, route, compiled, context, steps)
-    return bool(elements)
+    if route.every is not None:
+        compared = ", ".join(compared_columns(route, mapper.streams[route.stream].attributes or (), captures))
+        steps.append(Step(2, f"every {route.every:g}s: held back within this time unless one changes: {compared}"))
+    _explain_rows(taken, route, compiled, context, steps)
+    group.take(taken, is_last=compiled.is_last)
+    return not group.offered
 
 
 def _explain_rows(
-    elements: list[dict[str, Any]],
-    route: Route,
-    compiled: CompiledRoute,
-    context: dict[str, Any],
-    steps: list[Step],
+    elements: Elements, route: Route, compiled: CompiledRoute, context: dict[str, Any], steps: list[Step]
 ) -> None:
     for number, element in enumerate(elements[:MAX_ROWS_EXPLAINED]):
         if len(elements) > 1:

@@ -35,6 +35,7 @@ ROW_ID = "$id"
 ROOT = "$root"
 RECEIVED_AT = "$received_at"
 USER = "$user"
+KEY = "$key"
 METADATA = {
     ROW_ID: "the row's id",
     "$topic": "the topic",
@@ -44,6 +45,7 @@ METADATA = {
     RECEIVED_AT: "when the bridge received it; no value if the clock wasn't set then",
     ROOT: "the whole payload, where each or an array makes several rows",
     USER: "MQTT 5 user properties, as $user.name",
+    KEY: "the name of the member that * in each stands for; $key.1 of the first *",
 }
 """Names of metadata, with their meaning. In the context they can't clash with captures: those have no dollar sign."""
 
@@ -182,17 +184,21 @@ def compile_field(
 
 def metadata_in(value: Scalar) -> set[str]:
     """The metadata that a source uses, by the names in ``METADATA``."""
-    if not isinstance(value, str) or value.startswith("="):
-        return set()
-    if value.startswith(JMESPATH):
+    if isinstance(value, str) and value.startswith(JMESPATH):
         return names_in(value) & METADATA.keys()
-    names = [placeholder[1] for placeholder in _PLACEHOLDER.finditer(value)] or [value]
-    return {known for name in names for known in METADATA if name == known or name.startswith(f"{known}.")}
+    return {known for name in named_in(value) for known in METADATA if name == known or name.startswith(f"{known}.")}
+
+
+def named_in(value: Scalar) -> list[str]:
+    """What a source other than an expression reads: paths, captures and metadata."""
+    if not isinstance(value, str) or value.startswith(("=", JMESPATH)):
+        return []
+    return [placeholder[1] for placeholder in _PLACEHOLDER.finditer(value)] or [value]
 
 
 def readers(captures: Set[str]) -> Readers:
     """What an expression can read besides the element, by how it is written there."""
-    metadata = {name: itemgetter(name) for name in METADATA if name not in (ROW_ID, RECEIVED_AT)}
+    metadata = {name: itemgetter(name) for name in METADATA if name not in (ROW_ID, RECEIVED_AT, KEY)}
     return {
         **{f"{{{capture}}}": itemgetter(capture) for capture in sorted(captures)},
         **metadata,
@@ -255,6 +261,8 @@ def _compile_metadata(name: str, column_type: AttributeType) -> CompiledField:
         return _compile_root(rest)
     if head == USER and rest:
         return _compile_user_property(name, rest, column_type)
+    if head == KEY:
+        return _compile_key(name, rest, column_type)
     if head not in METADATA or rest or head == USER:
         raise ValueError(
             f"unknown metadata {name}; there are: {', '.join(METADATA)}.NAME; to read a payload member of that name, "
@@ -276,6 +284,24 @@ def _compile_root(path: str) -> CompiledField:
         return lambda context, _element: context[ROOT]
     get = compile_path(path)
     return lambda context, _element: get(context[ROOT])
+
+
+def _compile_key(name: str, position: str, column_type: AttributeType) -> CompiledField:
+    index = key_position(name, position)
+    return lambda context, element: parse_text(context[KEY][id(element)][index], column_type)
+
+
+def key_position(name: str, position: str) -> int:
+    """The index in an element's names that ``$key.POSITION`` reads; without a position it is the last.
+
+    Raises:
+        ValueError: the position is no whole number from 1.
+    """
+    if not position:
+        return -1
+    if not re.fullmatch("[1-9][0-9]?", position):
+        raise ValueError(f"{name}: after {KEY} stands the number of a * in each, as in {KEY}.1")
+    return int(position) - 1
 
 
 def _compile_user_property(name: str, path: str, column_type: AttributeType) -> CompiledField:

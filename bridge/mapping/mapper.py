@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from bridge.log import get_logger
 from bridge.mapping.checks import check
 from bridge.mapping.coercion import COERCIONS, ROUNDED, Coercion, Reading, as_text, parse_text, rounded_as_text
+from bridge.mapping.each import Each, Elements, Members, compile_each
 from bridge.mapping.encoding import Encoding, Values, compile_encoding
 from bridge.mapping.expressions import JMESPATH, Condition, compile_condition
 from bridge.mapping.extras import compile_extras
 from bridge.mapping.fields import (
+    KEY,
     ROOT,
     ROW_ID,
     CompiledField,
@@ -32,13 +34,13 @@ from bridge.mapping.formats.substitutions import compile_cell, with_points
 from bridge.mapping.formats.text import texts_of
 from bridge.mapping.metadata import metadata_of
 from bridge.mapping.numbers import DigitsNeeded
-from bridge.mapping.paths import Getter, compile_getter
-from bridge.mapping.payload import elements, objects
+from bridge.mapping.reports import MESSAGE, REPORTS, Report, Reports, Unchanged, compile_report
 from bridge.mapping.route import Route, sources
+from bridge.mapping.sharing import UNREADABLE, Group, MessageDecoder, Sharing
 from bridge.mapping.sparkplug import DEFAULT_MAX_BYTES, Sparkplug
 from bridge.mapping.topics import FilterTree, TopicTemplate, minimal_filters
 from bridge.mapping.unmappable import NoReading, Unmappable
-from bridge.message import DeadLetter, MqttMessage, Row
+from bridge.message import DeadLetter, MqttMessage, Row, Rows
 from bridge.reasons import Reason
 from bridge.streamql.streams import InputStream
 from bridge.streamql.syntax import Attribute, AttributeType
@@ -60,9 +62,6 @@ MAX_LABEL = 100
 
 SPARKPLUG_LANE = "$sparkplug"
 """Lane of all Sparkplug messages: see ``Mapper.lanes``. No stream has a ``$`` in its name."""
-
-MessageDecoder = Callable[[MqttMessage], Any]
-"""(message) -> its decoded payload; raises Unmappable or NoReading."""
 
 log = get_logger(__name__)
 
@@ -87,8 +86,9 @@ class CompiledRoute(NamedTuple):
     template: TopicTemplate
     stream: str
     decode: MessageDecoder
-    each: Getter | None
+    each: Each
     each_text: str
+    """Empty: not configured."""
     when: Condition | None
     columns: tuple[Column, ...]
     empty_row: dict[str, Any]
@@ -105,9 +105,15 @@ class CompiledRoute(NamedTuple):
     """None: no field uses it."""
     metadata: frozenset[str]
     """The metadata that fields and condition use, without the row's id."""
+    report: Report | None
+    """Holds back rows; None: none is held back."""
     extras: CompiledField | None
     is_last: bool
-    """Whether a message that it takes goes to no later route."""
+    """Whether what it takes is not offered to later routes."""
+    takes_all: bool
+    """Whether later routes get nothing of a message that it can read."""
+    passes_on: frozenset[Reason]
+    """Why a message that it can't read goes on to the next route."""
 
 
 class _TopicMatch(NamedTuple):
@@ -157,6 +163,7 @@ class Mapper:
             self.sparkplug = Sparkplug(births, max_bytes=sparkplug_bytes)
         # One decoder for each format, so that routes with the same format share it: see _map.
         decoders = {route.format: _decoder(route.format, self.sparkplug) for route in routes}
+        self._reports = Reports()
         self._encodings = {name: compile_encoding(streams[name]) for name in {route.stream for route in routes}}
         self.compiled_routes = [
             _compile_route(
@@ -174,7 +181,6 @@ class Mapper:
             self._tree.add(route.template.levels, route.number)
         self._routes = tuple(routes)
         self._outbox_name = outbox_name
-        self._decoders_with_digits: dict[FormatOptions, MessageDecoder] = {}
         self._row_counts = [0] * len(routes)
         self._stream: str | None = None  # whose rows are made; None: of all
         self._conditions = [0] * len(routes)
@@ -190,8 +196,8 @@ class Mapper:
     def map(self, message: MqttMessage, next_id: int = 0) -> list[Row] | DeadLetter:
         """The message's rows, or the dead letter that it becomes; raises nothing.
 
-        The list is empty if the conditions (``when``) of all matching routes are false, or if the message carries no
-        reading.
+        They are ``Rows`` if no route takes some of its elements, if the message carries no reading, or if rows are
+        held back. Rows that the caller stores must be followed by ``committed`` or ``rolled_back``.
 
         ``next_id`` is the record id that the first row will get in the outbox; the others follow on.
         """
@@ -199,6 +205,7 @@ class Mapper:
             return self._map(message, next_id)
         except Exception as exc:  # a bug in the mapping affects only this message
             log.exception("mapping.failed", topic=message.topic)
+            self._reports.discard(message)
             return DeadLetter.of(
                 message, route=None, reason=Reason.INTERNAL_ERROR.value, detail=repr(exc), mapping=self.version
             )
@@ -211,6 +218,7 @@ class Mapper:
         mapper = copy.copy(self)
         mapper._stream = stream
         mapper._row_counts, mapper._conditions, mapper._unanswerable = ([0] * len(self._routes) for _ in range(3))
+        mapper._reports = Reports()
         own = [route.template.filter for route in self.compiled_routes if route.stream == stream]
         mapper.filters = minimal_filters(own)
         return mapper
@@ -219,84 +227,141 @@ class Mapper:
         """What the message becomes in the session of one stream: see ``of_stream``.
 
         Several sessions may get the message. Each tries all routes in order and keeps the rows of its own stream. What
-        becomes no row, a dead letter or a filtered message, belongs to one of them: the session of the first route
-        whose topic filter matches. None: it belongs to another session.
+        becomes no row, a dead letter or what no route takes, belongs to one of them: the session of the first route
+        whose topic filter matches. None: all of it belongs to other sessions.
         """
         assert self._stream is not None
         mapped = self.map(message, next_id)
-        if mapped and not isinstance(mapped, DeadLetter):
+        if type(mapped) is list:
             return _of_stream(mapped, self._stream) or None
         matching = self._tree.covering(message.topic.split("/"))
         is_own = not matching or self._routes[matching[0]].stream == self._stream
-        return mapped if is_own else None
+        if isinstance(mapped, DeadLetter):
+            return mapped if is_own else None
+        filtered = mapped.filtered if is_own and isinstance(mapped, Rows) else 0
+        rows = _counted(_of_stream(mapped, self._stream), filtered=filtered, unchanged=_unchanged(mapped))
+        return rows if rows or isinstance(rows, Rows) else None
 
     def _map(self, message: MqttMessage, next_id: int) -> list[Row] | DeadLetter:
         matches = self._match(message.topic)
-        match = None  # the route in progress: a dead letter names it
+        match = None  # a dead letter names its route
+        elements: Elements | None = None
         try:
             if message.omitted:
                 match = matches[0] if matches else None
                 raise Unmappable(Reason.TOO_LARGE, _beyond_packet_limit(message))
-            if len(matches) == 1:
-                match = matches[0]
-                return self._rows(match, message, match.route.decode(message), next_id)
             if not matches:
                 raise _no_route(message.topic)
-            rows: list[Row] = []
-            # Routes of the same format must share one decoding of the message: decoding Sparkplug changes its state.
-            decoded: dict[MessageDecoder, Any] = {}
-            for match in matches:
-                stored = rows if self._stream is None else _of_stream(rows, self._stream)
-                route_rows = self._rows_of_shared(match, message, decoded, next_id + len(stored))
-                rows += route_rows
-                # A route whose condition is false for all elements doesn't take the message.
-                if route_rows and match.route.is_last:
-                    break
+            match = matches[0]
+            if len(matches) > 1 and not match.route.takes_all:
+                return self._map_shared(matches, message, next_id)
+            payload = match.route.decode(message)
+            elements = match.route.each(payload)
+            context = self._context(match, message, payload, elements)
+            if match.route.when is None:
+                return self._rows(match, context, elements, elements, next_id)
+            taken = self._taken(match.route, context, elements)
+            rows = self._rows(match, context, elements, taken, next_id)
         except DigitsNeeded:
-            self._keep_digits(matches[0].route.number)
+            self._keep_digits_from_now(match, message)
             return self._map(message, next_id)
         except NoReading:
-            return []
+            return Rows(filtered=1)
         except Unmappable as exc:
-            route = None if match is None else match.route.template.text
-            return DeadLetter.of(message, route=route, reason=exc.reason.value, detail=str(exc), mapping=self.version)
-        return rows
+            if elements is None and match is not None and exc.reason in match.route.passes_on:
+                return self._map_shared(matches[1:], message, next_id, unread=(match, exc))
+            return self._dead_letter(message, match, exc)
+        if len(taken) == len(elements):
+            return rows
+        return _counted(rows, filtered=len(elements) - len(taken), unchanged=_unchanged(rows))
 
-    def _rows_of_shared(
-        self, match: _TopicMatch, message: MqttMessage, decoded: dict[MessageDecoder, Any], next_id: int
-    ) -> list[Row]:
-        """The rows that one route makes of a message whose payload others may have decoded."""
-        decode = match.route.decode
-        if decode not in decoded:
-            decoded[decode] = decode(message)
-        try:
-            return self._rows(match, message, decoded[decode], next_id)
-        except DigitsNeeded:
-            number = match.route.number
-            self._keep_digits(number)
-            match = next(match for match in self._match(message.topic) if match.route.number == number)
-            return self._rows_of_shared(match, message, decoded, next_id)
+    def _map_shared(
+        self,
+        matches: Sequence[_TopicMatch],
+        message: MqttMessage,
+        next_id: int,
+        unread: tuple[_TopicMatch, Unmappable] | None = None,
+        decoded: dict[MessageDecoder, Any] | None = None,
+    ) -> list[Row] | DeadLetter:
+        """The rows of a message that several routes may take.
+
+        Args:
+            matches: in order of precedence.
+            message: to map.
+            next_id: see ``map``.
+            unread: the earlier route that could not read it, and why.
+            decoded: its payload, as far as it is decoded.
+        """
+        rows: list[Row] = []
+        unchanged = 0
+        counts: list[tuple[int, int]] = []  # rows made, by route
+        failed, why = unread or (None, None)
+        sharing = Sharing(why, decoded)
+        for match in matches:
+            route = match.route
+            try:
+                group = sharing.offer(route, message)
+                if not isinstance(group, Group):
+                    failed = match if group is sharing.unreadable else failed
+                    continue
+                context = self._context(match, message, group.payload, group.found)
+                taken = self._taken(route, context, group.offered)
+                stored = rows if self._stream is None else _of_stream(rows, self._stream)
+                made = self._rows(match, context, group.found, taken, next_id + len(stored))
+            except DigitsNeeded:
+                self._keep_digits_from_now(match, message)
+                for number, count in counts:
+                    self._row_counts[number] -= count
+                again = self._match(message.topic)[-len(matches) :]
+                return self._map_shared(again, message, next_id, unread, sharing.decoded)
+            except Unmappable as exc:
+                return self._dead_letter(message, match, exc)
+            counts.append((route.number, len(made)))
+            rows += made
+            unchanged += _unchanged(made)
+            group.take(taken, is_last=route.is_last)
+            if not group.offered:
+                break
+        if sharing.unreadable is not None:
+            return self._dead_letter(message, failed, sharing.unreadable)
+        return _counted(rows, filtered=sharing.filtered(), unchanged=unchanged)
+
+    def _dead_letter(self, message: MqttMessage, match: _TopicMatch | None, why: Unmappable) -> DeadLetter:
+        self._reports.discard(message)
+        route = None if match is None else match.route.template.text
+        return DeadLetter.of(message, route=route, reason=why.reason.value, detail=str(why), mapping=self.version)
+
+    def committed(self, rejected: Collection[str]) -> None:
+        """Note that all rows made so far are stored, except those for the streams ``rejected``."""
+        self._reports.committed(rejected)
+
+    def rolled_back(self) -> None:
+        """Note that the rows made since the last ``committed`` are not stored."""
+        self._reports.rolled_back()
 
     def keep_digits(self) -> None:
         """Keep all digits of numbers in all routes now, not only in those whose messages turn out to need them."""
-        for number in range(len(self._routes)):
-            self._keep_digits(number)
+        for format_ in {route.format for route in self._routes if route.format.name in JSON_FORMATS}:
+            self._keep_digits(format_)
 
-    def _keep_digits(self, number: int) -> None:
-        """Compile a route again with the decoder that keeps all digits of numbers, which takes more time."""
-        route = self._routes[number]
-        if route.format.name not in JSON_FORMATS:
-            return
-        if route.format not in self._decoders_with_digits:
-            self._decoders_with_digits[route.format] = _decoder(route.format, None, keep_digits=True)
-        self.compiled_routes[number] = _compile_route(
-            number,
-            route,
-            self._encodings[route.stream],
-            self._decoders_with_digits[route.format],
-            self._outbox_name,
-            keeps_digits=True,
-        )
+    def _keep_digits_from_now(self, match: _TopicMatch | None, message: MqttMessage) -> None:
+        """Compile the routes of this format again; the message is then mapped again, from the start."""
+        assert match is not None
+        self._reports.discard(message)
+        self._keep_digits(self._routes[match.route.number].format)
+
+    def _keep_digits(self, format_: FormatOptions) -> None:
+        """Compile the routes of a format again with the decoder that keeps all digits of numbers, which is slower.
+
+        All of them: routes that share elements share the decoder.
+        """
+        decode = _decoder(format_, None, keep_digits=True)
+        for number, route in enumerate(self._routes):
+            if route.format == format_:
+                encoding = self._encodings[route.stream]
+                self.compiled_routes[number] = _compile_route(
+                    number, route, encoding, decode, self._outbox_name, keeps_digits=True
+                )
         self._matches.clear()
 
     def columns_of(self, row: Row) -> dict[str, Any]:
@@ -358,33 +423,68 @@ class Mapper:
             self._matches[topic] = found
         return found
 
-    def _rows(self, match: _TopicMatch, message: MqttMessage, payload: Any, next_id: int) -> list[Row]:
-        """The rows that one route makes; none if its condition is true for no element."""
+    def _context(self, match: _TopicMatch, message: MqttMessage, payload: Any, elements: Elements) -> Mapping[str, Any]:
+        """What the sources and the condition of a route can read besides the element."""
         route = match.route
-        found = elements_of(payload, route)
-        context: dict[str, Any] = match.captures
-        if route.metadata:  # copied only if needed: the captures are shared by all messages on the topic
-            context = {**context, **metadata_of(message, route.metadata, self.client), ROOT: payload}
-        if route.when is not None:
-            when = route.when
-            answers = [when(context, element) for element in found]
-            self._conditions[route.number] += len(answers)
-            self._unanswerable[route.number] += answers.count(None)
-            found = [element for element, answer in zip(found, answers, strict=True) if answer]
+        if not route.metadata:  # copied only if needed: the captures are shared by all messages on the topic
+            return match.captures
+        context: dict[str, Any] = {
+            **match.captures,
+            **metadata_of(message, route.metadata, self.client),
+            ROOT: payload,
+            MESSAGE: message,
+            REPORTS: self._reports,
+        }
+        if isinstance(elements, Members):
+            context[KEY] = elements.names
+        return context
+
+    def _taken(self, route: CompiledRoute, context: Mapping[str, Any], offered: Elements) -> Elements:
+        """The elements that the route takes of those that it is offered."""
+        when = route.when
+        if when is None:
+            return offered
+        answers = [when(context, element) for element in offered]
+        self._conditions[route.number] += len(answers)
+        self._unanswerable[route.number] += answers.count(None)
+        return [element for element, answer in zip(offered, answers, strict=True) if answer]
+
+    def _rows(
+        self, match: _TopicMatch, context: Mapping[str, Any], elements: Elements, taken: Elements, next_id: int
+    ) -> list[Row]:
+        """The rows that a route makes of the elements that it takes."""
+        route = match.route
         rows = []
+        unchanged = 0
         room = MAX_ROWS_BYTES
-        for number, element in enumerate(found):
+        for number, element in enumerate(taken):
             try:
                 row = _row(match, context, element, next_id + number)
             except Unmappable as exc:
-                where = f"element {number}, " if len(found) > 1 else ""
+                where = f"element {_position(element, elements)}, " if len(elements) > 1 else ""
                 raise Unmappable(exc.reason, f"{where}{exc}") from None
+            except Unchanged:
+                next_id -= 1  # the following rows get the ids before
+                unchanged += self._stream in (None, route.stream)
+                continue
             room -= len(row.payload) + len(row.extras)
             if room < 0:
                 raise Unmappable(Reason.TOO_LARGE, f"the message's rows have more than {MAX_ROWS_BYTES} bytes in total")
             rows.append(row)
         self._row_counts[route.number] += len(rows)
-        return rows
+        return Rows(rows, unchanged=unchanged) if unchanged else rows
+
+
+def _unchanged(rows: list[Row]) -> int:
+    return rows.unchanged if isinstance(rows, Rows) else 0
+
+
+def _counted(rows: list[Row], *, filtered: int, unchanged: int) -> list[Row]:
+    return Rows(rows, filtered=filtered, unchanged=unchanged) if filtered or unchanged else rows
+
+
+def _position(element: dict[str, Any], elements: Elements) -> int:
+    return next(n for n, other in enumerate(elements) if other is element)
 
 
 def _of_stream(rows: Sequence[Row], stream: str) -> list[Row]:
@@ -409,22 +509,10 @@ def _beyond_packet_limit(message: MqttMessage) -> str:
     )
 
 
-def elements_of(payload: Any, route: CompiledRoute) -> list[dict[str, Any]]:
-    """The elements of a decoded payload that become a row each if the route's condition is true for them.
-
-    Raises:
-        Unmappable: there is none, or there are too many.
-    """
-    return objects(payload) if route.each is None else elements(route.each(payload), route.each_text)
-
-
-def _row(match: _TopicMatch, context: dict[str, Any], element: dict[str, Any], record_id: int) -> Row:
+def _row(match: _TopicMatch, context: Mapping[str, Any], element: dict[str, Any], record_id: int) -> Row:
     route = match.route
     if route.row_id is not None:
-        try:
-            context = {**context, ROW_ID: route.row_id(element, record_id)}
-        except Unmappable as exc:
-            raise Unmappable(exc.reason, f"{ROW_ID}: {exc}") from None
+        context = _with_row_id(context, route.row_id, element, record_id)
     values = match.values.copy()
     for name, _, coerce, field, _ in match.columns:
         try:
@@ -444,11 +532,22 @@ def _row(match: _TopicMatch, context: dict[str, Any], element: dict[str, Any], r
         raise Unmappable(Reason.TYPE_MISMATCH, f"the row can't be written: {exc}") from exc
     if len(payload) > MAX_ROW:
         raise Unmappable(Reason.TOO_LARGE, f"the row has {len(payload)} bytes, at most {MAX_ROW} can be sent")
+    if route.report is not None:
+        route.report(context, element, values)
     return (
         Row(route.stream, payload)
         if route.extras is None
         else Row(route.stream, payload, route.extras(context, element))
     )
+
+
+def _with_row_id(
+    context: Mapping[str, Any], row_id: CompiledRowId, element: dict[str, Any], record_id: int
+) -> Mapping[str, Any]:
+    try:
+        return {**context, ROW_ID: row_id(element, record_id)}
+    except Unmappable as exc:
+        raise Unmappable(exc.reason, f"{ROW_ID}: {exc}") from None
 
 
 def _beyond_json(route: CompiledRoute, values: dict[str, Any], exc: OverflowError) -> Unmappable:
@@ -504,7 +603,7 @@ def _compile_route(
         template=template,
         stream=route.stream,
         decode=decode,
-        each=None if route.each is None else compile_getter(route.each),
+        each=compile_each(route.each),
         each_text=route.each or "",
         when=None if route.when is None else _compile_when(route.when, route.format, captures),
         columns=columns,
@@ -514,10 +613,22 @@ def _compile_route(
         takes_nulls=encoding.takes_nulls,
         encode=encoding.encode,
         row_id=compile_row_id(route.id, outbox_name=outbox_name) if ROW_ID in metadata else None,
-        metadata=frozenset(metadata - {ROW_ID}),
+        metadata=frozenset(metadata - {ROW_ID}) | (frozenset() if route.every is None else {MESSAGE}),
+        report=compile_report(number, route, encoding.columns, captures),
         extras=_compile_extras(route, captures, reading),
         is_last=route.match == "first",
+        takes_all=route.match == "first" and route.when is None and route.format.name != "sparkplug",
+        passes_on=_passes_on(route),
     )
+
+
+def _passes_on(route: Route) -> frozenset[Reason]:
+    reasons: list[Iterable[Reason]] = [
+        [Reason.EMPTY] if route.on_empty == "next" else [],
+        [Reason.MISSING_FIELD] if route.on_absent == "next" else [],
+        UNREADABLE if route.on_unreadable == "next" else [],
+    ]
+    return frozenset().union(*reasons)
 
 
 def _compile_when(when: str, options: FormatOptions, captures: frozenset[str]) -> Condition:

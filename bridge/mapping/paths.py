@@ -50,8 +50,8 @@ def compile_path(text: str) -> Getter:
     return get
 
 
-def path_steps(text: str) -> list[str]:
-    """The names and indices of a dotted path, unquoted.
+def path_steps(text: str, *, unquote: bool = True) -> list[str]:
+    """The names and indices of a dotted path, by default unquoted.
 
     Raises:
         ValueError: it is invalid; the message says where.
@@ -62,7 +62,8 @@ def path_steps(text: str) -> list[str]:
         step = _STEP.match(text, at)
         if step is None:
             raise ValueError(f"{text!r} is not a path: expected a name or a quoted name at character {at + 1}")
-        steps.append(step[2] if step[2] is not None else re.sub(r"\\(.)", r"\1", step[1]))
+        is_quoted = step[2] is None and unquote
+        steps.append(re.sub(r"\\(.)", r"\1", step[1]) if is_quoted else step[0])
         at = step.end()
         if at == len(text):
             return steps

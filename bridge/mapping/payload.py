@@ -34,7 +34,7 @@ def objects(decoded: Any) -> list[dict[str, Any]]:
 
 
 def elements(found: Any, each: str) -> list[dict[str, Any]]:
-    """The elements of ``found``, the value at the path ``each``; one that isn't an object becomes ``{"value": …}``.
+    """The elements of ``found``, the value at the path ``each``, as ``as_element`` gives them.
 
     Raises:
         Unmappable: there is none, or there are too many.
@@ -45,12 +45,22 @@ def elements(found: Any, each: str) -> list[dict[str, Any]]:
     if not found:
         raise Unmappable(Reason.EMPTY, f"each: the array at {each} is empty")
     _check_count(found)
-    return [element if isinstance(element, dict) else {"value": element} for element in found]
+    return [as_element(value) for value in found]
+
+
+def as_element(value: Any) -> dict[str, Any]:
+    """The value if it is an object, else an object with it as the member ``value``."""
+    return value if isinstance(value, dict) else {"value": value}
 
 
 def _check_count(found: list[Any]) -> None:
     if len(found) > MAX_ROWS:
-        raise Unmappable(Reason.TOO_LARGE, f"the array has {len(found)} elements, at most {MAX_ROWS} are allowed")
+        raise too_many(len(found))
+
+
+def too_many(count: int) -> Unmappable:
+    """For more than ``MAX_ROWS`` elements."""
+    return Unmappable(Reason.TOO_LARGE, f"the array has {count} elements, at most {MAX_ROWS} are allowed")
 
 
 def kind(value: object) -> str:

@@ -23,7 +23,7 @@ class ReplayedDeadLetters(NamedTuple):
     """The outcome of mapping dead letters again."""
 
     done: Sequence[int] = ()
-    """Ids of dead letters to delete: their rows are stored by the same commit, or no route's condition matches."""
+    """Ids of dead letters to delete: their rows are stored by the same commit, or no route takes them."""
     failed: Sequence[tuple[StoredDeadLetter, DeadLetter]] = ()
     """Dead letters that stay, each with its new reason."""
 
@@ -45,7 +45,9 @@ class Commit(msgspec.Struct, frozen=True):
     """Streams whose rows are not stored, only counted, because they have their share of the outbox. Their rows' ids are
     not given to others."""
     filtered: int = 0
-    """Messages that no route's condition matches; only counted."""
+    """Elements of messages that no route takes; only counted."""
+    unchanged: int = 0
+    """Rows held back because their values haven't changed; only counted."""
     replayed: ReplayedDeadLetters | None = None
     """Dead letters that were mapped again; the rows of those that are done are among ``rows``."""
     seen: SeenMessages | None = None
@@ -58,4 +60,4 @@ class Commit(msgspec.Struct, frozen=True):
     @property
     def takes_messages(self) -> bool:
         """Whether it stores or counts new messages, which can also wait at the broker."""
-        return bool(self.rows or self.dead_letters or self.filtered)
+        return bool(self.rows or self.dead_letters or self.filtered or self.unchanged)

@@ -114,9 +114,10 @@ class Outbox(OwnedDatabase):
             stored = [record for record in stored if record.stream not in commit.rejects]
         dead_letter_usage = self._dead_letter_usage
         with self._counting("commit to") as (db, counts):
-            counts["received"] += len(rows) + len(commit.dead_letters) + commit.filtered
+            counts["received"] += len(rows) + len(commit.dead_letters) + commit.filtered + commit.unchanged
             counts[DROPPED + DropReason.OUTBOX_FULL] += len(rows) - len(stored)
             counts[DROPPED + DropReason.FILTERED] += commit.filtered
+            counts[DROPPED + DropReason.UNCHANGED] += commit.unchanged
             counts[LAST_ID] += len(rows)
             inserted = records.insert(db, stored, now=now)
             streams = {**self._usage.by_stream, **inserted}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple, Protocol, TypeVar
 
-from bridge.message import DeadLetter, MqttMessage, Row
+from bridge.message import DeadLetter, MqttMessage, Row, Rows
 
 SLICE_BYTES = 4 * 1024 * 1024
 """Maximum memory in bytes for the rows and dead letters of a slice; its last message may exceed it."""
@@ -48,7 +48,7 @@ _T_contra = TypeVar("_T_contra", contravariant=True)
 
 
 class MapOne(Protocol[_T_contra]):
-    """Maps a message or a dead letter to rows, to none if it is filtered, or to the dead letter that it becomes."""
+    """Maps a message or a dead letter to rows, or to the dead letter that it becomes."""
 
     def __call__(self, item: _T_contra, next_id: int, /) -> list[Row] | DeadLetter | None:
         """``next_id`` is the record id that the first row gets. None: another session's, and not counted."""
@@ -70,7 +70,9 @@ class Slice:
         self.rows: list[Row] = []
         self.dead_letters: list[DeadLetter] = []
         self.filtered = 0
-        """Messages that no route's condition matched."""
+        """Elements of messages that no route takes."""
+        self.unchanged = 0
+        """Rows held back because their values haven't changed."""
         self._clock = clock
         self._began_at = clock()
         self._bytes = 0  # of the measured rows and of all dead letters
@@ -95,12 +97,13 @@ class Slice:
             if isinstance(mapped, DeadLetter):
                 self.dead_letters.append(mapped)
                 self._bytes += OBJECT_BYTES + len(mapped.payload)
-            elif mapped:
-                rows += mapped
-                if len(mapped) == 1 and count % MEASURED_TOGETHER:
-                    continue
             elif mapped is not None:
-                self.filtered += 1
+                rows += mapped
+                if type(mapped) is Rows:
+                    self.filtered += mapped.filtered
+                    self.unchanged += mapped.unchanged
+                elif len(mapped) == 1 and count % MEASURED_TOGETHER:
+                    continue
             measures.append(Measure(count, self._share()))
             if measures[-1].share >= 1:
                 break

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from bridge.message import DeadLetter, MqttMessage, OutboxRecord, Row
+from bridge.message import DeadLetter, MqttMessage, OutboxRecord, Row, Rows
 
 
 @dataclass(slots=True)
@@ -82,6 +82,8 @@ class CanaryTracker:
         canary.arrive(now)
         if isinstance(mapped, DeadLetter):
             canary.fail(f"became a dead letter: {mapped.reason}: {mapped.detail}")
+        elif not mapped and isinstance(mapped, Rows) and mapped.unchanged:
+            canary.fail("was held back: its route has `every`, and no column that `change` compares has changed")
         elif not mapped:
             canary.fail("was filtered: no route's `when` was true for it")
         else:

@@ -7,7 +7,7 @@ other threads read ``dialers`` and ``statuses``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from bridge.links.dialer import Dialer
@@ -110,6 +110,16 @@ class Intakes:
     def route_notes(self) -> tuple[str, ...]:
         """Probable mistakes in routes that the messages have shown, as sentences."""
         return tuple(note for mapper in self._mappers.values() for note in mapper.notes())
+
+    def committed(self, rejected: Collection[str]) -> None:
+        """Note that all rows made so far are stored, except those for the streams ``rejected``."""
+        for mapper in self._mappers.values():
+            mapper.committed(rejected)
+
+    def rolled_back(self) -> None:
+        """Note that the rows made since the last ``committed`` are not stored."""
+        for mapper in self._mappers.values():
+            mapper.rolled_back()
 
     def prepare(self, streams: Sequence[str]) -> list[Intake]:
         """The intakes that are missing for these streams.

@@ -55,7 +55,9 @@ class Batch(NamedTuple):
     rows: Sequence[Row] = ()
     dead_letters: Sequence[DeadLetter] = ()
     filtered: int = 0
-    """Messages that no route's condition matched."""
+    """Elements of messages that no route takes."""
+    unchanged: int = 0
+    """Rows held back because their values haven't changed."""
 
 
 class Pipeline:
@@ -259,7 +261,7 @@ class Pipeline:
         used = Slice(self._clock)
         next_id = self._outbox.next_id  # the record id that the commit will give the slice's first row
         messages = intake.map_slice(lambda chosen: used.fill(chosen, map_one, next_id), mapper.lanes)
-        return Batch(messages, used.rows, used.dead_letters, used.filtered)
+        return Batch(messages, used.rows, used.dead_letters, used.filtered, used.unchanged)
 
     def _map_expecting_canary(
         self, map_one: MapOne[MqttMessage], message: MqttMessage, next_id: int
@@ -315,6 +317,7 @@ class Pipeline:
         if not batch.messages and not due and changes.is_empty:
             return True
         outcomes = [(sender.delivery, sender.delivery.outcomes()) for sender in self.senders.values()]
+        rejects = self._upkeep.rejected_streams(batch.rows, self.senders)
         try:
             records = self._outbox.commit(
                 Commit(
@@ -323,19 +326,22 @@ class Pipeline:
                     released=[record_id for _, outcome in outcomes for record_id in outcome.released],
                     refused=[record for _, outcome in outcomes for record in outcome.refused],
                     unnumbered=[record_id for _, outcome in outcomes for record_id in outcome.unnumbered],
-                    rejects=self._upkeep.rejected_streams(batch.rows, self.senders),
+                    rejects=rejects,
                     filtered=batch.filtered,
+                    unchanged=batch.unchanged,
                     seen=changes.seen,
                     qos_2=changes.qos_2,
                     session=changes.session,
                 )
             )
         except OutboxUnavailable as exc:
+            self._intakes.rolled_back()
             self._upkeep.failed(exc, now)
             # Without messages nothing waits for a PUBACK: a later turn repeats the commit.
             if batch.messages or not changes.is_empty:
                 self._give_up_batch(str(exc))
             return False
+        self._intakes.committed(rejects)
         self._canary.stored(records)
         self._upkeep.works()
         self._commit_due = None

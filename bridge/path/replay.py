@@ -48,7 +48,7 @@ class MappedAgain(NamedTuple):
     rows: list[Row]
     replayed: ReplayedDeadLetters
     filtered: int
-    """Dead letters that no route's condition matches any more: they are deleted and become no row."""
+    """Elements of dead letters that no route takes."""
 
 
 def carry_out_requests(outbox: Outbox, mapper: Mapper, *, streams: Collection[str], has_room: bool) -> ReplayOutcome:

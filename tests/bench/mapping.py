@@ -31,6 +31,7 @@ CASES = {
     "a template": (Route(TOPIC, STREAM, {"deviceID": "{deviceID}-{site}"}), b'{"temperature": 21.5, "site": "K"}'),
     "a condition": (Route(TOPIC, STREAM, when="temperature > `0`"), PLAIN),
     "an expression": (Route(TOPIC, STREAM, {"temperature": "jmespath:max(t[*].v)"}), b'{"t": [{"v": 1}, {"v": 2}]}'),
+    "held back": (Route(TOPIC, STREAM, every=60, change=0.1), PLAIN),
     "a key": (Route(TOPIC, STREAM, key="{deviceID}"), PLAIN),
 }
 

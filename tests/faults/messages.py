@@ -15,7 +15,7 @@ DEVICES = ("d0", "d1", "dé2", "d3")
 
 STREAM = "faultsInput"
 
-ROUTE = {"topic": "faults/{device}/data", "stream": STREAM}
+ROUTE = {"topic": "faults/{device}/data", "stream": STREAM, "on_empty": "dead_letter"}
 
 DEFINITION = """\
 @App:name('faults_worker')

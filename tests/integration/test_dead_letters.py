@@ -34,7 +34,7 @@ from bridge.cli.printing import content, table
 from bridge.errors import ConfigError
 from bridge.mapping import FormatOptions, Mapper, Route
 from bridge.mapping.sparkplug_payload import message_class
-from bridge.message import DeadLetter, MqttMessage, Row
+from bridge.message import DeadLetter, MqttMessage, Row, Rows
 from bridge.outbox import (
     Bounds,
     Commit,
@@ -111,7 +111,8 @@ class Recorder:
     def map(self, message: MqttMessage, next_id: int = 0) -> list[Row]:
         self.given.append(message)
         self.ids.append(next_id)
-        return [Row(STREAM, message.payload, self._extras)] * self._rows
+        rows = [Row(STREAM, message.payload, self._extras)] * self._rows
+        return rows or Rows(filtered=1)
 
 
 @pytest.fixture

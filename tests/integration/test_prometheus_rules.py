@@ -97,6 +97,7 @@ NO_PROBLEM = {
     'gdn_bridge_dead_lettered_total{reason="not_json",%s}': "5x60",
     'gdn_bridge_dropped_total{reason="outbox_full",%s}': "5x60",
     'gdn_bridge_dropped_total{reason="filtered",%s}': "0+9x60",
+    'gdn_bridge_dropped_total{reason="unchanged",%s}': "0+9x60",
     "gdn_bridge_sessions_lost_total{%s}": "1x20 2x40",
     "gdn_bridge_sessions_kept_total{%s}": "0x20 1x40",
     "gdn_bridge_broker_dropped{%s}": "8x60",

@@ -77,6 +77,30 @@ def test_conditions_that_cannot_be_evaluated_are_counted_across_a_change_of_rout
     assert path.outbox.books().dropped == {"filtered": 3}
 
 
+def test_filtered_elements_of_an_array_are_counted_one_by_one(make_path: MakePath) -> None:
+    path = make_path(routes=(Route("d/{device}", "readings", fields={"text": "=x"}, when="n > `5`"),))
+    broker = path.connect_broker()
+
+    broker.send(publish("d/1", b'[{"n": 1}, {"n": 7}, {"n": 2}]', 1))
+    path.turn()
+
+    books = path.outbox.books()
+    assert path.pubacks == [1]
+    assert path.stored == [7]
+    assert (books.received, books.dropped, books.balanced) == (3, {"filtered": 2}, True)
+
+
+def test_an_empty_message_is_no_dead_letter_but_filtered_and_acknowledged(path: DataPath) -> None:
+    broker = path.connect_broker()
+
+    broker.send(publish("d/1", b"", 1))
+    path.turn()
+
+    books = path.outbox.books()
+    assert path.pubacks == [1]
+    assert (books.received, books.dropped, books.dead_lettered) == (1, {"filtered": 1}, {})
+
+
 def test_messages_are_acknowledged_in_arrival_order_whatever_they_became(path: DataPath) -> None:
     broker = path.connect_broker()
 

@@ -13,6 +13,7 @@ from bridge.outbox import Bounds
 from bridge.path.inbox import Change
 from bridge.path.intakes import FETCHED_FIRST
 from bridge.path.retirement import PATIENCE, QUIET
+from tests.faults.mqtt_packets import publish
 from tests.path.harness import CLIENT, OTHERS, READINGS, Broker, DataPath
 
 MakePath = Callable[..., DataPath]
@@ -147,15 +148,16 @@ def test_the_first_route_takes_a_message_whatever_session_it_came_in(make_path: 
 def test_what_becomes_no_row_is_counted_once(make_path: MakePath) -> None:
     path = make_path(session_per_stream=True, routes=[Route("d/{device}", "readings", when="n < `1`"), BOTH])
     readings, others = connect(path)
-    bad = b"\x32\x07\x00\x03d/1\x00\x07"  # an empty payload
     for end in (readings, others):
-        end.send(bad)
+        end.send(publish("d/1", b"no JSON", 7))
+        end.send(publish("d/1", b"", 8))
     path.turn()
 
     (dead_letter,) = path.dead_letters
     assert dead_letter.topic == "d/1"
-    assert (readings.acknowledged, others.acknowledged) == ([7], [7])
-    assert path.outbox.books().received == 1
+    assert (readings.acknowledged, others.acknowledged) == ([7, 8], [7, 8])
+    books = path.outbox.books()
+    assert (books.received, books.dropped) == (2, {"filtered": 1})
 
 
 def test_a_failed_commit_makes_every_session_leave_and_return(make_path: MakePath) -> None:

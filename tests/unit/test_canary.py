@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bridge.errors import GdnError, GdnRejected, GdnUnavailable
-from bridge.message import DeadLetter, MqttMessage, OutboxRecord, Row
+from bridge.message import DeadLetter, MqttMessage, OutboxRecord, Row, Rows
 from bridge.path.canary_tracker import CanaryMessage, CanaryTracker
 from bridge.watch.canary import Canary, CanaryTemplate
 from bridge.watch.health import Health, HealthStatus
@@ -370,8 +370,13 @@ def test_a_dead_letter_or_no_route_is_reported_as_trouble(canary_message: Canary
     assert canary_message.trouble == "became a dead letter: no_route: none"
 
     other = CanaryMessage("t/canary-2", b"{}", "canary-2")
-    published_tracker(other).see(message(other), [], 7, 6.0)
+    published_tracker(other).see(message(other), Rows(filtered=1), 7, 6.0)
     assert other.trouble == "was filtered: no route's `when` was true for it"
+
+    held_back = CanaryMessage("t/canary-3", b"{}", "canary-3")
+    published_tracker(held_back).see(message(held_back), Rows(unchanged=1), 7, 6.0)
+    assert held_back.trouble is not None
+    assert held_back.trouble.startswith("was held back: its route has `every`")
 
 
 def test_receipts_of_an_earlier_canary_mean_nothing_to_the_next(canary_message: CanaryMessage) -> None:

@@ -438,6 +438,18 @@ def test_a_gap_between_numbered_routes_is_named(environ: dict[str, str]) -> None
             '[{"topic": "a", "stream": "s", "event_time": {"source": "a", "tmie": "s"}}]',
             "BRIDGE_ROUTES, [0].event_time.tmie: there is no such setting; did you mean routes[0].event_time.time?",
         ),
+        (
+            '[{"topic": "a", "stream": "s", "every": "ten"}]',
+            "BRIDGE_ROUTES, [0].every: must be a number from 0.001 to 86400",
+        ),
+        (
+            '[{"topic": "a", "stream": "s", "change": {"t": -1}}]',
+            "BRIDGE_ROUTES, [0].change: must be a number from 0, or a table of such numbers by column",
+        ),
+        (
+            '[{"topic": "a", "stream": "s", "on_empty": "drop"}]',
+            "BRIDGE_ROUTES, [0].on_empty: must be next or dead_letter",
+        ),
         ("[" * 100_000, "BRIDGE_ROUTES: must be a list, written as JSON"),
     ],
 )
@@ -898,3 +910,11 @@ def test_the_place_of_a_value_can_be_looked_up_after_loading(environ: dict[str, 
     assert place(("gdn", "url")) == "BRIDGE_GDN__URL"
     assert place(("log", "level")) == "log.level, on the command line"
     assert place(("status", "listen")) == "BRIDGE_STATUS__LISTEN"
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [(10, 10), ("10", 10), ("10s", 10), ("500ms", 0.5), ("1.5 m", 90), ("2h", 7200)],
+)
+def test_a_duration_is_a_number_of_seconds_or_has_a_unit(written: object, seconds: float) -> None:
+    assert RouteSettings.model_validate({"topic": "a", "stream": "s", "every": written}).every == seconds

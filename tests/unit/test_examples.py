@@ -86,6 +86,53 @@ def test_explain_says_why_there_is_no_row(run: Run, topic: str, payload: str, ex
     assert line in out
 
 
+def test_explain_names_the_elements_that_no_route_takes(run: Run) -> None:
+    elements = [{"t": 1}, *({"x": n} for n in range(22))]
+
+    exit_code, out, _ = run("explain", "rooms/7", json.dumps(elements))
+
+    assert exit_code == 0
+    assert 'no row for element {"x":19}: no route\'s condition (when) is true for it' in out
+    assert '{"x":20}: no route' not in out
+    assert "2 more of these; 22 elements counted as dropped, filtered" in out
+    assert json.loads(run("explain", "rooms/7", json.dumps(elements), "--json")[1])["filtered"] == 22
+
+
+def test_explain_names_members_that_no_route_takes_and_says_what_is_held_back(run: Run) -> None:
+    members = SETTINGS.replace('when = "t != null"', 'when = "t != null"\neach = "*"\nevery = "10s"')
+
+    exit_code, out, _ = run("explain", "rooms/7", '{"a": {"t": 1}, "b": {"x": 2}}', settings=members)
+
+    assert exit_code == 0
+    assert "every 10s: held back within this time unless one changes: room, t, who" in out
+    assert "no row for each *, element 'b' {\"x\":2}: no route's condition (when) is true for it" in out
+    assert "1 element counted as dropped, filtered" in out
+
+
+def test_explain_says_why_a_message_goes_on_to_the_next_route(run: Run) -> None:
+    passing = SETTINGS.replace('when = "t != null"', 'when = "t != null"\non_unreadable = "next"')
+
+    exit_code, out, _ = run("explain", "rooms/7", "offline", settings=passing)
+
+    assert exit_code == 1
+    assert "goes on to the next route: " in out
+    assert "dead letter, not_json: " in out
+
+
+def test_explain_shows_what_earlier_routes_have_taken(run: Run) -> None:
+    second = """
+[[routes]]
+topic = "rooms/{room}"
+stream = "readings"
+fields = { t = "x", who = "=second" }
+"""
+    exit_code, out, _ = run("explain", "rooms/7", '[{"t": 1}, {"x": 2}]', settings=SETTINGS + second)
+
+    assert exit_code == 0
+    assert "1 of them taken by earlier routes" in out
+    assert 'row for readings: {"room":7,"t":2.0,"who":"second"}' in out
+
+
 def test_explain_takes_files_and_prints_json(run: Run, tmp_path: Path) -> None:
     (tmp_path / "payload").write_bytes(b'[{"t": 1}, {"t": 2}]')
 

@@ -9,7 +9,8 @@ from tests.faults.messages import DEFINITION, DEVICES, ROUTE, MessageId, compose
 
 
 def test_the_fault_runs_expect_the_rows_and_reasons_that_the_mapper_makes() -> None:
-    mapper = Mapper(routes=[Route(ROUTE["topic"], ROUTE["stream"])], streams=input_streams(parse(DEFINITION)))
+    route = Route(ROUTE["topic"], ROUTE["stream"], on_empty="dead_letter")
+    mapper = Mapper(routes=[route], streams=input_streams(parse(DEFINITION)))
 
     for n in range(500):
         message = compose(1, MessageId(n % len(DEVICES), n))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,7 @@ def test_values_are_converted_without_loss_or_refused(column: str, value: object
     ],
 )
 def test_bad_payloads_become_dead_letters_with_their_bytes(payload: bytes, expected: Reason) -> None:
-    dead_letter = mapper().map(message(payload))
+    dead_letter = mapper(replace(READINGS, on_empty="dead_letter")).map(message(payload))
 
     assert isinstance(dead_letter, DeadLetter)
     assert (dead_letter.reason, dead_letter.payload, dead_letter.route) == (expected, payload, TOPIC)

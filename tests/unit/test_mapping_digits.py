@@ -130,8 +130,10 @@ def test_constants_and_computed_numbers_reach_a_string_column() -> None:
     assert one("s", b'{"a": [1.25, 1.25]}', "jmespath:sum(a)") == text("2.5")
 
 
-def test_only_the_route_that_needs_digits_keeps_them_from_the_first_message_on() -> None:
-    tables = mapper(Route("t/#", "d", match="all"), Route("t/#", "s", match="all"), Route("t/#", "l", {"v": "n"}))
+def test_only_the_routes_of_the_format_that_needs_digits_keep_them_from_the_first_message_on() -> None:
+    csv = Route("u/#", "d", format=FormatOptions("csv"))
+    both = Route("t/#", "d", match="all"), Route("t/#", "s", match="all")
+    tables = mapper(*both, Route("t/#", "l", {"v": "n"}), csv)
     before = tables.compiled_routes[:]
 
     for _ in range(2):
@@ -139,8 +141,13 @@ def test_only_the_route_that_needs_digits_keeps_them_from_the_first_message_on()
         assert isinstance(rows, list)
         assert [row.payload for row in rows] == [b'{"v":2.5}', b'{"v":"2.50"}', b'{"v":3}']
 
-    assert [one is other for one, other in zip(before, tables.compiled_routes, strict=True)] == [True, False, True]
-    assert tables.rows_made() == {("t/#", "d"): 2, ("t/#", "s"): 2, ("t/#", "l"): 2}
+    assert [one is other for one, other in zip(before, tables.compiled_routes, strict=True)] == [
+        False,
+        False,
+        False,
+        True,
+    ]
+    assert tables.rows_made() == {("t/#", "d"): 2, ("t/#", "s"): 2, ("t/#", "l"): 2, ("u/#", "d"): 0}
 
 
 def test_explain_shows_the_digits_that_the_row_has() -> None:
