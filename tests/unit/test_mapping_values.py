@@ -544,7 +544,7 @@ def test_the_cost_of_routes_grows_with_their_number_and_not_with_its_square() ->
         mapper(*routes).map(message({"d": "x"}, topic=f"site{count - 1}/7/t"))
         return time.process_time() - began
 
-    few, many = cpu_seconds(400), cpu_seconds(3_200)
+    few, many = (min(cpu_seconds(count) for _ in range(3)) for count in (400, 3_200))  # other processes disturb
 
     assert many < 24 * few  # 8 times the routes: 64 times the time if each were tried against all
 
