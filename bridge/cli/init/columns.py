@@ -253,7 +253,8 @@ class Columns:
             self.note(f"{name}: {text} is a time in text; the column gets milliseconds since 1970")
         elif "local time" in member.texts:
             self.note(
-                f'{name}: {text} is a local time without an offset, kept as text: time = "iso8601" would read it as UTC'
+                f"{name}: {text} is a local time without an offset, kept as text. To get a number, give its column "
+                'time = "iso8601" and the zone of the device, such as zone = "Europe/Zurich"; without zone it is UTC'
             )
         elif "comma" in member.texts and wanted is AttributeType.STRING:
             self.note(f"{name}: {text} has a decimal comma in some samples, a decimal point in others: kept as text")
