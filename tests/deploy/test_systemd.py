@@ -245,7 +245,7 @@ def test_warnings_of_check_are_in_the_journal_before_the_start(service: Service)
 
     service.does("start")
 
-    checked, _, started = service.journal().partition("no errors found\n")
+    checked, _, started = service.journal().partition("no errors found in the settings\n")
     assert "routes[1].stream: 'unread': no query of the worker reads it" in checked
     assert '"event":"daemon.started"' in started
 

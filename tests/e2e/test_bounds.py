@@ -155,7 +155,8 @@ def test_a_backlog_is_sent_at_the_limited_rate_and_the_limit_is_named_as_the_cau
         wait_for(lambda: bridge.books()["delivered"] >= before + 2 * rate, what="two seconds' rows")
 
         delivered = bridge.books()["delivered"] - before
-        assert delivered <= rate * (time.monotonic() - begun) + rate, "after a burst of a second"
+        # A row that was sent before `begun` counts as delivered only once its receipt is committed.
+        assert delivered <= rate * (time.monotonic() - begun + 0.25) + rate, "after a burst of a second"
     finally:
         gdn.end()
 

@@ -309,18 +309,27 @@ def test_the_same_numbers_again_are_receipted_and_stored_once(pulsar: Pulsar, de
     assert pulsar.sequence_ids(deduplicated) == list(range(5))
 
 
-@pytest.mark.parametrize(("suffix", "stored"), [("", 15), ("-partition-0", 10)])
-def test_numbers_are_compared_within_a_partition(pulsar: Pulsar, deduplicated: str, suffix: str, stored: int) -> None:
-    """So what is sent again to a partitioned topic is stored again, and to one of its partitions it isn't."""
+@pytest.mark.parametrize(("suffix", "stores_again"), [("", True), ("-partition-0", False)])
+def test_numbers_are_compared_within_a_partition(
+    pulsar: Pulsar, deduplicated: str, suffix: str, stores_again: bool
+) -> None:
+    """So what is sent again to a partitioned topic is stored again, and to one of its partitions it isn't.
+
+    Each connection begins at a random partition: by chance at the one that has stored the numbers.
+    """
     pulsar.create_topic(deduplicated, partitions=4)
     with closing(Producer(pulsar, deduplicated + suffix, producerName="me", initialSequenceId=-1)) as producer:
         for payload in numbered(10):
             producer.send(payload)
-    with closing(connect_when_free(pulsar, deduplicated + suffix, producerName="me", initialSequenceId=4)) as producer:
-        results = {producer.send(payload)["result"] for payload in numbered(10)[5:]}
 
-    assert results == {"ok"}
-    assert sum(pulsar.count(f"{deduplicated}-partition-{n}") for n in range(4)) == stored
+    def send_again() -> int:
+        """Returns how many messages are stored then."""
+        topic = deduplicated + suffix
+        with closing(connect_when_free(pulsar, topic, producerName="me", initialSequenceId=4)) as producer:
+            assert {producer.send(payload)["result"] for payload in numbered(10)[5:]} == {"ok"}
+        return sum(pulsar.count(f"{deduplicated}-partition-{n}") for n in range(4))
+
+    assert any(send_again() > 10 for _ in range(8)) == stores_again
 
 
 def test_numbers_alone_make_a_duplicate_whatever_the_payload(pulsar: Pulsar, deduplicated: str) -> None:
