@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from bridge.mapping.coercion import COERCIONS
 from bridge.mapping.each import compile_each, count_names
@@ -147,7 +148,9 @@ def _check_payload(location: tuple[str | int, ...], route: Route, captures: froz
     attempt("each", lambda: compile_each(route.each))
     if route.on_absent == "next" and route.each is None:
         problems.append(Problem((*location, "on_absent"), "this route has no each that could be absent: remove it"))
-    attempt("fields", lambda: _check_keys(route))
+    for key in ("fields", "event_time", "key", "device", "properties"):
+        only = Route(route.topic, route.stream, each=route.each, **{key: getattr(route, key)})
+        attempt(key, partial(_check_keys, only))
     if route.when is not None:
         when = route.when
         attempt("when", lambda: compile_condition(when, readers(captures)))

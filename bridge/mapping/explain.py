@@ -77,7 +77,7 @@ def _result(mapped: list[Row] | DeadLetter, sharing: Sharing) -> list[Step]:
 
 def _filtered(mapped: Rows, sharing: Sharing) -> list[Step]:
     """The elements that no route takes."""
-    named = [_name(group, element) for group in sharing.untaken() for element in group.untaken]
+    named = [_name(group, element) for group, element in sharing.untaken()]
     if not named and mapped.filtered:
         return [Step(0, f"no row: {NOT_TAKEN}, it is empty, or it has no reading; counted as dropped, filtered")]
     steps = [Step(0, f"no row for {text}: {NOT_TAKEN}") for text in named[:MAX_FILTERED]]

@@ -20,6 +20,7 @@ from jmespath.functions import Functions, signature
 from jmespath.visitor import Options, TreeInterpreter
 
 from bridge.mapping.coercion import parse_text
+from bridge.mapping.numbers import EXACT_DOUBLE, WrittenNumber
 from bridge.streamql.syntax import AttributeType
 
 JMESPATH = "jmespath:"
@@ -204,6 +205,11 @@ def _needed_number(value: Any) -> int | float:
     return number
 
 
+def _rounded(number: float, to_whole: Callable[[Any], int]) -> int | float:
+    """The whole number; beyond 2**53 the number itself, because its double may have lost digits."""
+    return to_whole(number) if isinstance(number, int) or abs(number) < EXACT_DOUBLE else number
+
+
 def _ranks(values: list[Any]) -> list[Any]:
     """What to compare the values by: all are numbers, or all are texts that don't look like numbers."""
     numbers = [_number(value) for value in values]
@@ -246,11 +252,17 @@ class _Functions(Functions):
 
     @signature({"types": []})
     def _func_ceil(self, value: Any) -> Any:
-        return math.ceil(_needed_number(value))
+        return _rounded(_needed_number(value), math.ceil)
 
     @signature({"types": []})
     def _func_floor(self, value: Any) -> Any:
-        return math.floor(_needed_number(value))
+        return _rounded(_needed_number(value), math.floor)
+
+    @signature({"types": []})
+    def _func_to_string(self, value: Any) -> Any:
+        if isinstance(value, float) and not math.isfinite(value):  # JSON has no text for it
+            raise _Unanswerable
+        return repr(value) if type(value) is WrittenNumber else super()._func_to_string(value)  # type: ignore[misc]
 
     @signature({"types": []})
     def _func_to_number(self, value: Any) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
-from decimal import Context, Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation, Overflow
 from operator import itemgetter
 from typing import Any
 
@@ -344,6 +344,10 @@ def _compile_template(
     return template
 
 
+def _unless_blank(text: str) -> str | None:
+    return None if not text or text.isspace() else text
+
+
 def _with_cells(field: CompiledField, reading: Reading) -> CompiledField:
     """The field, whose texts are read as for a column that is no string."""
     cell = reading.cell
@@ -447,6 +451,8 @@ def _scaled(
             number = _DECIMALS.add(_DECIMALS.multiply(Decimal(digits(found)), factor), summand)
         except InvalidOperation as exc:
             raise Unmappable(Reason.TYPE_MISMATCH, f"{preview(found)} can't be scaled: it is not a number") from exc
+        except Overflow as exc:
+            raise Unmappable(Reason.OUT_OF_RANGE, f"{preview(found)} is too large to scale") from exc
         if not number.is_finite() or abs(number) > _LARGEST:
             raise Unmappable(Reason.OUT_OF_RANGE, f"{preview(found)} is too large to scale")
         return int(number) if number == number.to_integral_value() else float(number)
@@ -462,7 +468,11 @@ def _compile_time(
     if column_type not in (AttributeType.LONG, AttributeType.DOUBLE, AttributeType.STRING):
         raise ValueError(f"a time needs a long, double or string column, not {column_type.value}")
     parse = compile_time(TimeSpec(spec.time, spec.format, spec.zone, spec.dst, spec.unset_before))
-    field = _with_cells(_compile_source(spec, captures, AttributeType.STRING, reading), reading)
+    field = _compile_source(spec, captures, AttributeType.STRING, reading)
+    if spec.time is not None and spec.time != "iso8601":
+        field = _with_cells(field, reading)
+    elif reading.cell is not None and reading.cell("") is None:  # a comma in a date is no decimal comma
+        field = _with_cells(field, Reading(cell=_unless_blank))
 
     def time(context: Mapping[str, Any], element: Any) -> Any:
         found = field(context, element)

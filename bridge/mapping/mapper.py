@@ -310,11 +310,11 @@ class Mapper:
                 made = self._rows(match, context, group.found, taken, next_id + len(stored))
             except DigitsNeeded:
                 self._keep_digits_from_now(match, message)
-                for number, count in counts:
-                    self._row_counts[number] -= count
+                self._uncount(counts)
                 again = self._match(message.topic)[-len(matches) :]
                 return self._map_shared(again, message, next_id, unread, sharing.decoded)
             except Unmappable as exc:
+                self._uncount(counts)
                 return self._dead_letter(message, match, exc)
             counts.append((route.number, len(made)))
             rows += made
@@ -325,6 +325,11 @@ class Mapper:
         if sharing.unreadable is not None:
             return self._dead_letter(message, failed, sharing.unreadable)
         return _counted(rows, filtered=sharing.filtered(), unchanged=unchanged)
+
+    def _uncount(self, counts: Iterable[tuple[int, int]]) -> None:
+        """Take back rows counted by route: the message has none."""
+        for number, count in counts:
+            self._row_counts[number] -= count
 
     def _dead_letter(self, message: MqttMessage, match: _TopicMatch | None, why: Unmappable) -> DeadLetter:
         self._reports.discard(message)
@@ -532,13 +537,14 @@ def _row(match: _TopicMatch, context: Mapping[str, Any], element: dict[str, Any]
         raise Unmappable(Reason.TYPE_MISMATCH, f"the row can't be written: {exc}") from exc
     if len(payload) > MAX_ROW:
         raise Unmappable(Reason.TOO_LARGE, f"the row has {len(payload)} bytes, at most {MAX_ROW} can be sent")
-    if route.report is not None:
-        route.report(context, element, values)
-    return (
+    row = (
         Row(route.stream, payload)
         if route.extras is None
         else Row(route.stream, payload, route.extras(context, element))
     )
+    if route.report is not None:  # last: what is no row is a dead letter, and never held back
+        route.report(context, element, values)
+    return row
 
 
 def _with_row_id(
@@ -614,7 +620,7 @@ def _compile_route(
         encode=encoding.encode,
         row_id=compile_row_id(route.id, outbox_name=outbox_name) if ROW_ID in metadata else None,
         metadata=frozenset(metadata - {ROW_ID}) | (frozenset() if route.every is None else {MESSAGE}),
-        report=compile_report(number, route, encoding.columns, captures),
+        report=compile_report(number, route, encoding.columns, captures, reading),
         extras=_compile_extras(route, captures, reading),
         is_last=route.match == "first",
         takes_all=route.match == "first" and route.when is None and route.format.name != "sparkplug",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bridge.mapping.coercion import parse_text
+from bridge.mapping.numbers import whole_of
 from bridge.mapping.payload import kind
 from bridge.mapping.unmappable import Unmappable, preview
 from bridge.reasons import Reason
@@ -92,8 +93,11 @@ def _bytes(value: Any, size: int) -> bytes:
 
 def _whole(value: Any) -> int:
     number = parse_text(value.strip(), AttributeType.LONG) if type(value) is str else value
-    if isinstance(number, float) and number.is_integer():
-        number = int(number)
+    if isinstance(number, float) and math.isfinite(number):
+        try:
+            number = whole_of(number)
+        except OverflowError:
+            raise Unmappable(Reason.OUT_OF_RANGE, f"{preview(value)}: it would lose digits") from None
     if type(number) is not int:
         raise Unmappable(Reason.TYPE_MISMATCH, f"{kind(value)} ({preview(value)}) is not a whole number")
     return number

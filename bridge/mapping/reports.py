@@ -12,6 +12,7 @@ from decimal import Decimal
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
+from bridge.mapping.coercion import PLAIN, Reading
 from bridge.mapping.fields import KEY, CompiledField, FieldSpec, compile_field, metadata_in
 from bridge.mapping.route import Route
 from bridge.message import MqttMessage
@@ -138,7 +139,9 @@ def _is_fixed(route: Route, name: str, captures: Collection[str]) -> bool:
     return source is not None and bool(_MOVING & metadata_in(source))
 
 
-def compile_report(number: int, route: Route, columns: Sequence[Attribute], captures: frozenset[str]) -> Report | None:
+def compile_report(
+    number: int, route: Route, columns: Sequence[Attribute], captures: frozenset[str], reading: Reading = PLAIN
+) -> Report | None:
     """Compile a route's ``every``, ``change`` and ``device``; None: the route has none.
 
     Raises:
@@ -148,7 +151,7 @@ def compile_report(number: int, route: Route, columns: Sequence[Attribute], capt
         return None
     every = int(route.every * 10**9)
     compared = compared_columns(route, columns, captures)
-    device_of = _compile_device(route.device, captures)
+    device_of = _compile_device(route.device, captures, reading)
 
     def report(context: Mapping[str, Any], element: Any, values: Mapping[str, Any]) -> None:
         message: MqttMessage = context[MESSAGE]
@@ -169,11 +172,12 @@ def compile_report(number: int, route: Route, columns: Sequence[Attribute], capt
     return report
 
 
-def _compile_device(source: str | None, captures: frozenset[str]) -> CompiledField:
+def _compile_device(source: str | None, captures: frozenset[str], reading: Reading) -> CompiledField:
     if source is None:
         return lambda context, _element: context[MESSAGE].topic
-    field = compile_field(source, captures=captures, column_type=AttributeType.STRING)
-    return lambda context, element: None if (found := field(context, element)) is None else str(found)
+    field = compile_field(source, captures=captures, column_type=AttributeType.STRING, reading=reading)
+    as_text = reading.text
+    return lambda context, element: None if (found := field(context, element)) is None else as_text(found)
 
 
 def _kept(value: Any) -> Any:

@@ -139,16 +139,29 @@ class Sharing:
             self.decoded[decode] = decode(message)
         return self.decoded[decode]
 
-    def untaken(self) -> list[Group]:
-        """The groups with elements that no route has taken, and that count."""
+    def untaken(self) -> list[tuple[Group, dict[str, Any]]]:
+        """The elements that no route has taken, and that count.
+
+        Groups of one ``each`` that found as many elements have the same ones, differently decoded.
+        """
         if any(group.is_whole and not group.untaken for group in self._groups):
             return []
-        return [group for group in self._groups if not group.is_whole and group.untaken]
+        alike: dict[tuple[str, int], list[Group]] = {}
+        for group in self._groups:
+            if not group.is_whole:
+                alike.setdefault((group.each, len(group.found)), []).append(group)
+        untaken = []
+        for groups in alike.values():
+            ids = [{id(element) for element in group.untaken} for group in groups]
+            for number, element in enumerate(groups[0].found):
+                if all(id(group.found[number]) in own for group, own in zip(groups, ids, strict=True)):
+                    untaken.append((groups[0], element))
+        return untaken
 
     def filtered(self) -> int:
         """How many elements no route has taken; 1 if that is the whole message."""
         if len(self._groups) == 1:  # the usual case
             return len(self._groups[0].untaken)
-        count = sum([len(group.untaken) for group in self.untaken()])
+        count = len(self.untaken())
         is_taken = any(len(group.untaken) < len(group.found) for group in self._groups)
         return count or (0 if is_taken else 1)

@@ -118,7 +118,8 @@ def _in_range(parse: Callable[[Any], int]) -> Callable[[Any], int]:
 
 def _set(parse: Callable[[Any], int], unset_before: str) -> TimeParser:
     try:
-        bound = _nanoseconds(_read_iso8601(unset_before)[0].replace(tzinfo=UTC))
+        moment, _ = _read_iso8601(unset_before)
+        bound = _nanoseconds(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
     except (ValueError, OverflowError) as exc:
         raise ValueError(f"unset_before: {unset_before!r} is not an ISO 8601 date, such as 2020-01-01") from exc
 
@@ -149,7 +150,7 @@ def _parse_epoch(value: Any, unit: str) -> int:
     try:
         # Decimal, not float: a double has too few digits for nanoseconds.
         number = Decimal(value.strip() if isinstance(value, str) else repr(value))
-        if not number.is_finite() or abs(number) > 10**30:
+        if not number.is_finite() or number.copy_abs() > 10**30:
             raise InvalidOperation
         return int(number * NANOSECONDS[unit])
     except InvalidOperation as exc:
@@ -227,6 +228,8 @@ def _read_iso8601(text: str) -> tuple[datetime, int]:
 def _pattern_reader(pattern: str) -> _Reader:
     try:
         is_complete = datetime.strptime(_SAMPLE.strftime(pattern), pattern).date() == _SAMPLE.date()
+    except re.error as exc:
+        raise ValueError(f"format: {pattern!r} has a directive twice: {exc}") from exc
     except ValueError as exc:
         raise ValueError(f"format: {pattern!r}: {exc}") from exc
     if "%Z" in pattern.replace("%%", ""):

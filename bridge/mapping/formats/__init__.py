@@ -36,7 +36,7 @@ _FORMATS_OF_OPTION: dict[str, tuple[str, ...]] = {
     "nan": JSON_FORMATS,
     "decimal": _TEXTUAL,
     "null_values": _UNTYPED,
-    "embedded_json": _UNTYPED,
+    "embedded_json": tuple(name for name in _UNTYPED if name != "scalar"),  # there it is json's $root
 }
 
 
