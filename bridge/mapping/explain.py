@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from bridge.mapping.compiled_route import Column, CompiledRoute
 from bridge.mapping.each import Elements, Members
 from bridge.mapping.fields import KEY, ROOT, ROW_ID, FieldSpec, Scalar
-from bridge.mapping.mapper import Column, CompiledRoute, Mapper
+from bridge.mapping.mapper import Mapper
 from bridge.mapping.metadata import metadata_of
 from bridge.mapping.reports import compared_columns
 from bridge.mapping.route import Route
