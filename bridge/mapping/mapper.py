@@ -120,6 +120,7 @@ class Mapper:
         self._outbox_name = outbox_name
         self._row_counts = [0] * len(routes)
         self._stream: str | None = None  # whose rows are made; None: of all
+        self._whole = self  # the mapper for the rows of all
         self._conditions = [0] * len(routes)
         self._unanswerable = [0] * len(routes)
         self.client = client
@@ -153,7 +154,7 @@ class Mapper:
         Use ``map_own``. ``rows_made`` counts the rows of this stream.
         """
         mapper = copy.copy(self)
-        mapper._stream = stream
+        mapper._stream, mapper._whole = stream, self
         mapper._row_counts, mapper._conditions, mapper._unanswerable = ([0] * len(self._routes) for _ in range(3))
         mapper._reports = Reports()
         own = [route.template.filter for route in self.compiled_routes if route.stream == stream]
@@ -166,12 +167,17 @@ class Mapper:
         Several sessions may get the message. Each tries all routes in order and keeps the rows of its own stream. What
         becomes no row, a dead letter or what no route takes, belongs to one of them: the session of the first route
         whose topic filter matches. None: all of it belongs to other sessions.
+
+        All of a message that no route of this stream matches is kept: it came for an earlier subscription, perhaps to
+        this session alone.
         """
         assert self._stream is not None
+        matching = self._tree.covering(message.topic.split("/"))
+        if not any(self._routes[number].stream == self._stream for number in matching):
+            return self._whole.map(message, next_id)
         mapped = self.map(message, next_id)
         if type(mapped) is list:
             return _of_stream(mapped, self._stream) or None
-        matching = self._tree.covering(message.topic.split("/"))
         is_own = not matching or self._routes[matching[0]].stream == self._stream
         if isinstance(mapped, DeadLetter):
             return mapped if is_own else None

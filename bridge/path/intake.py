@@ -180,8 +180,8 @@ class Intake:
 
     @property
     def is_subscribed(self) -> bool:
-        """Whether the broker has answered every subscription of the current link."""
-        return self._is_subscribed
+        """Whether the broker has granted every subscription of the current link."""
+        return self._is_subscribed and self.link is not None and not self.link.refused
 
     @property
     def may_be_replaced(self) -> bool:

@@ -60,9 +60,7 @@ class Intakes:
         """All but those that are retired."""
         self._mappers = self._mappers_of(mapper)
         for intake in retiring:
-            # What a stream without a route gets is wanted by no other session.
-            is_wanted = intake.stream is None or any(route.stream == intake.stream for route in mapper.compiled_routes)
-            intake.retire(self._retirement() if is_wanted else Retirement(patience=0.0))
+            intake.retire(self._retirement())
         self._await_until: float | None = None  # monotonic seconds; None: not known yet
         self._awaits_retiring = bool(retiring)
         for intake in intakes if retiring else ():

@@ -14,7 +14,7 @@ from bridge.mapping import Mapper, Route, check
 from bridge.outbox import Outbox
 from bridge.path.inbox import Change, Inbox
 from bridge.path.pipeline import Pipeline
-from bridge.service.session_per_stream import session_problems
+from bridge.service.session_per_stream import moved_topics, session_problems
 from bridge.streamql import Worker
 from bridge.streamql.streams import InputStream
 
@@ -82,6 +82,7 @@ class Reloader:
         refresh: Callable[[], object],
     ) -> None:
         self._running = running
+        self._routes = running.routes  # the current ones
         self._log = running.settings.log
         self._read_configuration = read_configuration
         self._outbox = outbox
@@ -127,13 +128,17 @@ class Reloader:
             f"{found.place(location)}: {text} (the bridge runs with it)"
             for location, text in session_problems(self._running.settings, found.routes)
         ]
+        if self._running.settings.mqtt.session_per_stream:
+            hint = "with mqtt.session_per_stream a route can be given another stream only with a restart"
+            moved = moved_topics(self._routes, found.routes)
+            refused += [f"the route {topic} feeds another stream: {hint}" for topic in moved]
         if refused:
             return self._refuse(refused)
         # Before any change: it may fail, and a refused reload changes nothing.
         mapper = self._make_mapper(found.routes)
         if restart:
             log.warning("daemon.restart_needed", settings=restart, hint="these keep their old values until a restart")
-        self.refused = None
+        self.refused, self._routes = None, found.routes
         if found.settings.log != self._log:
             self._log = found.settings.log
             configure(level=self._log.level, format=self._log.format, stream=sys.stderr)

@@ -12,6 +12,16 @@ MAX_SESSIONS = 100
 """Each session takes a connection and a thread."""
 
 
+def moved_topics(before: Sequence[Route], after: Sequence[Route]) -> list[str]:
+    """The topics of routes that feed another stream afterwards.
+
+    The session of the other stream begins only after the old one is unsubscribed: what is published in between would
+    be lost.
+    """
+    old, new = {(route.topic, route.stream) for route in before}, {(route.topic, route.stream) for route in after}
+    return sorted({topic for topic, _ in old - new} & {topic for topic, _ in new - old})
+
+
 def session_problems(settings: Settings, routes: Sequence[Route]) -> Iterator[tuple[Location, str]]:
     """What these settings and routes have that doesn't work with a session for each stream, with the reason."""
     if not settings.mqtt.session_per_stream:

@@ -222,6 +222,28 @@ def test_the_session_used_before_is_drained_then_unsubscribed_and_left(
     assert f"mqtt{' readings' * starts_per_stream}" not in parts(again), "it is known to be empty"
 
 
+def test_the_session_used_before_stays_while_a_subscription_of_a_new_one_is_refused(make_path: MakePath) -> None:
+    first = make_path()
+    first.connect_broker()
+    first.close()
+    path = make_path(session_per_stream=True)
+    old = path.connect_broker(session_present=True)
+    wait_quiet(path)
+
+    path.connect_broker("readings")
+    refusing = path.dial_broker("others")
+    refusing.answer = 0x80
+    refusing.accept()
+    for _ in range(3):
+        path.turn()
+        refusing.read()
+    wait_quiet(path)
+    old.publish(5)
+    path.turn()
+
+    assert (old.unsubscribed, old.acknowledged, numbers(path, "readings")) == ([], [5], [5])
+
+
 def test_new_sessions_wait_only_for_a_time_for_an_old_one_that_cannot_be_connected(make_path: MakePath) -> None:
     first = make_path()
     first.connect_broker()

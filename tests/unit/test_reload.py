@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from bridge.config import Settings, load
 from bridge.config.tree import dotted, every_setting
-from bridge.mapping import Mapper
+from bridge.mapping import Mapper, Route
 from bridge.path.inbox import Change
 from bridge.service.reload import FOLLOWED, Configuration, Reloader, need_restart
 from bridge.streamql import input_streams, parse
@@ -89,6 +89,26 @@ def test_a_reload_that_meets_a_fault_is_refused_and_the_settings_stay(fails: str
     assert [entry["event"] for entry in logs] == ["daemon.reload_refused"]
     assert (reloader.refused or "").startswith("a fault of gdn-bridge, please report it: ")
     assert "a secret" not in str(logs)
+
+
+def test_with_a_session_for_each_stream_a_reload_that_moves_a_topic_to_another_stream_is_refused() -> None:
+    definition = parse(Path("config/worker.sql").read_text())
+    stream = next(iter(input_streams(definition)))
+    routes = {"a": [Route("t/{x}", "removed")], "b": [Route("t/{x}", stream)]}
+    running = Configuration(
+        settings(MQTT__SESSION_PER_STREAM="true"), definition, input_streams(definition), routes["a"], dotted
+    )
+    reloader = Reloader(
+        running=running,
+        read_configuration=lambda: running._replace(routes=routes["b"]),
+        outbox=cast("Any", Stub()),
+        pipeline=cast("Any", Stub(mapper=Mapper(routes=[], streams=running.streams))),
+        inbox=cast("Any", Stub()),
+        refresh=lambda: None,
+    )
+
+    assert not reloader.reload(done=lambda: None)
+    assert "the route t/{x} feeds another stream" in (reloader.refused or "")
 
 
 def test_a_reload_hands_the_pipeline_the_shares_of_the_outbox() -> None:

@@ -89,3 +89,14 @@ def test_a_topic_that_no_route_matches_is_kept_by_the_session_that_gets_it() -> 
 
     assert isinstance(mapped, DeadLetter)
     assert mapped.reason == "no_route"
+
+
+def test_a_message_that_no_route_of_the_stream_matches_any_more_is_kept_whole() -> None:
+    """It came for an earlier subscription, perhaps to this session alone."""
+    whole = Mapper(routes=[Route("d/{x}", "b", fields={"id": "$id"})], streams=STREAMS, outbox_name="o")
+
+    rows = whole.of_stream("a").map_own(MqttMessage("d/1", b'{"n": 7}', 1, False, 1, 5), 1)
+
+    assert isinstance(rows, list)
+    assert [row.stream for row in rows] == ["b"]
+    assert isinstance(whole.of_stream("a").map_own(MqttMessage("e/1", b"{}", 1, False, 1, 5), 1), DeadLetter)
