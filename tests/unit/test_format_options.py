@@ -493,7 +493,7 @@ def test_the_same_bytes_over_and_over_take_little_time(unit: bytes, name: str) -
     with pytest.raises(Unmappable):
         decoder(payload)
 
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < 5  # 0.7 in the worst case, twice that with coverage; its square: minutes
 
 
 JSON_TEXT = st.recursive(
