@@ -331,10 +331,10 @@ def test_nesting_to_the_limit_is_read() -> None:
     ],
 )
 def test_hostile_text_is_parsed_or_refused_quickly(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     parses_or_says_where(HEAD + text)
 
-    assert time.perf_counter() - started < 5.0
+    assert time.process_time() - started < 5.0
 
 
 @pytest.mark.long
@@ -345,9 +345,9 @@ def test_parsing_time_is_linear_in_the_length() -> None:
             f"INSERT INTO t SELECT a + {n} AS a, f(b, 'x') AS b FROM s{n}[a > 1 and not (b is null)];\n"
             for n in range(statements)
         )
-        started = time.perf_counter()
+        started = time.process_time()
         parse(text)
-        return time.perf_counter() - started
+        return time.process_time() - started
 
     small = min(seconds(250) for _ in range(3))
     large = min(seconds(2000) for _ in range(2))
