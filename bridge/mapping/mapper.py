@@ -200,7 +200,8 @@ class Mapper:
                 return self._map_shared(matches, message, next_id)
             payload = match.route.decode(message)
             elements = match.route.each(payload)
-            context = self._context(match, message, payload, elements)
+            # Copied only if needed: the captures are shared by all messages on the topic.
+            context = self._context(match, message, payload, elements) if match.route.metadata else match.captures
             if match.route.when is None:
                 return self._rows(match, context, elements, elements, next_id)
             taken = self._taken(match.route, context, elements)
@@ -247,7 +248,9 @@ class Mapper:
                 if not isinstance(group, Group):
                     failed = match if group is sharing.unreadable else failed
                     continue
-                context = self._context(match, message, group.payload, group.found)
+                context = (
+                    self._context(match, message, group.payload, group.found) if route.metadata else match.captures
+                )
                 taken = self._taken(route, context, group.offered)
                 stored = rows if self._stream is None else _of_stream(rows, self._stream)
                 made = self._rows(match, context, group.found, taken, next_id + len(stored))
@@ -372,10 +375,8 @@ class Mapper:
         return found
 
     def _context(self, match: _TopicMatch, message: MqttMessage, payload: Any, elements: Elements) -> Mapping[str, Any]:
-        """What the sources and the condition of a route can read besides the element."""
+        """What the sources and the condition of a route with metadata can read besides the element."""
         route = match.route
-        if not route.metadata:  # copied only if needed: the captures are shared by all messages on the topic
-            return match.captures
         context: dict[str, Any] = {
             **match.captures,
             **metadata_of(message, route.metadata, self.client),
