@@ -130,6 +130,11 @@ def rounded_as_text(value: Any) -> str:
     return as_text(value)
 
 
+def unless_blank(text: str) -> str | None:
+    """The text; None if it is empty or white space."""
+    return None if not text or text.isspace() else text
+
+
 class Reading(NamedTuple):
     """How a route reads the values of its payloads."""
 
@@ -137,6 +142,11 @@ class Reading(NamedTuple):
     """(value) -> the value as text."""
     cell: Callable[[str], str | None] | None = None
     """(text) -> the text to parse for a column that is no string, None for no value; None: as it is."""
+
+    @property
+    def skips_blank(self) -> bool:
+        """Whether blank text is no value for a column that is no string."""
+        return self.cell is not None and self.cell("") is None
 
 
 PLAIN = Reading()

@@ -14,7 +14,7 @@ from decimal import Context, Decimal, InvalidOperation, Overflow
 from operator import itemgetter
 from typing import Any
 
-from bridge.mapping.coercion import FRACTION_TYPES, PLAIN, WHOLE_TYPES, Reading, parse_text
+from bridge.mapping.coercion import FRACTION_TYPES, PLAIN, WHOLE_TYPES, Reading, parse_text, unless_blank
 from bridge.mapping.expressions import JMESPATH, Readers, compile_expression, names_in
 from bridge.mapping.numbers import WrittenNumber, number_of
 from bridge.mapping.paths import compile_getter, compile_path, path_steps
@@ -344,10 +344,6 @@ def _compile_template(
     return template
 
 
-def _unless_blank(text: str) -> str | None:
-    return None if not text or text.isspace() else text
-
-
 def _with_cells(field: CompiledField, reading: Reading) -> CompiledField:
     """The field, whose texts are read as for a column that is no string."""
     cell = reading.cell
@@ -410,7 +406,7 @@ def _mapped(
     field: CompiledField, values: Mapping[str, Scalar], reading: Reading, column_type: AttributeType
 ) -> CompiledField:
     as_text = reading.text
-    skips_blank = column_type is not AttributeType.STRING and reading.cell is not None and reading.cell("") is None
+    skips_blank = column_type is not AttributeType.STRING and reading.skips_blank
 
     def mapped(context: Mapping[str, Any], element: Any) -> Any:
         found = field(context, element)
@@ -471,8 +467,8 @@ def _compile_time(
     field = _compile_source(spec, captures, AttributeType.STRING, reading)
     if spec.time is not None and spec.time != "iso8601":
         field = _with_cells(field, reading)
-    elif reading.cell is not None and reading.cell("") is None:  # a comma in a date is no decimal comma
-        field = _with_cells(field, Reading(cell=_unless_blank))
+    elif reading.skips_blank:  # a comma in a date is no decimal comma
+        field = _with_cells(field, Reading(cell=unless_blank))
 
     def time(context: Mapping[str, Any], element: Any) -> Any:
         found = field(context, element)

@@ -258,7 +258,8 @@ def test_new_sessions_wait_only_for_a_time_for_an_old_one_that_cannot_be_connect
     assert dialer.status.error is None
 
 
-def test_a_session_is_drained_after_a_restart_in_between(make_path: MakePath) -> None:
+def kill_while_the_old_session_retires(make_path: MakePath) -> None:
+    """One session was used; with a session for each stream it is unsubscribed, and not left yet."""
     first = make_path()
     first.connect_broker()
     first.close()
@@ -267,7 +268,11 @@ def test_a_session_is_drained_after_a_restart_in_between(make_path: MakePath) ->
     old = path.connect_broker(None, session_present=True)
     wait_quiet(path)
     assert old.unsubscribed
-    path.outbox._disconnect_and_unlock()  # the process is killed
+    path.outbox._disconnect_and_unlock()
+
+
+def test_a_session_is_drained_after_a_restart_in_between(make_path: MakePath) -> None:
+    kill_while_the_old_session_retires(make_path)
 
     again = make_path(session_per_stream=True)
     connect(again)
@@ -280,15 +285,7 @@ def test_a_session_is_drained_after_a_restart_in_between(make_path: MakePath) ->
 def test_filters_that_may_have_been_unsubscribed_are_subscribed_again_when_the_session_is_used_again(
     make_path: MakePath,
 ) -> None:
-    first = make_path()
-    first.connect_broker()
-    first.close()
-    path = make_path(session_per_stream=True)
-    connect(path)
-    old = path.connect_broker(None, session_present=True)
-    wait_quiet(path)
-    assert old.unsubscribed
-    path.outbox._disconnect_and_unlock()  # the process is killed, and the setting is changed back
+    kill_while_the_old_session_retires(make_path)  # and the setting is changed back
 
     again = make_path()
     assert sorted(again.connect_broker(session_present=True).subscribed) == ["d/+", "o/+"]

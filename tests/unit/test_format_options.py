@@ -22,22 +22,13 @@ from bridge.message import DeadLetter, MqttMessage
 from bridge.reasons import Reason
 from bridge.streamql import parse
 from bridge.streamql.streams import input_streams
+from tests.unit.test_formats import decode, refused
 
 DEFINITION = """@App:name('w') @App:qlVersion("2")
 CREATE STREAM s (v string); CREATE STREAM i (v int); CREATE STREAM d (v double); CREATE STREAM b (v bool);
 CREATE STREAM l (v long); CREATE STREAM o (v object); CREATE STREAM two (a string, b double);
 """
 STREAMS = dict(input_streams(parse(DEFINITION)))
-
-
-def decode(payload: bytes, name: str = "json", **options: Any) -> Any:
-    return compile_decoder(FormatOptions(name, **options))(payload)
-
-
-def refused(payload: bytes, name: str = "json", **options: Any) -> tuple[Reason, str]:
-    with pytest.raises(Unmappable) as raised:
-        decode(payload, name, **options)
-    return raised.value.reason, str(raised.value)
 
 
 def rows(stream: str, payload: bytes, options: FormatOptions, **route: Any) -> Any:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bridge.mapping.coercion import parse_text
+from bridge.mapping.coercion import parse_text, unless_blank
 from bridge.mapping.formats.options import MAX_DEPTH, FormatOptions, PayloadDecoder
 from bridge.mapping.formats.text import Scalar
 from bridge.mapping.formats.values import nests_deeper
@@ -98,15 +98,11 @@ def compile_cell(options: FormatOptions) -> Callable[[str], str | None] | None:
     is_cell = options.name in ("csv", "text")
     if options.decimal == ",":
         return _blank_or_comma if is_cell else _with_point
-    return _blank if is_cell else None
-
-
-def _blank(text: str) -> str | None:
-    return None if not text or text.isspace() else text
+    return unless_blank if is_cell else None
 
 
 def _blank_or_comma(text: str) -> str | None:
-    return None if not text or text.isspace() else _with_point(text)
+    return None if unless_blank(text) is None else _with_point(text)
 
 
 def _with_point(text: str) -> str:
